@@ -1,0 +1,196 @@
+"""The configuration of a run: frozen dataclasses, checked once at the command line."""
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+
+from apq_jax import hardware, pruning
+from apq_jax.evaluation import Recovery
+from apq_jax.files import InputError
+from apq_jax.plan import PlanOptions
+from apq_jax.strategies.ddpg import DdpgOptions
+from apq_jax.training import Training
+
+STRATEGIES = ("apq", "joint", "random")
+MODELS = ("lenet5",)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Where the images come from."""
+
+    path: str = ""  # an .npz file of images and labels; "" is MNIST-5k
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Which network."""
+
+    name: str = "lenet5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What each metric counts in the objective: exponents of the ratios over dense."""
+
+    slots: float = 0.75
+    crossbars: float = 0.0
+    area_mm2: float = 0.0
+    energy_nj: float = 0.25
+    latency_us: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """What is searched, and how long."""
+
+    strategy: str = "apq"
+    episodes: int = 600  # evaluations in all
+    parallel: int = 8  # policies at a time
+    max_accuracy_drop: float = 0.5  # percentage points below the float network
+    penalty: float = 1.0  # of falling below that
+    pruning_share: float = 0.5  # apq: share of the evaluations that search the pruning
+    pruning_drop: float = 0.3  # apq: share of the accuracy drop that pruning may use up
+    min_weight_bits: int = 2
+    max_weight_bits: int = 8
+    min_input_bits: int = 2
+    max_input_bits: int = 8
+    probes: int = 24  # policies that tell how much accuracy a nat of divergence costs
+    finalists: int = 32  # policies that the selection images choose among
+    moment_images: int = 256  # training images that output moments are matched on
+    chunk: int = 500  # scored images at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    seed: int = 0
+    accelerator: str = "isaac_ou"
+    cache_dir: str = ""  # "" is apq_jax in the user's cache folder
+    data: DataOptions = DataOptions()
+    model: ModelOptions = ModelOptions()
+    training: Training = Training()
+    plan: PlanOptions = PlanOptions()
+    recovery: Recovery = Recovery()
+    objective: Objective = Objective()
+    search: SearchOptions = SearchOptions()
+    agent: DdpgOptions = DdpgOptions()
+
+
+# Allowed values by field: a range, or a choice.
+ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
+    "seed": (0, 2**31 - 1),
+    "accelerator": tuple(hardware.PRESETS),
+    "model.name": MODELS,
+    "training.epochs": (1, 10_000),
+    "training.batch_size": (1, 100_000),
+    "training.learning_rate": (1e-8, 10.0),
+    "training.weight_decay": (0.0, 10.0),
+    "training.max_shift": (0, 100),
+    "plan.levels": (2, 256),
+    "plan.min_keep": (0.001, 1.0),
+    "plan.score": pruning.SCORES,
+    "plan.iterations": (1, 1000),
+    "plan.damping": (1e-6, 10.0),
+    "recovery.max_scale": (1.0, 100.0),
+    "recovery.scale_bits": (8, 24),
+    "objective.slots": (0.0, 1e6),
+    "objective.crossbars": (0.0, 1e6),
+    "objective.area_mm2": (0.0, 1e6),
+    "objective.energy_nj": (0.0, 1e6),
+    "objective.latency_us": (0.0, 1e6),
+    "search.strategy": STRATEGIES,
+    "search.episodes": (1, 10_000_000),
+    "search.parallel": (1, 4096),
+    "search.max_accuracy_drop": (0.0, 100.0),
+    "search.penalty": (0.0, 1e6),
+    "search.pruning_share": (0.0, 1.0),
+    "search.pruning_drop": (0.0, 1.0),
+    "search.min_weight_bits": (1, 8),
+    "search.max_weight_bits": (1, 8),
+    "search.min_input_bits": (1, 8),
+    "search.max_input_bits": (1, 8),
+    "search.probes": (2, 10_000),
+    "search.finalists": (1, 10_000),
+    "search.moment_images": (2, 1_000_000),
+    "search.chunk": (1, 1_000_000),
+    "agent.warmup": (1, 1_000_000),
+    "agent.updates": (1, 100_000),
+    "agent.batch": (1, 100_000),
+    "agent.noise": (0.0, 1.0),
+    "agent.explore": (0.0, 1.0),
+    "agent.capacity": (1, 100_000_000),
+    "agent.networks.hidden": (1, 65_536),
+    "agent.networks.actor_rate": (0.0, 1.0),
+    "agent.networks.critic_rate": (0.0, 1.0),
+    "agent.networks.tau": (0.0, 1.0),
+    "agent.networks.reach": (0.0, 1.0),
+}
+_HIDDEN = {"training.seed"}  # the run's seed serves for it
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """A `Config` as the dictionary that a config file returns and the command line overrides."""
+    tree = dataclasses.asdict(config)
+    for path in _HIDDEN:
+        section, field = path.split(".")
+        del tree[section][field]
+    return ml_collections.ConfigDict(tree)
+
+
+def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
+    """The checked, frozen form of a config file's dictionary; fields left out have defaults.
+
+    Raises:
+      InputError: an unknown field, a wrong type or a value that is not allowed.
+    """
+    config = _section("", Config(), tree.to_dict())
+    search = config.search
+    for kind in ("weight", "input"):
+        least, most = (getattr(search, f"{end}_{kind}_bits") for end in ("min", "max"))
+        if least > most:
+            raise InputError(
+                f"config.search.min_{kind}_bits: {least}; allowed: 1 to max_{kind}_bits ({most})"
+            )
+    if not sum(dataclasses.astuple(config.objective)):
+        raise InputError("config.objective: every metric counts 0; allowed: at least one above 0")
+    return dataclasses.replace(
+        config, training=dataclasses.replace(config.training, seed=config.seed)
+    )
+
+
+def _section(prefix: str, default: Any, values: dict[str, Any]) -> Any:
+    fields = [f.name for f in dataclasses.fields(default) if prefix + f.name not in _HIDDEN]
+    changes = {}
+    for name, value in values.items():
+        path = prefix + name
+        if name not in fields:
+            raise InputError(f"config.{path}: unknown; allowed: {', '.join(fields)}")
+        usual = getattr(default, name)
+        if dataclasses.is_dataclass(usual):
+            if not isinstance(value, dict):
+                raise InputError(f"config.{path}: {value!r}; allowed: a section with fields")
+            changes[name] = _section(f"{path}.", usual, value)
+        else:
+            changes[name] = _value(path, usual, value)
+    return dataclasses.replace(default, **changes)
+
+
+def _value(path: str, usual: Any, value: Any) -> Any:
+    allowed = ALLOWED.get(path)
+    if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    fits = type(value) is type(usual)
+    if allowed is None:
+        if not fits:
+            raise InputError(f"config.{path}: {value!r}; allowed: a {type(usual).__name__}")
+    elif isinstance(allowed[0], str):
+        if value not in allowed:
+            raise InputError(f"config.{path}: {value!r}; allowed: {', '.join(map(str, allowed))}")
+    elif not (fits and allowed[0] <= value <= allowed[1]):  # False for NaN, too
+        whole = "a whole number, " if isinstance(usual, int) else ""
+        low, high = (f"{bound:g}" if bound < 1e6 else f"{bound:,.0f}" for bound in allowed)
+        raise InputError(f"config.{path}: {value!r}; allowed: {whole}{low} to {high}")
+    return value

@@ -1,0 +1,315 @@
+"""The layer-wise decision process: observation, action, reward.
+
+An episode walks the layers in the order in which the network runs them. At each it takes an
+action in [0, 1]^3: keep ratio, weight bits, input bits. The process follows AMC (He et al., ECCV
+2018) and HAQ (Wang et al., CVPR 2019); docs/search.md lists the deviations.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from apq_jax import crossbar
+from apq_jax.calibration import Statistics
+from apq_jax.hardware import Accelerator
+from apq_jax.plan import Plan
+from apq_jax.types import Evaluation, Layer, Policy
+
+Act = Callable[[jax.Array, jax.Array], jax.Array]  # (observation [O], noise [3]) -> action [3]
+ACTIONS = 3  # keep ratio, weight bits, input bits
+METRICS = ("slots", "crossbars", "area_mm2", "energy_nj", "latency_us")
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """The policies that may be proposed. Static."""
+
+    levels: int  # K
+    min_weight_bits: int
+    max_weight_bits: int
+    min_input_bits: int
+    max_input_bits: int
+    cell_bits: int  # bits that share a slice count cost the same: the larger is taken
+    dac_bits: int
+
+
+class Problem(NamedTuple):
+    """What a strategy may know of the network and the accelerator, and what it is asked for."""
+
+    features: jax.Array  # [L, F] float32 about [0, 1]
+    error: jax.Array  # [L, K, Q] float32, output error of pruning and rounding the weights
+    input_error: jax.Array  # [L, A] float32, output error of rounding the inputs
+    share: jax.Array  # [L, K, S, A] float32, cost of a layer over that of the dense network
+    weights: jax.Array  # [M] float32, what each metric counts in the objective; their sum is 1
+    dense: jax.Array  # [M] float32, the metrics of the dense network at 8 bits
+    float_accuracy: jax.Array  # [] float32, of the uncompressed network on the scored images
+    min_accuracy: jax.Array  # [] float32, the limit
+    drop_per_nat: jax.Array  # [] float32, accuracy lost for a nat of divergence
+    penalty: jax.Array  # [] float32, of falling below the limit: see `reward`
+
+
+def decode(space: Space, action: jax.Array) -> Policy:
+    """Actions [..., 3] in [0, 1] to a policy's fields [...].
+
+    Keep 1 is level 0. Bits are HAQ's equal intervals, (max - min + 1) a + min - 1/2 rounded.
+    """
+
+    def bits(a: jax.Array, least: int, most: int, step: int) -> jax.Array:
+        whole = jnp.floor((most - least + 1) * a).astype(jnp.int32) + least
+        whole = jnp.clip(whole, least, most)
+        return jnp.minimum(-(-whole // step) * step, most)
+
+    level = jnp.round((1.0 - action[..., 0]) * (space.levels - 1)).astype(jnp.int32)
+    return Policy(
+        jnp.clip(level, 0, space.levels - 1),
+        bits(action[..., 1], space.min_weight_bits, space.max_weight_bits, space.cell_bits),
+        bits(action[..., 2], space.min_input_bits, space.max_input_bits, space.dac_bits),
+    )
+
+
+def encode(space: Space, policy: Policy) -> jax.Array:
+    """The action [..., 3] in the middle of those that `decode` to this policy."""
+
+    def action(bits: jax.Array, least: int, most: int) -> jax.Array:
+        return (bits - least + 0.5) / (most - least + 1)
+
+    keep = 1.0 - policy.level / max(space.levels - 1, 1)
+    weight = action(policy.weight_bits, space.min_weight_bits, space.max_weight_bits)
+    inputs = action(policy.input_bits, space.min_input_bits, space.max_input_bits)
+    return jnp.stack([keep, weight, inputs], axis=-1).astype(jnp.float32)
+
+
+def shares(problem: Problem, space: Space, policy: Policy) -> jax.Array:
+    """Each layer's part of the dense network's cost under this policy, [..., L]."""
+    slices = -(-policy.weight_bits // space.cell_bits)
+    index = jnp.arange(problem.share.shape[0])
+    return problem.share[index, policy.level, slices - 1, policy.input_bits - 1]
+
+
+def observe(
+    problem: Problem, space: Space, base: jax.Array, layer: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """What the agent sees before it decides on `layer`.
+
+    Args:
+      problem: see `Problem`.
+      space: static.
+      base: [L, 3], the policy that the agent starts from.
+      layer: [] int32 in 0 .. L; at L the episode is over and nothing depends on it.
+      actions: [L, 3], taken so far; those from `layer` on are not looked at.
+
+    Returns:
+      [O]: the layer's features, its base action, the action before, the cost of the layers
+      decided so far and of the rest at the base, both over the dense network's.
+    """
+    last = problem.features.shape[0] - 1
+    here = jnp.minimum(layer, last)
+    done = jnp.arange(last + 1) < layer
+    used = jnp.sum(jnp.where(done, shares(problem, space, decode(space, actions)), 0.0))
+    rest = jnp.sum(jnp.where(done, 0.0, shares(problem, space, decode(space, base))))
+    before = jnp.where(layer > 0, actions[jnp.maximum(here - 1, 0)], 0.0)
+    return jnp.concatenate([problem.features[here], base[here], before, jnp.stack([used, rest])])
+
+
+def observe_episode(
+    problem: Problem, space: Space, base: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """The observations of an episode that took `actions` [L, 3]: [L + 1, O]."""
+    layers = jnp.arange(actions.shape[0] + 1)
+    return jax.vmap(lambda layer: observe(problem, space, base, layer, actions))(layers)
+
+
+def reward(problem: Problem, evaluation: Evaluation) -> jax.Array:
+    """Σ_m weight_m ln(dense_m / cost_m) - penalty ln(1 + 4 x points below the limit); [].
+
+    The percentage points are those of the expected accuracy: see `expected_accuracy`. The
+    logarithm keeps policies far below the limit from drowning, in the critic's error, the small
+    differences near it.
+    """
+    costs = jnp.stack([getattr(evaluation, name) for name in METRICS], axis=-1)
+    gain = jnp.sum(problem.weights * jnp.log(problem.dense / costs.astype(jnp.float32)), axis=-1)
+    return gain - problem.penalty * jnp.log1p(400.0 * shortfall(problem, evaluation))
+
+
+def expected_accuracy(problem: Problem, evaluation: Evaluation) -> jax.Array:
+    """Float accuracy - drop_per_nat x divergence: [].
+
+    On some hundred images a measured accuracy cannot tell policies half a point apart, and the
+    best of many measured ones is mostly luck. The divergence of the outputs on the same images
+    can (docs/search.md has the measurement).
+    """
+    return problem.float_accuracy - problem.drop_per_nat * evaluation.divergence
+
+
+def shortfall(problem: Problem, evaluation: Evaluation) -> jax.Array:
+    """How far the expected accuracy is below the limit, as a fraction of 1; 0 where it is met."""
+    return jnp.maximum(problem.min_accuracy - expected_accuracy(problem, evaluation), 0.0)
+
+
+def fit_drop_per_nat(float_accuracy: float, accuracy: np.ndarray, divergence: np.ndarray) -> float:
+    """Σ drop / Σ divergence over evaluated policies, as far as they lose at most 20 points.
+
+    Args:
+      float_accuracy: of the uncompressed network on the same images.
+      accuracy: [N], measured.
+      divergence: [N], nats.
+
+    Returns:
+      At least 0.05: where nothing is lost by measure the limit must still bind in the end.
+    """
+    drop = float_accuracy - np.asarray(accuracy, np.float64)
+    near = drop <= 0.2
+    total = np.asarray(divergence, np.float64)[near].sum()
+    return max(float(drop[near].sum() / total) if total > 0 else 0.0, 0.05)
+
+
+def closed_form(problem: Problem, space: Space, price: jax.Array, allowed: jax.Array) -> Policy:
+    """The policy that minimises Σ_layers error + price x share; no accuracy is measured.
+
+    Errors are each layer's own, over its output's variance, taken to add up. With that, a price
+    decides each layer apart, by exhaustion. The Lagrangian view is Optimal Brain Compression's.
+
+    Args:
+      problem: see `Problem`.
+      space: static.
+      price: [] positive.
+      allowed: [L, K, B, A] bool with B the distinct weight bits of `weight_choices`.
+    """
+    choices = weight_choices(space)
+    slices = -(-choices // space.cell_bits)
+    error = problem.error[:, :, choices - 1, None] + problem.input_error[:, None, None, :]
+    total = error + price * problem.share[:, :, slices - 1, :]
+    best = jnp.argmin(jnp.where(allowed, total, jnp.inf).reshape(total.shape[0], -1), axis=1)
+    level, weight, inputs = jnp.unravel_index(best, total.shape[1:])
+    return Policy(
+        level.astype(jnp.int32), jnp.asarray(choices)[weight], (inputs + 1).astype(jnp.int32)
+    )
+
+
+def weight_choices(space: Space) -> np.ndarray:
+    """The weight bits that `decode` can give, [B] int32."""
+    bits = np.arange(space.min_weight_bits, space.max_weight_bits + 1)
+    step = space.cell_bits
+    return np.unique(np.minimum(-(-bits // step) * step, space.max_weight_bits)).astype(np.int32)
+
+
+def allowed_by(space: Space, free: tuple[bool, bool, bool], base: jax.Array) -> jax.Array:
+    """Choices that agree with `base` [L, 3] where an action is not free: [L, K, B, A] bool."""
+    frozen = decode(space, base)
+    bits = jnp.arange(1, space.max_input_bits + 1)
+    keep_free, weight_free, input_free = free
+    level = keep_free | (jnp.arange(space.levels) == frozen.level[:, None])
+    weight = weight_free | (jnp.asarray(weight_choices(space)) == frozen.weight_bits[:, None])
+    least, step = space.min_input_bits, space.dac_bits
+    reachable = (bits >= least) & ((bits % step == 0) | (bits == space.max_input_bits))
+    inputs = reachable & (input_free | (bits == frozen.input_bits[:, None]))
+    return level[:, :, None, None] & weight[:, None, :, None] & inputs[:, None, None, :]
+
+
+def build_problem(
+    layers: tuple[Layer, ...],
+    plan: Plan,
+    statistics: Statistics,
+    tables: crossbar.Tables,
+    accelerator: Accelerator,
+    space: Space,
+    objective: dict[str, float],
+    float_accuracy: float,
+    max_drop: float,
+    drop_per_nat: float,
+    penalty: float,
+) -> Problem:
+    """Forms a `Problem` on the host.
+
+    Args:
+      objective: metric's name (of METRICS) to its weight; divided by their sum.
+      float_accuracy: of the uncompressed network on the scored images, a fraction of 1.
+      max_drop: accuracy that may be lost, a fraction of 1.
+      drop_per_nat: from `fit_drop_per_nat`.
+      penalty: of falling below it.
+    """
+    count, levels = len(layers), space.levels
+    slices = np.arange(1, accelerator.slices(space.max_weight_bits) + 1)
+    bits = np.arange(1, space.max_input_bits + 1)
+    full = np.full(count, 8)
+    dense_counts = crossbar.dense_counts(layers, accelerator, full)
+    dense = crossbar.cost(layers, dense_counts, accelerator, full)
+    dense_values = np.asarray([getattr(dense, name) for name in METRICS], np.float64)
+    weights = np.asarray([objective.get(name, 0.0) for name in METRICS], np.float64)
+    weights /= weights.sum()
+
+    shape = (levels, len(slices), len(bits), count)
+    grid = np.meshgrid(np.arange(levels), slices * accelerator.cell_bits, bits, indexing="ij")
+    level, weight_bits, input_bits = (np.broadcast_to(axis[..., None], shape) for axis in grid)
+    policy = Policy(level, weight_bits, input_bits)
+    counts = crossbar.counts(layers, tables, accelerator, policy)
+    metrics = (
+        counts.slots,
+        counts.crossbars,
+        crossbar.area(layers, counts, accelerator),
+        crossbar.layer_energy(layers, counts, accelerator, input_bits),
+        crossbar.latency(layers, counts, accelerator, input_bits),
+    )
+    share = sum(w * m / d for w, m, d in zip(weights, metrics, dense_values, strict=True))
+
+    error = np.stack([np.asarray(layer.error) for layer in plan])
+    dense_share = share[0, -1, -1]
+    features = np.asarray(
+        [
+            [
+                index / max(count - 1, 1),
+                float(bool(layer.kernel)),
+                np.log10(layer.rows) / 4,
+                np.log10(layer.columns) / 4,
+                np.log10(layer.positions) / 4,
+                np.log10(layer.groups) / 4,
+                dense_share[index] / dense_share.sum(),
+                *(np.log10(error[index, :: max(levels // 4, 1), -1] + 1e-6) / 6 + 1),
+            ]
+            for index, layer in enumerate(layers)
+        ]
+    )
+    inputs = np.stack([np.asarray(layer.input_error) for layer in statistics])
+    return Problem(
+        features=jnp.asarray(features, jnp.float32),
+        error=jnp.asarray(error, jnp.float32),
+        input_error=jnp.asarray(inputs[:, : space.max_input_bits], jnp.float32),
+        share=jnp.asarray(np.moveaxis(share, -1, 0), jnp.float32),
+        weights=jnp.asarray(weights, jnp.float32),
+        dense=jnp.asarray(dense_values, jnp.float32),
+        float_accuracy=jnp.asarray(float_accuracy, jnp.float32),
+        min_accuracy=jnp.asarray(float_accuracy - max_drop, jnp.float32),
+        drop_per_nat=jnp.asarray(drop_per_nat, jnp.float32),
+        penalty=jnp.asarray(penalty, jnp.float32),
+    )
+
+
+def rollout(
+    problem: Problem, space: Space, base: jax.Array, act: Act, noise: jax.Array
+) -> jax.Array:
+    """Walks the layers with `act` and returns what was executed.
+
+    Args:
+      problem: see `Problem`.
+      space: static.
+      base: [L, 3].
+      act: the agent.
+      noise: [L, 3].
+
+    Returns:
+      [L, 3], each action as the policy carries it out.
+    """
+
+    def step(actions: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:
+        observation = observe(problem, space, base, layer, actions)
+        action = act(observation, noise[layer])
+        executed = encode(space, decode(space, action))
+        return actions.at[layer].set(executed), None
+
+    actions, _ = lax.scan(step, jnp.zeros_like(base), jnp.arange(base.shape[0]))
+    return actions

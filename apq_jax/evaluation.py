@@ -1,0 +1,227 @@
+"""Policy to accuracy: the masked, quantized, integer forward pass."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from apq_jax import crossbar, products, pruning, quantization
+from apq_jax.calibration import LayerStatistics, Statistics
+from apq_jax.capture import Network, Params, forward
+from apq_jax.hardware import Accelerator
+from apq_jax.plan import Plan
+from apq_jax.types import Evaluation, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """How a compressed layer's output moments are matched to the float layer's. Static."""
+
+    match_moments: bool = True
+    max_scale: float = 2.0  # the matching scale is clipped to [1 / max_scale, max_scale]
+    scale_bits: int = 16  # of the fixed-point scale and shift of an output
+
+
+class CompressedLayer(NamedTuple):
+    """A layer's integers and what turns its accumulators into outputs.
+
+    y = multiplier * Σ_r u_r levels_rc + offset, u unsigned input levels. The weight of `levels`
+    is `weight_scale * levels`; the multiplier holds it, the input scale and the moment-matching
+    scale; the offset holds the input's zero and the moment-matching shift.
+    """
+
+    levels: jax.Array  # [γ, R, C] int8
+    weight_scale: jax.Array  # [γ, C] float32
+    input_scale: jax.Array  # [] float32
+    input_zero: jax.Array  # [] float32, whole
+    input_bits: jax.Array  # [] int32
+    multiplier: jax.Array  # [γ, C] float32, fixed point
+    offset: jax.Array  # [γ, C] float32, fixed point
+
+
+Compressed = tuple[CompressedLayer, ...]
+
+
+def quantize(
+    plan: Plan, statistics: Statistics, height: int, policy: Policy, scale_bits: int = 16
+) -> Compressed:
+    """A policy's integer network, before its moments are matched: a gather, then rounding."""
+    layers = []
+    for index, (layer, seen) in enumerate(zip(plan, statistics, strict=True)):
+        level, bits = policy.level[index], policy.weight_bits[index]
+        input_bits = policy.input_bits[index]
+        w = layer.weights[level]
+        mask = pruning.row_mask(layer.mask[level], height, w.shape[1])
+        weight_scale = layer.scale[level, bits - 1]
+        levels = quantization.quantize_weight(w, mask, weight_scale, bits)
+        scale, zero = seen.input_scale[input_bits - 1], seen.input_zero[input_bits - 1]
+        multiplier = quantization.fixed_point(scale * weight_scale, scale_bits)
+        offset = quantization.fixed_point(-multiplier * zero * levels.sum(axis=1), scale_bits)
+        layers.append(
+            CompressedLayer(
+                levels.astype(jnp.int8), weight_scale, scale, zero, input_bits, multiplier, offset
+            )
+        )
+    return tuple(layers)
+
+
+def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
+    """Σ_r u_r levels_rc, exact: [γ, M, C] int32.
+
+    Inputs are held as u - 128 in int8, the fastest exact matrix product on the backends we know;
+    128 Σ_r levels is added back.
+    """
+    u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
+    rows = product.unfold((u - 128).astype(jnp.int8), pad=(layer.input_zero - 128).astype(jnp.int8))
+    axes = (((2,), (1,)), ((0,), (0,)))
+    shifted = lax.dot_general(rows, layer.levels, axes, preferred_element_type=jnp.int32)
+    return shifted + 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
+
+
+def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array) -> jax.Array:
+    """Logits [B, classes] of the compressed network for x [B, ...]."""
+
+    def replace(
+        index: int, product: products.Product, x: jax.Array, weight: jax.Array
+    ) -> jax.Array:
+        del weight
+        layer = compressed[index]
+        return product.fold(_scaled(layer, accumulate(layer, product, x)))
+
+    return forward(network, params, x, replace)
+
+
+def _scaled(layer: CompressedLayer, sums: jax.Array) -> jax.Array:
+    return layer.multiplier[:, None] * sums.astype(jnp.float32) + layer.offset[:, None]
+
+
+def match_moments(
+    network: Network,
+    params: Params,
+    compressed: Compressed,
+    statistics: Statistics,
+    images: jax.Array,
+    recovery: Recovery,
+) -> Compressed:
+    """Gives each output channel of every layer the float layer's mean and deviation.
+
+    Layers are matched in the order in which they run, each on the outputs of those already
+    matched. A channel that is constant takes multiplier 0 and the float mean.
+
+    Args:
+      network, params: the model.
+      compressed: from `quantize`.
+      statistics: from `calibrate`.
+      images: training images, [B, ...].
+      recovery: static.
+    """
+    matched = list(compressed)
+    done: set[int] = set()
+
+    def replace(
+        index: int, product: products.Product, x: jax.Array, weight: jax.Array
+    ) -> jax.Array:
+        del weight
+        sums = accumulate(matched[index], product, x)
+        if index not in done:
+            done.add(index)
+            matched[index] = _matched(matched[index], sums, statistics[index], recovery)
+        return product.fold(_scaled(matched[index], sums))
+
+    forward(network, params, images, replace)
+    return tuple(matched)
+
+
+def _matched(
+    layer: CompressedLayer, sums: jax.Array, seen: LayerStatistics, recovery: Recovery
+) -> CompressedLayer:
+    values = sums.astype(jnp.float32)
+    mean, deviation = values.mean(axis=1), values.std(axis=1)
+    plain = layer.input_scale * layer.weight_scale
+    alive = deviation * plain > 1e-6 * seen.output_deviation
+    ratio = seen.output_deviation / jnp.where(alive, deviation * plain, 1.0)
+    ratio = jnp.clip(ratio, 1 / recovery.max_scale, recovery.max_scale)
+    multiplier = jnp.where(alive, plain * ratio, 0.0)
+    multiplier = quantization.fixed_point(multiplier, recovery.scale_bits)
+    offset = quantization.fixed_point(seen.output_mean - multiplier * mean, recovery.scale_bits)
+    return layer._replace(multiplier=multiplier, offset=offset)
+
+
+def compress(
+    network: Network,
+    params: Params,
+    plan: Plan,
+    statistics: Statistics,
+    images: jax.Array,
+    height: int,
+    recovery: Recovery,
+    policy: Policy,
+) -> Compressed:
+    """A policy's network, moments matched on training `images` where `recovery` says so."""
+    compressed = quantize(plan, statistics, height, policy, recovery.scale_bits)
+    if not recovery.match_moments:
+        return compressed
+    return match_moments(network, params, compressed, statistics, images, recovery)
+
+
+class Subject(NamedTuple):
+    """The arrays that the evaluation of a policy needs."""
+
+    params: Params
+    plan: Plan
+    statistics: Statistics
+    tables: crossbar.Tables
+    moment_images: jax.Array  # [B, ...] training images
+    images: jax.Array  # [N, ...] scored images
+    labels: jax.Array  # [N] int32
+    reference: jax.Array  # [N, classes] the float network's logits
+
+
+def evaluate(
+    network: Network,
+    accelerator: Accelerator,
+    recovery: Recovery,
+    chunk: int,
+    subject: Subject,
+    policy: Policy,
+) -> Evaluation:
+    """Accuracy and cost of one policy, as a pure function; `jax.lax.map` over many.
+
+    Args:
+      network, accelerator, recovery: static.
+      chunk: scored images at a time; a remainder of N is scored as one smaller chunk.
+      subject: arrays.
+      policy: [L] fields.
+    """
+    compressed = compress(
+        network,
+        subject.params,
+        subject.plan,
+        subject.statistics,
+        subject.moment_images,
+        accelerator.unit_rows,
+        recovery,
+        policy,
+    )
+    count = subject.images.shape[0]
+    right, divergence = jnp.zeros((), jnp.int32), jnp.zeros(())
+    for start in range(0, count, chunk):
+        part = slice(start, start + chunk)
+        logits = apply(network, subject.params, compressed, subject.images[part])
+        right += (logits.argmax(axis=-1) == subject.labels[part]).sum(dtype=jnp.int32)
+        target = jax.nn.log_softmax(subject.reference[part])
+        gap = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
+        divergence += gap.sum()
+    counts = crossbar.counts(network.layers, subject.tables, accelerator, policy)
+    cost = crossbar.cost(network.layers, counts, accelerator, policy.input_bits)
+    return Evaluation(
+        right / count,
+        divergence / count,
+        cost.crossbars,
+        cost.slots,
+        cost.area_mm2,
+        cost.energy_nj,
+        cost.latency_us,
+    )

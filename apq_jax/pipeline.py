@@ -1,0 +1,302 @@
+"""The main job in four calls: prepare a network, search, choose among the finalists, measure.
+
+prepared = prepare(network, params, dataset, accelerator, ...)
+for record in search(prepared, ...): ...
+choice = choose(prepared, records, ...)
+measured = measure(prepared, choice.policy, dataset.test_images, dataset.test_labels)
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax import archive, calibration, capture, crossbar, environment, evaluation, loop, plan
+from apq_jax.config import Config
+from apq_jax.data import Dataset
+from apq_jax.environment import Problem, Space
+from apq_jax.evaluation import Subject
+from apq_jax.hardware import Accelerator
+from apq_jax.loop import Record
+from apq_jax.strategies import Strategy
+from apq_jax.strategies.apq import apq
+from apq_jax.strategies.ddpg import ddpg
+from apq_jax.strategies.random import random
+from apq_jax.types import Evaluation, Policy
+
+_PROBE_PRICES = (0.03, 100.0)  # from nothing lost to nearly everything
+_PROBE_IMAGES = 1000
+_CALIBRATION_IMAGES = 5000
+
+
+class Prepared(NamedTuple):
+    """A network ready to be searched."""
+
+    network: capture.Network
+    accelerator: Accelerator
+    space: Space
+    config: Config
+    subject: Subject  # scored on the search half of validation
+    problem: Problem
+
+
+class Choice(NamedTuple):
+    """The finalist that was chosen, and what the selection images said of it."""
+
+    number: int  # its place in the record
+    policy: Policy  # [L] fields, on the host
+    finalists: int  # how many there were
+    accuracy: float  # on the selection images
+    float_accuracy: float
+    meets_limit: bool
+
+
+class Measured(NamedTuple):
+    """A policy against the float network on the same images, which neither has seen."""
+
+    accuracy: float
+    float_accuracy: float
+    difference: float  # percentage points, policy minus float
+    low: float  # 95% interval of the paired difference
+    high: float
+
+
+def space_of(config: Config, accelerator: Accelerator) -> Space:
+    """The policies that a run may propose."""
+    search = config.search
+    return Space(
+        config.plan.levels,
+        search.min_weight_bits,
+        search.max_weight_bits,
+        search.min_input_bits,
+        search.max_input_bits,
+        accelerator.cell_bits,
+        accelerator.dac_bits,
+    )
+
+
+def prepare(
+    network: capture.Network,
+    params: capture.Params,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    config: Config,
+) -> Prepared:
+    """Calibrates, plans and builds the tables; fits what a nat of divergence costs.
+
+    Only training images are used, but for the float network's outputs on the search images.
+
+    Args:
+      network: from `capture`.
+      params: the float parameters.
+      dataset: images and labels.
+      accelerator: the hardware.
+      config: the run's.
+    """
+    weights = capture.matrices(network, params)
+    train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
+    statistics = calibration.calibrate(network, params, weights, train)
+    layers = plan.build_plan(weights, statistics, accelerator.unit_rows, config.plan)
+    masks = [np.asarray(layer.mask) for layer in layers]
+    space = space_of(config, accelerator)
+    tables = crossbar.build_tables(network.layers, masks, accelerator, space.max_weight_bits)
+    subject = Subject(
+        params,
+        layers,
+        statistics,
+        jax.tree.map(jnp.asarray, tables),
+        train[: config.search.moment_images],
+        *_scored(network, params, dataset.search_images, dataset.search_labels),
+    )
+
+    def problem(float_accuracy: float, drop_per_nat: float) -> Problem:
+        return environment.build_problem(
+            network.layers,
+            layers,
+            statistics,
+            tables,
+            accelerator,
+            space,
+            {name: getattr(config.objective, name) for name in environment.METRICS},
+            float_accuracy,
+            config.search.max_accuracy_drop / 100.0,
+            drop_per_nat,
+            config.search.penalty,
+        )
+
+    float_accuracy = _accuracy(subject.reference, dataset.search_labels)
+    prepared = Prepared(network, accelerator, space, config, subject, problem(float_accuracy, 1.0))
+    return prepared._replace(problem=problem(float_accuracy, _drop_per_nat(prepared, dataset)))
+
+
+def _scored(
+    network: capture.Network, params: capture.Params, images: np.ndarray, labels: np.ndarray
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Images, labels and the float network's logits on them."""
+    forward = jax.jit(functools.partial(capture.forward_float, network))
+    step = 500
+    chunks = [
+        forward(params, jnp.asarray(images[start : start + step]))
+        for start in range(0, len(images), step)
+    ]
+    return jnp.asarray(images), jnp.asarray(labels), jnp.concatenate(chunks)
+
+
+def _accuracy(logits: jax.Array, labels: np.ndarray) -> float:
+    return float(np.mean(np.asarray(logits).argmax(axis=-1) == labels))
+
+
+def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
+    """Fits accuracy lost per nat on closed-form policies and training images."""
+    space, problem = prepared.space, prepared.problem
+    start = prepared.config.search.moment_images  # images that no moment is matched on
+    part = slice(start, start + _PROBE_IMAGES)
+    if len(dataset.train_images) <= start:
+        part = slice(0, _PROBE_IMAGES)
+    images, labels = dataset.train_images[part], dataset.train_labels[part]
+    subject = prepared.subject
+    scored = _scored(prepared.network, subject.params, images, labels)
+    base = jnp.zeros((len(prepared.network.layers), environment.ACTIONS))
+    allowed = environment.allowed_by(space, (True, True, True), base)
+    prices = jnp.geomspace(*_PROBE_PRICES, prepared.config.search.probes)
+    policies = jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
+        prices
+    )
+    found = evaluate_many(prepared, policies, *scored)
+    return environment.fit_drop_per_nat(
+        _accuracy(scored[2], labels), np.asarray(found.accuracy), np.asarray(found.divergence)
+    )
+
+
+def evaluator(prepared: Prepared) -> loop.Evaluate:
+    """`(subject, policy) -> Evaluation` with the static parts filled in."""
+    return functools.partial(
+        evaluation.evaluate,
+        prepared.network,
+        prepared.accelerator,
+        prepared.config.recovery,
+        prepared.config.search.chunk,
+    )
+
+
+def evaluate_many(
+    prepared: Prepared,
+    policies: Policy,
+    images: jax.Array,
+    labels: jax.Array,
+    reference: jax.Array,
+) -> Evaluation:
+    """Policies [N, L] on other images than the search's, one after the other: [N] fields."""
+    evaluate = evaluator(prepared)
+    subject = prepared.subject._replace(images=images, labels=labels, reference=reference)
+    mapped = jax.jit(lambda s, p: jax.lax.map(functools.partial(evaluate, s), p))
+    return jax.tree.map(np.asarray, mapped(subject, jax.tree.map(jnp.asarray, policies)))
+
+
+def strategy_of(prepared: Prepared) -> Strategy:
+    """The strategy that the configuration names."""
+    search, agent, space = prepared.config.search, prepared.config.agent, prepared.space
+    if search.strategy == "apq":
+        budget = round(search.episodes * search.pruning_share)
+        return apq(space, agent, search.parallel, budget, search.pruning_drop)
+    if search.strategy == "joint":
+        return ddpg(space, agent, (True, True, True), search.parallel)
+    return random(space, search.parallel)
+
+
+def search(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
+    """Runs the configured strategy; yields what each chunk of batches evaluated."""
+    config = prepared.config
+    return loop.run(
+        strategy_of(prepared),
+        evaluator(prepared),
+        prepared.subject,
+        prepared.problem,
+        jax.random.key(config.seed),
+        config.search.episodes,
+        chunk,
+    )
+
+
+def joined(records: Iterable[Record]) -> Record:
+    """Chunks of a search as one record."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *records)
+
+
+def expected_accuracy(prepared: Prepared, record: Record) -> np.ndarray:
+    """Of every policy of a record on the search images, [N]."""
+    return np.asarray(environment.expected_accuracy(prepared.problem, record.evaluation))
+
+
+def gain(prepared: Prepared, record: Record) -> np.ndarray:
+    """The objective of every policy without any penalty, [N]."""
+    free = prepared.problem._replace(penalty=jnp.zeros(()))
+    return np.asarray(environment.reward(free, record.evaluation))
+
+
+def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
+    """Scores the finalists on the selection images; the best that meets the limit wins.
+
+    Where none meets it, the nearest: the one that is least below.
+    """
+    config = prepared.config.search
+    accuracy, benefit = expected_accuracy(prepared, record), gain(prepared, record)
+    limit = float(prepared.problem.min_accuracy)
+    numbers = archive.finalists(benefit, accuracy, limit, config.finalists)
+    policies = jax.tree.map(lambda x: x[numbers], record.policy)
+    scored = _scored(
+        prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
+    )
+    found = evaluate_many(prepared, policies, *scored).accuracy
+    float_accuracy = _accuracy(scored[2], dataset.select_labels)
+    # Accuracies are quotients of whole numbers; the last bit of a limit must not decide.
+    meets = found >= float_accuracy - config.max_accuracy_drop / 100.0 - 1e-6
+    place = int(np.argmax(meets)) if meets.any() else int(np.argmax(found))
+    number = int(numbers[place])
+    policy = jax.tree.map(lambda x: x[number], record.policy)
+    return Choice(
+        number, policy, len(numbers), float(found[place]), float_accuracy, bool(meets[place])
+    )
+
+
+def compressed(prepared: Prepared, policy: Policy) -> evaluation.Compressed:
+    """A policy's integer network."""
+    subject = prepared.subject
+    build = functools.partial(evaluation.compress, prepared.network)
+
+    @jax.jit
+    def run(subject: Subject, policy: Policy) -> evaluation.Compressed:
+        return build(
+            subject.params,
+            subject.plan,
+            subject.statistics,
+            subject.moment_images,
+            prepared.accelerator.unit_rows,
+            prepared.config.recovery,
+            policy,
+        )
+
+    return run(subject, jax.tree.map(jnp.asarray, policy))
+
+
+def measure(
+    prepared: Prepared, network: evaluation.Compressed, images: np.ndarray, labels: np.ndarray
+) -> Measured:
+    """A compressed network's accuracy and the paired interval of its difference to float."""
+    forward = jax.jit(functools.partial(evaluation.apply, prepared.network))
+    params = prepared.subject.params
+    step = 500
+    chunks = [
+        np.asarray(forward(params, network, jnp.asarray(images[start : start + step])))
+        for start in range(0, len(images), step)
+    ]
+    right = np.concatenate(chunks).argmax(axis=-1) == labels
+    reference = _scored(prepared.network, params, images, labels)[2]
+    float_right = np.asarray(reference).argmax(axis=-1) == labels
+    change = 100.0 * (right.astype(float) - float_right)
+    half = 1.96 * change.std() / np.sqrt(len(change))
+    mean = float(change.mean())
+    return Measured(float(right.mean()), float(float_right.mean()), mean, mean - half, mean + half)

@@ -1,0 +1,143 @@
+"""The layer database: compensated weights and survivors of every layer at every keep level.
+
+After it is built, compressing a network to a policy is a gather. The idea is that of Optimal
+Brain Compression's databases (Frantar and Alistarh, NeurIPS 2022, arXiv 2208.11580), at the
+granularity of the hardware.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from apq_jax import pruning, quantization
+from apq_jax.calibration import LayerStatistics, Statistics, centred
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanOptions:
+    """How a plan is made. Static."""
+
+    levels: int = 32  # K, geometric from 1 to min_keep
+    min_keep: float = 0.02  # least keep ratio
+    score: pruning.Score = "obs"
+    compensate: bool = True
+    centre: bool = True  # fit the output up to a constant, which moment matching restores
+    iterations: int = 10  # of conjugate gradients, a level
+    damping: float = 0.01  # added to the Gram matrix, relative to its mean diagonal
+
+
+class LayerPlan(NamedTuple):
+    """One layer at every keep level."""
+
+    weights: jax.Array  # [K, γ, R, C] float32, masked and compensated
+    mask: jax.Array  # [K, γ, G, C] bool, surviving column-vectors
+    scale: jax.Array  # [K, Q, γ, C] float32, weight scale for Q = 1 to 8 bits
+    keep: jax.Array  # [K] float32, survivors over column-vectors
+    error: jax.Array  # [K, Q] float32, output error of pruning and rounding over output variance
+
+
+Plan = tuple[LayerPlan, ...]  # one a layer
+
+
+def keep_levels(options: PlanOptions) -> np.ndarray:
+    """The nominal keep ratios, [K] float64, falling."""
+    return np.geomspace(1.0, options.min_keep, options.levels)
+
+
+def build_plan(
+    weights: tuple[jax.Array, ...], statistics: Statistics, height: int, options: PlanOptions
+) -> Plan:
+    """Prunes and compensates every layer at every level.
+
+    Args:
+      weights: [γ, R, C] a layer.
+      statistics: from `calibrate`.
+      height: rows h of an operation unit.
+      options: static.
+    """
+    return tuple(
+        _plan_layer(w, layer, height, options) for w, layer in zip(weights, statistics, strict=True)
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("height", "options"))
+def _plan_layer(
+    w: jax.Array, statistics: LayerStatistics, height: int, options: PlanOptions
+) -> LayerPlan:
+    groups, rows, columns = w.shape
+    vectors = groups * -(-rows // height) * columns
+    counts = np.maximum(np.round(keep_levels(options) * vectors), 1).astype(np.int32)
+    target = centred(statistics.gram, statistics.mean) if options.centre else statistics.gram
+    diagonal = jnp.diagonal(target, axis1=1, axis2=2)  # [γ, R]
+    floor = options.damping * diagonal.mean(axis=1)[:, None] + 1e-12
+    hessian = target + floor[:, :, None] * jnp.eye(rows)
+    metric = pruning.score_metric(hessian, options.score, height)
+    power = jnp.einsum("grc,grs,gsc->", w, target, w) + 1e-12
+    bits = jnp.arange(1, quantization.MAX_BITS + 1)
+
+    def step(carry: tuple[jax.Array, jax.Array], count: jax.Array) -> tuple[tuple, tuple]:
+        previous, alive = carry
+        scores = pruning.vector_scores(previous, metric, options.score, height)
+        mask = pruning.keep_largest(scores, alive, count)
+        keep = pruning.row_mask(mask, height, rows)
+        fitted = previous * keep
+        if options.compensate:
+            fitted = compensate(w, fitted, keep, hessian, options.iterations)
+        lost = fitted - w
+        error = jnp.einsum("grc,grs,gsc->", lost, target, lost) / power
+        fit = jax.vmap(jax.vmap(quantization.fit_weight_scale, (0, 0, 0, None)), (None,) * 3 + (0,))
+        scale, rounding = fit(fitted, keep, diagonal + floor, bits)
+        return (fitted, mask), (fitted, mask, scale, error + rounding.sum(axis=(1, 2)) / power)
+
+    start = (w, jnp.ones((groups, -(-rows // height), columns), bool))
+    _, at_levels = lax.scan(step, start, jnp.asarray(counts))
+    fitted, mask, scale, error = at_levels
+    return LayerPlan(fitted, mask, scale, jnp.asarray(counts / vectors, jnp.float32), error)
+
+
+def compensate(
+    w: jax.Array, start: jax.Array, keep: jax.Array, hessian: jax.Array, iterations: int
+) -> jax.Array:
+    """Refits the surviving weights so that the layer's output changes least.
+
+    Minimises (v - w)ᵀ H (v - w) over v that is zero outside `keep`, every column at once, by
+    conjugate gradients preconditioned with the diagonal of H: H_SS (v_S - w_S) = H_S: (w - v).
+
+    Args:
+      w: [γ, R, C], the weights to imitate.
+      start: [γ, R, C], where to begin; zero outside `keep`.
+      keep: [γ, R, C] bool.
+      hessian: [γ, R, R], positive definite.
+      iterations: fixed.
+
+    Returns:
+      [γ, R, C], zero outside `keep`.
+    """
+    inverse = 1.0 / jnp.diagonal(hessian, axis1=1, axis2=2)[:, :, None]
+
+    def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.sum(a * b, axis=1, keepdims=True)
+
+    def ratio(a: jax.Array, b: jax.Array) -> jax.Array:
+        # A column that has converged, or has no survivor, stays where it is.
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
+
+    residual = keep * jnp.matmul(hessian, w - start)
+    z = inverse * residual
+
+    def step(_: int, carry: tuple) -> tuple:
+        v, r, p, rz = carry
+        hp = keep * jnp.matmul(hessian, p)
+        alpha = ratio(rz, dot(p, hp))
+        v, r = v + alpha * p, r - alpha * hp
+        z = inverse * r
+        rz_new = dot(r, z)
+        return v, r, z + ratio(rz_new, rz) * p, rz_new
+
+    v, *_ = lax.fori_loop(0, iterations, step, (start, residual, z, dot(residual, z)))
+    return v

@@ -1,0 +1,168 @@
+"""Convolutions and dot products as products with `groups` weight matrices.
+
+A convolution or dot product of a jaxpr, one operand of which is a weight, is
+
+    y = fold(unfold(x) @ matrix(w)),   unfold: [γ, M, R], matrix: [γ, R, C], M = B P.
+
+Rows have the input channel outermost, so that nine rows of a 3x3 convolution are one kernel slice.
+"""
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+
+class Product(Protocol):
+    """A weight-bearing operation, rewritten as a batch of matrix products."""
+
+    @property
+    def kernel(self) -> tuple[int, ...]: ...
+    @property
+    def stride(self) -> tuple[int, ...]: ...
+
+    def matrix(self, weight: jax.Array) -> jax.Array:
+        """The weight operand as [γ, R, C]."""
+        ...
+
+    def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        """The data operand as [γ, M, R]; what lies outside the input reads `pad`."""
+        ...
+
+    def fold(self, y: jax.Array) -> jax.Array:
+        """[γ, M, C] in the layout of the operation's result."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """`lax.conv_general_dilated` with the weight on its right."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    lhs_spec: tuple[int, ...]  # axes of batch, channel, spatial ... in the data operand
+    rhs_spec: tuple[int, ...]  # axes of C_out, C_in/γ, spatial ... in the weight operand
+    out_spec: tuple[int, ...]  # axes of batch, channel, spatial ... in the result
+    out_shape: tuple[int, ...]
+
+    def matrix(self, weight: jax.Array) -> jax.Array:
+        w = weight.transpose(self.rhs_spec)  # C_out, C_in/γ, *kernel
+        columns = w.shape[0] // self.groups
+        return w.reshape(self.groups, columns, -1).swapaxes(1, 2)
+
+    def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        batch, channel, *space = self.lhs_spec
+        x = x.transpose(batch, *space, channel)
+        edges = [(0, 0, 0), *((low, high, 0) for low, high in self.padding), (0, 0, 0)]
+        x = lax.pad(x, jnp.asarray(pad, x.dtype), edges)
+        out = [self.out_shape[axis] for axis in self.out_spec[2:]]
+        taps = []
+        for tap in range(math.prod(self.kernel)):
+            start = [0]
+            for size, step in zip(reversed(self.kernel), reversed(self.dilation), strict=True):
+                start.insert(1, tap % size * step)
+                tap //= size
+            start.append(0)
+            stop = [x.shape[0]]
+            for first, size, step in zip(start[1:], out, self.stride, strict=False):
+                stop.append(first + (size - 1) * step + 1)
+            stop.append(x.shape[-1])
+            taps.append(lax.slice(x, start, stop, [1, *self.stride, 1]))
+        patches = jnp.stack(taps, axis=-1)  # B, *out, C_in, kernel
+        patches = patches.reshape(x.shape[0] * math.prod(out), self.groups, -1)
+        return patches.swapaxes(0, 1)
+
+    def fold(self, y: jax.Array) -> jax.Array:
+        batch, channel, *space = self.out_spec
+        y = y.swapaxes(0, 1)  # M, γ, C
+        order = (batch, *space, channel)
+        y = y.reshape([self.out_shape[axis] for axis in order])
+        return y.transpose([order.index(axis) for axis in range(len(order))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dot:
+    """`lax.dot_general` with the weight on either side; its batch axes are the groups."""
+
+    contract: tuple[int, ...]  # of the data operand
+    batch: tuple[int, ...]
+    free: tuple[int, ...]
+    weight_contract: tuple[int, ...]
+    weight_batch: tuple[int, ...]
+    weight_free: tuple[int, ...]
+    weight_first: bool
+    shape: tuple[int, ...]  # of the data operand
+    weight_shape: tuple[int, ...]
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+
+    def matrix(self, weight: jax.Array) -> jax.Array:
+        w = weight.transpose(self.weight_batch + self.weight_contract + self.weight_free)
+        groups = math.prod(self.weight_shape[axis] for axis in self.weight_batch)
+        rows = math.prod(self.weight_shape[axis] for axis in self.weight_contract)
+        return w.reshape(groups, rows, -1)
+
+    def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        del pad  # a matrix product reads nothing outside its input
+        groups = math.prod(x.shape[axis] for axis in self.batch)
+        rows = math.prod(x.shape[axis] for axis in self.contract)
+        return x.transpose(self.batch + self.free + self.contract).reshape(groups, -1, rows)
+
+    def fold(self, y: jax.Array) -> jax.Array:
+        batch = [self.shape[axis] for axis in self.batch]
+        free = [self.shape[axis] for axis in self.free]
+        columns = [self.weight_shape[axis] for axis in self.weight_free]
+        if self.weight_first:
+            return y.swapaxes(1, 2).reshape(batch + columns + free)
+        return y.reshape(batch + free + columns)
+
+
+def product(
+    primitive: str, params: dict[str, Any], operands: list[Any], out: Any, side: int
+) -> Product:
+    """The operation of a jaxpr equation whose operand number `side` is the weight.
+
+    Args:
+      primitive: "conv_general_dilated" or "dot_general".
+      params: the equation's parameters.
+      operands: its two operands' abstract values.
+      out: its result's abstract value.
+      side: 0 or 1.
+
+    Raises:
+      ValueError: the operation cannot be laid out on crossbars; the message says why.
+    """
+    weight, data = operands[side], operands[1 - side]
+    if primitive == "dot_general":
+        contracts, batches = params["dimension_numbers"]
+        sides = []
+        for operand, contract, batch in zip(operands, contracts, batches, strict=True):
+            used = {*contract, *batch}
+            free = tuple(axis for axis in range(len(operand.shape)) if axis not in used)
+            sides.append((tuple(contract), tuple(batch), free))
+        return Dot(*sides[1 - side], *sides[side], side == 0, data.shape, weight.shape)
+    if side == 0:
+        raise ValueError("the weight is the image of a convolution")
+    if any(step != 1 for step in params["lhs_dilation"]):
+        raise ValueError("a transposed convolution")
+    if params["batch_group_count"] != 1:
+        raise ValueError("a convolution grouped over its batch")
+    numbers = params["dimension_numbers"]
+    return Convolution(
+        kernel=tuple(weight.shape[axis] for axis in numbers.rhs_spec[2:]),
+        stride=tuple(params["window_strides"]),
+        padding=tuple((int(low), int(high)) for low, high in params["padding"]),
+        dilation=tuple(params["rhs_dilation"]),
+        groups=params["feature_group_count"],
+        lhs_spec=tuple(numbers.lhs_spec),
+        rhs_spec=tuple(numbers.rhs_spec),
+        out_spec=tuple(numbers.out_spec),
+        out_shape=tuple(out.shape),
+    )

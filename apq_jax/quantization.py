@@ -1,0 +1,117 @@
+"""Integer levels and scales, with traced bits; fixed-point digital scales.
+
+A weight is `scale * level`, level in ±(2^(q-1) - 1), and ±1 at one bit. An input is
+`scale * (u - zero)`, u unsigned in 0 .. 2^a - 1, because bit-serial DACs drive unsigned numbers;
+`zero` is 0 where the calibrated minimum is not negative.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+MAX_BITS = 8  # levels are held as int8, accumulated in int32: exact
+_FRACTIONS = 32  # clipping points tried, as fractions of the range
+
+
+def weight_limit(bits: jax.Array) -> jax.Array:
+    """Largest level of a `bits`-bit weight, 2^(q-1) - 1, but 1 at one bit; float32."""
+    return jnp.maximum(jnp.exp2(jnp.asarray(bits, jnp.float32) - 1).round() - 1, 1)
+
+
+def input_limit(bits: jax.Array) -> jax.Array:
+    """Largest level of a `bits`-bit input, 2^a - 1; float32."""
+    return jnp.exp2(jnp.asarray(bits, jnp.float32)).round() - 1
+
+
+def quantize_weight(w: jax.Array, mask: jax.Array, scale: jax.Array, bits: jax.Array) -> jax.Array:
+    """Weights to integer levels, rounded half to even.
+
+    Args:
+      w: [..., R, C] float32.
+      mask: [..., R, C] bool, survivors; a pruned weight has level 0.
+      scale: [..., C] positive.
+      bits: [] int32, 1 to 8.
+
+    Returns:
+      [..., R, C] float32 whole numbers.
+    """
+    limit = weight_limit(bits)
+    rounded = jnp.clip(jnp.round(w / scale[..., None, :]), -limit, limit)
+    sign = jnp.where(w < 0, -1.0, 1.0)
+    return jnp.where(mask, jnp.where(bits == 1, sign, rounded), 0.0)
+
+
+def quantize_input(x: jax.Array, scale: jax.Array, zero: jax.Array, bits: jax.Array) -> jax.Array:
+    """Inputs to unsigned levels u = clip(round(x / s) + z, 0, 2^a - 1), float32 whole numbers."""
+    return jnp.clip(jnp.round(x / scale) + zero, 0, input_limit(bits))
+
+
+def fit_weight_scale(
+    w: jax.Array, mask: jax.Array, importance: jax.Array, bits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Scale of each output channel with the least weighted squared error, by a grid search.
+
+    Args:
+      w: [R, C] float32.
+      mask: [R, C] bool.
+      importance: [R], mean square of each row's input.
+      bits: [] int32.
+
+    Returns:
+      scale [C] float32, positive, 1 where a column has no survivor; its error [C], the mean
+      square of the output's deviation if the rows' roundings are independent.
+    """
+    largest = jnp.max(jnp.abs(w) * mask, axis=0)
+    count = jnp.maximum(mask.sum(axis=0), 1)
+    # At one bit the magnitude is fitted between the mean and the largest weight.
+    base = jnp.where(bits == 1, jnp.abs(w * mask).sum(axis=0) / count, largest)
+    base = jnp.where(base > 0, base, 1.0)
+
+    def error(fraction: jax.Array) -> jax.Array:
+        scale = base * fraction / weight_limit(bits)
+        fitted = quantize_weight(w, mask, scale, bits) * scale
+        return jnp.sum(importance[:, None] * (w * mask - fitted) ** 2, axis=0)
+
+    fractions = jnp.linspace(1.2, 0.2, _FRACTIONS)
+    errors = jax.lax.map(error, fractions)  # [F, C]
+    best = fractions[jnp.argmin(errors, axis=0)]
+    return base * best / weight_limit(bits), errors.min(axis=0)
+
+
+@functools.partial(jax.vmap, in_axes=(None, None, None, 0))
+def fit_input(
+    sample: jax.Array, low: jax.Array, high: jax.Array, bits: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scale and zero of a layer's input with the least squared error, by a grid search.
+
+    Args:
+      sample: [N] values of the input.
+      low: [] least value seen, high: [] largest.
+      bits: [A] int32, each number of bits to fit.
+
+    Returns:
+      scale [A] float32 positive, zero [A] float32 whole (0 where `low` is not negative), and
+      mean square error [A].
+    """
+    limit = input_limit(bits)
+    low = jnp.minimum(low, 0.0)
+    spread = jnp.where(high - low > 0, high - low, 1.0)
+
+    def fit(fraction: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        scale = spread * fraction / limit
+        zero = jnp.clip(jnp.round(-low * fraction / scale), 0, limit)
+        fitted = scale * (quantize_input(sample, scale, zero, bits) - zero)
+        return jnp.mean((sample - fitted) ** 2), scale, zero
+
+    errors, scales, zeros = jax.vmap(fit)(jnp.linspace(1.0, 0.1, _FRACTIONS))
+    best = jnp.argmin(errors)
+    return scales[best], zeros[best], errors[best]
+
+
+def fixed_point(x: jax.Array, bits: int = 16) -> jax.Array:
+    """Rounds to signed `bits`-bit fixed point with one power-of-two step for the whole array."""
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(x)))
+    limit = 2.0 ** (bits - 1)
+    levels = jnp.round(jnp.ldexp(x, bits - 1 - exponent))
+    return jnp.ldexp(jnp.clip(levels, -limit, limit - 1), exponent - bits + 1)

@@ -1,0 +1,23 @@
+"""Everything that proposes policies, behind one interface."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from apq_jax.environment import Problem
+from apq_jax.types import Evaluation, Policy
+
+
+class Strategy(NamedTuple):
+    """Pure functions; the state is a pytree and E, the policies a call, is fixed.
+
+    init(key, problem) -> state.
+    ask(key, state, problem) -> policies [E, L], valid [E] bool, state.
+    tell(key, state, problem, policies, valid, evaluations [E]) -> state; `valid` may be fewer
+    than were asked for, where the budget ends.
+    """
+
+    init: Callable[[jax.Array, Problem], Any]
+    ask: Callable[[jax.Array, Any, Problem], tuple[Policy, jax.Array, Any]]
+    tell: Callable[[jax.Array, Any, Problem, Policy, jax.Array, Evaluation], Any]

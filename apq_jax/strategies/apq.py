@@ -1,0 +1,80 @@
+"""The paper's order (Yang et al., IEEE TPDS 2023): pruning first, then the pruned network's bits.
+
+One agent searches keep ratios at the most bits; the best feasible pruning is frozen; a second
+agent searches the bitwidths of the pruned network.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import lax
+
+from apq_jax.environment import Problem, Space
+from apq_jax.strategies import Strategy
+from apq_jax.strategies.ddpg import DdpgOptions, State, ddpg
+from apq_jax.types import Evaluation, Policy
+
+
+class ApqState(NamedTuple):
+    """Both agents' searches."""
+
+    pruning: State
+    bits: State
+
+
+def apq(
+    space: Space, options: DdpgOptions, parallel: int, pruning_budget: int, pruning_drop: float
+) -> Strategy:
+    """The two searches, one after the other.
+
+    Args:
+      space: static.
+      options: of either agent.
+      parallel: E, episodes at a time.
+      pruning_budget: evaluations after which the pruning is frozen.
+      pruning_drop: share of the accuracy that may be lost which pruning may use up; the bits
+        need the rest (ours: the paper does not say).
+    """
+    first = ddpg(space, options, (True, False, False), parallel)
+    second = ddpg(space, options, (False, True, True), parallel)
+
+    def stricter(problem: Problem) -> Problem:
+        drop = problem.float_accuracy - problem.min_accuracy
+        return problem._replace(min_accuracy=problem.float_accuracy - pruning_drop * drop)
+
+    def init(key: jax.Array, problem: Problem) -> ApqState:
+        first_key, second_key = jax.random.split(key)
+        return ApqState(first.init(first_key, problem), second.init(second_key, problem))
+
+    def ask(
+        key: jax.Array, state: ApqState, problem: Problem
+    ) -> tuple[Policy, jax.Array, ApqState]:
+        policies, valid = lax.cond(
+            state.pruning.told < pruning_budget,
+            lambda: first.ask(key, state.pruning, stricter(problem))[:2],
+            lambda: second.ask(key, state.bits, problem)[:2],
+        )
+        return policies, valid, state
+
+    def tell(
+        key: jax.Array,
+        state: ApqState,
+        problem: Problem,
+        policies: Policy,
+        valid: jax.Array,
+        evaluations: Evaluation,
+    ) -> ApqState:
+        def prune() -> ApqState:
+            pruning = first.tell(
+                key, state.pruning, stricter(problem), policies, valid, evaluations
+            )
+            return ApqState(pruning, state.bits._replace(base=pruning.base))
+
+        def set_bits() -> ApqState:
+            return state._replace(
+                bits=second.tell(key, state.bits, problem, policies, valid, evaluations)
+            )
+
+        return lax.cond(state.pruning.told < pruning_budget, prune, set_bits)
+
+    return Strategy(init, ask, tell)

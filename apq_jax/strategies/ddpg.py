@@ -1,0 +1,163 @@
+"""Layer-wise actor-critic search that starts from closed-form policies.
+
+The first `warmup` evaluations are closed-form policies over a range of prices. Then the agent
+walks the layers and corrects the best policy so far; every policy, with the actions that were
+executed, goes to the replay buffer, from which actor and critic learn after each batch.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from apq_jax import agent as agents
+from apq_jax import environment, replay
+from apq_jax.agent import AgentOptions, AgentState
+from apq_jax.environment import Problem, Space
+from apq_jax.strategies import Strategy
+from apq_jax.types import Evaluation, Policy, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class DdpgOptions:
+    """Static."""
+
+    warmup: int = 24  # evaluations of closed-form policies
+    updates: int = 16  # of actor and critic after each batch of episodes
+    batch: int = 128  # transitions an update
+    noise: float = 0.15  # deviation of the exploration
+    explore: float = 0.2  # share of the actions that get noise at all
+    capacity: int = 16384  # transitions
+    networks: AgentOptions = AgentOptions()
+
+
+_PRICES = (0.01, 30.0)  # of the dense network's cost, in units of relative output error
+
+
+class State(NamedTuple):
+    """A search between two calls."""
+
+    agent: AgentState
+    replay: replay.Replay
+    base: jax.Array  # [L, 3], actions of the best policy so far
+    best: jax.Array  # [] its reward
+    baseline: jax.Array  # [] mean reward of the policies told
+    told: jax.Array  # [] int32, policies told
+
+
+def ddpg(
+    space: Space, options: DdpgOptions, free: tuple[bool, bool, bool], parallel: int
+) -> Strategy:
+    """A search over the `free` ones of keep ratio, weight bits and input bits.
+
+    `parallel` is E, the episodes at a time. Actions that are not free stay as in `State.base`, which starts unpruned at the most bits.
+    """
+
+    def observations(problem: Problem) -> int:
+        return problem.features.shape[1] + 2 * environment.ACTIONS + 2
+
+    def agent(problem: Problem) -> agents.Agent:
+        return agents.make_agent(options.networks, free, base_at=problem.features.shape[1])
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        layers = problem.features.shape[0]
+        bits = jnp.full(layers, space.max_weight_bits), jnp.full(layers, space.max_input_bits)
+        size = observations(problem)
+        return State(
+            agents.init(key, agent(problem), size),
+            replay.empty(options.capacity, size, environment.ACTIONS),
+            environment.encode(space, Policy(jnp.zeros(layers, jnp.int32), *bits)),
+            jnp.asarray(-jnp.inf),
+            jnp.zeros(()),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
+        noise_key, chance_key = jax.random.split(key)
+        allowed = environment.allowed_by(space, free, state.base)
+        number = jnp.minimum(state.told + jnp.arange(parallel), options.warmup - 1)
+        low, high = jnp.log(jnp.asarray(_PRICES))
+        # From dear to cheap, so that a feasible policy comes early or is known not to exist.
+        prices = jnp.exp(low + (high - low) * number / max(options.warmup - 1, 1))
+        closed = jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
+            prices
+        )
+
+        shape = (parallel, *state.base.shape)
+        noise = options.noise * jax.random.truncated_normal(noise_key, -2.0, 2.0, shape)
+        noise = jnp.where(jax.random.bernoulli(chance_key, options.explore, shape), noise, 0.0)
+        player = agent(problem)
+
+        def act(observation: jax.Array, noise: jax.Array) -> jax.Array:
+            return agents.act(player, state.agent.actor, observation, noise)
+
+        actions = jax.vmap(
+            lambda noise: environment.rollout(problem, space, state.base, act, noise)
+        )(noise)
+        walked = environment.decode(space, actions)
+        policies = jax.tree.map(
+            lambda a, b: jnp.where(state.told < options.warmup, a, b), closed, walked
+        )
+        return policies, jnp.ones(parallel, bool), state
+
+    def tell(
+        key: jax.Array,
+        state: State,
+        problem: Problem,
+        policies: Policy,
+        valid: jax.Array,
+        evaluations: Evaluation,
+    ) -> State:
+        actions = environment.encode(space, policies)  # [E, L, 3]
+        rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
+        rewards = jnp.where(valid, rewards, -jnp.inf)
+        memory = replay.add(
+            state.replay,
+            _transitions(problem, space, state.base, actions, rewards),
+            jnp.repeat(valid, actions.shape[1]),
+        )
+        count = valid.sum(dtype=jnp.int32)
+        total = state.baseline * state.told + jnp.where(valid, rewards, 0.0).sum()
+        told = state.told + count
+        baseline = total / jnp.maximum(told, 1)
+        player = agent(problem)
+
+        def learn(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
+            batch = replay.sample(key, memory, options.batch)
+            # A constant taken off every final reward changes no preference (AMC's baseline).
+            centred = batch.reward_t - baseline * (batch.discount_t == 0)
+            return agents.update(player, learner, batch._replace(reward_t=centred)), None
+
+        learner, _ = lax.scan(learn, state.agent, jax.random.split(key, options.updates))
+        winner = jnp.argmax(rewards)
+        better = rewards[winner] > state.best
+        return State(
+            learner,
+            memory,
+            jnp.where(better, actions[winner], state.base),
+            jnp.where(better, rewards[winner], state.best),
+            baseline,
+            told,
+        )
+
+    return Strategy(init, ask, tell)
+
+
+def _transitions(
+    problem: Problem, space: Space, base: jax.Array, actions: jax.Array, rewards: jax.Array
+) -> Transition:
+    """The steps of E episodes [E, L, 3] with final rewards [E], as [E L, ...]."""
+    seen = jax.vmap(environment.observe_episode, (None, None, None, 0))(
+        problem, space, base, actions
+    )
+    final = jnp.arange(actions.shape[1]) == actions.shape[1] - 1
+    steps = Transition(
+        seen[:, :-1],
+        actions,
+        jnp.where(final, rewards[:, None], 0.0),
+        jnp.broadcast_to(jnp.where(final, 0.0, 1.0), actions.shape[:2]),
+        seen[:, 1:],
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)

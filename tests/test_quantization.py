@@ -1,0 +1,185 @@
+"""Levels, scales and fixed point against numbers worked out by hand."""
+
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis.extra import numpy as hnp
+
+from apq_jax import quantization
+from apq_jax.evaluation import CompressedLayer, accumulate
+from apq_jax.products import Convolution
+
+PROPERTY = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def bits(number: int) -> Any:
+    return jnp.asarray(number, jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("number", "weight", "top"), [(1, 1, 1), (2, 1, 3), (4, 7, 15), (8, 127, 255)]
+)
+def test_limits(number: int, weight: int, top: int) -> None:
+    assert quantization.weight_limit(bits(number)) == weight
+    assert quantization.input_limit(bits(number)) == top
+
+
+@pytest.mark.parametrize(
+    ("number", "levels"),
+    [
+        (1, [1, 1, 1, 1, -1, -1, 1, -1]),
+        (2, [0, 0, 1, 1, 0, -1, 1, -1]),
+        (4, [0, 0, 2, 2, 0, -2, 7, -7]),
+        (8, [0, 0, 2, 2, 0, -2, 100, -127]),
+    ],
+)
+def test_weight_levels(number: int, levels: list[int]) -> None:
+    """In units of the scale: ties go to the even level, the ends saturate."""
+    steps = jnp.asarray([0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 100.0, -1000.0])
+    w = jnp.stack([steps * 0.25, steps * 2.0], axis=1)
+    scale = jnp.asarray([0.25, 2.0])
+    found = quantization.quantize_weight(w, jnp.ones(w.shape, bool), scale, bits(number))
+    np.testing.assert_array_equal(found, np.stack([levels, levels], axis=1))
+
+
+@pytest.mark.parametrize("number", [1, 8])
+def test_pruned_weights_are_zero(number: int) -> None:
+    w, mask = jnp.asarray([[3.0, -3.0], [-4.0, 4.0]]), jnp.asarray([[True, False], [False, True]])
+    found = quantization.quantize_weight(w, mask, jnp.ones(2), bits(number))
+    np.testing.assert_array_equal(found != 0, mask)
+
+
+def test_input_levels() -> None:
+    """Two bits, step 1/2, zero 1: from -1/2 to 1."""
+    x = jnp.asarray([-9.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 9.0])
+    levels = quantization.quantize_input(x, jnp.asarray(0.5), jnp.asarray(1.0), bits(2))
+    np.testing.assert_array_equal(levels, [0, 0, 1, 1, 1, 2, 3, 3, 3])
+
+
+def test_a_convolution_pads_with_the_zero_of_its_input() -> None:
+    """x = [-1, 2] with step 1 and zero 3 is u = [2, 5], padded [3, 2, 5, 3]."""
+    product = Convolution(
+        kernel=(3,),
+        stride=(1,),
+        padding=((1, 1),),
+        dilation=(1,),
+        groups=1,
+        lhs_spec=(0, 2, 1),
+        rhs_spec=(2, 1, 0),
+        out_spec=(0, 2, 1),
+        out_shape=(1, 2, 2),
+    )
+    levels = jnp.asarray([[[1, -127], [1, 0], [1, 127]]], jnp.int8)  # two output channels
+    one, none = jnp.ones((1, 2)), jnp.zeros((1, 2))
+    layer = CompressedLayer(levels, one, jnp.ones(()), jnp.asarray(3.0), bits(3), one, none)
+    sums = accumulate(layer, product, jnp.asarray([[[-1.0], [2.0]]]))
+    assert sums.dtype == jnp.int32
+    np.testing.assert_array_equal(sums, [[[10, 2 * 127], [10, 1 * 127]]])
+    # Less the zero times the sum of the levels, that is the convolution padded with 0.
+    np.testing.assert_array_equal(sums - 3 * levels.sum(axis=1), [[[1, 254], [1, 127]]])
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 8])
+def test_fitted_weight_scale_is_no_worse_than_the_largest_weight(number: int) -> None:
+    rng = np.random.default_rng(0)
+    w, mask = rng.normal(size=(18, 64)).astype(np.float32), rng.random((18, 64)) < 0.7
+    mask[:, 5] = False
+    importance = rng.random(18).astype(np.float32)
+    scale, error = quantization.fit_weight_scale(
+        jnp.asarray(w), jnp.asarray(mask), jnp.asarray(importance), bits(number)
+    )
+
+    def loss(scale: Any) -> Any:
+        arrays = jnp.asarray(w), jnp.asarray(mask), scale
+        levels = quantization.quantize_weight(*arrays, bits(number))
+        return (importance[:, None] * np.square(w * mask - levels * scale)).sum(axis=0)
+
+    np.testing.assert_allclose(error, loss(scale), rtol=1e-4)
+    assert (np.asarray(scale) > 0).all()
+    limit = 1 if number <= 2 else 2 ** (number - 1) - 1
+    largest = np.where(mask.any(axis=0), np.abs(w * mask).max(axis=0), 1.0) / limit
+    assert (error <= loss(jnp.asarray(largest)) * (1 + 1e-5)).all()
+
+
+def test_weights_that_are_levels_are_fitted_exactly() -> None:
+    w = jnp.asarray([[7.0], [-4.0], [1.0], [2.0]]) * 0.5
+    scale, error = quantization.fit_weight_scale(w, jnp.ones((4, 1), bool), jnp.ones(4), bits(4))
+    np.testing.assert_allclose(scale, [0.5], rtol=1e-6)
+    np.testing.assert_allclose(error, [0.0], atol=1e-10)
+
+
+def test_a_column_without_survivors_has_a_scale_and_no_error() -> None:
+    scale, error = quantization.fit_weight_scale(
+        jnp.ones((3, 1)), jnp.zeros((3, 1), bool), jnp.ones(3), bits(1)
+    )
+    assert scale > 0
+    assert error == 0
+
+
+def test_input_on_a_grid_is_fitted_exactly() -> None:
+    sample = jnp.asarray([-1.0, 0.0, 1.0, 2.0])
+    scale, zero, error = quantization.fit_input(
+        sample, jnp.asarray(-1.0), jnp.asarray(2.0), jnp.asarray([2])
+    )
+    assert (scale[0], zero[0], error[0]) == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("low", [0.0, 0.5])
+def test_nonnegative_inputs_have_zero_zero(low: float) -> None:
+    sample = jnp.linspace(low, 3.0, 100)
+    scale, zero, error = quantization.fit_input(
+        sample, sample.min(), sample.max(), jnp.arange(1, 9)
+    )
+    np.testing.assert_array_equal(zero, np.zeros(8))
+    assert (np.diff(error) < 0).all()
+    assert error[7] <= (3 / 255) ** 2 / 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (-3.0, 0.5), (-3.0, -1.0)])
+def test_signed_inputs_are_rounded_to_a_step(low: float, high: float) -> None:
+    sample = jnp.linspace(low, high, 1000)
+    scale, zero, error = quantization.fit_input(
+        sample, sample.min(), sample.max(), jnp.arange(1, 9)
+    )
+    levels = quantization.quantize_input(sample, scale[7], zero[7], bits(8))
+    fitted = (levels - zero[7]) * scale[7]
+    step = (max(high, 0.0) - low) / 255
+    np.testing.assert_allclose(jnp.mean((sample - fitted) ** 2), error[7], rtol=1e-3)
+    assert jnp.abs(fitted - sample).max() <= 1.01 * step
+    assert quantization.quantize_input(jnp.zeros(()), scale[7], zero[7], bits(8)) == zero[7]
+
+
+def test_fixed_point_by_hand() -> None:
+    """Four bits: the largest is 0.5 x 2^1, so the step is 2^(1 - 4 + 1) = 1/4."""
+    found = quantization.fixed_point(jnp.asarray([1.0, 0.3, -0.375, 0.125]), 4)
+    np.testing.assert_array_equal(found, [1.0, 0.25, -0.5, 0.0])
+    np.testing.assert_array_equal(quantization.fixed_point(jnp.zeros(3)), np.zeros(3))
+    assert quantization.fixed_point(jnp.asarray([0.99]), 4) == 0.875  # saturates below 1
+
+
+ARRAYS = hnp.arrays(np.float32, 5, elements=st.floats(-1000, 1000, width=32, allow_subnormal=False))
+
+
+@PROPERTY
+@hypothesis.given(x=ARRAYS, number=st.sampled_from([4, 8, 16]))
+def test_fixed_point_is_near(x: Any, number: int) -> None:
+    found = np.asarray(quantization.fixed_point(jnp.asarray(x), number))
+    _, exponent = np.frexp(np.abs(x).max())
+    step = 2.0 ** (int(exponent) - number + 1)
+    inside = np.abs(x) <= 2.0 ** int(exponent) - 1.5 * step
+    np.testing.assert_array_equal(np.round(found / step), found / step)
+    error = np.abs(found.astype(np.float64) - x)
+    assert (error[inside] <= step / 2).all()
+    assert (error <= step).all()  # a level at either end may saturate
+
+
+@PROPERTY
+@hypothesis.example(x=np.asarray([-0.99, 0.375], np.float32), number=4)
+@hypothesis.given(x=ARRAYS, number=st.sampled_from([4, 8, 16]))
+def test_fixed_point_is_idempotent(x: Any, number: int) -> None:
+    once = quantization.fixed_point(jnp.asarray(x), number)
+    np.testing.assert_array_equal(quantization.fixed_point(once, number), once)

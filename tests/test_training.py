@@ -1,0 +1,243 @@
+"""Training on small data, accuracy counted by hand, and weights on disk."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from apq_jax import training
+from apq_jax.data import Dataset
+from apq_jax.files import InputError
+from apq_jax.models.lenet import LeNet5
+from apq_jax.training import Training
+
+QUICK = Training(epochs=4, batch_size=32, learning_rate=0.05, max_shift=1)
+
+
+def bars(count: int, seed: int) -> tuple[Any, Any]:
+    """Images [N, 6, 6, 1] of a vertical (0) or horizontal (1) bar under noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int32) % 2
+    images = rng.normal(0, 0.1, (count, 6, 6, 1)).astype(np.float32)
+    images[labels == 0, :, 2:4] += 1
+    images[labels == 1, 2:4] += 1
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    parts = (bars(count, seed) for seed, count in enumerate((200, 40, 40, 100)))
+    return Dataset("bars", 2, *(array for part in parts for array in part))
+
+
+def linear(params: Any, images: jax.Array) -> jax.Array:
+    return images.reshape(len(images), -1) @ params["w"] + params["b"]
+
+
+def zeros() -> dict[str, jax.Array]:
+    return {"w": jnp.zeros((36, 2)), "b": jnp.zeros(2)}
+
+
+def test_training_learns_and_repeats(dataset: Dataset) -> None:
+    losses: list[tuple[int, float]] = []
+    key = jax.random.key(0)
+    report = lambda epoch, loss: losses.append((epoch, loss))  # noqa: E731
+    params = training.train(linear, zeros(), dataset, QUICK, key, on_epoch=report)
+    assert [epoch for epoch, _ in losses] == [1, 2, 3, 4]
+    assert losses[-1][1] < losses[0][1] < np.log(2)
+    assert training.accuracy(linear, params, dataset.test_images, dataset.test_labels) == 1.0
+    again = training.train(linear, zeros(), dataset, QUICK, key)
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    other = training.train(linear, zeros(), dataset, QUICK, jax.random.key(1))
+    assert not np.array_equal(params["w"], other["w"])
+
+
+def test_one_step_is_compiled_once(dataset: Dataset) -> None:
+    traces = []
+
+    def counted(params: Any, images: jax.Array) -> jax.Array:
+        traces.append(images.shape)
+        return linear(params, images)
+
+    for seed, rate in ((0, 0.05), (1, 0.02)):
+        options = dataclasses.replace(QUICK, learning_rate=rate, weight_decay=rate, seed=seed)
+        training.train(counted, zeros(), dataset, options, jax.random.key(seed))
+    assert traces == [(32, 6, 6, 1)]
+
+
+def test_first_step_of_adam(dataset: Dataset) -> None:
+    """From zero, AdamW's first step is the learning rate against the gradient's sign."""
+    options = Training(epochs=1, batch_size=10**6, learning_rate=0.25, max_shift=0)
+    params = training.train(linear, zeros(), dataset, options, jax.random.key(0))
+    x = dataset.train_images.reshape(200, -1)
+    residual = 0.5 - np.eye(2)[dataset.train_labels]
+    np.testing.assert_allclose(params["w"], -0.25 * np.sign(x.T @ residual), rtol=1e-3)
+
+
+def test_divergence_is_said(dataset: Dataset) -> None:
+    spoiled = {"w": jnp.full((36, 2), jnp.inf), "b": jnp.zeros(2)}
+    with pytest.raises(InputError, match=r"training.learning_rate: 0.05; the loss is nan"):
+        training.train(linear, spoiled, dataset, QUICK, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", -1.0),
+        ("learning_rate", np.nan),
+        ("weight_decay", np.inf),
+        ("max_shift", -1),
+        ("seed", -1),
+    ],
+)
+def test_options_out_of_range(field: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"training.{field}: {value}; .* are allowed"):
+        Training(**{field: value})
+
+
+def test_random_shifts() -> None:
+    images = jnp.zeros((200, 7, 7, 1)).at[:, 3, 3].set(1.0)
+    shifted = np.asarray(training.random_shifts(jax.random.key(0), images, 2))
+    assert shifted.shape == images.shape
+    np.testing.assert_array_equal(shifted.sum((1, 2, 3)), 1.0)
+    _, rows, columns, _ = np.nonzero(shifted)
+    assert {*rows} == {*columns} == {1, 2, 3, 4, 5}
+    assert len({*zip(rows, columns, strict=True)}) == 25  # the two directions are independent
+    # What leaves the image is lost, and zeros come in.
+    ones = np.asarray(training.random_shifts(jax.random.key(0), jnp.ones((200, 7, 7, 1)), 2))
+    lost = 49 - (7 - abs(rows - 3)) * (7 - abs(columns - 3))
+    np.testing.assert_array_equal((ones == 0).sum((1, 2, 3)), lost)
+
+
+@pytest.mark.parametrize("count", [1, 499, 500, 501, 1200])
+def test_accuracy_is_an_exact_count(count: int) -> None:
+    logits = np.random.default_rng(0).normal(size=(count, 1, 1, 3)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 3, count).astype(np.int32)
+    expected = sum(int(x.argmax() == y) for x, y in zip(logits, labels, strict=True)) / count
+    assert training.accuracy(lambda _, x: x[:, 0, 0], {}, logits, labels) == expected
+
+
+def test_not_a_number_is_no_answer() -> None:
+    logits = np.full((4, 1, 1, 3), np.nan, np.float32)
+    assert training.accuracy(lambda _, x: x[:, 0, 0], {}, logits, np.zeros(4, np.int32)) == 0.0
+
+
+def test_lenet_shapes() -> None:
+    images = jnp.zeros((1, 28, 28, 1))
+    params = jax.eval_shape(LeNet5(classes=7).init, jax.random.key(0), images)
+    shapes = {name: layer["kernel"].shape for name, layer in params["params"].items()}
+    assert shapes == {
+        "conv1": (5, 5, 1, 6),
+        "conv2": (5, 5, 6, 16),
+        "fc1": (400, 120),
+        "fc2": (120, 84),
+        "fc3": (84, 7),
+    }
+    assert jax.eval_shape(LeNet5(classes=7).apply, params, jnp.zeros((3, 28, 28, 1))).shape == (
+        3,
+        7,
+    )
+
+
+# Weights on disk.
+
+TREE = {"params": {"a": {"kernel": jnp.arange(6.0).reshape(2, 3)}, "b": jnp.int32(3)}}
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "weights.safetensors"
+
+
+def refused(path: pathlib.Path, like: Any = TREE) -> str:
+    with pytest.raises(InputError) as caught:
+        training.load_params(path, like)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_params_round_trip(path: pathlib.Path) -> None:
+    transposed = {"params": {"a": {"kernel": np.arange(6.0, dtype="f4").reshape(3, 2).T}}}
+    for tree in (TREE, transposed, {"h": jnp.ones(3, jnp.bfloat16)}):
+        training.save_params(path, tree, {"model": "toy"})
+        for like in (tree, jax.eval_shape(lambda tree=tree: tree)):
+            loaded = training.load_params(path, like)
+            jax.tree.map(np.testing.assert_array_equal, loaded, tree)
+            assert [x.dtype for x in jax.tree.leaves(loaded)] == [
+                x.dtype for x in jax.tree.leaves(tree)
+            ]
+
+
+def test_names_and_metadata_on_disk(path: pathlib.Path) -> None:
+    training.save_params(path, TREE, {"model": "toy"})
+    with safetensors.safe_open(path, framework="np") as file:
+        assert sorted(file.keys()) == ["params/a/kernel", "params/b"]
+        assert file.metadata() == {"model": "toy"}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"params/a/kernel": np.zeros((2, 3), "f4")}, "params/b: missing"),
+        ({"params/c": np.zeros(1)}, "params/c: unknown tensor"),
+        ({"params/a/kernel": np.zeros((3, 2), "f4")}, "params/a/kernel: float32 of shape (3, 2)"),
+        ({"params/a/kernel": np.zeros((2, 3))}, "params/a/kernel: float64 of shape (2, 3)"),
+        ({"params/a/kernel": np.full((2, 3), np.nan, "f4")}, "params/a/kernel: holds NaN"),
+    ],
+)
+def test_wrong_tensors(path: pathlib.Path, tensors: dict[str, Any], reason: str) -> None:
+    if "missing" not in reason:
+        right = {"params/a/kernel": np.zeros((2, 3), "f4"), "params/b": np.zeros((), "i4")}
+        tensors = right | tensors
+    path.write_bytes(safetensors.numpy.save(tensors))
+    assert refused(path).startswith(reason)
+
+
+def test_damaged_weights(path: pathlib.Path) -> None:
+    assert "cannot be read" in refused(path)
+    training.save_params(path, TREE, {})
+    content = path.read_bytes()
+    for damaged in (b"", content[:7], content[:-1], content + b"x", b"\xff" * 8 + content[8:]):
+        path.write_bytes(damaged)
+        assert "not a safetensors file" in refused(path)
+
+
+def test_leaves_of_one_name(path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="two leaves have one name"):
+        training.save_params(path, {"a": {"b": jnp.ones(1)}, "a/b": jnp.ones(1)}, {})
+
+
+def test_trained_is_reused(
+    dataset: Dataset, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(
+        name: str = "linear", init: Any = None, data: Dataset = dataset, options: Any = QUICK
+    ) -> tuple[Any, bool]:
+        return training.trained(name, linear, init or zeros(), data, options, tmp_path / "cache")
+
+    params, reused = run()
+    assert not reused
+    again, reused = run()
+    assert reused
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    assert not run(name="other")[1]
+    assert not run(init={"w": jnp.ones((36, 2)), "b": jnp.zeros(2)})[1]
+    assert not run(options=dataclasses.replace(QUICK, seed=1))[1]
+    flipped = dataclasses.replace(dataset, test_labels=1 - dataset.test_labels)
+    assert not run(data=flipped)[1]
+
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(file.read_bytes()[:-5])
+    again, reused = run()
+    assert not reused
+    assert sum("trained again" in record.getMessage() for record in caplog.records) == 1
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    assert run()[1]
