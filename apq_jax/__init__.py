@@ -1,0 +1,31 @@
+"""Pruning and quantization of neural networks for ReRAM crossbar accelerators, searched in JAX."""
+
+from apq_jax.capture import Network, capture
+from apq_jax.config import Config, SearchOptions
+from apq_jax.data import Dataset
+from apq_jax.data import load as load_data
+from apq_jax.files import InputError
+from apq_jax.hardware import Accelerator, preset
+from apq_jax.pipeline import choose, compressed, joined, measure, prepare, search_policies
+from apq_jax.types import Evaluation, Layer, Policy
+
+__all__ = [
+    "Accelerator",
+    "Config",
+    "Dataset",
+    "Evaluation",
+    "InputError",
+    "Layer",
+    "Network",
+    "Policy",
+    "SearchOptions",
+    "capture",
+    "choose",
+    "compressed",
+    "joined",
+    "load_data",
+    "measure",
+    "prepare",
+    "preset",
+    "search_policies",
+]

@@ -146,7 +146,7 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
     Raises:
       InputError: an unknown field, a wrong type or a value that is not allowed.
     """
-    config = _section("", Config(), tree.to_dict())
+    config = _section([], Config(), tree.to_dict())
     search = config.search
     for kind in ("weight", "input"):
         least, most = (getattr(search, f"{end}_{kind}_bits") for end in ("min", "max"))
@@ -161,36 +161,62 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
     )
 
 
-def _section(prefix: str, default: Any, values: dict[str, Any]) -> Any:
-    fields = [f.name for f in dataclasses.fields(default) if prefix + f.name not in _HIDDEN]
+def allowed(path: str) -> str:
+    """What a field may be, in words: "a whole number, 1 to 10"; a section's fields.
+
+    Raises:
+      InputError: there is no such field; names the nearest section's.
+    """
+    node: Any = Config()
+    walked: list[str] = []
+    for name in path.split("."):
+        fields = _fields(node, walked)
+        if name not in fields:
+            where = ".".join(["config", *walked])
+            raise InputError(f"config.{path}: unknown; {where} has {', '.join(fields)}")
+        node = getattr(node, name)
+        walked.append(name)
+    if dataclasses.is_dataclass(node):
+        return f"a section with {', '.join(_fields(node, walked))}"
+    choice = ALLOWED.get(path)
+    if choice is None:
+        return {"bool": "True or False", "str": "text"}[type(node).__name__]
+    if isinstance(choice[0], str):
+        return ", ".join(map(str, choice))
+    low, high = (f"{bound:g}" if bound < 1e6 else f"{bound:,.0f}" for bound in choice)
+    return f"{'a whole number' if isinstance(node, int) else 'a number'}, {low} to {high}"
+
+
+def _fields(node: Any, walked: list[str]) -> list[str]:
+    if not dataclasses.is_dataclass(node):
+        return []
+    names = [field.name for field in dataclasses.fields(node)]
+    return [name for name in names if ".".join([*walked, name]) not in _HIDDEN]
+
+
+def _section(walked: list[str], default: Any, values: Any) -> Any:
+    path = ".".join(walked)
+    if not isinstance(values, dict):
+        raise InputError(f"config.{path}: {values!r}; allowed: {allowed(path)}")
     changes = {}
     for name, value in values.items():
-        path = prefix + name
-        if name not in fields:
-            raise InputError(f"config.{path}: unknown; allowed: {', '.join(fields)}")
+        here = [*walked, name]
+        words = allowed(".".join(here))  # refuses an unknown field
         usual = getattr(default, name)
         if dataclasses.is_dataclass(usual):
-            if not isinstance(value, dict):
-                raise InputError(f"config.{path}: {value!r}; allowed: a section with fields")
-            changes[name] = _section(f"{path}.", usual, value)
-        else:
-            changes[name] = _value(path, usual, value)
+            changes[name] = _section(here, usual, value)
+            continue
+        if isinstance(usual, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(usual) or not _inside(ALLOWED.get(".".join(here)), value):
+            raise InputError(f"config.{'.'.join(here)}: {value!r}; allowed: {words}")
+        changes[name] = value
     return dataclasses.replace(default, **changes)
 
 
-def _value(path: str, usual: Any, value: Any) -> Any:
-    allowed = ALLOWED.get(path)
-    if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    fits = type(value) is type(usual)
-    if allowed is None:
-        if not fits:
-            raise InputError(f"config.{path}: {value!r}; allowed: a {type(usual).__name__}")
-    elif isinstance(allowed[0], str):
-        if value not in allowed:
-            raise InputError(f"config.{path}: {value!r}; allowed: {', '.join(map(str, allowed))}")
-    elif not (fits and allowed[0] <= value <= allowed[1]):  # False for NaN, too
-        whole = "a whole number, " if isinstance(usual, int) else ""
-        low, high = (f"{bound:g}" if bound < 1e6 else f"{bound:,.0f}" for bound in allowed)
-        raise InputError(f"config.{path}: {value!r}; allowed: {whole}{low} to {high}")
-    return value
+def _inside(choice: tuple | None, value: Any) -> bool:
+    if choice is None:
+        return True
+    if isinstance(choice[0], str):
+        return value in choice
+    return bool(choice[0] <= value <= choice[1])  # False for NaN, too

@@ -47,7 +47,7 @@ class Components:
     adc_gsps: float = 1.2
 
     def adc_pj(self, bits: int) -> float:
-        """Energy of a conversion, E(b) = E(8) [2^b/(b+1)] / [2^8/9] (Saberi et al., TCAS-I 2011)."""
+        """Of a conversion, E(b) = E(8) [2^b/(b+1)] / [2^8/9] (Saberi et al., TCAS-I 2011)."""
         return self.adc_8bit_pj * (2**bits / (bits + 1)) / (2**8 / 9)
 
     def adc_area_um2(self, bits: int) -> float:
@@ -92,10 +92,11 @@ class Accelerator:
             value = getattr(self, field)
             if not isinstance(value, int) or not low <= value <= high:
                 raise InputError(f"accelerator.{field}: {value!r}; allowed: {low} to {high}")
-        if self.adc_bits > self.components.adc_um2[-1][0]:
+        most = self.components.adc_um2[-1][0]
+        if self.adc_bits > most:
             raise InputError(
-                f"accelerator.unit_rows: {self.unit_rows} rows of {self.cell_bits}-bit cells need a "
-                f"{self.adc_bits}-bit ADC; allowed: up to {self.components.adc_um2[-1][0]} bits"
+                f"accelerator.unit_rows: {self.unit_rows} rows of {self.cell_bits}-bit cells need "
+                f"a {self.adc_bits}-bit ADC; allowed: up to {most} bits"
             )
 
     @property

@@ -1,9 +1,12 @@
-"""The main job in four calls: prepare a network, search, choose among the finalists, measure.
+"""The main job as functions: prepare, search, choose among the finalists, measure.
 
-prepared = prepare(network, params, dataset, accelerator, ...)
-for record in search(prepared, ...): ...
-choice = choose(prepared, records, ...)
-measured = measure(prepared, choice.policy, dataset.test_images, dataset.test_labels)
+    prepared = prepare(network, params, dataset, accelerator, config)
+    record = joined(search_policies(prepared))
+    choice = choose(prepared, record, dataset)
+    network = compressed(prepared, choice.policy)
+    measured = measure(prepared, network, dataset.test_images, dataset.test_labels)
+
+Training images prepare; one half of validation is searched on, the other chooses; test measures.
 """
 
 import functools
@@ -14,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import archive, calibration, capture, crossbar, environment, evaluation, loop, plan
+from apq_jax import archive, calibration, crossbar, environment, evaluation, loop, plan
+from apq_jax.capture import Network, Params, forward_float, matrices
 from apq_jax.config import Config
 from apq_jax.data import Dataset
 from apq_jax.environment import Problem, Space
@@ -35,7 +39,7 @@ _CALIBRATION_IMAGES = 5000
 class Prepared(NamedTuple):
     """A network ready to be searched."""
 
-    network: capture.Network
+    network: Network
     accelerator: Accelerator
     space: Space
     config: Config
@@ -79,8 +83,8 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
 
 
 def prepare(
-    network: capture.Network,
-    params: capture.Params,
+    network: Network,
+    params: Params,
     dataset: Dataset,
     accelerator: Accelerator,
     config: Config,
@@ -96,7 +100,7 @@ def prepare(
       accelerator: the hardware.
       config: the run's.
     """
-    weights = capture.matrices(network, params)
+    weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     statistics = calibration.calibrate(network, params, weights, train)
     layers = plan.build_plan(weights, statistics, accelerator.unit_rows, config.plan)
@@ -133,10 +137,10 @@ def prepare(
 
 
 def _scored(
-    network: capture.Network, params: capture.Params, images: np.ndarray, labels: np.ndarray
+    network: Network, params: Params, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images, labels and the float network's logits on them."""
-    forward = jax.jit(functools.partial(capture.forward_float, network))
+    forward = jax.jit(functools.partial(forward_float, network))
     step = 500
     chunks = [
         forward(params, jnp.asarray(images[start : start + step]))
@@ -207,7 +211,7 @@ def strategy_of(prepared: Prepared) -> Strategy:
     return random(space, search.parallel)
 
 
-def search(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
+def search_policies(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
     """Runs the configured strategy; yields what each chunk of batches evaluated."""
     config = prepared.config
     return loop.run(
@@ -250,10 +254,12 @@ def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     scored = _scored(
         prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
     )
-    found = evaluate_many(prepared, policies, *scored).accuracy
+    count = len(dataset.select_labels)
+    # Quotients of whole numbers, exact again after float32.
+    found = np.round(count * evaluate_many(prepared, policies, *scored).accuracy) / count
     float_accuracy = _accuracy(scored[2], dataset.select_labels)
-    # Accuracies are quotients of whole numbers; the last bit of a limit must not decide.
-    meets = found >= float_accuracy - config.max_accuracy_drop / 100.0 - 1e-6
+    # The last bit of a limit must not decide.
+    meets = found >= float_accuracy - config.max_accuracy_drop / 100.0 - 1e-9
     place = int(np.argmax(meets)) if meets.any() else int(np.argmax(found))
     number = int(numbers[place])
     policy = jax.tree.map(lambda x: x[number], record.policy)

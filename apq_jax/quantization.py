@@ -9,9 +9,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 MAX_BITS = 8  # levels are held as int8, accumulated in int32: exact
-_FRACTIONS = 32  # clipping points tried, as fractions of the range
+# Clipping points tried, as fractions of the range; of equals the first, the range itself.
+_WEIGHT_CLIPS = np.append(1.0, np.linspace(1.2, 0.2, 31))
+_INPUT_CLIPS = np.linspace(1.0, 0.1, 32)
 
 
 def weight_limit(bits: jax.Array) -> jax.Array:
@@ -73,7 +76,7 @@ def fit_weight_scale(
         fitted = quantize_weight(w, mask, scale, bits) * scale
         return jnp.sum(importance[:, None] * (w * mask - fitted) ** 2, axis=0)
 
-    fractions = jnp.linspace(1.2, 0.2, _FRACTIONS)
+    fractions = jnp.asarray(_WEIGHT_CLIPS, jnp.float32)
     errors = jax.lax.map(error, fractions)  # [F, C]
     best = fractions[jnp.argmin(errors, axis=0)]
     return base * best / weight_limit(bits), errors.min(axis=0)
@@ -95,7 +98,7 @@ def fit_input(
       mean square error [A].
     """
     limit = input_limit(bits)
-    low = jnp.minimum(low, 0.0)
+    low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)  # a padded convolution reads 0
     spread = jnp.where(high - low > 0, high - low, 1.0)
 
     def fit(fraction: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -104,14 +107,16 @@ def fit_input(
         fitted = scale * (quantize_input(sample, scale, zero, bits) - zero)
         return jnp.mean((sample - fitted) ** 2), scale, zero
 
-    errors, scales, zeros = jax.vmap(fit)(jnp.linspace(1.0, 0.1, _FRACTIONS))
+    errors, scales, zeros = jax.vmap(fit)(jnp.asarray(_INPUT_CLIPS, jnp.float32))
     best = jnp.argmin(errors)
     return scales[best], zeros[best], errors[best]
 
 
 def fixed_point(x: jax.Array, bits: int = 16) -> jax.Array:
     """Rounds to signed `bits`-bit fixed point with one power-of-two step for the whole array."""
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(x)))
-    limit = 2.0 ** (bits - 1)
-    levels = jnp.round(jnp.ldexp(x, bits - 1 - exponent))
-    return jnp.ldexp(jnp.clip(levels, -limit, limit - 1), exponent - bits + 1)
+    largest = jnp.max(jnp.abs(x))
+    _, exponent = jnp.frexp(largest)
+    # What rounds up to 2^(bits - 1) needs the next step.
+    full = jnp.round(jnp.ldexp(largest, bits - 1 - exponent)) >= 2 ** (bits - 1)
+    shift = bits - 1 - exponent - full
+    return jnp.ldexp(jnp.round(jnp.ldexp(x, shift)), -shift)

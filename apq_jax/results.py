@@ -139,6 +139,7 @@ def result(
     cost = _plain(crossbar.cost(network.layers, counts, accelerator, policy.input_bits))
     dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
     expected = pipeline.expected_accuracy(prepared, record)
+    scored = len(dataset.search_labels)
     return {
         "schema": SCHEMA,
         "command": command,
@@ -155,7 +156,7 @@ def result(
         },
         "float": {
             "validation_accuracy": choice.float_accuracy,
-            "search_accuracy": float(prepared.problem.float_accuracy),
+            "search_accuracy": _quotient(prepared.problem.float_accuracy, scored),
             "test_accuracy": measured.float_accuracy,
         },
         "limit": {
@@ -166,7 +167,7 @@ def result(
             "policy": policy_json(prepared, policy),
             "evaluation": choice.number + 1,
             "validation_accuracy": choice.accuracy,
-            "search_accuracy": float(record.evaluation.accuracy[choice.number]),
+            "search_accuracy": _quotient(record.evaluation.accuracy[choice.number], scored),
             "expected_accuracy": float(expected[choice.number]),
             "test_accuracy": measured.accuracy,
             "test_difference": {
@@ -193,6 +194,11 @@ def result(
         },
         "pareto": _pareto(prepared, record, expected),
     }
+
+
+def _quotient(accuracy: Any, count: int) -> float:
+    """The quotient of whole numbers that a float32 accuracy on `count` images stands for."""
+    return round(float(accuracy) * count) / count
 
 
 def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list[dict[str, Any]]:

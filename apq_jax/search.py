@@ -1,12 +1,18 @@
 """Searches how to prune and quantize a network for a ReRAM crossbar accelerator.
 
     python -m apq_jax.search --config=configs/lenet_mnist.py [--workdir=runs/a]
-        [--config.search.episodes=100] [--config.seed=1] [--config.data.path=my.npz]
 
 Trains the network (once; the weights are cached), searches a keep ratio and bitwidths for every
-layer, and writes the compressed network, every evaluation and a report to the work folder. A
-configuration file returns the fields of apq_jax/config.py; each can be set as
---config.<section>.<field>=<value>.
+layer, and writes the compressed network, every evaluation and a report to the work folder.
+
+A configuration file returns the fields of apq_jax/config.py; each can be set on the command line:
+
+    --config.search.episodes=100            evaluations in all
+    --config.search.max_accuracy_drop=1.0   percentage points below the float network
+    --config.search.strategy=joint          apq, joint or random
+    --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
+    --config.data.path=my.npz               your images and labels (docs/data.md)
+    --config.seed=1
 
 Exit status: 0 done; 2 input that cannot be used; 3 no policy meets the accuracy limit (the nearest
 is reported); 130 interrupted (what there is has been written).
@@ -14,6 +20,7 @@ is reported); 130 interrupted (what there is has been written).
 
 import os
 import pathlib
+import re
 import shlex
 import signal
 import sys
@@ -29,11 +36,12 @@ from absl import flags
 from ml_collections import config_flags
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from apq_jax import capture, data, hardware, pipeline, report, results, training
-from apq_jax.config import Config, from_config_dict
+from apq_jax import data, hardware, pipeline, report, results, training
+from apq_jax.capture import capture
+from apq_jax.config import Config, allowed, from_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
-from apq_jax.models.lenet import LeNet5
+from apq_jax.models.lenet import MIN_PIXELS, LeNet5
 from apq_jax.pipeline import Prepared
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
@@ -46,7 +54,7 @@ console = rich.console.Console(highlight=False)
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     if any(flag in argv[1:] for flag in ("--help", "-h", "-help")):
-        console.print(__doc__.strip(), markup=False)
+        print((__doc__ or "").strip())
         return OK
     try:
         return run(_config(argv), pathlib.Path(_WORKDIR.value), shlex.join(_command(argv)))
@@ -68,6 +76,9 @@ def _config(argv: list[str]) -> Config:
     Raises:
       InputError: whatever is wrong with them, in one line.
     """
+    for argument in argv[1:]:
+        if argument.startswith("--config."):
+            allowed(argument.removeprefix("--config.").partition("=")[0])
     try:
         rest = flags.FLAGS(argv)[1:]
         if rest:
@@ -75,17 +86,20 @@ def _config(argv: list[str]) -> Config:
         if _CONFIG.value is None:
             raise InputError("--config is missing; for example --config=configs/lenet_mnist.py")
         return from_config_dict(_CONFIG.value)
-    except KeyError as error:  # a field that the file does not have
-        name = str(error.args[0]).strip("'\"").splitlines()[0]
-        raise InputError(f"config: there is no field {name!r}") from error
     except InputError:
         raise
-    except OSError as error:
-        path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
-        raise InputError(f"--config: {path!r} cannot be read; allowed: a Python file") from error
-    except Exception as error:  # absl's own errors, and whatever a config file raises
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(first) from error
+    except flags.Error as error:
+        field = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if field is None:
+            raise InputError(str(error).splitlines()[0]) from error
+        path, value = field.groups()
+        raise InputError(f"config.{path}: {value!r}; allowed: {allowed(path)}") from error
+    except Exception as error:  # a config file that is not there, or whatever it raises
+        path = next((a.partition("=")[2] for a in argv if a.startswith("--config=")), "")
+        if not pathlib.Path(path).is_file():
+            raise InputError(f"--config: {path!r} is not a file; allowed: a Python file") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"--config: {path!r} cannot be run ({reason})") from error
 
 
 @contextmanager
@@ -107,7 +121,7 @@ def _bar(description: str, total: int) -> Iterator[Any]:
 
 def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     """The main job, from data to report; returns the exit status."""
-    cache = pathlib.Path(config.cache_dir) if config.cache_dir else _cache_folder()
+    cache = pathlib.Path(config.cache_dir) if config.cache_dir else cache_folder()
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
@@ -123,7 +137,7 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     )
     model = LeNet5(dataset.classes)
     params = _train(model, dataset, config, cache)
-    network = capture.capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
+    network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
     for operation in network.operations:
         if operation.status == "refused":
             console.print(f"not mapped: {operation.name}: {operation.reason}")
@@ -137,12 +151,19 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     return _finish(prepared, dataset, records, seconds, command, interrupted, workdir)
 
 
-def _cache_folder() -> pathlib.Path:
+def cache_folder() -> pathlib.Path:
+    """Where trained weights and compiled programs are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "apq_jax"
 
 
 def _train(model: LeNet5, dataset: data.Dataset, config: Config, cache: pathlib.Path) -> Any:
+    height, width = dataset.train_images.shape[1:3]
+    if min(height, width) < MIN_PIXELS:
+        raise InputError(
+            f"{dataset.name}: images of {height} x {width} pixels; "
+            f"allowed: at least {MIN_PIXELS} x {MIN_PIXELS} for {config.model.name}"
+        )
     init = model.init(jax.random.key(config.seed), jnp.asarray(dataset.train_images[:1]))
     with _bar("training", config.training.epochs) as advance:
         params, reused = training.trained(
@@ -180,7 +201,7 @@ def _search(prepared: Prepared, workdir: pathlib.Path) -> tuple[list[Record], bo
             _bar("search", prepared.config.search.episodes) as advance,
             SummaryWriter(str(workdir / "tensorboard")) as events,
         ):
-            for record in pipeline.search(prepared):
+            for record in pipeline.search_policies(prepared):
                 records.append(record)
                 joined = pipeline.joined(records)
                 results.write_search(workdir / "search.csv", prepared, joined)

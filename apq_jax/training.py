@@ -253,7 +253,7 @@ def _leaves(tree: Params) -> dict[str, Any]:
     return leaves
 
 
-def trained(  # noqa: PLR0917
+def trained(
     model_name: str,
     apply_fn: ApplyFn,
     init_params: Params,

@@ -294,5 +294,5 @@ def test_an_adc_that_does_not_exist_is_refused() -> None:
 
 def test_presets() -> None:
     assert preset("isaac_ou") == ISAAC_OU
-    with pytest.raises(InputError, match="'nope'; allowed: .*isaac_ou"):
+    with pytest.raises(InputError, match=r"'nope'; allowed: .*isaac_ou"):
         preset("nope")

@@ -129,11 +129,14 @@ class Reference(NamedTuple):
 
 
 def fixed16(values: np.ndarray) -> np.ndarray:
-    """Signed 16-bit fixed point: one power-of-two step, the least with which all values fit."""
+    """Signed 16-bit fixed point: the least power-of-two step with which all values fit."""
     largest = np.abs(values).max()
-    exponent = 0 if largest == 0 else math.floor(math.log2(largest)) + 1
-    step = 2.0 ** (exponent - 15)
-    return np.clip(np.rint(values / step), -(2**15), 2**15 - 1) * step
+    if largest == 0:
+        return values
+    step = 2.0 ** (math.floor(math.log2(largest)) - 14)
+    while np.rint(largest / step) >= 2**15:
+        step *= 2
+    return np.rint(values / step) * step
 
 
 def to_levels(x: np.ndarray, scale: Any, zero: Any, bits: int) -> tuple[np.ndarray, float]:
@@ -174,7 +177,7 @@ def reference_of(case: Case, choices: Any, recover: bool) -> Reference:
         plan, seen = subject.plan[index], subject.statistics[index]
         w, alive = np.asarray(plan.weights)[level], np.asarray(plan.mask)[level]
         scale = np.asarray(plan.scale)[level, weight_bits - 1]
-        gamma, rows, columns = w.shape
+        gamma, _, columns = w.shape
         levels = np.zeros(w.shape, np.int64)
         limit = 2 ** (weight_bits - 1) - 1
         for g, r, c in np.ndindex(w.shape):

@@ -3,6 +3,8 @@
 import jax
 from flax import linen as nn
 
+MIN_PIXELS = 12  # height and width: two poolings and a 5 x 5 window without padding
+
 
 class LeNet5(nn.Module):
     """LeNet-5 with the ReLU and max pooling of later reprints; five layers hold weights.
@@ -15,7 +17,7 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images [B, H, W, C] to logits [B, classes]; H and W are at least 12 pixels."""
+        """Maps images [B, H, W, C] to logits [B, classes]; H and W are at least MIN_PIXELS."""
         x = nn.relu(nn.Conv(6, (5, 5), padding="SAME", name="conv1")(images))
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = nn.relu(nn.Conv(16, (5, 5), padding="VALID", name="conv2")(x))

@@ -52,7 +52,8 @@ def ddpg(
 ) -> Strategy:
     """A search over the `free` ones of keep ratio, weight bits and input bits.
 
-    `parallel` is E, the episodes at a time. Actions that are not free stay as in `State.base`, which starts unpruned at the most bits.
+    `parallel` is E, the episodes at a time. Actions that are not free stay as in `State.base`,
+    which starts unpruned at the most bits.
     """
 
     def observations(problem: Problem) -> int:

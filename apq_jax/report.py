@@ -1,0 +1,434 @@
+"""The report of a run, made from its result.json and search.csv alone.
+
+    python -m apq_jax.report RUN [RUN ...]
+
+Writes report.md and four pictures into each run's folder.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rich.table
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
+
+from apq_jax.data import standard_error
+from apq_jax.files import InputError, write_whole
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+_METRICS = (  # field of a cost, name of its ratio, words, format
+    ("slots", "slots", "operation-unit slots", "{:,}"),
+    ("crossbars", "crossbars", "crossbars", "{:,}"),
+    ("area_mm2", "area", "area, mm²", "{:.4f}"),
+    ("energy_nj", "energy", "energy an inference, nJ", "{:,.1f}"),
+    ("latency_us", "latency", "latency of an inference, µs", "{:,.1f}"),
+    ("index_bits", None, "index bits", "{:,}"),
+)
+_NEEDED: tuple[str, ...] = (
+    "config",
+    "versions",
+    "seed",
+    "command",
+    "interrupted",
+    "data",
+    "float",
+    "limit",
+    "best",
+    "dense",
+    "ratios",
+    "layers",
+    "search",
+    "pareto",
+)
+
+Rows = dict[str, np.ndarray]  # a column of search.csv each
+
+
+def make(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Writes the report and its pictures into a run's folder and returns their paths.
+
+    Raises:
+      InputError: result.json or search.csv is missing, damaged or lacks a field.
+    """
+    result, rows = _read_result(folder / "result.json"), _read_rows(folder / "search.csv")
+    pictures: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
+        "progress.png": _progress,
+        "pareto.png": _pareto,
+        "policy.png": _policy,
+        "crossbars.png": _crossbars,
+    }
+    written = []
+    try:
+        for name, draw in pictures.items():
+            image = io.BytesIO()
+            FigureCanvasAgg(draw(result, rows)).print_png(image)
+            write_whole(folder / name, image.getvalue())
+            written.append(folder / name)
+        write_whole(folder / "report.md", _text(result))
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{folder}: result.json or search.csv lacks {error}") from error
+    return [*written, folder / "report.md"]
+
+
+def _read_result(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(result, dict) or result.get("schema") != 1:
+        raise InputError(f"{path}: schema: not a result; allowed: 1")
+    for name in _NEEDED:
+        if name not in result:
+            raise InputError(f"{path}: {name}: missing")
+    return result
+
+
+def _read_rows(path: pathlib.Path) -> Rows:
+    try:
+        with path.open(newline="") as file:
+            lines = list(csv.reader(file))
+        head, body = lines[0], np.asarray(lines[1:], np.float64)
+        rows = dict(zip(head, body.T, strict=True))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: is not a table of numbers ({error})") from error
+    for name in ("reward", "accuracy", "expected_accuracy", "slots", "crossbars", "feasible"):
+        if name not in rows:
+            raise InputError(f"{path}: {name}: no such column")
+    return rows
+
+
+def _figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axis in axes:
+        axis.grid(color="#E5E5E5", linewidth=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _progress(result: dict[str, Any], rows: Rows) -> Figure:
+    figure, (axis,) = _figure()
+    reward = rows["reward"]
+    number = np.arange(1, len(reward) + 1)
+    best = np.maximum.accumulate(reward)
+    # The few far below the limit would flatten the rest: they lie on the bottom edge.
+    floor = min(float(np.quantile(reward, 0.1)), float(best[-1]) - 1.0)
+    below = reward < floor
+    axis.scatter(number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45, linewidths=0)
+    axis.scatter(number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
+    axis.step(number, np.maximum(best, floor), where="post", color=_RED, linewidth=2)
+    axis.annotate(
+        "best so far",
+        (number[-1], best[-1]),
+        (0, 5),
+        textcoords="offset points",
+        ha="right",
+        color=_RED,
+    )
+    config = result["config"]
+    if result["search"]["strategy"] == "apq":
+        half = round(config["search"]["episodes"] * config["search"]["pruning_share"])
+        if half < len(number):
+            axis.axvline(half, color=_GREY, linewidth=1, linestyle=":")
+            axis.annotate(
+                "pruning | bits",
+                (half, 0.02),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                color="#505050",
+                backgroundcolor="white",
+                fontsize=9,
+            )
+    axis.set_xlabel("evaluations")
+    axis.set_ylabel("reward")
+    return figure
+
+
+def _pareto(result: dict[str, Any], rows: Rows) -> Figure:
+    figure, axes = _figure(columns=2)
+    best, floats = result["best"], result["float"]
+    limit = 100 * (floats["search_accuracy"] - result["limit"]["max_accuracy_drop"] / 100)
+    expected, measured = 100 * rows["expected_accuracy"], 100 * rows["accuracy"]
+    top = 100 * floats["search_accuracy"]
+    low = limit - 2.5 * max(top - limit, 0.4)
+    for axis, name in zip(axes, ("crossbars", "slots"), strict=True):
+        cost, seen = rows[name], expected >= low
+        axis.scatter(cost, measured, s=7, color=_GREY, alpha=0.3, linewidths=0, label="measured")
+        axis.scatter(cost[seen], expected[seen], s=9, color=_BLUE, linewidths=0, label="expected")
+        order = np.lexsort((-expected, cost))
+        front = np.maximum.accumulate(expected[order])
+        axis.step(cost[order], front, where="post", color=_BLUE, linewidth=1.4, label="front")
+        axis.axhline(limit, color=_RED, linestyle="--", linewidth=1.2, label="limit")
+        dense = result["dense"]["8"][name]
+        axis.scatter(
+            [dense], [top], marker="s", s=45, color=_ORANGE, label="dense, 8 bits", zorder=4
+        )
+        axis.scatter(
+            [best[name]],
+            [100 * best["expected_accuracy"]],
+            marker="*",
+            s=170,
+            color=_GREEN,
+            edgecolors="black",
+            linewidths=0.6,
+            zorder=5,
+            label="chosen",
+        )
+        axis.set_xscale("log")
+        _plain_log_axis(axis, min(cost.min(), best[name]), max(cost.max(), dense))
+        axis.set_ylim(low, max(top, measured.max()) + 0.2)
+        axis.set_xlabel("crossbars" if name == "crossbars" else "operation-unit slots")
+    axes[0].set_ylabel("accuracy on the search half, %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    return figure
+
+
+def _plain_log_axis(axis: Axes, low: float, high: float) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written out."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    axis.xaxis.set_major_locator(FixedLocator([t for t in ticks if low / 1.3 <= t <= high * 1.3]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Paths of parameters without what they share: params/conv1/kernel is conv1."""
+    parts = [name.split("/") for name in names]
+    while len(parts) > 1 and all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
+        parts = [p[1:] for p in parts]
+    while len(parts) > 1 and all(len(p) > 1 and p[-1] == parts[0][-1] for p in parts):
+        parts = [p[:-1] for p in parts]
+    return ["/".join(p) for p in parts]
+
+
+def _policy(result: dict[str, Any], rows: Rows) -> Figure:
+    del rows
+    layers = result["layers"]
+    figure, (above, below) = _figure(rows=2, height=4.4)
+    at, names = np.arange(len(layers)), short_names([layer["name"] for layer in layers])
+    bars = above.bar(at, [100 * layer["keep"] for layer in layers], 0.6, color=_BLUE)
+    above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
+    above.set_ylabel("column-vectors kept, %")
+    above.set_ylim(0, 112)
+    weight = below.bar(
+        at - 0.2, [layer["weight_bits"] for layer in layers], 0.38, color=_GREEN, label="weights"
+    )
+    inputs = below.bar(
+        at + 0.2, [layer["input_bits"] for layer in layers], 0.38, color=_ORANGE, label="inputs"
+    )
+    for group in (weight, inputs):
+        below.bar_label(group, fontsize=8, padding=1)
+    below.set_ylabel("bits")
+    below.set_ylim(0, 9.5)
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    below.legend(frameon=False, ncols=2, loc="upper right", fontsize=9, bbox_to_anchor=(1, 1.18))
+    for axis in (above, below):
+        axis.grid(axis="x", visible=False)
+        axis.set_xticks(at, names, rotation=0 if len(names) <= 8 else 60)
+    return figure
+
+
+def _crossbars(result: dict[str, Any], rows: Rows) -> Figure:
+    del rows
+    layers = result["layers"]
+    figure, axes = _figure(columns=2, height=1.4 + 0.5 * len(layers))
+    at, names = np.arange(len(layers)), short_names([layer["name"] for layer in layers])
+    for axis, field in zip(axes, ("crossbars", "slots"), strict=True):
+        dense = np.asarray([layer["dense_8"][field] for layer in layers])
+        chosen = np.asarray([layer[field] for layer in layers])
+        for values, shift, colour, label in (
+            (dense, -0.2, _ORANGE, "dense, 8 bits"),
+            (chosen, 0.2, _GREEN, "chosen"),
+        ):
+            bars = axis.barh(at + shift, values, 0.38, color=colour, label=label)
+            axis.bar_label(bars, [f"{value:,}" for value in values], fontsize=8, padding=2)
+        high, low = max(dense.max(), chosen.max()), max(min(dense.min(), chosen.min()), 1)
+        if high / low > 50:
+            axis.set_xscale("log")
+            axis.set_xlim(0.6 * low, 4 * high)
+        else:
+            axis.set_xlim(0, 1.2 * high)
+        axis.set_yticks(at, names)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("crossbars" if field == "crossbars" else "operation-unit slots")
+    axes[1].set_yticklabels([])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _percent(accuracy: float, count: int) -> str:
+    return f"{100 * accuracy:.1f} ± {100 * standard_error(accuracy, count):.1f} %"
+
+
+def _answer(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of the answer's table: words, dense 16, dense 8, chosen, ratio 8, ratio 16."""
+    table = []
+    for field, ratio, words, form in _METRICS:
+        costs = [result["dense"]["16"], result["dense"]["8"], result["best"]]
+        cells = [form.format(cost[field]) for cost in costs]
+        ratios = ["", ""]
+        if ratio is not None:
+            ratios = [f"{result['ratios'][ratio][f'dense_{bits}']:.2f}x" for bits in (8, 16)]
+        table.append([words, *cells, *ratios])
+    return table
+
+
+def summary(result: dict[str, Any]) -> rich.table.Table:
+    """The answer for a terminal of 80 columns."""
+    best, floats, data = result["best"], result["float"], result["data"]
+    table = rich.table.Table(
+        title="meets the limit" if best["meets_limit"] else "does NOT meet the limit",
+        caption=f"select: {data['select']} validation images; test: {data['test']} images, once",
+    )
+    for name in ("", "dense 16", "dense 8", "chosen", "over 8", "over 16"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for words, *cells in _answer(result):
+        table.add_row(words.removesuffix(" an inference, nJ").split(" of an")[0], *cells)
+    for split, count in (("validation", data["select"]), ("test", data["test"])):
+        before, after = floats[f"{split}_accuracy"], best[f"{split}_accuracy"]
+        change = f"{100 * (after - before):+.1f}"
+        table.add_row(
+            "select, %" if split == "validation" else "test, %",
+            "float",
+            f"{100 * before:.1f}",
+            f"{100 * after:.1f}",
+            change,
+            f"±{100 * standard_error(after, count):.1f}",
+        )
+    return table
+
+
+def _markdown(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _text(result: dict[str, Any]) -> str:
+    best, floats, data = result["best"], result["float"], result["data"]
+    config, search, change = result["config"], result["search"], best["test_difference"]
+    drop = result["limit"]["max_accuracy_drop"]
+    lost = 100 * (floats["validation_accuracy"] - best["validation_accuracy"])
+    verdict = "meets" if best["meets_limit"] else "**does not meet**"
+    names = short_names([layer["name"] for layer in result["layers"]])
+    layers = [
+        [
+            name,
+            f"{layer['groups']} x {layer['rows']} x {layer['columns']}",
+            f"{100 * layer['keep']:.1f} %",
+            str(layer["weight_bits"]),
+            str(layer["input_bits"]),
+            f"{layer['crossbars']} of {layer['dense_8']['crossbars']}",
+            f"{layer['slots']:,} of {layer['dense_8']['slots']:,}",
+            f"{layer['energy_nj']:,.1f} of {layer['dense_8']['energy_nj']:,.1f}",
+        ]
+        for name, layer in zip(names, result["layers"], strict=True)
+    ]
+    stopped = " It was interrupted." if result["interrupted"] else ""
+    accuracy = [
+        [
+            f"{words} ({count:,} images)",
+            _percent(floats[f"{split}_accuracy"], count),
+            _percent(best[f"{split}_accuracy"], count),
+            f"{100 * (best[f'{split}_accuracy'] - floats[f'{split}_accuracy']):+.1f}",
+        ]
+        for words, split, count in (
+            ("validation, search half", "search", data["search"]),
+            ("validation, selection half", "validation", data["select"]),
+            ("test, measured once", "test", data["test"]),
+        )
+    ]
+    head = ["layer", "γ x R x C", "keep", "weight bits", "input bits"]
+    head += ["crossbars", "slots", "energy, nJ"]
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return f"""# {config["model"]["name"]} on {data["name"]}, compressed for {config["accelerator"]}
+
+Asked: the cheapest policy that loses at most {drop:g} points of accuracy against the float network.
+The `{search["strategy"]}` search evaluated {search["evaluations"]:,} policies in
+{search["seconds"]:.0f} s.{stopped} The policy it chose **needs
+{result["ratios"]["slots"]["dense_8"]:.1f} times fewer operation-unit slots and
+{result["ratios"]["energy"]["dense_8"]:.1f} times less energy than the unpruned network at 8 bits**;
+it loses {lost:.1f} points on the selection half of validation and {verdict} the limit.
+
+{_markdown(["", "dense 16", "dense 8", "chosen", "over dense 8", "over dense 16"], _answer(result))}
+
+"Over dense 8" is the cost of the unpruned network at 8-bit weights and inputs on the same
+accelerator, divided by the chosen policy's; "over dense 16" the same at 16 bits. Slots are the
+operation units that hold weights; crossbars are at least one a layer, too coarse for a small
+network. Area counts IMAs and tiles in proportion to the crossbars.
+
+## Accuracy
+
+{_markdown(["", "float", "chosen", "difference, points"], accuracy)}
+
+± is one standard error, √(p (1 - p) / n): about half a point at 98 % of 1,000 images. On test the
+paired difference is {change["mean"]:+.2f} points, 95 % interval {change["low"]:+.2f} to
+{change["high"]:+.2f}. The search saw the first row, the choice among {search["finalists"]}
+finalists the second; nothing saw the third.
+
+![Accuracy against crossbars and slots](pareto.png)
+
+Every policy that was evaluated: measured accuracy faint, expected accuracy (by which the search is
+limited, docs/search.md) and its Pareto front in blue. Policies far below the limit are cut off.
+
+## The policy
+
+{_markdown(head, layers)}
+
+"Of" is the unpruned network at 8 bits.
+
+![Keep ratio and bits a layer](policy.png)
+
+![Crossbars and slots a layer](crossbars.png)
+
+## The search
+
+![Reward over evaluations](progress.png)
+
+Each point is an evaluation; triangles on the lower edge are below it. The line is the best so far.
+
+## To repeat it
+
+    {result["command"]}
+
+Seed {result["seed"]}; {versions}. The same seed on the same machine gives the same `result.json`
+but for times.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Makes the reports of run folders again; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="apq_jax.report", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
+    try:
+        for folder in parser.parse_args(argv).runs:
+            make(folder)
+            print(folder / "report.md")
+    except InputError as error:
+        print(f"apq_jax.report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""How much accuracy each way of pruning keeps, before any fine-tuning: a Markdown table.
+
+LeNet-5 on MNIST-5k, 6-bit weights, 8-bit inputs, the same keep ratio in all layers, the 1,000
+validation images; mean and range over networks trained with different seeds.
+
+    python benchmarks/compensation.py [--seeds 5]
+"""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax import calibration, data, evaluation, plan, training
+from apq_jax.capture import Network, capture, matrices
+from apq_jax.config import Config
+from apq_jax.evaluation import Recovery
+from apq_jax.models.lenet import LeNet5
+from apq_jax.plan import PlanOptions
+from apq_jax.search import cache_folder
+from apq_jax.types import Policy
+
+KEEPS = (0.5, 0.4, 0.3, 0.2)
+HEIGHT = 9
+PLAIN, MATCHED = Recovery(match_moments=False), Recovery()
+METHODS = {
+    "l2, masked only": (PlanOptions(score="l2", compensate=False), PLAIN),
+    "l2 + moments": (PlanOptions(score="l2", compensate=False), MATCHED),
+    "l2 + compensation": (PlanOptions(score="l2", centre=False), PLAIN),
+    "activation + compensation": (PlanOptions(score="activation", centre=False), PLAIN),
+    "obs + compensation + moments": (PlanOptions(score="obs", centre=False), MATCHED),
+    "activation + centred compensation + moments": (PlanOptions(score="activation"), MATCHED),
+    "obs + centred compensation + moments (default)": (PlanOptions(score="obs"), MATCHED),
+}
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    seeds = parser.parse_args().seeds
+    dataset = data.mnist_5k()
+    images = jnp.concatenate([dataset.search_images, dataset.select_images])
+    labels = jnp.concatenate([dataset.search_labels, dataset.select_labels])
+    model = LeNet5(dataset.classes)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in METHODS}
+    floats = []
+    for seed in range(seeds):
+        params = model.init(jax.random.key(seed), jnp.asarray(dataset.train_images[:1]))
+        options = dataclasses.replace(Config().training, seed=seed)
+        cache = pathlib.Path(cache_folder())
+        params, _ = training.trained("lenet5", model.apply, params, dataset, options, cache)
+        network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
+        weights = matrices(network, params)
+        train = jnp.asarray(dataset.train_images)
+        statistics = calibration.calibrate(network, params, weights, train)
+        floats.append(training.accuracy(model.apply, params, images, labels))
+        for name, (planned, recovery) in METHODS.items():
+            layers = plan.build_plan(weights, statistics, HEIGHT, planned)
+            levels = [int(np.abs(plan.keep_levels(planned) - keep).argmin()) for keep in KEEPS]
+            count = len(network.layers)
+            policies = Policy(
+                jnp.repeat(jnp.asarray(levels)[:, None], count, axis=1),
+                jnp.full((len(KEEPS), count), 6),
+                jnp.full((len(KEEPS), count), 8),
+            )
+            score = functools.partial(_accuracy, network, recovery)
+            args = (params, layers, statistics, train[:256], images, labels)
+            found[name].append(np.asarray(jax.jit(score)(args, policies)))
+            print(f"seed {seed}: {name}: {np.round(100 * found[name][-1], 1)}", file=sys.stderr)
+    print(f"Float: {100 * np.mean(floats):.1f} %. {seeds} networks: mean (least to most).\n")
+    print("| | " + " | ".join(f"keep {keep}" for keep in KEEPS) + " |")
+    print("|---" * (len(KEEPS) + 1) + "|")
+    for name, rows in found.items():
+        table = 100 * np.stack(rows)
+        cells = [
+            f"{column.mean():.1f} ({column.min():.1f} to {column.max():.1f})" for column in table.T
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    return 0
+
+
+def _accuracy(network: Network, recovery: Recovery, args: tuple, policies: Policy) -> jax.Array:
+    params, layers, statistics, moment_images, images, labels = args
+
+    def one(policy: Policy) -> jax.Array:
+        compressed = evaluation.compress(
+            network, params, layers, statistics, moment_images, HEIGHT, recovery, policy
+        )
+        logits = evaluation.apply(network, params, compressed, images)
+        return jnp.mean(logits.argmax(axis=-1) == labels)
+
+    return jax.lax.map(one, policies)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""The main job from the command line, in its smoke form, and what it says of bad input."""
+
+import csv
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from apq_jax.config import Config, from_config_dict, to_config_dict
+from apq_jax.files import InputError
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = "--config=configs/lenet_mnist.py"
+SMALL = [
+    "--config.training.epochs=3",
+    "--config.plan.levels=6",
+    "--config.search.episodes=30",
+    "--config.search.probes=4",
+    "--config.search.moment_images=32",
+    "--config.agent.warmup=4",
+    "--config.agent.updates=2",
+    "--config.search.max_accuracy_drop=5",
+]
+
+
+def command(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "apq_jax.search", *flags]
+
+
+def run(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*flags), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Three classes of noisy 12 x 12 images that a network learns at once."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 3
+    centres = rng.uniform(0, 200, (3, 12, 12))
+    images = np.clip(centres[labels] + rng.normal(0, 40, (600, 12, 12)), 0, 255)
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(path, images=images.astype(np.uint8), labels=labels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"--config.cache_dir={tmp_path_factory.mktemp('cache')}"
+
+
+def small(digits: pathlib.Path, cache: str, workdir: pathlib.Path, *more: str) -> list[str]:
+    return [CONFIG, *SMALL, f"--config.data.path={digits}", cache, f"--workdir={workdir}", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(digits: pathlib.Path, cache: str, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("run")
+    done = run(*small(digits, cache, folder))
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def without_times(folder: pathlib.Path) -> dict:
+    result = json.loads((folder / "result.json").read_text())
+    for name in ("seconds", "evaluations_per_second"):
+        del result["search"][name]
+    del result["command"]
+    return result
+
+
+def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
+    folder, printed = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "result.json",
+        "policy.json",
+        "weights.safetensors",
+        "search.csv",
+        "report.md",
+        "tensorboard",
+    }
+    assert sum(name.endswith(".png") for name in names) == 4
+    assert any((folder / "tensorboard").iterdir())
+    assert "report.md" in printed
+    assert not [name for name in names if name.startswith(".")]  # nothing half written
+
+
+def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -> None:
+    folder, _ = finished
+    result = json.loads((folder / "result.json").read_text())
+    assert result["schema"] == 1
+    best, rows = result["best"], list(csv.DictReader((folder / "search.csv").open()))
+    assert len(rows) == result["search"]["evaluations"] == 30
+    row = rows[best["evaluation"] - 1]
+    assert int(row["slots"]) == best["slots"] == sum(x["slots"] for x in result["layers"])
+    assert int(row["crossbars"]) == best["crossbars"]
+    assert float(row["energy_nj"]) == pytest.approx(best["energy_nj"], rel=1e-5)
+    assert float(row["latency_us"]) == pytest.approx(best["latency_us"], rel=1e-5)
+    assert float(row["area_mm2"]) == pytest.approx(best["area_mm2"], rel=1e-5)
+    assert result["ratios"]["slots"]["dense_16"] == result["dense"]["16"]["slots"] / best["slots"]
+    assert result["ratios"]["energy"]["dense_8"] == pytest.approx(
+        result["dense"]["8"]["energy_nj"] / best["energy_nj"]
+    )
+    policy = json.loads((folder / "policy.json").read_text())
+    assert {name: policy[name] for name in best["policy"]} == best["policy"]
+    limit = result["float"]["validation_accuracy"] - 0.05
+    assert best["meets_limit"] == (best["validation_accuracy"] >= limit - 1e-9)
+    assert best["meets_limit"]
+    # Bits that cost the same are taken up to the larger; 2-bit cells.
+    assert all(bits % 2 == 0 for bits in best["policy"]["weight_bits"])
+
+
+def test_weights_are_integers_in_their_bits_and_masks(finished: tuple[pathlib.Path, str]) -> None:
+    folder, _ = finished
+    tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+    for layer in json.loads((folder / "result.json").read_text())["layers"]:
+        levels, mask = tensors[f"{layer['name']}/levels"], tensors[f"{layer['name']}/mask"]
+        assert levels.dtype == np.int8
+        assert levels.shape == (layer["groups"], layer["rows"], layer["columns"])
+        assert np.abs(levels.astype(int)).max() <= 2 ** (layer["weight_bits"] - 1) - 1
+        dead = np.repeat(mask == 0, 9, axis=1)[:, : layer["rows"]]
+        assert not levels[dead].any()
+        assert mask.mean() == pytest.approx(layer["keep"], rel=1e-5)
+
+
+def test_same_seed_same_result(
+    finished: tuple[pathlib.Path, str], digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    assert run(*small(digits, cache, tmp_path)).returncode == 0
+    assert without_times(tmp_path) == without_times(finished[0])
+    assert (tmp_path / "search.csv").read_bytes() == (finished[0] / "search.csv").read_bytes()
+
+
+def test_a_limit_that_none_meets_exits_with_3(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    bits = [
+        f"--config.search.{end}_{kind}_bits=1"
+        for end in ("min", "max")
+        for kind in ("weight", "input")
+    ]
+    one_bit = ["--config.search.max_accuracy_drop=0", "--config.search.strategy=random", *bits]
+    done = run(*small(digits, cache, tmp_path, *one_bit))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert done.returncode == 3, done.stdout
+    assert not result["best"]["meets_limit"]
+    assert "No policy meets the limit of 0 points" in done.stdout
+
+
+def test_interrupt_writes_what_is_there(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    flags = small(digits, cache, tmp_path, "--config.search.episodes=1000000")
+    process = subprocess.Popen(
+        command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "search.csv").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, printed
+    assert "Interrupted after" in printed
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["interrupted"]
+    rows = len((tmp_path / "search.csv").read_text().splitlines()) - 1
+    assert rows == result["search"]["evaluations"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/none.py"], "'configs/none.py' is not a file"),
+        ([CONFIG, "--bogus=1"], "Unknown command line flag 'bogus'"),
+        ([CONFIG, "stray"], "'stray': not a flag"),
+        (
+            [CONFIG, "--config.search.episods=3"],
+            "config.search.episods: unknown; config.search has",
+        ),
+        (
+            [CONFIG, "--config.search.episodes=abc"],
+            "config.search.episodes: 'abc'; allowed: a whole",
+        ),
+        ([CONFIG, "--config.search.episodes=0"], "config.search.episodes: 0; allowed: a whole"),
+        ([CONFIG, "--config.data.path=none.npz"], "none.npz: cannot be read"),
+    ],
+)
+def test_bad_command_line(flags: list[str], says: str, tmp_path: pathlib.Path) -> None:
+    done = run(*flags, f"--workdir={tmp_path}/run")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_config_file_that_cannot_be_run(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import (")
+    done = run(f"--config={path}")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(path) in done.stderr
+
+
+def test_work_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(CONFIG, f"--workdir={tmp_path}/file/run")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_images_too_small(tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "small.npz"
+    np.savez(path, images=rng.random((300, 8, 8), np.float32), labels=np.arange(300) % 2)
+    done = run(CONFIG, f"--config.data.path={path}", f"--workdir={tmp_path}/run")
+    assert done.returncode == 2
+    assert "8 x 8 pixels; allowed: at least 12 x 12" in done.stderr
+
+
+def test_help() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("--config=", "--workdir", "max_accuracy_drop", "Exit status"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("plan", "min_keep", 0.0),
+        ("plan", "min_keep", 1.5),
+        ("plan", "min_keep", float("nan")),
+        ("plan", "levels", 1),
+        ("plan", "levels", 8.0),
+        ("plan", "score", "taylor"),
+        ("search", "episodes", 0),
+        ("search", "episodes", True),
+        ("search", "max_accuracy_drop", -0.1),
+        ("search", "max_accuracy_drop", 101.0),
+        ("search", "max_weight_bits", 9),
+        ("search", "min_input_bits", 0),
+        ("search", "strategy", "luck"),
+        ("recovery", "match_moments", 1),
+        ("data", "path", 3),
+    ],
+)
+def test_values_out_of_range_name_the_field(section: str, field: str, value: object) -> None:
+    tree = to_config_dict(Config()).to_dict()
+    tree[section][field] = value
+    with pytest.raises(InputError, match=rf"^config\.{section}\.{field}: .*; allowed: "):
+        from_config_dict(_tree(tree))
+
+
+def test_fields_that_contradict_each_other() -> None:
+    tree = to_config_dict(Config()).to_dict()
+    tree["search"] |= {"min_weight_bits": 6, "max_weight_bits": 4}
+    with pytest.raises(
+        InputError, match=r"min_weight_bits: 6; allowed: 1 to max_weight_bits \(4\)"
+    ):
+        from_config_dict(_tree(tree))
+    tree = to_config_dict(Config()).to_dict()
+    tree["objective"] = dict.fromkeys(tree["objective"], 0.0)
+    with pytest.raises(InputError, match=r"config\.objective: every metric counts 0"):
+        from_config_dict(_tree(tree))
+
+
+def test_config_survives_the_round_trip() -> None:
+    assert from_config_dict(to_config_dict(Config())) == Config()
+    assert hash(Config()) == hash(from_config_dict(to_config_dict(Config())))
+
+
+def _tree(values: dict):
+    import ml_collections
+
+    return ml_collections.ConfigDict(values)

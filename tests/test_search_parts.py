@@ -1,0 +1,483 @@
+"""The parts of a search: actions, reward, closed form, replay, agent and loop, on a toy problem."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apq_jax import agent as agents
+from apq_jax import environment, loop, replay
+from apq_jax.agent import AgentOptions
+from apq_jax.environment import METRICS, Problem, Space
+from apq_jax.strategies import Strategy
+from apq_jax.strategies.ddpg import DdpgOptions, ddpg
+from apq_jax.strategies.random import random
+from apq_jax.types import Evaluation, Policy, Transition
+
+SPACE = Space(
+    levels=5,
+    min_weight_bits=2,
+    max_weight_bits=7,
+    min_input_bits=3,
+    max_input_bits=6,
+    cell_bits=2,
+    dac_bits=1,
+)
+LAYERS, FEATURES = 3, 4
+PROPERTY = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """Errors fall and shares rise with keep and bits; half slots, half energy."""
+    rng = np.random.default_rng(0)
+    keep = np.geomspace(1.0, 0.1, SPACE.levels)[:, None]
+    weight = np.arange(1, 9)
+    size = rng.uniform(0.1, 1.0, (LAYERS, 1, 1))
+    sensitivity = rng.uniform(0.2, 2.0, (LAYERS, 1, 1))
+    share = (size / 3)[..., None] * (
+        keep[:, :, None] * np.arange(1, 5)[:, None] / 4 * np.arange(1, 7) / 8
+    )
+    arrays = {
+        "features": rng.random((LAYERS, FEATURES)),
+        "error": sensitivity * ((1 - keep) ** 2 + 4.0**-weight),
+        "input_error": rng.uniform(0.5, 1, (LAYERS, 1)) * 4.0 ** -np.arange(1, 7),
+        "share": share,
+        "weights": [0.5, 0, 0, 0.5, 0],
+        "dense": [1000, 10, 2, 400, 50],
+        "float_accuracy": 0.95,
+        "min_accuracy": 0.94,
+        "drop_per_nat": 0.5,
+        "penalty": 2.0,
+    }
+    return Problem(**{name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()})
+
+
+def evaluate(problem: Problem, policy: Policy) -> Evaluation:
+    """A cheap stand-in for running the network."""
+    layers = jnp.arange(LAYERS)
+    error = (
+        problem.error[layers, policy.level, policy.weight_bits - 1]
+        + problem.input_error[layers, policy.input_bits - 1]
+    ).sum()
+    cost = environment.shares(problem, SPACE, policy).sum()
+    whole = jnp.ceil(cost * problem.dense).astype(jnp.int32)
+    return Evaluation(
+        jnp.exp(-error), error, whole[1], whole[0], *(cost * problem.dense[2:]).astype(jnp.float32)
+    )
+
+
+# --- actions -----------------------------------------------------------------------------------
+
+
+def test_decode_by_hand() -> None:
+    """Weight bits 2 .. 7 are six intervals; odd ones cost what the next even one does."""
+    actions = jnp.asarray(
+        [
+            [1.0, 0.0, 0.0],
+            [0.0, 1.0, 1.0],
+            [0.49, 0.17, 0.26],  # 3 bits become 4; 4 input bits
+            [0.74, 0.49, 0.49],
+            [0.13, 0.66, 0.51],  # 5 become 6; 5
+            [0.12, 0.84, 0.99],  # 7, the most there is
+        ]
+    )
+    policy = environment.decode(SPACE, actions)
+    assert policy.level.tolist() == [0, 4, 2, 1, 3, 4]
+    assert policy.weight_bits.tolist() == [2, 7, 4, 4, 6, 7]
+    assert policy.input_bits.tolist() == [3, 6, 4, 4, 5, 6]
+
+
+def test_bits_of_equal_cost_are_the_larger() -> None:
+    assert environment.weight_choices(SPACE).tolist() == [2, 4, 6, 7]
+    actions = jnp.stack([jnp.zeros(101), jnp.linspace(0, 1, 101), jnp.zeros(101)], axis=-1)
+    bits = environment.decode(SPACE, actions).weight_bits
+    assert set(bits.tolist()) == {2, 4, 6, 7}
+    wide = Space(4, 1, 8, 1, 8, cell_bits=3, dac_bits=4)
+    assert environment.weight_choices(wide).tolist() == [3, 6, 8]
+    found = environment.decode(wide, jnp.linspace(0, 1, 101)[:, None].repeat(3, axis=1))
+    assert (set(found.weight_bits.tolist()), set(found.input_bits.tolist())) == ({3, 6, 8}, {4, 8})
+
+
+@PROPERTY
+@hypothesis.given(
+    levels=st.integers(1, 64),
+    weight=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    inputs=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    cell=st.integers(1, 4),
+    dac=st.integers(1, 4),
+    action=st.tuples(*[st.floats(0, 1, width=32)] * 3),
+)
+def test_what_is_executed_is_encoded_and_decoded_unchanged(
+    levels: int, weight: Any, inputs: Any, cell: int, dac: int, action: Any
+) -> None:
+    space = Space(levels, min(weight), max(weight), min(inputs), max(inputs), cell, dac)
+    policy = environment.decode(space, jnp.asarray(action))
+    assert 0 <= policy.level < levels
+    assert min(weight) <= policy.weight_bits <= max(weight)
+    assert min(inputs) <= policy.input_bits <= max(inputs)
+    encoded = environment.encode(space, policy)
+    assert ((encoded >= 0) & (encoded <= 1)).all()
+    assert environment.decode(space, encoded) == policy
+
+
+# --- reward and closed form --------------------------------------------------------------------
+
+
+def evaluation_of(divergence: float, slots: int, energy: float) -> Evaluation:
+    values = 0.9, divergence, 5, slots, 1.0, energy, 25.0
+    return Evaluation(*(jnp.asarray(value) for value in values))
+
+
+def test_reward_by_hand(problem: Problem) -> None:
+    assert (METRICS.index("slots"), METRICS.index("energy_nj")) == (0, 3)
+    # 0.95 - 0.5 x 0.01 = 0.945 is above the limit of 0.94.
+    met = environment.reward(problem, evaluation_of(0.01, 250, 40.0))
+    np.testing.assert_allclose(met, 0.5 * math.log(4) + 0.5 * math.log(10), rtol=1e-5)
+    # 0.95 - 0.5 x 0.06 = 0.92 is two points below: 2 ln(1 + 4 x 2) off.
+    missed = environment.reward(problem, evaluation_of(0.06, 250, 40.0))
+    np.testing.assert_allclose(met - missed, 2 * math.log(9), rtol=1e-4)
+
+
+def test_drop_per_nat_leaves_out_what_is_far_off() -> None:
+    found = environment.fit_drop_per_nat(
+        0.9, np.asarray([0.88, 0.8, 0.3]), np.asarray([0.1, 0.3, 9])
+    )
+    assert found == pytest.approx(0.12 / 0.4)
+    assert environment.fit_drop_per_nat(0.9, np.asarray([0.95]), np.asarray([1.0])) == 0.05
+
+
+def everything(free: tuple[bool, bool, bool], base: Policy, layer: int) -> list[tuple[int, ...]]:
+    choices = range(SPACE.levels), (2, 4, 6, 7), (3, 4, 5, 6)
+    fixed = [int(field[layer]) for field in base]
+    return [
+        one
+        for one in itertools.product(*choices)
+        if all(is_free or one[i] == fixed[i] for i, is_free in enumerate(free))
+    ]
+
+
+@pytest.mark.parametrize(
+    "free",
+    [(True, True, True), (True, False, False), (False, True, True), (False, False, False)],
+    ids=str,
+)
+@pytest.mark.parametrize("price", [0.01, 1.0, 30.0])
+def test_closed_form_is_the_best_of_all(problem: Problem, free: Any, price: float) -> None:
+    base = Policy(jnp.asarray([1, 0, 3]), jnp.asarray([6, 2, 7]), jnp.asarray([4, 6, 3]))
+    allowed = environment.allowed_by(SPACE, free, environment.encode(SPACE, base))
+    found = environment.closed_form(problem, SPACE, jnp.asarray(price), allowed)
+    p = jax.tree.map(np.asarray, problem)
+    for layer in range(LAYERS):
+        every = everything(free, base, layer)
+        assert allowed[layer].sum() == len(every)
+
+        def total(one: tuple[int, ...], layer: int = layer) -> float:
+            level, weight, inputs = one
+            error = p.error[layer, level, weight - 1] + p.input_error[layer, inputs - 1]
+            return error + price * p.share[layer, level, -(-weight // 2) - 1, inputs - 1]
+
+        chosen = tuple(int(field[layer]) for field in found)
+        assert chosen in every
+        assert total(chosen) == pytest.approx(min(map(total, every)), rel=1e-6)
+
+
+def test_dearer_is_smaller(problem: Problem) -> None:
+    allowed = environment.allowed_by(SPACE, (True,) * 3, jnp.zeros((LAYERS, 3)))
+    costs = [
+        environment.shares(
+            problem, SPACE, environment.closed_form(problem, SPACE, jnp.asarray(price), allowed)
+        ).sum()
+        for price in (0.01, 0.3, 3.0, 100.0)
+    ]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > 3 * costs[-1]
+
+
+# --- observation -------------------------------------------------------------------------------
+
+
+def test_observations_show_what_is_used_and_what_remains(problem: Problem) -> None:
+    base = Policy(jnp.zeros(LAYERS, int), jnp.full(LAYERS, 7), jnp.full(LAYERS, 6))
+    taken = Policy(jnp.asarray([4, 2, 1]), jnp.asarray([2, 4, 6]), jnp.asarray([3, 4, 5]))
+    before, actions = environment.encode(SPACE, base), environment.encode(SPACE, taken)
+    seen = environment.observe_episode(problem, SPACE, before, actions)
+    assert seen.shape == (LAYERS + 1, FEATURES + 3 + 3 + 2)
+    full, cut = (np.asarray(environment.shares(problem, SPACE, one)) for one in (base, taken))
+    for layer in range(LAYERS):
+        np.testing.assert_array_equal(seen[layer, :FEATURES], problem.features[layer])
+        np.testing.assert_array_equal(seen[layer, FEATURES : FEATURES + 3], before[layer])
+        last = actions[layer - 1] if layer else np.zeros(3)
+        np.testing.assert_array_equal(seen[layer, FEATURES + 3 : FEATURES + 6], last)
+    np.testing.assert_allclose(seen[:, -2], [cut[:n].sum() for n in range(4)], atol=1e-6)
+    np.testing.assert_allclose(seen[:, -1], [full[n:].sum() for n in range(4)], atol=1e-6)
+
+
+def test_later_actions_are_not_seen(problem: Problem) -> None:
+    base = jnp.full((LAYERS, 3), 0.5)
+    one = environment.observe_episode(problem, SPACE, base, jnp.full((LAYERS, 3), 0.2))
+    other = jnp.full((LAYERS, 3), 0.2).at[1:].set(0.9)
+    other = environment.observe_episode(problem, SPACE, base, other)
+    np.testing.assert_array_equal(one[:2], other[:2])
+    assert (one[2:] != other[2:]).any(axis=1).all()
+
+
+def test_rollout_walks_the_layers(problem: Problem) -> None:
+    """An agent that adds its noise to the base; what returns is what the policy carries out."""
+    base = environment.encode(
+        SPACE, Policy(jnp.asarray([0, 1, 2]), jnp.asarray([4, 6, 7]), jnp.asarray([3, 4, 5]))
+    )
+
+    def act(observation: jax.Array, noise: jax.Array) -> jax.Array:
+        return observation[FEATURES : FEATURES + 3] + noise
+
+    walk = functools.partial(environment.rollout, problem, SPACE, base, act)
+    np.testing.assert_allclose(walk(jnp.zeros((LAYERS, 3))), base, atol=1e-6)
+    moved = walk(jnp.zeros((LAYERS, 3)).at[1, 0].set(-0.3))
+    policy = environment.decode(SPACE, moved)
+    assert policy.level.tolist() == [0, 2, 2]  # 0.75 - 0.3 is nearest to 0.5
+    assert policy.weight_bits.tolist() == [4, 6, 7]
+
+
+# --- replay ------------------------------------------------------------------------------------
+
+
+def numbered(*rewards: float) -> Transition:
+    r = jnp.asarray(rewards, jnp.float32)
+    return Transition(
+        r[:, None] * jnp.ones(2), r[:, None] * jnp.ones(3), r, r, r[:, None] + jnp.ones(2)
+    )
+
+
+def test_replay_is_a_ring_that_drops_what_is_not_valid() -> None:
+    ring = replay.empty(4, 2, 3)
+    ring = replay.add(ring, numbered(1, 2, 3), jnp.asarray([True, False, True]))
+    assert ring.data.reward_t.tolist() == [1, 3, 0, 0]
+    ring = replay.add(ring, numbered(4, 5, 6), jnp.asarray([True, True, True]))
+    assert ring.data.reward_t.tolist() == [6, 3, 4, 5]
+    assert ring.data.observation_t[:, 0].tolist() == [7, 4, 5, 6]
+    assert ring.added == 5
+    ring = replay.add(ring, numbered(7, 8), jnp.zeros(2, bool))
+    assert ring.data.reward_t.tolist() == [6, 3, 4, 5]
+
+
+def test_samples_are_of_what_was_added() -> None:
+    ring = replay.add(replay.empty(64, 2, 3), numbered(1, 2, 3), jnp.ones(3, bool))
+    batch = replay.sample(jax.random.key(0), ring, 500)
+    counts = np.bincount(np.asarray(batch.reward_t, int), minlength=4)
+    assert counts[0] == 0
+    assert (counts[1:] > 100).all()
+    np.testing.assert_array_equal(batch.observation_tm1[:, 1], batch.reward_t)
+    np.testing.assert_array_equal(batch.action_tm1[:, 2], batch.reward_t)
+
+
+# --- agent -------------------------------------------------------------------------------------
+
+OBSERVATIONS = FEATURES + 3 + 3 + 2
+NETWORKS = AgentOptions(hidden=16, actor_rate=1e-3, critic_rate=2e-3, tau=0.02, reach=0.3)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Transition:
+    """Final steps whose reward grows with the first action."""
+    rng = np.random.default_rng(0)
+    seen, action = rng.random((64, OBSERVATIONS)), rng.random((64, 3))
+    arrays = seen, action, 2 * action[:, 0] - seen[:, 0], np.zeros(64), np.zeros_like(seen)
+    return Transition(*(jnp.asarray(array, jnp.float32) for array in arrays))
+
+
+def trained(free: tuple[bool, bool, bool], batch: Transition, updates: int) -> Any:
+    player = agents.make_agent(NETWORKS, free, base_at=FEATURES)
+    state = agents.init(jax.random.key(1), player, OBSERVATIONS)
+    update = jax.jit(functools.partial(agents.update, player))
+    for _ in range(updates):
+        state = update(state, batch)
+    return player, state
+
+
+def test_the_first_action_is_the_base(batch: Transition) -> None:
+    player, state = trained((True,) * 3, batch, 0)
+    for seen in batch.observation_tm1[:5]:
+        action = agents.act(player, state.actor, seen, jnp.zeros(3))
+        np.testing.assert_array_equal(action, seen[FEATURES : FEATURES + 3])
+        noisy = agents.act(player, state.actor, seen, jnp.asarray([2.0, -2.0, 0.0]))
+        np.testing.assert_array_equal(noisy[:2], [1, 0])
+
+
+def test_updates_fit_the_critic_and_follow_it(batch: Transition) -> None:
+    def loss(player: Any, state: Any) -> Any:
+        value = player.critic.apply(state.critic, batch.observation_tm1, batch.action_tm1)
+        return jnp.mean((value - batch.reward_t) ** 2)
+
+    player, fresh = trained((True,) * 3, batch, 0)
+    _, state = trained((True,) * 3, batch, 150)
+    assert loss(player, state) < 0.1 * loss(player, fresh)
+    act = jax.vmap(functools.partial(agents.act, player), (None, 0, None))
+    moved = act(state.actor, batch.observation_tm1, jnp.zeros(3))
+    base = batch.observation_tm1[:, FEATURES : FEATURES + 3]
+    assert (moved[:, 0] - base[:, 0]).mean() > 0.1  # towards the larger reward
+    assert jnp.abs(moved - base).max() <= 0.3 + 1e-6  # within the actor's reach
+    # The slow networks lie between where they began and where the fast ones are.
+    slow, fast, start = (
+        jax.tree.leaves(one)[-1] for one in (state.target_critic, state.critic, fresh.critic)
+    )
+    assert 0 < jnp.linalg.norm(slow - start) < jnp.linalg.norm(fast - start)
+
+
+def test_the_critic_bootstraps_from_the_slow_networks(batch: Transition) -> None:
+    """With discount 1 and reward 0 the critic learns the slow networks' value."""
+    player, fresh = trained((True,) * 3, batch, 0)
+    steps = batch._replace(
+        reward_t=jnp.zeros(64), discount_t=jnp.ones(64), observation_t=batch.observation_tm1
+    )
+    action = batch.observation_tm1[:, FEATURES : FEATURES + 3]
+    target = player.critic.apply(fresh.critic, batch.observation_tm1, action)
+
+    def gap(state: Any) -> Any:
+        value = player.critic.apply(state.critic, batch.observation_tm1, batch.action_tm1)
+        return jnp.mean((value - target) ** 2)
+
+    frozen = fresh
+    update = jax.jit(functools.partial(agents.update, player))
+    for _ in range(100):
+        frozen = update(frozen, steps)._replace(
+            target_critic=fresh.critic, target_actor=fresh.actor, actor=fresh.actor
+        )
+    assert gap(frozen) < 0.2 * gap(fresh)
+
+
+def test_actions_that_are_not_free_stay(batch: Transition) -> None:
+    player, state = trained((False, True, False), batch, 30)
+    base = batch.observation_tm1[:, FEATURES : FEATURES + 3]
+    act = jax.vmap(functools.partial(agents.act, player), (None, 0, None))
+    moved = act(state.actor, batch.observation_tm1, jnp.full(3, 0.05))
+    np.testing.assert_array_equal(moved[:, [0, 2]], base[:, [0, 2]])
+    assert (moved[:, 1] != base[:, 1]).any()
+
+
+# --- loop --------------------------------------------------------------------------------------
+
+OPTIONS = DdpgOptions(warmup=8, updates=4, batch=16, capacity=64, networks=AgentOptions(hidden=16))
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "random": lambda: random(SPACE, 4),
+    "ddpg": lambda: ddpg(SPACE, OPTIONS, (True, True, True), 4),
+}
+
+
+def searched(strategy: Strategy, problem: Problem, seed: int, budget: int) -> loop.Record:
+    records = list(
+        loop.run(strategy, evaluate, problem, problem, jax.random.key(seed), budget, chunk=2)
+    )
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *records)
+
+
+@pytest.fixture(scope="module")
+def records(problem: Problem) -> dict[str, loop.Record]:
+    """22 evaluations in chunks of 2 x 4: the last chunk is cut to 6, its last batch to 2."""
+    return {name: searched(make(), problem, 0, 22) for name, make in STRATEGIES.items()}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_budget_is_met_and_the_records_are_true(
+    problem: Problem, records: dict[str, loop.Record], name: str
+) -> None:
+    record = records[name]
+    assert record.reward.shape == (22,)
+    assert record.policy.level.shape == (22, LAYERS)
+    for index in (0, 9, 21):
+        policy = jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), record.policy)
+        expected = evaluate(problem, policy)
+        np.testing.assert_allclose(
+            record.evaluation.divergence[index], expected.divergence, rtol=1e-5
+        )
+        reward = environment.reward(problem, expected)
+        np.testing.assert_allclose(record.reward[index], reward, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_key_decides_everything(
+    problem: Problem, records: dict[str, loop.Record], name: str
+) -> None:
+    again = searched(STRATEGIES[name](), problem, 0, 22)
+    jax.tree.map(np.testing.assert_array_equal, records[name], again)
+
+
+def test_another_key_gives_other_policies(
+    problem: Problem, records: dict[str, loop.Record]
+) -> None:
+    other = searched(random(SPACE, 4), problem, 1, 22)
+    assert (records["random"].policy.level != other.policy.level).any()
+    assert len(np.unique(other.reward)) > 15
+
+
+def test_the_search_is_better_than_chance(records: dict[str, loop.Record]) -> None:
+    assert records["ddpg"].reward.max() > records["random"].reward.max()
+
+
+@pytest.mark.parametrize("budget", [1, 3, 8])
+def test_small_budgets_are_met(problem: Problem, budget: int) -> None:
+    assert searched(random(SPACE, 4), problem, 0, budget).reward.shape == (budget,)
+
+
+def test_a_shorter_search_begins_a_longer_one(
+    problem: Problem, records: dict[str, loop.Record]
+) -> None:
+    short = searched(random(SPACE, 4), problem, 0, 10)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:10]), short, records["random"])
+
+
+def test_evaluation_is_traced_for_the_first_chunk_only(problem: Problem) -> None:
+    traces = 0
+
+    def counted(problem: Problem, policy: Policy) -> Evaluation:
+        nonlocal traces
+        traces += 1
+        return evaluate(problem, policy)
+
+    strategy, key = random(SPACE, 4), jax.random.key(0)
+    chunks = loop.run(strategy, counted, problem, problem, key, 30, chunk=2)
+    next(chunks)
+    first = traces
+    assert len(list(chunks)) == 3
+    assert 1 <= traces == first
+
+
+def test_ddpg_leaves_what_is_not_free(problem: Problem) -> None:
+    """At the end of the warm-up and, with noise, after it."""
+    noisy = dataclasses.replace(OPTIONS, explore=1.0, noise=0.5)
+    strategy = ddpg(SPACE, noisy, (True, False, False), 4)
+    state = strategy.init(jax.random.key(0), problem)
+    ask = jax.jit(strategy.ask)
+    for told in (OPTIONS.warmup - 4, OPTIONS.warmup):
+        policies, _, _ = ask(jax.random.key(1), state._replace(told=jnp.asarray(told)), problem)
+        assert set(policies.weight_bits.ravel().tolist()) == {SPACE.max_weight_bits}
+        assert set(policies.input_bits.ravel().tolist()) == {SPACE.max_input_bits}
+        assert len(np.unique(policies.level)) > 1
+
+
+def test_ddpg_keeps_the_best_and_counts_what_is_valid(problem: Problem) -> None:
+    strategy = ddpg(SPACE, OPTIONS, (True, True, True), 4)
+    state = strategy.init(jax.random.key(0), problem)
+    policies, valid, state = jax.jit(strategy.ask)(jax.random.key(1), state, problem)
+    assert valid.all()
+    evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
+    rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
+    valid = jnp.arange(4) != jnp.argmax(rewards)  # the best is not among what was executed
+    tell = jax.jit(strategy.tell)
+    told = tell(jax.random.key(2), state, problem, policies, valid, evaluations)
+    kept = np.asarray(rewards)[np.asarray(valid)]
+    assert told.told == 3
+    assert told.replay.added == 3 * LAYERS
+    np.testing.assert_allclose(told.best, kept.max(), rtol=1e-6)
+    np.testing.assert_allclose(told.baseline, kept.mean(), rtol=1e-5)
+    best = int(np.argmax(np.where(valid, rewards, -np.inf)))
+    assert environment.decode(SPACE, told.base).level.tolist() == policies.level[best].tolist()
