@@ -25,6 +25,7 @@ class AgentOptions:
     critic_rate: float = 1e-3
     tau: float = 0.02  # of the target networks
     reach: float = 0.2  # largest correction of the base action
+    restraint: float = 0.0  # what a correction costs, by half its square
 
 
 class Actor(nn.Module):
@@ -74,6 +75,7 @@ class Agent(NamedTuple):
     actor_optimiser: optax.GradientTransformation
     critic_optimiser: optax.GradientTransformation
     tau: float
+    restraint: float
     free: tuple[bool, ...]  # [A]: actions that the agent decides; the others stay at the base
     base_at: int  # where in an observation the base action begins
 
@@ -86,6 +88,7 @@ def make_agent(options: AgentOptions, free: tuple[bool, ...], base_at: int) -> A
         optax.adam(options.actor_rate),
         optax.adam(options.critic_rate),
         options.tau,
+        options.restraint,
         free,
         base_at,
     )
@@ -115,11 +118,13 @@ def act(agent: Agent, actor: Any, observation: jax.Array, noise: jax.Array) -> j
     return jnp.where(jnp.asarray(agent.free), jnp.clip(moved, 0.0, 1.0), base)
 
 
-def update(agent: Agent, state: AgentState, batch: Transition) -> AgentState:
-    """One step of critic and actor on a batch of transitions [N, ...].
+def update(
+    agent: Agent, state: AgentState, batch: Transition, learn_actor: jax.Array
+) -> AgentState:
+    """One step of critic and, where `learn_actor` [] bool says so, of the actor.
 
     Critic: one-step temporal difference to the slow networks (rlax.td_learning). Actor: the
-    deterministic policy gradient (rlax.dpg_loss).
+    deterministic policy gradient (rlax.dpg_loss), and a pull of `restraint` towards the base.
     """
     none = jnp.zeros(len(agent.free))
 
@@ -142,7 +147,8 @@ def update(agent: Agent, state: AgentState, batch: Transition) -> AgentState:
         def loss(observation: jax.Array) -> jax.Array:
             action = act(agent, actor, observation, none)
             dqda = jax.grad(q, argnums=2)(state.critic, observation, action)
-            return rlax.dpg_loss(action, dqda)
+            correction: Any = agent.actor.apply(actor, observation)
+            return rlax.dpg_loss(action, dqda) + agent.restraint * rlax.l2_loss(correction).sum()
 
         return jnp.mean(jax.vmap(loss)(batch.observation_tm1))
 
@@ -151,7 +157,11 @@ def update(agent: Agent, state: AgentState, batch: Transition) -> AgentState:
     critic = optax.apply_updates(state.critic, change)
     gradient = jax.grad(actor_loss)(state.actor)
     change, actor_optimiser = agent.actor_optimiser.update(gradient, state.actor_optimiser)
-    actor = optax.apply_updates(state.actor, change)
+    actor, actor_optimiser = jax.tree.map(
+        lambda new, old: jnp.where(learn_actor, new, old),
+        (optax.apply_updates(state.actor, change), actor_optimiser),
+        (state.actor, state.actor_optimiser),
+    )
     return AgentState(
         actor,
         critic,

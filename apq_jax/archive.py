@@ -18,14 +18,20 @@ def pareto_front(benefit: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
 def finalists(
     benefit: np.ndarray, accuracy: np.ndarray, min_accuracy: float, count: int
 ) -> np.ndarray:
-    """At most `count` indices of the front at or above the limit, most benefit first.
+    """At most `count` indices of policies at or above the limit, most benefit first.
 
-    Where there are more they are taken evenly along the front, so that accurate ones are among
-    them. Where there is none, the most accurate policies stand in.
+    Half are those of most benefit. Half lie evenly along the Pareto front, so that accurate ones
+    are among them. Where none meets the limit, the most accurate of the front stand in.
     """
     front = pareto_front(benefit, accuracy)
-    meets = front[accuracy[front] >= min_accuracy]
-    if len(meets) == 0:
-        meets = front[-count:]
-    chosen = np.unique(np.linspace(0, len(meets) - 1, count).round().astype(int))
-    return meets[chosen]
+    if accuracy.max() < min_accuracy:
+        return front[-count:]
+    along = front[accuracy[front] >= min_accuracy]
+    even = along[np.unique(np.linspace(0, len(along) - 1, count // 2).round().astype(int))]
+    meets = np.flatnonzero(accuracy >= min_accuracy)
+    # A policy that was evaluated twice counts once.
+    _, first = np.unique(np.stack([benefit, accuracy])[:, meets], axis=1, return_index=True)
+    distinct = meets[first]
+    top = distinct[np.lexsort((distinct, -benefit[distinct]))][: count - len(even)]
+    chosen = np.union1d(top, even)
+    return chosen[np.lexsort((chosen, -benefit[chosen]))]

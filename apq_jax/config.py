@@ -57,7 +57,7 @@ class SearchOptions:
     min_input_bits: int = 2
     max_input_bits: int = 8
     probes: int = 24  # policies that tell how much accuracy a nat of divergence costs
-    finalists: int = 32  # policies that the selection images choose among
+    finalists: int = 48  # policies that the selection images choose among
     moment_images: int = 256  # training images that output moments are matched on
     chunk: int = 500  # scored images at a time
 
@@ -113,10 +113,11 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.min_input_bits": (1, 8),
     "search.max_input_bits": (1, 8),
     "search.probes": (2, 10_000),
-    "search.finalists": (1, 10_000),
+    "search.finalists": (2, 10_000),
     "search.moment_images": (2, 1_000_000),
     "search.chunk": (1, 1_000_000),
     "agent.warmup": (1, 1_000_000),
+    "agent.actor_from": (0, 1_000_000),
     "agent.updates": (1, 100_000),
     "agent.batch": (1, 100_000),
     "agent.noise": (0.0, 1.0),
@@ -127,6 +128,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "agent.networks.critic_rate": (0.0, 1.0),
     "agent.networks.tau": (0.0, 1.0),
     "agent.networks.reach": (0.0, 1.0),
+    "agent.networks.restraint": (0.0, 1e6),
 }
 _HIDDEN = {"training.seed"}  # the run's seed serves for it
 

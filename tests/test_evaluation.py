@@ -166,7 +166,9 @@ def conv_sums(u: np.ndarray, levels: np.ndarray, zero: int, groups: int) -> np.n
     return sums
 
 
-def reference_of(case: Case, choices: Any, recover: bool) -> Reference:
+@functools.cache
+def reference_of(groups: int, choices: Any, recover: bool) -> Reference:
+    case = build(groups)
     subject = case.subject
     training, scored = np.asarray(subject.moment_images), np.asarray(subject.images)
     params = {name: np.asarray(leaf) for name, leaf in case.params.items()}
@@ -193,7 +195,7 @@ def reference_of(case: Case, choices: Any, recover: bool) -> Reference:
         u, margin = to_levels(x, input_scale, zero, input_bits)
         ties = min(ties, margin if index else ties)
         if index == 0:
-            sums = conv_sums(u, levels, zero, case.groups)
+            sums = conv_sums(u, levels, zero, groups)
         else:
             sums = np.zeros((1, len(u), columns), np.int64)
             for m, c in np.ndindex(len(u), columns):
@@ -273,7 +275,7 @@ def compiled(network: Network, recovery: Recovery) -> Any:
 @pytest.mark.parametrize("recover", [True, False], ids=["moments", "plain"])
 @pytest.mark.parametrize("choices", POLICIES, ids=str)
 def test_integers_are_those_of_the_reference(case: Case, choices: Any, recover: bool) -> None:
-    expected = reference_of(case, choices, recover)
+    expected = reference_of(case.groups, choices, recover)
     assert expected.from_ties > 2e-5  # else the last bit of a float decides
     compressed, sums, logits = compiled(case.network, Recovery(match_moments=recover))(
         case.subject, policy_of(choices)
@@ -286,7 +288,7 @@ def test_integers_are_those_of_the_reference(case: Case, choices: Any, recover: 
 
 @pytest.mark.parametrize("choices", POLICIES, ids=str)
 def test_counts_are_those_of_the_reference(case: Case, choices: Any) -> None:
-    expected = reference_of(case, choices, False)
+    expected = reference_of(case.groups, choices, False)
     counts = crossbar.counts(
         case.network.layers, case.subject.tables, ACCELERATOR, policy_of(choices)
     )
@@ -346,16 +348,21 @@ def test_a_pruned_channel_takes_its_float_mean() -> None:
 # --- loop, map, vmap, jit ----------------------------------------------------------------------
 
 
-def evaluator(case: Case) -> Any:
-    return functools.partial(evaluation.evaluate, case.network, ACCELERATOR, RECOVERY, CHUNK)
+def evaluate(subject: Subject, policy: Policy) -> Any:
+    TRACES.append(policy)
+    return evaluation.evaluate(build(1).network, ACCELERATOR, RECOVERY, CHUNK, subject, policy)
+
+
+TRACES: list[Policy] = []
+RUN = jax.jit(evaluate)
 
 
 def test_accuracy_and_divergence_by_hand() -> None:
     """12 images in chunks of 5, 5 and 2."""
     case = build(1)
     choices = POLICIES[1]
-    found = jax.jit(evaluator(case))(case.subject, policy_of(choices))
-    expected = reference_of(case, choices, True)
+    found = RUN(case.subject, policy_of(choices))
+    expected = reference_of(case.groups, choices, True)
     right = (expected.logits.argmax(axis=-1) == np.asarray(case.subject.labels)).mean()
     assert found.accuracy == pytest.approx(right)
     p, q = (np.exp(np.float64(one)) for one in (case.subject.reference, expected.logits))
@@ -375,23 +382,15 @@ def test_eight_bits_are_near_the_float_network(case: Case) -> None:
 
 
 def test_loop_map_vmap_agree_with_one_trace() -> None:
-    case = build(1)
-    traces = 0
-
-    def counted(subject: Subject, policy: Policy) -> Any:
-        nonlocal traces
-        traces += 1
-        return evaluator(case)(subject, policy)
-
-    run = jax.jit(counted)
-    each = [run(case.subject, policy_of(choices)) for choices in POLICIES]
-    assert traces == 1
+    subject = build(1).subject
+    RUN(subject, policy_of(POLICIES[0]))
+    TRACES.clear()
+    each = [RUN(subject, policy_of(choices)) for choices in POLICIES]
+    assert not TRACES  # the policy is traced: whatever its levels and bits, one program
     looped = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     assert len(set(looped.slots.tolist())) > 2  # the policies differ
-    mapped = jax.jit(lambda s, p: lax.map(lambda one: evaluator(case)(s, one), p))(
-        case.subject, BATCH
-    )
-    batched = jax.jit(jax.vmap(evaluator(case), (None, 0)))(case.subject, BATCH)
+    mapped = jax.jit(lambda s, p: lax.map(lambda one: evaluate(s, one), p))(subject, BATCH)
+    batched = jax.jit(jax.vmap(evaluate, (None, 0)))(subject, BATCH)
     for name in looped._fields:
         one, other = getattr(looped, name), getattr(mapped, name)
         assert one.dtype == other.dtype

@@ -56,7 +56,7 @@ def test_one_iteration_by_hand() -> None:
     np.testing.assert_allclose(found, [[[3.0], [0.0]]])
 
 
-@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=20, deadline=None, derandomize=True)
 @hypothesis.given(
     st.integers(0, 10**6),
     st.sampled_from([(1, 2, 1), (1, 5, 3), (2, 4, 2)]),

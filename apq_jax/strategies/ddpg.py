@@ -25,7 +25,8 @@ class DdpgOptions:
     """Static."""
 
     warmup: int = 24  # evaluations of closed-form policies
-    updates: int = 16  # of actor and critic after each batch of episodes
+    actor_from: int = 48  # evaluations after which the actor learns; the critic does at once
+    updates: int = 32  # of actor and critic after each batch of episodes
     batch: int = 128  # transitions an update
     noise: float = 0.15  # deviation of the exploration
     explore: float = 0.2  # share of the actions that get noise at all
@@ -127,9 +128,9 @@ def ddpg(
 
         def learn(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
             batch = replay.sample(key, memory, options.batch)
-            # A constant taken off every final reward changes no preference (AMC's baseline).
-            centred = batch.reward_t - baseline * (batch.discount_t == 0)
-            return agents.update(player, learner, batch._replace(reward_t=centred)), None
+            # A constant taken off every reward changes no preference (AMC's baseline).
+            centred = batch._replace(reward_t=batch.reward_t - baseline)
+            return agents.update(player, learner, centred, told >= options.actor_from), None
 
         learner, _ = lax.scan(learn, state.agent, jax.random.split(key, options.updates))
         winner = jnp.argmax(rewards)
@@ -149,16 +150,20 @@ def ddpg(
 def _transitions(
     problem: Problem, space: Space, base: jax.Array, actions: jax.Array, rewards: jax.Array
 ) -> Transition:
-    """The steps of E episodes [E, L, 3] with final rewards [E], as [E L, ...]."""
+    """The steps of E episodes [E, L, 3] with final rewards [E], as [E L, ...].
+
+    Every step is given the episode's final reward, as in AMC, and a discount of 0: the critic
+    learns the return itself, where a bootstrapped one would need several updates a layer to
+    reach the first.
+    """
     seen = jax.vmap(environment.observe_episode, (None, None, None, 0))(
         problem, space, base, actions
     )
-    final = jnp.arange(actions.shape[1]) == actions.shape[1] - 1
     steps = Transition(
         seen[:, :-1],
         actions,
-        jnp.where(final, rewards[:, None], 0.0),
-        jnp.broadcast_to(jnp.where(final, 0.0, 1.0), actions.shape[:2]),
+        jnp.broadcast_to(rewards[:, None], actions.shape[:2]),
+        jnp.zeros(actions.shape[:2]),
         seen[:, 1:],
     )
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)

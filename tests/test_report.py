@@ -1,0 +1,177 @@
+"""The report, from a run folder made by hand."""
+
+import csv
+import io
+import json
+import pathlib
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import rich.console
+
+from apq_jax import report
+from apq_jax.files import InputError
+
+COST = {"area_mm2": 0.02, "energy_nj": 50.0, "latency_us": 400.0, "index_bits": 900}
+
+
+def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
+    return {
+        "name": f"params/{name}/kernel",
+        "rows": 27,
+        "columns": 16,
+        "groups": 1,
+        "positions": 64,
+        "keep": 0.25,
+        "weight_bits": 4,
+        "input_bits": 6,
+        "crossbars": 1,
+        "slots": slots,
+        "index_bits": 300,
+        "energy_nj": 16.5,
+        "dense_8": {"crossbars": 2, "slots": dense_slots, "energy_nj": 66.0},
+    }
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    dense = {"crossbars": 6, "slots": 480, "area_mm2": 0.06, "energy_nj": 200.0}
+    dense |= {"latency_us": 1600.0, "index_bits": 0}
+    twice = {name: 2 * value for name, value in dense.items()}
+    best = {"crossbars": 3, "slots": 60, **COST}
+    fields = {"crossbars": "crossbars", "slots": "slots", "area": "area_mm2"}
+    fields |= {"energy": "energy_nj", "latency": "latency_us"}
+    return {
+        "schema": 1,
+        "config": {
+            "model": {"name": "lenet5"},
+            "accelerator": "isaac_ou",
+            "search": {"episodes": 40, "pruning_share": 0.5},
+        },
+        "versions": {"python": "3.11.7", "jax": "0.10.2"},
+        "seed": 7,
+        "command": "python -m apq_jax.search --config=x.py",
+        "interrupted": False,
+        "data": {"name": "digits", "train": 600, "search": 100, "select": 100, "test": 400},
+        "float": {"validation_accuracy": 0.98, "search_accuracy": 0.97, "test_accuracy": 0.96},
+        "limit": {"max_accuracy_drop": 1.0, "min_accuracy": 0.97},
+        "best": {
+            "policy": {"keep": [0.25] * 3, "weight_bits": [4] * 3, "input_bits": [6] * 3},
+            "evaluation": 40,
+            "validation_accuracy": 0.97,
+            "search_accuracy": 0.96,
+            "expected_accuracy": 0.965,
+            "test_accuracy": 0.9575,
+            "test_difference": {"mean": -0.25, "low": -1.1, "high": 0.6},
+            "meets_limit": True,
+            **best,
+        },
+        "dense": {"8": dense, "16": twice},
+        "ratios": {
+            name: {"dense_8": dense[field] / best[field], "dense_16": twice[field] / best[field]}
+            for name, field in fields.items()
+        },
+        "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
+        "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5},
+        "pareto": [],
+    }
+
+
+@pytest.fixture
+def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
+    rng = np.random.default_rng(0)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    names = ["evaluation", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
+    writer.writerow([*names, "feasible"])
+    for number in range(1, 41):
+        slots = int(480 / (1 + number / 6))
+        expected = 0.97 - 0.0002 * number
+        reward = np.log(480 / slots) if number % 9 else -8.0
+        accuracy = expected + 0.005 * rng.normal()
+        writer.writerow([number, reward, accuracy, expected, slots, 3 + slots // 160, 1])
+    (tmp_path / "search.csv").write_text(text.getvalue())
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    return tmp_path
+
+
+def test_report_says_what_was_measured(folder: pathlib.Path) -> None:
+    written = {path.name for path in report.make(folder)}
+    assert written == {"progress.png", "pareto.png", "policy.png", "crossbars.png", "report.md"}
+    text = (folder / "report.md").read_text()
+    # 480 / 60 and 960 / 60; 200 / 50 and 400 / 50.
+    assert "| operation-unit slots | 960 | 480 | 60 | 8.00x | 16.00x |" in text
+    assert "| energy an inference, nJ | 400.0 | 200.0 | 50.0 | 4.00x | 8.00x |" in text
+    # sqrt(0.97 x 0.03 / 100) = 1.7 points; sqrt(0.96 x 0.04 / 400) = 1.0.
+    assert "| 98.0 ± 1.4 % | 97.0 ± 1.7 % | -1.0 |" in text
+    assert "| test, measured once (400 images) | 96.0 ± 1.0 % | 95.8 ± 1.0 % | -0.2 |" in text
+    assert "-0.25 points, 95 % interval -1.10 to\n+0.60" in text
+    assert "| conv2 | 1 x 27 x 16 | 25.0 % | 4 | 6 | 1 of 2 | 20 of 160 | 16.5 of 66.0 |" in text
+    assert "meets the limit" in text
+    for name in written - {"report.md"}:
+        assert f"]({name})" in text
+
+
+def test_pictures_are_drawn(folder: pathlib.Path) -> None:
+    for path in report.make(folder)[:-1]:
+        picture = matplotlib.image.imread(path)
+        assert picture.shape[1] == 1080
+        assert 0.02 < (picture[..., :3].min(axis=-1) < 0.9).mean() < 0.7
+
+
+def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
+    result["best"]["meets_limit"] = False
+    (folder / "result.json").write_text(json.dumps(result))
+    report.make(folder)
+    assert "**does not meet** the limit" in (folder / "report.md").read_text()
+    assert report.summary(result).title == "does NOT meet the limit"
+
+
+def test_summary_fits_a_terminal(result: dict[str, Any]) -> None:
+    text = io.StringIO()
+    rich.console.Console(file=text, width=80).print(report.summary(result))
+    assert "8.00x" in text.getvalue()
+    assert "16.00x" in text.getvalue()
+    assert "…" not in text.getvalue()
+
+
+def test_short_names() -> None:
+    assert report.short_names(["params/conv1/kernel", "params/fc/kernel"]) == ["conv1", "fc"]
+    assert report.short_names(["w"]) == ["w"]
+    assert report.short_names(["a/w", "b/v"]) == ["a/w", "b/v"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("result.json", None, "result.json: cannot be read"),
+        ("result.json", "{", "result.json: is not JSON"),
+        ("result.json", '{"schema": 2}', "result.json: schema"),
+        ("result.json", '{"schema": 1, "config": {}}', "result.json: versions: missing"),
+        ("search.csv", None, "search.csv: cannot be read"),
+        ("search.csv", "", "search.csv: is not a table"),
+        ("search.csv", "reward\nx\n", "search.csv: is not a table"),
+        ("search.csv", "reward\n1\n", "search.csv: accuracy: no such column"),
+    ],
+)
+def test_damaged_runs(
+    folder: pathlib.Path, name: str, content: str | None, says: str, capsys: Any
+) -> None:
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(InputError, match=says):
+        report.make(folder)
+    assert report.main([str(folder)]) == 2
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_nested_field_missing(folder: pathlib.Path, result: dict[str, Any]) -> None:
+    del result["best"]["slots"]
+    (folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(InputError, match=r"result\.json or search\.csv lacks 'slots'"):
+        report.make(folder)
