@@ -156,6 +156,13 @@ def _trace(apply_fn: Apply, params: Params, x: jax.Array, visit: _Visit) -> jax.
     return results[0]
 
 
+def _numbered(leaf: Any) -> Any:
+    leaf = jnp.asarray(leaf)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    return jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape)
+
+
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
@@ -190,6 +197,9 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
     matrices: dict[str, np.ndarray] = {}
     refused: dict[str, str] = {}
     digital: list[Operation] = []
+
+    # Weights that are told apart by their value, so that two layouts of one are, too.
+    numbered = jax.tree.map(_numbered, params)
 
     def refuse(paths: frozenset[str], reason: str) -> None:
         for path in paths:
@@ -231,7 +241,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
         matrices[path] = matrix
         layers[path] = Layer(path, groups, rows, columns, positions, product.kernel, product.stride)
 
-    _trace(apply_fn, params, example, visit)
+    _trace(apply_fn, numbered, example, visit)
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
     operations = []
     for key_path, _ in jax.tree_util.tree_leaves_with_path(params):

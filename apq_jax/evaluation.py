@@ -140,8 +140,9 @@ def _matched(
     values = sums.astype(jnp.float32)
     mean, deviation = values.mean(axis=1), values.std(axis=1)
     plain = layer.input_scale * layer.weight_scale
-    alive = deviation * plain > 1e-6 * seen.output_deviation
-    ratio = seen.output_deviation / jnp.where(alive, deviation * plain, 1.0)
+    target = seen.output_deviation
+    alive = (target > 0) & (deviation * plain > 1e-6 * target)
+    ratio = target / jnp.where(alive, deviation * plain, 1.0)
     ratio = jnp.clip(ratio, 1 / recovery.max_scale, recovery.max_scale)
     multiplier = jnp.where(alive, plain * ratio, 0.0)
     multiplier = quantization.fixed_point(multiplier, recovery.scale_bits)

@@ -103,6 +103,8 @@ def prepare(
     weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     statistics = calibration.calibrate(network, params, weights, train)
+    moment_images = train[: config.search.moment_images]
+    statistics = calibration.match_images(network, params, weights, statistics, moment_images)
     layers = plan.build_plan(weights, statistics, accelerator.unit_rows, config.plan)
     masks = [np.asarray(layer.mask) for layer in layers]
     space = space_of(config, accelerator)
@@ -112,7 +114,7 @@ def prepare(
         layers,
         statistics,
         jax.tree.map(jnp.asarray, tables),
-        train[: config.search.moment_images],
+        moment_images,
         *_scored(network, params, dataset.search_images, dataset.search_labels),
     )
 

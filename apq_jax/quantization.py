@@ -62,7 +62,7 @@ def fit_weight_scale(
       bits: [] int32.
 
     Returns:
-      scale [C] float32, positive, 1 where a column has no survivor; its error [C], the mean
+      scale [C] float32, positive also where a column has no survivor; its error [C], the mean
       square of the output's deviation if the rows' roundings are independent.
     """
     largest = jnp.max(jnp.abs(w) * mask, axis=0)

@@ -59,6 +59,7 @@ def main() -> int:
         weights = matrices(network, params)
         train = jnp.asarray(dataset.train_images)
         statistics = calibration.calibrate(network, params, weights, train)
+        statistics = calibration.match_images(network, params, weights, statistics, train[:256])
         floats.append(training.accuracy(model.apply, params, images, labels))
         for name, (planned, recovery) in METHODS.items():
             layers = plan.build_plan(weights, statistics, HEIGHT, planned)

@@ -68,6 +68,10 @@ def finished(digits: pathlib.Path, cache: str, tmp_path_factory: pytest.TempPath
     return folder, done.stdout
 
 
+def rows_of(path: pathlib.Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 def without_times(folder: pathlib.Path) -> dict:
     result = json.loads((folder / "result.json").read_text())
     for name in ("seconds", "evaluations_per_second"):
@@ -97,7 +101,7 @@ def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -
     folder, _ = finished
     result = json.loads((folder / "result.json").read_text())
     assert result["schema"] == 1
-    best, rows = result["best"], list(csv.DictReader((folder / "search.csv").open()))
+    best, rows = result["best"], rows_of(folder / "search.csv")
     assert len(rows) == result["search"]["evaluations"] == 30
     row = rows[best["evaluation"] - 1]
     assert int(row["slots"]) == best["slots"] == sum(x["slots"] for x in result["layers"])
