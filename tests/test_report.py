@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from apq_jax import report
+from apq_jax import pictures, report
 from apq_jax.files import InputError
 
 COST = {"area_mm2": 0.02, "energy_nj": 50.0, "latency_us": 400.0, "index_bits": 900}
@@ -138,9 +138,9 @@ def test_summary_fits_a_terminal(result: dict[str, Any]) -> None:
 
 
 def test_short_names() -> None:
-    assert report.short_names(["params/conv1/kernel", "params/fc/kernel"]) == ["conv1", "fc"]
-    assert report.short_names(["w"]) == ["w"]
-    assert report.short_names(["a/w", "b/v"]) == ["a/w", "b/v"]
+    assert pictures.short_names(["params/conv1/kernel", "params/fc/kernel"]) == ["conv1", "fc"]
+    assert pictures.short_names(["w"]) == ["w"]
+    assert pictures.short_names(["a/w", "b/v"]) == ["a/w", "b/v"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""The pictures of a report, drawn from a result and the rows of its search.csv."""
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+
+Rows = dict[str, np.ndarray]  # a column of search.csv each
+
+
+def _figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axis in axes:
+        axis.grid(color="#E5E5E5", linewidth=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def progress(result: dict[str, Any], rows: Rows) -> Figure:
+    """Reward of every evaluation and the best so far."""
+    figure, (axis,) = _figure()
+    reward = rows["reward"]
+    number = np.arange(1, len(reward) + 1)
+    best = np.maximum.accumulate(reward)
+    # The few far below the limit would flatten the rest: they lie on the bottom edge.
+    floor = min(float(np.quantile(reward, 0.1)), float(best[-1]) - 1.0)
+    below = reward < floor
+    axis.scatter(number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45, linewidths=0)
+    axis.scatter(number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
+    axis.step(number, np.maximum(best, floor), where="post", color=_RED, linewidth=2)
+    axis.annotate(
+        "best so far",
+        (number[-1], best[-1]),
+        (0, 5),
+        textcoords="offset points",
+        ha="right",
+        color=_RED,
+    )
+    config = result["config"]
+    if result["search"]["strategy"] == "apq":
+        half = round(config["search"]["episodes"] * config["search"]["pruning_share"])
+        if half < len(number):
+            axis.axvline(half, color=_GREY, linewidth=1, linestyle=":")
+            axis.annotate(
+                "pruning | bits",
+                (half, 0.02),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                color="#505050",
+                backgroundcolor="white",
+                fontsize=9,
+            )
+    axis.set_xlabel("evaluations")
+    axis.set_ylabel("reward")
+    return figure
+
+
+def pareto(result: dict[str, Any], rows: Rows) -> Figure:
+    """Accuracy against crossbars and slots, with the Pareto front."""
+    figure, axes = _figure(columns=2)
+    best, floats = result["best"], result["float"]
+    limit = 100 * (floats["search_accuracy"] - result["limit"]["max_accuracy_drop"] / 100)
+    expected, measured = 100 * rows["expected_accuracy"], 100 * rows["accuracy"]
+    top = 100 * floats["search_accuracy"]
+    low = limit - 2.5 * max(top - limit, 0.4)
+    for axis, name in zip(axes, ("crossbars", "slots"), strict=True):
+        cost, seen = rows[name], expected >= low
+        axis.scatter(cost, measured, s=7, color=_GREY, alpha=0.3, linewidths=0, label="measured")
+        axis.scatter(cost[seen], expected[seen], s=9, color=_BLUE, linewidths=0, label="expected")
+        order = np.lexsort((-expected, cost))
+        front = np.maximum.accumulate(expected[order])
+        axis.step(cost[order], front, where="post", color=_BLUE, linewidth=1.4, label="front")
+        axis.axhline(limit, color=_RED, linestyle="--", linewidth=1.2, label="limit")
+        dense = result["dense"]["8"][name]
+        axis.scatter(
+            [dense], [top], marker="s", s=45, color=_ORANGE, label="dense, 8 bits", zorder=4
+        )
+        axis.scatter(
+            [best[name]],
+            [100 * best["expected_accuracy"]],
+            marker="*",
+            s=170,
+            color=_GREEN,
+            edgecolors="black",
+            linewidths=0.6,
+            zorder=5,
+            label="chosen",
+        )
+        axis.set_xscale("log")
+        _plain_log_axis(axis, min(cost.min(), best[name]), max(cost.max(), dense))
+        axis.set_ylim(low, max(top, measured.max()) + 0.2)
+        axis.set_xlabel("crossbars" if name == "crossbars" else "operation-unit slots")
+    axes[0].set_ylabel("accuracy on the search half, %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    return figure
+
+
+def _plain_log_axis(axis: Axes, low: float, high: float) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written out."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    axis.xaxis.set_major_locator(FixedLocator([t for t in ticks if low / 1.3 <= t <= high * 1.3]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Paths of parameters without what they share: params/conv1/kernel is conv1."""
+    parts = [name.split("/") for name in names]
+    while len(parts) > 1 and all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
+        parts = [p[1:] for p in parts]
+    while len(parts) > 1 and all(len(p) > 1 and p[-1] == parts[0][-1] for p in parts):
+        parts = [p[:-1] for p in parts]
+    return ["/".join(p) for p in parts]
+
+
+def policy(result: dict[str, Any], rows: Rows) -> Figure:
+    """Keep ratio and bits of every layer."""
+    del rows
+    layers = result["layers"]
+    figure, (above, below) = _figure(rows=2, height=4.4)
+    at, names = np.arange(len(layers)), short_names([layer["name"] for layer in layers])
+    bars = above.bar(at, [100 * layer["keep"] for layer in layers], 0.6, color=_BLUE)
+    above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
+    above.set_ylabel("column-vectors kept, %")
+    above.set_ylim(0, 112)
+    weight = below.bar(
+        at - 0.2, [layer["weight_bits"] for layer in layers], 0.38, color=_GREEN, label="weights"
+    )
+    inputs = below.bar(
+        at + 0.2, [layer["input_bits"] for layer in layers], 0.38, color=_ORANGE, label="inputs"
+    )
+    for group in (weight, inputs):
+        below.bar_label(group, fontsize=8, padding=1)
+    below.set_ylabel("bits")
+    below.set_ylim(0, 9.5)
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    below.legend(frameon=False, ncols=2, loc="upper right", fontsize=9, bbox_to_anchor=(1, 1.18))
+    for axis in (above, below):
+        axis.grid(axis="x", visible=False)
+        axis.set_xticks(at, names, rotation=0 if len(names) <= 8 else 60)
+    return figure
+
+
+def crossbars(result: dict[str, Any], rows: Rows) -> Figure:
+    """Crossbars and slots of every layer, dense and chosen."""
+    del rows
+    layers = result["layers"]
+    figure, axes = _figure(columns=2, height=1.4 + 0.5 * len(layers))
+    at, names = np.arange(len(layers)), short_names([layer["name"] for layer in layers])
+    for axis, field in zip(axes, ("crossbars", "slots"), strict=True):
+        dense = np.asarray([layer["dense_8"][field] for layer in layers])
+        chosen = np.asarray([layer[field] for layer in layers])
+        for values, shift, colour, label in (
+            (dense, -0.2, _ORANGE, "dense, 8 bits"),
+            (chosen, 0.2, _GREEN, "chosen"),
+        ):
+            bars = axis.barh(at + shift, values, 0.38, color=colour, label=label)
+            axis.bar_label(bars, [f"{value:,}" for value in values], fontsize=8, padding=2)
+        high, low = max(dense.max(), chosen.max()), max(min(dense.min(), chosen.min()), 1)
+        if high / low > 50:
+            axis.set_xscale("log")
+            axis.set_xlim(0.6 * low, 4 * high)
+        else:
+            axis.set_xlim(0, 1.2 * high)
+        axis.set_yticks(at, names)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("crossbars" if field == "crossbars" else "operation-unit slots")
+    axes[1].set_yticklabels([])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
