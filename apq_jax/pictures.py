@@ -46,16 +46,18 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
     )
     config = result["config"]
     if result["search"]["strategy"] == "apq":
+        # The agents change between two batches.
+        parallel = config["search"]["parallel"]
         half = round(config["search"]["episodes"] * config["search"]["pruning_share"])
+        half = -(-half // parallel) * parallel
         if half < len(number):
-            axis.axvline(half, color=_GREY, linewidth=1, linestyle=":")
+            axis.axvline(half + 0.5, color=_GREY, linewidth=1, linestyle=":")
             axis.annotate(
                 "pruning | bits",
-                (half, 0.02),
+                (half + 0.5, 1.01),
                 xycoords=("data", "axes fraction"),
                 ha="center",
                 color="#505050",
-                backgroundcolor="white",
                 fontsize=9,
             )
     axis.set_xlabel("evaluations")

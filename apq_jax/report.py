@@ -57,6 +57,11 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
       InputError: result.json or search.csv is missing, damaged or lacks a field.
     """
     result, rows = _read_result(folder / "result.json"), _read_rows(folder / "search.csv")
+    if len(rows["reward"]) != result["search"].get("evaluations"):
+        raise InputError(
+            f"{folder / 'search.csv'}: {len(rows['reward'])} rows; allowed: those of result.json's "
+            f"search.evaluations, {result['search'].get('evaluations')}"
+        )
     drawn: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
         "progress.png": pictures.progress,
         "pareto.png": pictures.pareto,

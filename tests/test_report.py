@@ -48,7 +48,7 @@ def result() -> dict[str, Any]:
         "config": {
             "model": {"name": "lenet5"},
             "accelerator": "isaac_ou",
-            "search": {"episodes": 40, "pruning_share": 0.5},
+            "search": {"episodes": 40, "pruning_share": 0.5, "parallel": 8},
         },
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
         "seed": 7,
@@ -154,6 +154,11 @@ def test_short_names() -> None:
         ("search.csv", "", "search.csv: is not a table"),
         ("search.csv", "reward\nx\n", "search.csv: is not a table"),
         ("search.csv", "reward\n1\n", "search.csv: accuracy: no such column"),
+        (
+            "search.csv",
+            "reward,accuracy,expected_accuracy,slots,crossbars,feasible\n1,1,1,1,1,1\n",
+            "search.csv: 1 rows; allowed: those of result.json's search.evaluations, 40",
+        ),
     ],
 )
 def test_damaged_runs(
