@@ -139,7 +139,7 @@ def summary(result: dict[str, Any]) -> rich.table.Table:
     for name in ("", "dense 16", "dense 8", "chosen", "over 8", "over 16"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for words, *cells in _answer(result):
-        table.add_row(words.removesuffix(" an inference, nJ").split(" of an")[0], *cells)
+        table.add_row(words.replace(" of an inference", "").replace(" an inference", ""), *cells)
     for split, count in (("validation", data["select"]), ("test", data["test"])):
         before, after = floats[f"{split}_accuracy"], best[f"{split}_accuracy"]
         change = f"{100 * (after - before):+.1f}"

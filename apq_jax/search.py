@@ -48,7 +48,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(
 _WORKDIR = flags.DEFINE_string("workdir", "runs/latest", "Folder for what the run leaves.")
 
 OK, BAD_INPUT, LIMIT_MISSED, INTERRUPTED = 0, 2, 3, 130
-console = rich.console.Console(highlight=False)
+console = rich.console.Console(highlight=False, markup=False)
 
 
 def main(argv: list[str]) -> int:
@@ -129,11 +129,12 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     accelerator = hardware.preset(config.accelerator)
     options = config.search
     console.print(
-        f"[bold]{config.model.name}[/] on {dataset.name}, accelerator {accelerator.name}: "
+        f"{config.model.name} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies, at most "
         f"{options.max_accuracy_drop:g} points of accuracy lost.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
-        "LeNet-5 takes about two minutes on two cores."
+        "LeNet-5 takes one to two minutes on two cores.",
+        soft_wrap=True,
     )
     model = LeNet5(dataset.classes)
     params = _train(model, dataset, config, cache)
@@ -249,7 +250,8 @@ def _finish(
         results.write_json(workdir / "result.json", result)
         report.make(workdir)
     console.print(report.summary(result))
-    console.print(f"The report: {workdir / 'report.md'}; the figures: {workdir / 'result.json'}")
+    console.print(f"The report: {workdir / 'report.md'}", soft_wrap=True)
+    console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
     if interrupted:
         console.print(f"Interrupted after {len(record.reward)} evaluations; they are written.")
         return INTERRUPTED
