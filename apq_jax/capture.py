@@ -41,7 +41,6 @@ _SHAPE_ONLY = {
     "copy",
     "copy_p",
     "rev",
-    "optimization_barrier",
     "sharding_constraint",
 }
 _PRODUCTS = {"conv_general_dilated", "dot_general"}
@@ -123,7 +122,9 @@ def _walk(
         else:
             replaced = visit(eqn, arguments, sources)
             results = _bind(eqn, arguments) if replaced is None else replaced
-            out_origins = [_joined(name, eqn, sources)] * len(eqn.outvars)
+            # A barrier hands each operand on as it is; anything else mixes them.
+            barrier = name == "optimization_barrier"
+            out_origins = sources if barrier else [_joined(name, eqn, sources)] * len(eqn.outvars)
         for var, value, origin in zip(eqn.outvars, results, out_origins, strict=True):
             env[var] = (value, origin)
     out = [read(atom) for atom in jaxpr.outvars]

@@ -156,6 +156,11 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
             raise InputError(
                 f"config.search.min_{kind}_bits: {least}; allowed: 1 to max_{kind}_bits ({most})"
             )
+    if config.plan.centre and config.plan.compensate and not config.recovery.match_moments:
+        raise InputError(
+            "config.plan.centre: True without recovery.match_moments, which restores the means "
+            "that it ignores; allowed: False"
+        )
     if not sum(dataclasses.astuple(config.objective)):
         raise InputError("config.objective: every metric counts 0; allowed: at least one above 0")
     return dataclasses.replace(

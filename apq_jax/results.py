@@ -103,7 +103,15 @@ def dense_cost(prepared: Prepared, bits: int) -> dict[str, Any]:
     layers, accelerator = prepared.network.layers, prepared.accelerator
     all_bits = np.full(len(layers), bits)
     counts = crossbar.dense_counts(layers, accelerator, all_bits)
-    return _plain(crossbar.cost(layers, counts, accelerator, all_bits))
+    cost = _plain(crossbar.cost(layers, counts, accelerator, all_bits))
+    return cost | {"activations": activations(prepared, counts, all_bits)}
+
+
+def activations(prepared: Prepared, counts: crossbar.Counts, input_bits: np.ndarray) -> int:
+    """Operation-unit activations of one inference, Σ_layers P ⌈a/d⌉ Σ_g u_g, exact."""
+    steps = -(-np.asarray(input_bits) // prepared.accelerator.dac_bits)
+    positions = np.asarray([layer.positions for layer in prepared.network.layers], np.int64)
+    return int((positions * steps * counts.units).sum())
 
 
 def _plain(cost: crossbar.Cost) -> dict[str, Any]:
@@ -164,6 +172,7 @@ def result(
             "min_accuracy": choice.float_accuracy - options.max_accuracy_drop / 100.0,
         },
         "best": {
+            "activations": activations(prepared, counts, policy.input_bits),
             "policy": policy_json(prepared, policy),
             "evaluation": choice.number + 1,
             "validation_accuracy": choice.accuracy,

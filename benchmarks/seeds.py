@@ -54,7 +54,7 @@ def main() -> int:
         )
     names = [
         "float, selection %",
-        "lost, points",
+        "change on selection, points",
         "float, test %",
         "difference on test, points",
         "slots over dense 8",

@@ -353,3 +353,16 @@ def test_nothing_to_map() -> None:
 def test_result_must_be_logits(model: Any) -> None:
     with pytest.raises(ValueError, match="must return one array"):
         capture(model, {"w": jnp.ones((3, 4))}, jnp.zeros((2, 3)))
+
+
+def test_barrier_hands_on_each_weight() -> None:
+    """A barrier around a weight and the data, or around two weights, hides neither."""
+    params = {"a": jnp.arange(12.0).reshape(3, 4), "b": jnp.arange(20.0).reshape(4, 5)}
+
+    def model(params: dict, x: jax.Array) -> jax.Array:
+        a, b = jax.lax.optimization_barrier((params["a"], params["b"]))
+        a, x = jax.lax.optimization_barrier((a, x))
+        return x @ a @ b
+
+    network = capture(model, params, jnp.ones((2, 3)))
+    assert [layer.name for layer in network.layers] == ["a", "b"]

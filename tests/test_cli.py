@@ -113,6 +113,10 @@ def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -
     assert result["ratios"]["energy"]["dense_8"] == pytest.approx(
         result["dense"]["8"]["energy_nj"] / best["energy_nj"]
     )
+    # Σ P ⌈a/1⌉ units, layer by layer.
+    assert best["activations"] == sum(
+        x["positions"] * x["input_bits"] * x["slots"] for x in result["layers"]
+    )
     policy = json.loads((folder / "policy.json").read_text())
     assert {name: policy[name] for name in best["policy"]} == best["policy"]
     limit = result["float"]["validation_accuracy"] - 0.05
@@ -276,6 +280,13 @@ def test_fields_that_contradict_each_other() -> None:
     tree = to_config_dict(Config()).to_dict()
     tree["objective"] = dict.fromkeys(tree["objective"], 0.0)
     with pytest.raises(InputError, match=r"config\.objective: every metric counts 0"):
+        from_config_dict(_tree(tree))
+
+
+def test_centring_needs_moments() -> None:
+    tree = to_config_dict(Config()).to_dict()
+    tree["recovery"]["match_moments"] = False
+    with pytest.raises(InputError, match=r"^config\.plan\.centre: .*; allowed: False"):
         from_config_dict(_tree(tree))
 
 
