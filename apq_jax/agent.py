@@ -23,7 +23,6 @@ class AgentOptions:
     hidden: int = 128  # units of each of two hidden layers
     actor_rate: float = 1e-4
     critic_rate: float = 1e-3
-    tau: float = 0.02  # of the target networks
     reach: float = 0.2  # largest correction of the base action
     restraint: float = 0.0  # what a correction costs, by half its square
 
@@ -57,12 +56,10 @@ class Critic(nn.Module):
 
 
 class AgentState(NamedTuple):
-    """Networks, their slow copies and the optimisers' states."""
+    """Networks and the optimisers' states."""
 
     actor: Any
     critic: Any
-    target_actor: Any
-    target_critic: Any
     actor_optimiser: Any
     critic_optimiser: Any
 
@@ -74,7 +71,6 @@ class Agent(NamedTuple):
     critic: Critic
     actor_optimiser: optax.GradientTransformation
     critic_optimiser: optax.GradientTransformation
-    tau: float
     restraint: float
     free: tuple[bool, ...]  # [A]: actions that the agent decides; the others stay at the base
     base_at: int  # where in an observation the base action begins
@@ -87,7 +83,6 @@ def make_agent(options: AgentOptions, free: tuple[bool, ...], base_at: int) -> A
         Critic(options.hidden),
         optax.adam(options.actor_rate),
         optax.adam(options.critic_rate),
-        options.tau,
         options.restraint,
         free,
         base_at,
@@ -101,8 +96,6 @@ def init(key: jax.Array, agent: Agent, observations: int) -> AgentState:
     actor = agent.actor.init(actor_key, observation)
     critic = agent.critic.init(critic_key, observation, action)
     return AgentState(
-        actor,
-        critic,
         actor,
         critic,
         agent.actor_optimiser.init(actor),
@@ -121,10 +114,12 @@ def act(agent: Agent, actor: Any, observation: jax.Array, noise: jax.Array) -> j
 def update(
     agent: Agent, state: AgentState, batch: Transition, learn_actor: jax.Array
 ) -> AgentState:
-    """One step of critic and, where `learn_actor` [] bool says so, of the actor.
+    """One step of the critic and, where `learn_actor` [] bool says so, of the actor.
 
-    Critic: one-step temporal difference to the slow networks (rlax.td_learning). Actor: the
-    deterministic policy gradient (rlax.dpg_loss), and a pull of `restraint` towards the base.
+    Critic: squared error to the episode's return. There is no target network, because there is
+    no bootstrapping: the whole reward comes at the end and is known when the step is learnt from.
+    Actor: the deterministic policy gradient (rlax.dpg_loss), and a pull of `restraint` towards the
+    base.
     """
     none = jnp.zeros(len(agent.free))
 
@@ -132,16 +127,8 @@ def update(
         return agent.critic.apply(critic, observation, action)
 
     def critic_loss(critic: Any) -> jax.Array:
-        def error(step: Transition) -> jax.Array:
-            action_t = act(agent, state.target_actor, step.observation_t, none)
-            return rlax.td_learning(
-                q(critic, step.observation_tm1, step.action_tm1),
-                step.reward_t,
-                step.discount_t,
-                q(state.target_critic, step.observation_t, action_t),
-            )
-
-        return jnp.mean(rlax.l2_loss(jax.vmap(error)(batch)))
+        q_tm1 = q(critic, batch.observation_tm1, batch.action_tm1)
+        return jnp.mean(rlax.l2_loss(q_tm1, batch.return_t))
 
     def actor_loss(actor: Any) -> jax.Array:
         def loss(observation: jax.Array) -> jax.Array:
@@ -165,8 +152,6 @@ def update(
     return AgentState(
         actor,
         critic,
-        optax.incremental_update(actor, state.target_actor, agent.tau),
-        optax.incremental_update(critic, state.target_critic, agent.tau),
         actor_optimiser,
         critic_optimiser,
     )

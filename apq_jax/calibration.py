@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from apq_jax import products, quantization
 from apq_jax.capture import Network, Params, forward
 
-_SAMPLE = 16384  # input values a layer kept to fit its quantizer
+_SAMPLE = 16384  # input values of a layer, drawn from all images, that its quantizer is fitted to
 
 
 class LayerStatistics(NamedTuple):
@@ -63,12 +64,12 @@ def calibrate(
             del weight
             x = x.astype(jnp.float32)
             rows = product.unfold(x)
-            # A weight that is used twice sees the inputs of both its uses.
             gram = jnp.einsum("gmr,gms->grs", rows, rows) / rows.shape[1]
             seen = _Sums(gram, rows.mean(axis=1), x.min(), x.max())
-            sums[index] = seen if index not in sums else _pooled([sums[index], seen])
-            flat = x.reshape(-1)
-            samples.setdefault(index, flat[:: max(1, flat.size // _SAMPLE)])
+            drawn = _draw(x, -(-_SAMPLE // count))
+            if index in sums:  # a weight that is used twice sees the inputs of both its uses
+                seen, drawn = _pooled(sums[index], seen), jnp.append(samples[index], drawn)
+            sums[index], samples[index] = seen, drawn
             return product.fold(rows @ weights[index])
 
         forward(network, params, x, observe)
@@ -77,10 +78,15 @@ def calibrate(
 
     @jax.jit
     def calibrated(chunks: jax.Array) -> Statistics:
-        first, samples = run(chunks[0])
+        shapes, _ = jax.eval_shape(run, chunks[0])
+        most = jnp.asarray(jnp.inf)
+        nothing = [
+            _Sums(jnp.zeros(one.gram.shape), jnp.zeros(one.mean.shape), most, -most)
+            for one in shapes
+        ]
 
-        def step(carry: list[_Sums], x: jax.Array) -> tuple[list[_Sums], None]:
-            seen, _ = run(x)
+        def step(carry: list[_Sums], x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
+            seen, samples = run(x)
             return [
                 _Sums(
                     a.gram + b.gram,
@@ -89,9 +95,9 @@ def calibrate(
                     jnp.maximum(a.high, b.high),
                 )
                 for a, b in zip(carry, seen, strict=True)
-            ], None
+            ], samples
 
-        total, _ = lax.scan(step, first, chunks[1:])
+        total, samples = lax.scan(step, nothing, chunks)
         bits = jnp.arange(1, quantization.MAX_BITS + 1)
         statistics = []
         for sums, sample, w in zip(total, samples, weights, strict=True):
@@ -100,7 +106,7 @@ def calibrate(
             output_mean = jnp.einsum("gr,grc->gc", mean, w)
             square = jnp.einsum("grc,grs,gsc->gc", w, centred(gram, mean), w)
             deviation = jnp.sqrt(jnp.maximum(square, 0.0))
-            scale, zero, error = quantization.fit_input(sample, sums.low, sums.high, bits)
+            scale, zero, error = quantization.fit_input(sample.ravel(), sums.low, sums.high, bits)
             # Independent roundings of mean square e move an output by e Σ w².
             noise = error * jnp.sum(w * w) / jnp.maximum(jnp.sum(square), 1e-12)
             statistics.append(
@@ -145,11 +151,14 @@ def match_images(
     )
 
 
-def _pooled(sums: list[_Sums]) -> _Sums:
-    gram, mean, low, high = zip(*sums, strict=True)
-    return _Sums(
-        sum(gram) / len(gram), sum(mean) / len(mean), jnp.minimum(*low), jnp.maximum(*high)
-    )
+def _draw(x: jax.Array, count: int) -> jax.Array:
+    """`count` values of x at fixed random places: at even strides they would share channels."""
+    return x.reshape(-1)[np.random.default_rng(0).integers(x.size, size=count)]
+
+
+def _pooled(a: _Sums, b: _Sums) -> _Sums:
+    low, high = jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high)
+    return _Sums((a.gram + b.gram) / 2, (a.mean + b.mean) / 2, low, high)
 
 
 def centred(gram: jax.Array, mean: jax.Array) -> jax.Array:

@@ -37,12 +37,9 @@ _SHAPE_ONLY = {
     "transpose",
     "squeeze",
     "expand_dims",
-    "convert_element_type",
-    "copy",
-    "copy_p",
     "rev",
-    "sharding_constraint",
 }
+_VALUE_ONLY = {"convert_element_type", "copy", "copy_p", "sharding_constraint"}
 _PRODUCTS = {"conv_general_dilated", "dot_general"}
 
 
@@ -73,12 +70,13 @@ class Network:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Origin:
     """Where a value that does not depend on the data comes from."""
 
     paths: frozenset[str]  # parameters it is made of; empty for a constant
     changed: str = ""  # the first primitive that did more than reshape it
+    places: jax.Array | None = None  # each element's place in the parameter, while unchanged
 
 
 _CONSTANT = _Origin(frozenset())
@@ -143,25 +141,27 @@ def _joined(name: str, eqn: Any, sources: list[_Origin | None]) -> _Origin | Non
     paths = frozenset[str]().union(*(origin.paths for origin in known))
     changed = next((origin.changed for origin in known if origin.changed), "")
     same_size = name == "broadcast_in_dim" and eqn.invars[0].aval.size == eqn.outvars[0].aval.size
-    if not (changed or name in _SHAPE_ONLY or same_size):
+    if not (changed or name in _SHAPE_ONLY or name in _VALUE_ONLY or same_size):
         changed = name
-    return _Origin(paths, changed)
+    places = known[0].places if known and not changed else None
+    if places is not None and name not in _VALUE_ONLY:
+        (places,) = _bind(eqn, [places])
+    return _Origin(paths, changed, places)
 
 
-def _trace(apply_fn: Apply, params: Params, x: jax.Array, visit: _Visit) -> jax.Array:
+def _trace(
+    apply_fn: Apply, params: Params, x: jax.Array, visit: _Visit, placed: bool = False
+) -> jax.Array:
+    """Walks the model; where `placed`, origins say each element's place in its parameter."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     closed = jax.make_jaxpr(apply_fn)(params, x)
-    origins: list[_Origin | None] = [_Origin(frozenset([_name(path)])) for path, _ in leaves]
+    origins: list[_Origin | None] = []
+    for path, leaf in leaves:
+        places = jnp.arange(np.size(leaf)).reshape(np.shape(leaf)) if placed else None
+        origins.append(_Origin(frozenset([_name(path)]), places=places))
     values = [leaf for _, leaf in leaves]
     results, _ = _walk(closed.jaxpr, closed.consts, [*values, x], [*origins, None], visit)
     return results[0]
-
-
-def _numbered(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return leaf
-    return jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape)
 
 
 def _name(path: Any) -> str:
@@ -188,9 +188,14 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
       (a weight-bearing operation that has no layout on crossbars; it runs as written).
 
     Raises:
-      ValueError: no operation can be mapped, or the result is not one array [B, classes].
+      ValueError: no operation can be mapped, the result is not one array [B, classes], or two
+        parameters have one name.
     """
     batch = example.shape[0]
+    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two parameters are named {twice!r}; a key may not hold a slash")
     result = jax.eval_shape(apply_fn, params, example)
     if not isinstance(result, jax.ShapeDtypeStruct) or result.shape[:-1] != (batch,):
         raise ValueError(f"the model must return one array [{batch}, classes], not {result}")
@@ -198,9 +203,6 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
     matrices: dict[str, np.ndarray] = {}
     refused: dict[str, str] = {}
     digital: list[Operation] = []
-
-    # Weights that are told apart by their value, so that two layouts of one are, too.
-    numbered = jax.tree.map(_numbered, params)
 
     def refuse(paths: frozenset[str], reason: str) -> None:
         for path in paths:
@@ -230,7 +232,8 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
             product = products.product(name, eqn.params, avals, eqn.outvars[0].aval, side)
         except ValueError as error:
             return refuse(origin.paths, str(error))
-        matrix = np.asarray(product.matrix(arguments[side]))
+        assert origin.places is not None
+        matrix = np.asarray(product.matrix(origin.places))
         groups, rows, columns = matrix.shape
         positions, rest = divmod(eqn.outvars[0].aval.size, batch * groups * columns)
         if rest:
@@ -239,14 +242,15 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
             if matrix.shape != matrices[path].shape or not np.array_equal(matrix, matrices[path]):
                 return refuse(origin.paths, "used twice with different layouts")
             positions += layers[path].positions
+            layers[path] = dataclasses.replace(layers[path], positions=positions)
+            return
         matrices[path] = matrix
         layers[path] = Layer(path, groups, rows, columns, positions, product.kernel, product.stride)
 
-    _trace(apply_fn, numbered, example, visit)
+    _trace(apply_fn, params, example, visit, placed=True)
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
     operations = []
-    for key_path, _ in jax.tree_util.tree_leaves_with_path(params):
-        path = _name(key_path)
+    for path in names:
         if path in refused:
             operations.append(Operation(path, "refused", refused[path]))
         else:

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from apq_jax import hardware, pruning
+from apq_jax import hardware, pruning, training
 from apq_jax.evaluation import Recovery
 from apq_jax.files import InputError
 from apq_jax.plan import PlanOptions
@@ -84,11 +84,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "seed": (0, 2**31 - 1),
     "accelerator": tuple(hardware.PRESETS),
     "model.name": MODELS,
-    "training.epochs": (1, 10_000),
-    "training.batch_size": (1, 100_000),
-    "training.learning_rate": (1e-8, 10.0),
-    "training.weight_decay": (0.0, 10.0),
-    "training.max_shift": (0, 100),
+    **{f"training.{name}": bounds for name, bounds in training.RANGES.items()},
     "plan.levels": (2, 256),
     "plan.min_keep": (0.001, 1.0),
     "plan.score": pruning.SCORES,
@@ -126,7 +122,6 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "agent.networks.hidden": (1, 65_536),
     "agent.networks.actor_rate": (0.0, 1.0),
     "agent.networks.critic_rate": (0.0, 1.0),
-    "agent.networks.tau": (0.0, 1.0),
     "agent.networks.reach": (0.0, 1.0),
     "agent.networks.restraint": (0.0, 1e6),
 }

@@ -23,6 +23,7 @@ class Tables(NamedTuple):
     drives: Array  # [L, K, S] int32, Σ_g rows_g ⌈s_g S / w⌉ wordlines of those units
     survivors: Array  # [L, K] int32, Σ_g s_g column-vectors
     cells: Array  # [L, K] int32, Σ_g rows_g s_g weights
+    row_groups: Array  # [L, K] int32, row groups with a survivor
 
 
 class Counts(NamedTuple):
@@ -36,6 +37,7 @@ class Counts(NamedTuple):
     columns: Array  # bitlines converted a window and step
     cells: Array  # cells read a window and step
     survivors: Array  # column-vectors, each one output update a window
+    row_groups: Array  # whose inputs are counted, once a window and step
     index_bits: Array  # stored, and read once a window
 
 
@@ -74,6 +76,7 @@ def build_tables(
                 (group_rows[:, None] * units).sum(axis=1),
                 survivors.sum(axis=1),
                 (group_rows * survivors).sum(axis=1),
+                (survivors > 0).sum(axis=1),
             )
         )
     return Tables(*(np.stack(column).astype(np.int32) for column in zip(*rows, strict=True)))
@@ -113,6 +116,7 @@ def counts(
         columns=survivors * slices,
         cells=tables.cells[index, policy.level] * slices,
         survivors=survivors,
+        row_groups=tables.row_groups[index, policy.level],
         index_bits=index_bits,
     )
 
@@ -153,6 +157,7 @@ def dense_counts(
                 columns=layer.groups * units_down * columns,
                 cells=layer.weights * slices,
                 survivors=layer.groups * units_down * layer.columns,
+                row_groups=layer.groups * units_down,
                 index_bits=0,
             )
         )
@@ -170,7 +175,6 @@ def energy(
     positions = np.asarray([layer.positions for layer in layers], real)
     inputs = np.asarray([layer.groups * layer.rows for layer in layers], real)
     outputs = np.asarray([layer.groups * layer.columns for layer in layers], real)
-    groups = [layer.groups * layer.row_groups(accelerator.unit_rows) for layer in layers]
     steps = xp.asarray(_ceil(input_bits, accelerator.dac_bits), dtype=real)
     array_cells = accelerator.crossbar_rows * accelerator.crossbar_columns
     moved = inputs * xp.asarray(input_bits, dtype=real) + outputs * _OUTPUT_BITS
@@ -182,8 +186,7 @@ def energy(
         "shift_add": steps * n.columns * c.shift_add_pj,
         "input_register": steps * n.drives * accelerator.dac_bits * c.register_bit_pj,
         "output_register": n.survivors * c.output_update_pj,
-        "offset_correction": steps * np.asarray(groups, real) * c.count_pj
-        + n.survivors * c.shift_add_pj,
+        "offset_correction": steps * n.row_groups * c.count_pj + n.survivors * c.shift_add_pj,
         "output_scale": outputs * c.multiply_add_pj + 0 * steps,
         "index": n.index_bits * c.register_bit_pj,
         "edram": moved * c.edram_bit_pj,

@@ -53,34 +53,52 @@ class Problem(NamedTuple):
     penalty: jax.Array  # [] float32, of falling below the limit: see `reward`
 
 
+def weight_choices(space: Space) -> np.ndarray:
+    """The weight bits that may be proposed, [B] int32: of those that cost the same the most."""
+    return _choices(space.min_weight_bits, space.max_weight_bits, space.cell_bits)
+
+
+def input_choices(space: Space) -> np.ndarray:
+    """The input bits that may be proposed, [A] int32: of those that cost the same the most."""
+    return _choices(space.min_input_bits, space.max_input_bits, space.dac_bits)
+
+
+def _choices(least: int, most: int, step: int) -> np.ndarray:
+    bits = np.arange(least, most + 1)
+    return np.unique(np.minimum(-(-bits // step) * step, most)).astype(np.int32)
+
+
 def decode(space: Space, action: jax.Array) -> Policy:
     """Actions [..., 3] in [0, 1] to a policy's fields [...].
 
-    Keep 1 is level 0. Bits are HAQ's equal intervals, (max - min + 1) a + min - 1/2 rounded.
+    Keep 1 is level 0. Bits are equal intervals of the action, as HAQ's, one for each choice.
     """
 
-    def bits(a: jax.Array, least: int, most: int, step: int) -> jax.Array:
-        whole = jnp.floor((most - least + 1) * a).astype(jnp.int32) + least
-        whole = jnp.clip(whole, least, most)
-        return jnp.minimum(-(-whole // step) * step, most)
+    def bits(a: jax.Array, choices: np.ndarray) -> jax.Array:
+        index = jnp.floor(len(choices) * a).astype(jnp.int32)
+        return jnp.asarray(choices)[jnp.clip(index, 0, len(choices) - 1)]
 
     level = jnp.round((1.0 - action[..., 0]) * (space.levels - 1)).astype(jnp.int32)
     return Policy(
         jnp.clip(level, 0, space.levels - 1),
-        bits(action[..., 1], space.min_weight_bits, space.max_weight_bits, space.cell_bits),
-        bits(action[..., 2], space.min_input_bits, space.max_input_bits, space.dac_bits),
+        bits(action[..., 1], weight_choices(space)),
+        bits(action[..., 2], input_choices(space)),
     )
 
 
 def encode(space: Space, policy: Policy) -> jax.Array:
-    """The action [..., 3] in the middle of those that `decode` to this policy."""
+    """The action [..., 3] in the middle of those that `decode` to this policy.
 
-    def action(bits: jax.Array, least: int, most: int) -> jax.Array:
-        return (bits - least + 0.5) / (most - least + 1)
+    Bits that are not among the choices count as the next choice above. At the ends of the keep
+    levels the interval is cut by 0 and 1; there it is the end.
+    """
+
+    def action(bits: jax.Array, choices: np.ndarray) -> jax.Array:
+        return (jnp.searchsorted(jnp.asarray(choices), bits) + 0.5) / len(choices)
 
     keep = 1.0 - policy.level / max(space.levels - 1, 1)
-    weight = action(policy.weight_bits, space.min_weight_bits, space.max_weight_bits)
-    inputs = action(policy.input_bits, space.min_input_bits, space.max_input_bits)
+    weight = action(policy.weight_bits, weight_choices(space))
+    inputs = action(policy.input_bits, input_choices(space))
     return jnp.stack([keep, weight, inputs], axis=-1).astype(jnp.float32)
 
 
@@ -100,27 +118,25 @@ def observe(
       problem: see `Problem`.
       space: static.
       base: [L, 3], the policy that the agent starts from.
-      layer: [] int32 in 0 .. L; at L the episode is over and nothing depends on it.
+      layer: [] int32 in 0 .. L - 1.
       actions: [L, 3], taken so far; those from `layer` on are not looked at.
 
     Returns:
       [O]: the layer's features, its base action, the action before, the cost of the layers
       decided so far and of the rest at the base, both over the dense network's.
     """
-    last = problem.features.shape[0] - 1
-    here = jnp.minimum(layer, last)
-    done = jnp.arange(last + 1) < layer
+    done = jnp.arange(problem.features.shape[0]) < layer
     used = jnp.sum(jnp.where(done, shares(problem, space, decode(space, actions)), 0.0))
     rest = jnp.sum(jnp.where(done, 0.0, shares(problem, space, decode(space, base))))
-    before = jnp.where(layer > 0, actions[jnp.maximum(here - 1, 0)], 0.0)
-    return jnp.concatenate([problem.features[here], base[here], before, jnp.stack([used, rest])])
+    before = jnp.where(layer > 0, actions[jnp.maximum(layer - 1, 0)], 0.0)
+    return jnp.concatenate([problem.features[layer], base[layer], before, jnp.stack([used, rest])])
 
 
 def observe_episode(
     problem: Problem, space: Space, base: jax.Array, actions: jax.Array
 ) -> jax.Array:
-    """The observations of an episode that took `actions` [L, 3]: [L + 1, O]."""
-    layers = jnp.arange(actions.shape[0] + 1)
+    """The observations of an episode that took `actions` [L, 3]: [L, O]."""
+    layers = jnp.arange(actions.shape[0])
     return jax.vmap(lambda layer: observe(problem, space, base, layer, actions))(layers)
 
 
@@ -178,36 +194,27 @@ def closed_form(problem: Problem, space: Space, price: jax.Array, allowed: jax.A
       problem: see `Problem`.
       space: static.
       price: [] positive.
-      allowed: [L, K, B, A] bool with B the distinct weight bits of `weight_choices`.
+      allowed: [L, K, B, A] bool, B of `weight_choices` and A of `input_choices`.
     """
-    choices = weight_choices(space)
-    slices = -(-choices // space.cell_bits)
-    error = problem.error[:, :, choices - 1, None] + problem.input_error[:, None, None, :]
-    total = error + price * problem.share[:, :, slices - 1, :]
+    weight_bits, input_bits = weight_choices(space), input_choices(space)
+    slices = -(-weight_bits // space.cell_bits)
+    of_inputs = problem.input_error[:, None, None, input_bits - 1]
+    error = problem.error[:, :, weight_bits - 1, None] + of_inputs
+    total = error + price * problem.share[:, :, slices - 1][..., input_bits - 1]
     best = jnp.argmin(jnp.where(allowed, total, jnp.inf).reshape(total.shape[0], -1), axis=1)
     level, weight, inputs = jnp.unravel_index(best, total.shape[1:])
     return Policy(
-        level.astype(jnp.int32), jnp.asarray(choices)[weight], (inputs + 1).astype(jnp.int32)
+        level.astype(jnp.int32), jnp.asarray(weight_bits)[weight], jnp.asarray(input_bits)[inputs]
     )
-
-
-def weight_choices(space: Space) -> np.ndarray:
-    """The weight bits that `decode` can give, [B] int32."""
-    bits = np.arange(space.min_weight_bits, space.max_weight_bits + 1)
-    step = space.cell_bits
-    return np.unique(np.minimum(-(-bits // step) * step, space.max_weight_bits)).astype(np.int32)
 
 
 def allowed_by(space: Space, free: tuple[bool, bool, bool], base: jax.Array) -> jax.Array:
     """Choices that agree with `base` [L, 3] where an action is not free: [L, K, B, A] bool."""
     frozen = decode(space, base)
-    bits = jnp.arange(1, space.max_input_bits + 1)
     keep_free, weight_free, input_free = free
     level = keep_free | (jnp.arange(space.levels) == frozen.level[:, None])
     weight = weight_free | (jnp.asarray(weight_choices(space)) == frozen.weight_bits[:, None])
-    least, step = space.min_input_bits, space.dac_bits
-    reachable = (bits >= least) & ((bits % step == 0) | (bits == space.max_input_bits))
-    inputs = reachable & (input_free | (bits == frozen.input_bits[:, None]))
+    inputs = input_free | (jnp.asarray(input_choices(space)) == frozen.input_bits[:, None])
     return level[:, :, None, None] & weight[:, None, :, None] & inputs[:, None, None, :]
 
 
@@ -259,6 +266,7 @@ def build_problem(
 
     error = np.stack([np.asarray(layer.error) for layer in plan])
     dense_share = share[0, -1, -1]
+    curve = np.linspace(0, levels - 1, 5).round().astype(int)
     features = np.asarray(
         [
             [
@@ -269,7 +277,7 @@ def build_problem(
                 np.log10(layer.positions) / 4,
                 np.log10(layer.groups) / 4,
                 dense_share[index] / dense_share.sum(),
-                *(np.log10(error[index, :: max(levels // 4, 1), -1] + 1e-6) / 6 + 1),
+                *(np.log10(error[index, curve, -1] + 1e-6) / 6 + 1),
             ]
             for index, layer in enumerate(layers)
         ]

@@ -23,6 +23,7 @@ from apq_jax.config import Config
 from apq_jax.data import Dataset
 from apq_jax.environment import Problem, Space
 from apq_jax.evaluation import Subject
+from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.loop import Record
 from apq_jax.strategies import Strategy
@@ -99,7 +100,16 @@ def prepare(
       dataset: images and labels.
       accelerator: the hardware.
       config: the run's.
+
+    Raises:
+      InputError: the replay buffer cannot hold one batch of episodes.
     """
+    steps = config.search.parallel * len(network.layers)
+    if config.agent.capacity < steps:
+        raise InputError(
+            f"config.agent.capacity: {config.agent.capacity}; allowed: at least {steps}, "
+            f"search.parallel x {len(network.layers)} layers"
+        )
     weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     statistics = calibration.calibrate(network, params, weights, train)

@@ -24,7 +24,7 @@ class PlanOptions:
 
     levels: int = 32  # K, geometric from 1 to min_keep
     min_keep: float = 0.02  # least keep ratio
-    score: pruning.Score = "obs"
+    score: pruning.Score = "obs"  # with H⁻¹ of all rows at every level, not of the survivors
     compensate: bool = True
     centre: bool = True  # fit the output up to a constant, which moment matching restores
     iterations: int = 10  # of conjugate gradients, a level

@@ -79,6 +79,6 @@ def keep_largest(scores: jax.Array, alive: jax.Array, count: jax.Array) -> jax.A
 
     Ties go to the vector that comes first in (group, row group, column) order.
     """
-    order = jnp.argsort(jnp.where(alive, scores, -1.0).ravel(), descending=True, stable=True)
+    order = jnp.argsort(jnp.where(alive, scores, -jnp.inf).ravel(), descending=True, stable=True)
     rank = jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.size))
     return (rank < count).reshape(scores.shape)

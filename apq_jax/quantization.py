@@ -58,7 +58,8 @@ def fit_weight_scale(
     Args:
       w: [R, C] float32.
       mask: [R, C] bool.
-      importance: [R], mean square of each row's input.
+      importance: [R], what a row's squared error counts: its input's mean square, or variance
+        where the output's mean is restored afterwards.
       bits: [] int32.
 
     Returns:
@@ -66,9 +67,10 @@ def fit_weight_scale(
       square of the output's deviation if the rows' roundings are independent.
     """
     largest = jnp.max(jnp.abs(w) * mask, axis=0)
-    count = jnp.maximum(mask.sum(axis=0), 1)
-    # At one bit the magnitude is fitted between the mean and the largest weight.
-    base = jnp.where(bits == 1, jnp.abs(w * mask).sum(axis=0) / count, largest)
+    # At one bit the best magnitude is known, Σ i |w| / Σ i, and is the first that is tried.
+    weighted = importance[:, None] * mask
+    mean = jnp.sum(weighted * jnp.abs(w), axis=0) / jnp.maximum(weighted.sum(axis=0), 1e-30)
+    base = jnp.where(bits == 1, mean, largest)
     base = jnp.where(base > 0, base, 1.0)
 
     def error(fraction: jax.Array) -> jax.Array:

@@ -21,15 +21,13 @@ def empty(capacity: int, observations: int, actions: int) -> Replay:
         jnp.zeros((capacity, observations)),
         jnp.zeros((capacity, actions)),
         jnp.zeros(capacity),
-        jnp.zeros(capacity),
-        jnp.zeros((capacity, observations)),
     )
     return Replay(data, jnp.zeros((), jnp.int32))
 
 
 def add(replay: Replay, batch: Transition, valid: jax.Array) -> Replay:
     """Adds those of a batch of N <= capacity transitions that are `valid` [N] bool."""
-    capacity = replay.data.reward_t.shape[0]
+    capacity = replay.data.return_t.shape[0]
     place = replay.added + jnp.cumsum(valid) - 1
     # Out of bounds is dropped: that is where the invalid ones go.
     place = jnp.where(valid, place % capacity, capacity)
@@ -39,6 +37,6 @@ def add(replay: Replay, batch: Transition, valid: jax.Array) -> Replay:
 
 def sample(key: jax.Array, replay: Replay, count: int) -> Transition:
     """`count` transitions, drawn uniformly with replacement; zeros where there are none yet."""
-    size = jnp.minimum(replay.added, replay.data.reward_t.shape[0])
+    size = jnp.minimum(replay.added, replay.data.return_t.shape[0])
     index = jax.random.randint(key, (count,), 0, jnp.maximum(size, 1))
     return jax.tree.map(lambda data: data[index], replay.data)

@@ -8,6 +8,7 @@ argument of the jitted functions here: pass an equal object again and nothing is
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -28,6 +29,14 @@ from apq_jax.files import InputError, write_whole
 Params: TypeAlias = Any  # a pytree of arrays
 ApplyFn: TypeAlias = Callable[[Params, jax.Array], Any]
 
+RANGES = {
+    "epochs": (1, 10_000),
+    "batch_size": (1, 100_000),
+    "learning_rate": (0.0, 10.0),
+    "weight_decay": (0.0, 10.0),
+    "max_shift": (0, 100),
+    "seed": (0, 2**31 - 1),
+}
 CHUNK = 500  # images a forward pass of `accuracy`
 
 
@@ -53,17 +62,10 @@ class Training:
 
     def __post_init__(self) -> None:
         """Raises InputError where a field is out of range."""
-        for name, low, high in (
-            ("epochs", 1, 100_000),
-            ("batch_size", 1, 1_000_000),
-            ("learning_rate", 0.0, 1e3),
-            ("weight_decay", 0.0, 1e3),
-            ("max_shift", 0, 1_000),
-            ("seed", 0, 2**32 - 1),
-        ):
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise InputError(f"training.{name}: {value}; {low} to {high} are allowed")
+                raise InputError(f"training.{name}: {value}; allowed: {low:g} to {high:g}")
 
 
 def random_shifts(key: jax.Array, images: jax.Array, max_shift: int) -> jax.Array:
@@ -265,8 +267,8 @@ def trained(
     """Trained params, from the cache if this training has been run before, and whether it has.
 
     A cache file stands for the model's name, the initial params (names, shapes and values), the
-    data, the options and the version of jax. The model's code is not part of it: give a changed
-    model a new name.
+    data, the options and the versions of jax, optax and flax. The model's code is not part of it:
+    give a changed model a new name.
 
     Raises:
       InputError: as `train`, or the cache cannot be written.
@@ -276,7 +278,7 @@ def trained(
         "init": _digest(init_params),
         "dataset": dataset.fingerprint(),
         "options": repr(options),
-        "jax": jax.__version__,
+        **{name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")},
     }
     digest = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
     path = pathlib.Path(cache_dir, f"{digest}.safetensors")

@@ -30,11 +30,6 @@ class Layer:
         """Number of weights, γ R C."""
         return self.groups * self.rows * self.columns
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates per example, P γ R C."""
-        return self.positions * self.weights
-
     def row_groups(self, height: int) -> int:
         """G = ⌈R/h⌉ of one matrix."""
         return -(-self.rows // height)
@@ -61,10 +56,8 @@ class Evaluation(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """One step of the layer-wise decision process. Batched: a leading axis."""
+    """One step of the layer-wise decision process and what it led to. Batched: a leading axis."""
 
     observation_tm1: jax.Array  # [O] float32
     action_tm1: jax.Array  # [A] float32 in [0, 1], the action that was executed
-    reward_t: jax.Array  # [] float32
-    discount_t: jax.Array  # [] float32, 0 at the last layer
-    observation_t: jax.Array  # [O] float32
+    return_t: jax.Array  # [] float32, the episode's reward, which comes at its end

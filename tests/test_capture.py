@@ -366,3 +366,33 @@ def test_barrier_hands_on_each_weight() -> None:
 
     network = capture(model, params, jnp.ones((2, 3)))
     assert [layer.name for layer in network.layers] == ["a", "b"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_layouts_are_told_apart_in_every_dtype(dtype: Any) -> None:
+    """512 x 512 is more elements than a half-precision number can count."""
+
+    def model(params: Any, x: jax.Array) -> jax.Array:
+        x = x.astype(dtype)
+        return ((x @ params["w"]) @ params["w"].T) @ params["v"]
+
+    params = {"w": jnp.zeros((512, 512), dtype), "v": jnp.zeros((512, 3), dtype)}
+    found = status(capture(model, params, jnp.zeros((2, 512))))
+    assert found["w"] == ("refused", "used twice with different layouts")
+    assert found["v"][0] == "mapped"
+
+
+def test_a_rearranged_weight_is_told_from_itself() -> None:
+    def model(params: Any, x: jax.Array) -> jax.Array:
+        w = params["w"].astype(jnp.float32)
+        return x @ w @ jnp.flip(w, axis=0) @ params["v"]
+
+    params = {"w": jnp.zeros((3, 3), jnp.bfloat16), "v": jnp.zeros((3, 3))}
+    found = status(capture(model, params, jnp.zeros((2, 3))))
+    assert found["w"] == ("refused", "used twice with different layouts")
+
+
+def test_two_parameters_of_one_name_are_refused() -> None:
+    params = {"a": {"b": jnp.zeros((3, 3))}, "a/b": jnp.zeros((3, 3))}
+    with pytest.raises(ValueError, match="two parameters are named 'a/b'"):
+        capture(lambda p, x: x @ p["a"]["b"] @ p["a/b"], params, jnp.zeros((2, 3)))

@@ -64,6 +64,7 @@ def test_counts_of_a_pruned_layer() -> None:
         "columns": [70 * 4, 5 * 4],
         "cells": [70 * 9 * 4, (2 * 9 + 3 * 7) * 4],
         "survivors": [70, 5],
+        "row_groups": [3, 2],
         # Which of 64 (6) row groups each unit reads, a list of columns, one mode bit.
         "index_bits": [36 * 6 + 70 * 6 + 1, 3 * 3 + 5 * 3 + 1],
     }
@@ -105,7 +106,7 @@ def test_energy_by_hand() -> None:
         "shift_add": 8 * 280 * 0.021,
         "input_register": 8 * 324 * 0.12,
         "output_register": 70 * 0.0225,
-        "offset_correction": 8 * 64 * 0.021 + 70 * 0.021,
+        "offset_correction": 8 * 3 * 0.021 + 70 * 0.021,
         "output_scale": 64 * 0.6,
         "index": 637 * 0.12,
         "edram": moved * 20.45 / 256,
@@ -170,6 +171,7 @@ def test_dense_events_are_cut_at_the_crossbars() -> None:
         "columns": [18 * 64],
         "cells": [2400 * 4],
         "survivors": [18 * 16],
+        "row_groups": [18],
         "index_bits": [0],
     }
 
@@ -253,7 +255,7 @@ def test_areas_close_on_the_published_table() -> None:
     assert ima * 1e-6 == pytest.approx(0.01312, abs=5e-6)
     assert (12 * ima + c.tile_um2) * 1e-6 == pytest.approx(0.3723, abs=5e-5)
     # 96 crossbars are one tile, whatever layer they hold.
-    ones = crossbar.Counts(*([np.asarray([0])] * 9))._replace(crossbars=np.asarray([96]))
+    ones = crossbar.Counts(*([np.asarray([0])] * 10))._replace(crossbars=np.asarray([96]))
     memory = 32 * 2 * 6 * c.memory_bit_um2 * 1e-6
     assert crossbar.area((RAGGED,), ones, isaac)[0] - memory == pytest.approx(0.3723, abs=5e-5)
 

@@ -112,6 +112,14 @@ def test_weights_that_are_levels_are_fitted_exactly() -> None:
     np.testing.assert_allclose(error, [0.0], atol=1e-10)
 
 
+def test_one_bit_is_the_weighted_mean_magnitude() -> None:
+    """(9 x 1 + 1 x 5) / (9 + 1) = 1.4."""
+    w, importance = jnp.asarray([[-1.0], [5.0]]), jnp.asarray([9.0, 1.0])
+    scale, error = quantization.fit_weight_scale(w, jnp.ones((2, 1), bool), importance, bits(1))
+    np.testing.assert_allclose(scale, [1.4], rtol=1e-6)
+    np.testing.assert_allclose(error, [9 * 0.4**2 + 3.6**2], rtol=1e-5)
+
+
 def test_a_column_without_survivors_has_a_scale_and_no_error() -> None:
     scale, error = quantization.fit_weight_scale(
         jnp.ones((3, 1)), jnp.zeros((3, 1), bool), jnp.ones(3), bits(1)

@@ -72,7 +72,7 @@ def test_one_step_is_compiled_once(dataset: Dataset) -> None:
 
 def test_first_step_of_adam(dataset: Dataset) -> None:
     """From zero, AdamW's first step is the learning rate against the gradient's sign."""
-    options = Training(epochs=1, batch_size=10**6, learning_rate=0.25, max_shift=0)
+    options = Training(epochs=1, batch_size=10**5, learning_rate=0.25, max_shift=0)
     params = training.train(linear, zeros(), dataset, options, jax.random.key(0))
     x = dataset.train_images.reshape(200, -1)
     residual = 0.5 - np.eye(2)[dataset.train_labels]
@@ -98,7 +98,7 @@ def test_divergence_is_said(dataset: Dataset) -> None:
     ],
 )
 def test_options_out_of_range(field: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"training.{field}: {value}; .* are allowed"):
+    with pytest.raises(InputError, match=f"training.{field}: {value}; allowed: "):
         Training(**{field: value})
 
 

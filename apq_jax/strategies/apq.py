@@ -1,6 +1,6 @@
 """The paper's order (Yang et al., IEEE TPDS 2023): pruning first, then the pruned network's bits.
 
-One agent searches keep ratios at the most bits; the pruning of the best reward is frozen; a second
+One agent searches keep ratios at the most bits; the best feasible pruning is frozen; a second
 agent searches the bitwidths of the pruned network.
 """
 

@@ -42,8 +42,9 @@ class State(NamedTuple):
 
     agent: AgentState
     replay: replay.Replay
-    base: jax.Array  # [L, 3], actions of the best policy so far
+    base: jax.Array  # [L, 3], actions of the best policy so far: feasible before reward
     best: jax.Array  # [] its reward
+    feasible: jax.Array  # [] bool, whether it meets the limit
     baseline: jax.Array  # [] mean reward of the policies told
     told: jax.Array  # [] int32, policies told
 
@@ -72,6 +73,7 @@ def ddpg(
             replay.empty(options.capacity, size, environment.ACTIONS),
             environment.encode(space, Policy(jnp.zeros(layers, jnp.int32), *bits)),
             jnp.asarray(-jnp.inf),
+            jnp.asarray(False),
             jnp.zeros(()),
             jnp.zeros((), jnp.int32),
         )
@@ -79,7 +81,7 @@ def ddpg(
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         noise_key, chance_key = jax.random.split(key)
         allowed = environment.allowed_by(space, free, state.base)
-        number = jnp.minimum(state.told + jnp.arange(parallel), options.warmup - 1)
+        number = state.told + jnp.arange(parallel)
         low, high = jnp.log(jnp.asarray(_PRICES))
         # From dear to cheap, so that a feasible policy comes early or is known not to exist.
         prices = jnp.exp(low + (high - low) * number / max(options.warmup - 1, 1))
@@ -100,7 +102,7 @@ def ddpg(
         )(noise)
         walked = environment.decode(space, actions)
         policies = jax.tree.map(
-            lambda a, b: jnp.where(state.told < options.warmup, a, b), closed, walked
+            lambda a, b: jnp.where(number[:, None] < options.warmup, a, b), closed, walked
         )
         return policies, jnp.ones(parallel, bool), state
 
@@ -129,17 +131,21 @@ def ddpg(
         def learn(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
             batch = replay.sample(key, memory, options.batch)
             # A constant taken off every reward changes no preference (AMC's baseline).
-            centred = batch._replace(reward_t=batch.reward_t - baseline)
+            centred = batch._replace(return_t=batch.return_t - baseline)
             return agents.update(player, learner, centred, told >= options.actor_from), None
 
         learner, _ = lax.scan(learn, state.agent, jax.random.split(key, options.updates))
-        winner = jnp.argmax(rewards)
-        better = rewards[winner] > state.best
+        # A policy that meets the limit beats every one that does not, whatever the penalty.
+        meets = valid & (environment.shortfall(problem, evaluations) == 0)
+        winner = jnp.argmax(jnp.where(meets == meets.any(), rewards, -jnp.inf))
+        first = meets[winner] & ~state.feasible
+        better = first | ((meets[winner] == state.feasible) & (rewards[winner] > state.best))
         return State(
             learner,
             memory,
             jnp.where(better, actions[winner], state.base),
             jnp.where(better, rewards[winner], state.best),
+            state.feasible | meets[winner],
             baseline,
             told,
         )
@@ -152,18 +158,11 @@ def _transitions(
 ) -> Transition:
     """The steps of E episodes [E, L, 3] with final rewards [E], as [E L, ...].
 
-    Every step is given the episode's final reward, as in AMC, and a discount of 0: the critic
-    learns the return itself, where a bootstrapped one would need several updates a layer to
-    reach the first.
+    Every step is given the episode's final reward, as in AMC, and the critic learns that return
+    itself: a bootstrapped one would need several updates a layer to reach the first.
     """
     seen = jax.vmap(environment.observe_episode, (None, None, None, 0))(
         problem, space, base, actions
     )
-    steps = Transition(
-        seen[:, :-1],
-        actions,
-        jnp.broadcast_to(rewards[:, None], actions.shape[:2]),
-        jnp.zeros(actions.shape[:2]),
-        seen[:, 1:],
-    )
+    steps = Transition(seen, actions, jnp.broadcast_to(rewards[:, None], actions.shape[:2]))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)

@@ -10,15 +10,20 @@ from apq_jax.types import Evaluation, Policy
 
 
 def random(space: Space, parallel: int) -> Strategy:
-    """Each layer's keep level and bits drawn alone, uniformly over what may be proposed."""
+    """Each layer's keep level and bits drawn alone, all that may be proposed equally likely."""
 
     def init(key: jax.Array, problem: Problem) -> None:
         del key, problem
 
     def ask(key: jax.Array, state: None, problem: Problem) -> tuple[Policy, jax.Array, None]:
-        layers = problem.features.shape[0]
-        actions = jax.random.uniform(key, (parallel, layers, environment.ACTIONS))
-        return environment.decode(space, actions), jnp.ones(parallel, bool), state
+        shape = parallel, problem.features.shape[0]
+        level, weight, inputs = jax.random.split(key, 3)
+        policies = Policy(
+            jax.random.randint(level, shape, 0, space.levels),
+            jax.random.choice(weight, environment.weight_choices(space), shape),
+            jax.random.choice(inputs, environment.input_choices(space), shape),
+        )
+        return policies, jnp.ones(parallel, bool), state
 
     def tell(
         key: jax.Array,
