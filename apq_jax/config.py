@@ -109,7 +109,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.min_input_bits": (1, 8),
     "search.max_input_bits": (1, 8),
     "search.probes": (2, 10_000),
-    "search.finalists": (2, 10_000),
+    "search.finalists": (4, 10_000),
     "search.moment_images": (2, 1_000_000),
     "search.chunk": (1, 1_000_000),
     "agent.warmup": (1, 1_000_000),

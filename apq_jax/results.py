@@ -15,12 +15,23 @@ import safetensors.numpy
 from apq_jax import archive, config, crossbar, pipeline
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
-from apq_jax.files import write_whole
+from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
 from apq_jax.pipeline import Choice, Measured, Prepared
 from apq_jax.types import Policy
 
 SCHEMA = 1
+FILES = (  # and command.txt, tensorboard/
+    "search.csv",
+    "result.json",
+    "policy.json",
+    "weights.safetensors",
+    "report.md",
+    "progress.png",
+    "pareto.png",
+    "policy.png",
+    "crossbars.png",
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "numpy", "chex")
 _COST = ("crossbars", "slots", "area_mm2", "energy_nj", "latency_us", "index_bits")
 _RATIOS = {
@@ -30,6 +41,20 @@ _RATIOS = {
     "energy": "energy_nj",
     "latency": "latency_us",
 }
+
+
+def clear(workdir: pathlib.Path) -> None:
+    """Removes what an earlier run left in the folder, so that no two runs are mixed there.
+
+    Raises:
+      InputError: a file cannot be removed.
+    """
+    events = workdir.glob("tensorboard/events.out.tfevents.*")
+    for path in [*(workdir / name for name in FILES), *events]:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be removed ({error.strerror})") from error
 
 
 def write_json(path: pathlib.Path, tree: Any) -> None:

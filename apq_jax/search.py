@@ -21,6 +21,7 @@ is reported); 130 interrupted (what there is has been written).
 import os
 import pathlib
 import re
+import runpy
 import shlex
 import signal
 import sys
@@ -33,19 +34,16 @@ import jax
 import jax.numpy as jnp
 import rich.console
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from apq_jax import data, hardware, pipeline, report, results, training
 from apq_jax.capture import capture
-from apq_jax.config import Config, allowed, from_config_dict
+from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
 from apq_jax.models.lenet import MIN_PIXELS, LeNet5
 from apq_jax.pipeline import Prepared
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config().")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/latest", "Folder for what the run leaves.")
 
 OK, BAD_INPUT, LIMIT_MISSED, INTERRUPTED = 0, 2, 3, 130
 console = rich.console.Console(highlight=False, markup=False)
@@ -57,49 +55,83 @@ def main(argv: list[str]) -> int:
         print((__doc__ or "").strip())
         return OK
     try:
-        return run(_config(argv), pathlib.Path(_WORKDIR.value), shlex.join(_command(argv)))
+        config, workdir = _parse(argv)
+        return run(config, workdir, shlex.join(["python", "-m", "apq_jax.search", *argv[1:]]))
     except InputError as error:
         print(f"apq_jax.search: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("apq_jax.search: interrupted before the first result", file=sys.stderr)
+        print("apq_jax.search: interrupted before the first evaluation", file=sys.stderr)
         return INTERRUPTED
 
 
-def _command(argv: list[str]) -> list[str]:
-    return ["python", "-m", "apq_jax.search", *argv[1:]]
-
-
-def _config(argv: list[str]) -> Config:
-    """Parses the flags.
+def _parse(argv: list[str]) -> tuple[Config, pathlib.Path]:
+    """The flags as a configuration and a work folder.
 
     Raises:
       InputError: whatever is wrong with them, in one line.
     """
-    for argument in argv[1:]:
-        if argument.startswith("--config."):
-            allowed(argument.removeprefix("--config.").partition("=")[0])
+    arguments, path = _arguments(argv[1:])
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict(
+        "config", _config_file(path), flag_values=values, sys_argv=arguments
+    )
+    flags.DEFINE_string("workdir", "runs/latest", "Folder of the run.", flag_values=values)
     try:
-        rest = flags.FLAGS(argv)[1:]
-        if rest:
-            raise InputError(f"{rest[0]!r}: not a flag; allowed: --config, --workdir, --help")
-        if _CONFIG.value is None:
-            raise InputError("--config is missing; for example --config=configs/lenet_mnist.py")
-        return from_config_dict(_CONFIG.value)
-    except InputError:
-        raise
+        values([argv[0], *arguments])
     except flags.Error as error:
         field = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
         if field is None:
             raise InputError(str(error).splitlines()[0]) from error
-        path, value = field.groups()
-        raise InputError(f"config.{path}: {value!r}; allowed: {allowed(path)}") from error
-    except Exception as error:  # a config file that is not there, or whatever it raises
-        path = next((a.partition("=")[2] for a in argv if a.startswith("--config=")), "")
-        if not pathlib.Path(path).is_file():
-            raise InputError(f"--config: {path!r} is not a file; allowed: a Python file") from error
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        name, value = field.groups()
+        raise InputError(f"config.{name}: {value!r}; allowed: {allowed(name)}") from error
+    return from_config_dict(values["config"].value), pathlib.Path(str(values["workdir"].value))
+
+
+def _arguments(argv: list[str]) -> tuple[list[str], str]:
+    """The arguments as --name=value, without --config, and what that is set to."""
+    found, path, rest = [], None, iter(argv)
+    for argument in rest:
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name.partition(".")[0] not in ("config", "workdir"):
+            raise InputError(
+                f"{argument!r}: not a flag; allowed: --config, --config.FIELD, --workdir, --help"
+            )
+        field = name.removeprefix("config.") if name.startswith("config.") else ""
+        words = allowed(field) if field else ""  # refuses an unknown field
+        if not equals:
+            value = next(rest, "")
+            if not value or value.startswith("--"):
+                raise InputError(f"--{name}: has no value; for example --{name}=...")
+        if words.startswith("a section"):
+            raise InputError(f"config.{field}: {value!r}; allowed: {words}")
+        if name != "config":
+            found.append(f"--{name}={value}")
+        elif path is not None:
+            raise InputError(f"--config: given twice, {path!r} and {value!r}; allowed: once")
+        else:
+            path = value
+    if not path:
+        raise InputError("--config is missing; for example --config=configs/lenet_mnist.py")
+    return found, path
+
+
+def _config_file(path: str) -> ConfigDict:
+    """What `get_config()` of a config file returns; what it leaves out has its default."""
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"--config: {path!r} is not a file; allowed: a Python file")
+    try:
+        tree = runpy.run_path(path)["get_config"]().to_dict()
+    except Exception as error:  # whatever the user's file raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"--config: {path!r} cannot be run ({reason})") from error
+    return ConfigDict(_merged(to_config_dict(Config()).to_dict(), tree))
+
+
+def _merged(defaults: Any, tree: Any) -> Any:
+    if not isinstance(defaults, dict) or not isinstance(tree, dict):
+        return tree
+    return defaults | {name: _merged(defaults.get(name), value) for name, value in tree.items()}
 
 
 @contextmanager
@@ -133,7 +165,8 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
         f"{options.strategy} search of {options.episodes} policies, at most "
         f"{options.max_accuracy_drop:g} points of accuracy lost.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
-        "LeNet-5 takes one to two minutes on two cores.",
+        # Measured: 20 policies a second, half a minute for the rest.
+        f"LeNet-5 on two cores takes about {30 + options.episodes // 20} s.",
         soft_wrap=True,
     )
     model = LeNet5(dataset.classes)
@@ -144,12 +177,47 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
             console.print(f"not mapped: {operation.name}: {operation.reason}")
     with console.status(f"plans {len(network.layers)} layers"):
         prepared = pipeline.prepare(network, params, dataset, accelerator, config)
-    start = time.perf_counter()
-    records, interrupted = _search(prepared, workdir)
-    seconds = time.perf_counter() - start
-    if not records:
-        raise KeyboardInterrupt
-    return _finish(prepared, dataset, records, seconds, command, interrupted, workdir)
+    results.clear(workdir)
+    records: list[Record] = []
+    with _interruptible() as interrupt:
+        try:
+            start = time.perf_counter()
+            _search(prepared, workdir, records, interrupt)
+            seconds = time.perf_counter() - start
+            return _finish(prepared, dataset, records, seconds, command, interrupt, workdir)
+        except KeyboardInterrupt:
+            if not records:
+                raise
+            results.write_search(workdir / "search.csv", prepared, pipeline.joined(records))
+            print(
+                f"apq_jax.search: interrupted; the evaluations are in {workdir / 'search.csv'}",
+                file=sys.stderr,
+            )
+            return INTERRUPTED
+
+
+class _Interrupt:
+    """Whether Ctrl-C was pressed."""
+
+    pressed = False
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Interrupt]:
+    """The first Ctrl-C is noted, the second raises KeyboardInterrupt."""
+    interrupt = _Interrupt()
+
+    def stop(signum: int, frame: Any) -> None:
+        if interrupt.pressed:
+            raise KeyboardInterrupt
+        interrupt.pressed = True
+        console.print("Stops after this step and writes what there is; again: at once.")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cache_folder() -> pathlib.Path:
@@ -181,48 +249,40 @@ def _train(model: LeNet5, dataset: data.Dataset, config: Config, cache: pathlib.
     return params
 
 
-def _search(prepared: Prepared, workdir: pathlib.Path) -> tuple[list[Record], bool]:
-    """Searches until done or Ctrl-C; every chunk is on disk before the next begins."""
+def _search(
+    prepared: Prepared, workdir: pathlib.Path, records: list[Record], interrupt: _Interrupt
+) -> None:
+    """Adds to `records` until done or Ctrl-C, and keeps search.csv up with them."""
     from tensorboardX import SummaryWriter  # it starts a thread: only where it is used
 
-    stopped = False
-
-    def stop(signum: int, frame: Any) -> None:
-        nonlocal stopped
-        if stopped:
-            raise KeyboardInterrupt
-        stopped = True
-        console.print("Stops after this chunk and writes what there is; again: at once.")
-
-    records: list[Record] = []
     dense_slots = results.dense_cost(prepared, 8)["slots"]
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        with (
-            _bar("search", prepared.config.search.episodes) as advance,
-            SummaryWriter(str(workdir / "tensorboard")) as events,
-        ):
-            for record in pipeline.search_policies(prepared):
-                records.append(record)
-                joined = pipeline.joined(records)
-                results.write_search(workdir / "search.csv", prepared, joined)
-                done = len(joined.reward)
-                for number in range(done - len(record.reward), done):
-                    events.add_scalar("reward", joined.reward[number], number)
-                    events.add_scalar("best", joined.reward[: number + 1].max(), number)
-                    events.add_scalar("accuracy", joined.evaluation.accuracy[number], number)
-                    events.add_scalar("slots", joined.evaluation.slots[number], number)
-                best = joined.reward.argmax()
-                advance(
-                    len(record.reward),
-                    f"best {dense_slots / joined.evaluation.slots[best]:.1f}x fewer slots, "
-                    f"{100 * joined.evaluation.accuracy[best]:.1f} %",
-                )
-                if stopped:
-                    break
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return records, stopped
+    best, done, next_write = None, 0, 0.0
+    with (
+        _bar("search", prepared.config.search.episodes) as advance,
+        SummaryWriter(str(workdir / "tensorboard")) as events,
+    ):
+        for record in pipeline.search_policies(prepared):
+            records.append(record)
+            for at, reward in enumerate(record.reward):
+                if best is None or reward > best[0]:
+                    best = reward, record.evaluation.slots[at], record.evaluation.accuracy[at]
+                events.add_scalar("reward", reward, done)
+                events.add_scalar("best", best[0], done)
+                events.add_scalar("accuracy", record.evaluation.accuracy[at], done)
+                events.add_scalar("slots", record.evaluation.slots[at], done)
+                done += 1
+            start = time.monotonic()
+            if start >= next_write:
+                results.write_search(workdir / "search.csv", prepared, pipeline.joined(records))
+                # The file is written whole each time, so the longer it takes the rarer.
+                next_write = start + max(1.0, 20 * (time.monotonic() - start))
+            _, slots, accuracy = best or (0, 1, 0)
+            note = f"best {dense_slots / slots:.1f}x fewer slots, {100 * accuracy:.1f} %"
+            advance(len(record.reward), note)
+            if interrupt.pressed:
+                break
+    if not records:  # a strategy that proposes nothing
+        raise InputError("search.strategy: it proposed no policy")
 
 
 def _finish(
@@ -231,11 +291,13 @@ def _finish(
     records: list[Record],
     seconds: float,
     command: str,
-    interrupted: bool,
+    interrupt: _Interrupt,
     workdir: pathlib.Path,
 ) -> int:
+    interrupted = interrupt.pressed  # what comes later does not cut the search short
     with console.status("chooses among the finalists, measures on test, writes the report"):
         record = pipeline.joined(records)
+        results.write_search(workdir / "search.csv", prepared, record)
         choice = pipeline.choose(prepared, record, dataset)
         network = pipeline.compressed(prepared, choice.policy)
         measured = pipeline.measure(prepared, network, dataset.test_images, dataset.test_labels)
@@ -254,6 +316,7 @@ def _finish(
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
     if interrupted:
         console.print(f"Interrupted after {len(record.reward)} evaluations; they are written.")
+    if interrupt.pressed:
         return INTERRUPTED
     if not choice.meets_limit:
         lost = 100 * (choice.float_accuracy - choice.accuracy)

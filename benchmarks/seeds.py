@@ -1,7 +1,7 @@
-"""The main job over several seeds: what it reaches and how long it takes, as a Markdown table.
+"""The main job over several seeds: what it reaches and how long it takes, as README's table.
 
 Each seed trains its own network, searches and measures, as the command line does. A run folder
-that already holds a result.json is read, not run again.
+that this benchmark finished with the same flags is read, not run again.
 
     python benchmarks/seeds.py [--seeds 5] [--workdir runs/seeds] [-- --config.search.strategy=...]
 """
@@ -12,8 +12,23 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
+
+from apq_jax.files import write_whole
+
+FINISHED = (0, 3)  # done; done, but no policy meets the limit
+COLUMNS = {  # heading: columns that share it
+    "float, test": ["{:.1f} %"],
+    "lost, selection": ["{:.1f}"],
+    "lost, test, 95 %": ["{:.1f}", "{:.1f}", "{:.1f}"],
+    "slots over dense 8 / 16": ["{:.1f}", "{:.1f}"],
+    "crossbars over 8 / 16": ["{:.1f}", "{:.1f}"],
+    "energy over 8 / 16": ["{:.1f}", "{:.1f}"],
+    "search": ["{:.0f} s"],
+    "whole run": ["{:.0f} s"],
+}
 
 
 def main() -> int:
@@ -25,54 +40,58 @@ def main() -> int:
     options = parser.parse_args()
     rows = []
     for seed in range(options.seeds):
-        folder = options.workdir / str(seed)
-        if not (folder / "result.json").exists():
-            command = [sys.executable, "-m", "apq_jax.search", "--config=configs/lenet_mnist.py"]
-            command += [f"--workdir={folder}", f"--config.seed={seed}", *options.flags]
-            start = time.perf_counter()
-            status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
-            seconds = time.perf_counter() - start
-            (folder / "wall.json").write_text(json.dumps({"seconds": seconds, "status": status}))
-        result = json.loads((folder / "result.json").read_text())
-        wall = json.loads((folder / "wall.json").read_text())
-        best, floats, ratios = result["best"], result["float"], result["ratios"]
-        rows.append(
-            [
-                100 * floats["validation_accuracy"],
-                100 * (best["validation_accuracy"] - floats["validation_accuracy"]),
-                100 * floats["test_accuracy"],
-                best["test_difference"]["mean"],
-                ratios["slots"]["dense_8"],
-                ratios["slots"]["dense_16"],
-                ratios["crossbars"]["dense_16"],
-                ratios["energy"]["dense_8"],
-                ratios["energy"]["dense_16"],
-                result["search"]["evaluations"],
-                result["search"]["seconds"],
-                wall["seconds"],
-            ]
-        )
-    names = [
-        "float, selection %",
-        "change on selection, points",
-        "float, test %",
-        "difference on test, points",
-        "slots over dense 8",
-        "slots over dense 16",
-        "crossbars over dense 16",
-        "energy over dense 8",
-        "energy over dense 16",
-        "evaluations",
-        "search s",
-        "whole run s",
-    ]
-    print("| seed | " + " | ".join(names) + " |")
-    print("|---" * (len(names) + 1) + "|")
-    for seed, row in enumerate(rows):
-        print(f"| {seed} | " + " | ".join(f"{value:.4g}" for value in row) + " |")
-    table = np.asarray(rows)
-    print("| median | " + " | ".join(f"{value:.4g}" for value in np.median(table, axis=0)) + " |")
+        seconds = _run(seed, options.workdir / str(seed), options.flags)
+        rows.append(_figures(options.workdir / str(seed), seconds))
+        print(f"seed {seed}: {seconds:.0f} s", file=sys.stderr)
+    print("| seed | " + " | ".join(COLUMNS) + " |")
+    print("|---" + "|--:" * len(COLUMNS) + "|")
+    for name, row in [*enumerate(rows), ("median", np.median(rows, axis=0))]:
+        print(f"| {name} | " + " | ".join(_cells(row)) + " |")
     return 0
+
+
+def _run(seed: int, folder: pathlib.Path, flags: list[str]) -> float:
+    """Runs the main job unless it has been run, and returns its seconds."""
+    note = folder / "wall.json"
+    command = [sys.executable, "-m", "apq_jax.search", "--config=configs/lenet_mnist.py"]
+    command += [f"--workdir={folder}", f"--config.seed={seed}", *flags]
+    if note.exists():
+        kept = json.loads(note.read_text())
+        if kept["command"] == command:
+            return float(kept["seconds"])
+    start = time.perf_counter()
+    status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+    seconds = time.perf_counter() - start
+    if status not in FINISHED:
+        raise SystemExit(f"seed {seed}: exit status {status}")
+    write_whole(note, json.dumps({"command": command, "seconds": seconds}))
+    return seconds
+
+
+def _figures(folder: pathlib.Path, seconds: float) -> list[float]:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    best, floats, ratios = result["best"], result["float"], result["ratios"]
+    change = best["test_difference"]
+    return [
+        100 * floats["test_accuracy"],
+        100 * (floats["validation_accuracy"] - best["validation_accuracy"]),
+        *(-change[name] for name in ("mean", "high", "low")),
+        *(
+            ratios[name][f"dense_{bits}"]
+            for name in ("slots", "crossbars", "energy")
+            for bits in (8, 16)
+        ),
+        result["search"]["seconds"],
+        seconds,
+    ]
+
+
+def _cells(row: Any) -> list[str]:
+    cells, values = [], iter(row)
+    for formats in COLUMNS.values():
+        texts = [one.format(value + 0.0) for one, value in zip(formats, values, strict=False)]
+        cells.append(f"{texts[0]} ({texts[1]} to {texts[2]})" if texts[2:] else " / ".join(texts))
+    return cells
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from apq_jax import results, search
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.files import InputError
 
@@ -83,18 +84,9 @@ def without_times(folder: pathlib.Path) -> dict:
 def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
     folder, printed = finished
     names = {path.name for path in folder.iterdir()}
-    assert names >= {
-        "result.json",
-        "policy.json",
-        "weights.safetensors",
-        "search.csv",
-        "report.md",
-        "tensorboard",
-    }
-    assert sum(name.endswith(".png") for name in names) == 4
+    assert names == {*results.FILES, "command.txt", "tensorboard"}
     assert any((folder / "tensorboard").iterdir())
     assert "report.md" in printed
-    assert not [name for name in names if name.startswith(".")]  # nothing half written
 
 
 def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -> None:
@@ -178,10 +170,35 @@ def test_interrupt_writes_what_is_there(
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130, printed
     assert "Interrupted after" in printed
+    assert {path.name for path in tmp_path.iterdir()} >= set(results.FILES)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["interrupted"]
     rows = len((tmp_path / "search.csv").read_text().splitlines()) - 1
     assert rows == result["search"]["evaluations"] > 0
+
+
+def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    """Into a folder that holds an older run's result, which must not stay beside them."""
+    (tmp_path / "result.json").write_text("{}")
+    flags = small(digits, cache, tmp_path, "--config.search.episodes=1000000")
+    process = subprocess.Popen(
+        command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "search.csv").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert f"interrupted; the evaluations are in {tmp_path / 'search.csv'}" in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert len(rows_of(tmp_path / "search.csv")) > 0
+    assert not (tmp_path / "result.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +206,15 @@ def test_interrupt_writes_what_is_there(
     [
         ([], "--config is missing"),
         (["--config=configs/none.py"], "'configs/none.py' is not a file"),
-        ([CONFIG, "--bogus=1"], "Unknown command line flag 'bogus'"),
+        (["--config", "configs/none.py"], "'configs/none.py' is not a file"),
+        ([CONFIG, "--config=configs/none.py"], "--config: given twice"),
+        ([CONFIG, "--config"], "--config: has no value"),
+        ([CONFIG, "--bogus=1"], "'--bogus=1': not a flag"),
+        ([CONFIG, "--flagfile=/nope"], "'--flagfile=/nope': not a flag"),
+        ([CONFIG, "-config.search.episodes=0"], "config.search.episodes: 0; allowed: a whole"),
+        ([CONFIG, "--config.search.episodes", "0"], "config.search.episodes: 0; allowed: a whole"),
+        ([CONFIG, "--config.search=3"], "config.search: '3'; allowed: a section with"),
+        ([CONFIG, "--config.agent.capacity=39"], "config.agent.capacity: 39; allowed: at least 40"),
         ([CONFIG, "stray"], "'stray': not a flag"),
         (
             [CONFIG, "--config.search.episods=3"],
@@ -217,6 +242,44 @@ def test_config_file_that_cannot_be_run(tmp_path: pathlib.Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert str(path) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise OSError('two\\nlines')", "cannot be run (OSError: two lines)"),
+        ("def get_config(): return 3", "cannot be run (AttributeError"),
+        ("x = 3", "cannot be run (KeyError: 'get_config')"),
+    ],
+)
+def test_config_files_that_return_nothing(tmp_path: pathlib.Path, body: str, says: str) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text(body)
+    with pytest.raises(InputError) as caught:
+        search._parse(["search", f"--config={path}"])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "short.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config(): return ConfigDict({'seed': 3, 'search': {'episodes': 7}})\n"
+    )
+    flags = [f"--config={path}", "--config.search.parallel=2", "--config.plan.levels", "9"]
+    config, workdir = search._parse(["search", *flags, "--workdir", "a b"])
+    assert workdir == pathlib.Path("a b")
+    assert (config.seed, config.search.episodes) == (3, 7)
+    assert (config.search.parallel, config.plan.levels) == (2, 9)
+    assert config.agent == Config().agent
+    path.write_text(
+        "from ml_collections import ConfigDict as C\ndef get_config(): return C({'x': 3})"
+    )
+    with pytest.raises(InputError, match=r"^config\.x: unknown; config has"):
+        search._parse(["search", f"--config={path}"])
 
 
 def test_work_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
