@@ -6,6 +6,7 @@ from apq_jax.data import Dataset
 from apq_jax.data import load as load_data
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator, preset
+from apq_jax.hardware import load as load_accelerator
 from apq_jax.pipeline import choose, compressed, joined, measure, prepare, search_policies
 from apq_jax.types import Evaluation, Layer, Policy
 
@@ -23,6 +24,7 @@ __all__ = [
     "choose",
     "compressed",
     "joined",
+    "load_accelerator",
     "load_data",
     "measure",
     "prepare",

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from apq_jax import hardware, pruning, training
+from apq_jax import pruning, training
 from apq_jax.evaluation import Recovery
 from apq_jax.files import InputError
 from apq_jax.plan import PlanOptions
@@ -67,7 +67,7 @@ class Config:
     """A run."""
 
     seed: int = 0
-    accelerator: str = "isaac_ou"
+    accelerator: str = "isaac_ou"  # a preset, or a .toml file
     cache_dir: str = ""  # "" is apq_jax in the user's cache folder
     data: DataOptions = DataOptions()
     model: ModelOptions = ModelOptions()
@@ -82,7 +82,6 @@ class Config:
 # Allowed values by field: a range, or a choice.
 ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "seed": (0, 2**31 - 1),
-    "accelerator": tuple(hardware.PRESETS),
     "model.name": MODELS,
     **{f"training.{name}": bounds for name, bounds in training.RANGES.items()},
     "plan.levels": (2, 256),

@@ -1,85 +1,206 @@
-"""The cost model: whole-number action counts a layer, times what each action costs.
+"""The cost model: whole-number counts a layer, the actions that follow, what they cost.
 
-`counts` works on traced policies (int32) and, given NumPy arrays, on the host (int64); so does
-`cost`, in float32 or float64. Reported figures come from the host. Formulas and sources:
-docs/cost_model.md.
+    counts (a window) ──▶ actions (an inference) ──▶ x component table ──▶ energy
+    counts ──▶ area, latency
+
+Every function works on NumPy arrays, where numbers are int64 and float64 and exact, and on traced
+ones, where counts are int32 and products of counts float32. What is reported comes from the host.
+Formulas, units and sources: docs/cost_model.md.
 """
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from apq_jax.hardware import Accelerator
+from apq_jax.hardware import Chip
 from apq_jax.types import Array, Layer, Policy
 
 _SCALE_BITS = 32  # stored an output channel: 16-bit multiplier and offset
 _OUTPUT_BITS = 16  # moved an output, as in ISAAC
 
 
-class Tables(NamedTuple):
-    """What the column-vector scheme needs of every layer, built once for an accelerator."""
-
-    units: Array  # [L, K, S] int32, Σ_g ⌈s_g S / w⌉ operation units at S = 1 .. slices
-    drives: Array  # [L, K, S] int32, Σ_g rows_g ⌈s_g S / w⌉ wordlines of those units
-    survivors: Array  # [L, K] int32, Σ_g s_g column-vectors
-    cells: Array  # [L, K] int32, Σ_g rows_g s_g weights
-    row_groups: Array  # [L, K] int32, row groups with a survivor
-
-
 class Counts(NamedTuple):
-    """Of every layer; [L] or [..., L] whole numbers, a window being one of P output positions."""
+    """Of every layer, [..., L] whole numbers; a window is one of the P output positions.
+
+    The same fields hold for every scheme. Of a pruned network they form tables, [L, K, S], over
+    keep levels and slices 1 .. S, from which `counts_of` takes a policy's.
+    """
 
     crossbars: Array  # occupied, at least 1 a layer
-    slots: Array  # operation-unit slots used
-    units: Array  # operation units read a window (dense: cut at the crossbars' edges)
+    slots: Array  # operation-unit slots used, were crossbars endless
+    units: Array  # operation units read a window, none across a crossbar's edge
     fullest: Array  # units of the fullest crossbar, read in turn
     drives: Array  # wordlines driven a window and step
     columns: Array  # bitlines converted a window and step
-    cells: Array  # cells read a window and step
-    survivors: Array  # column-vectors, each one output update a window
-    row_groups: Array  # whose inputs are counted, once a window and step
+    cells: Array  # that hold weights, read a window and step
+    outputs: Array  # partial sums added to an output register a window
+    row_groups: Array  # sets of inputs, counted a window and step (offset weights)
     index_bits: Array  # stored, and read once a window
 
 
-class Cost(NamedTuple):
-    """Of the network; [] or [...]."""
+class LayerCost(NamedTuple):
+    """What the cost of a network is summed from; [..., L]."""
 
-    crossbars: Array
+    crossbars: Array  # with the copies of replicated layers
+    imas: Array  # that they are allocated; a layer shares none
     slots: Array
     index_bits: Array
-    area_mm2: Array  # crossbars, their share of IMAs and tiles, index and scale memory
+    own_um2: Array  # crossbars, index and scale memory; not IMA and tile
+    energy_nj: Array  # one inference
+    latency_us: Array  # one inference
+
+
+class Cost(NamedTuple):
+    """Of the network; [...]."""
+
+    crossbars: Array
+    allocated: Array  # crossbars of the IMAs taken
+    slots: Array
+    index_bits: Array
+    area_mm2: Array  # as the accelerator counts it: one of the next two
+    area_pro_rata_mm2: Array  # IMAs and tiles in proportion to crossbars
+    area_rounded_mm2: Array  # whole IMAs a layer, whole tiles
     energy_nj: Array  # one inference
     latency_us: Array  # one inference, layer after layer
+    period_us: Array  # between two inferences: the slowest layer's where layers work at once
+    bottleneck: Array  # index of the slowest layer
 
 
-def build_tables(
-    layers: tuple[Layer, ...], masks: list[np.ndarray], accelerator: Accelerator, max_bits: int
-) -> Tables:
-    """Counts every layer's units at every keep level and slice count.
+def _xp(x: Any) -> Any:
+    """The namespace of an array, NumPy or JAX."""
+    return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
+
+
+def ceil_div(a: Any, b: Any) -> Any:
+    """⌈a / b⌉ of whole numbers."""
+    return -(-a // b)
+
+
+def slices_of(weight_bits: Array, chip: Chip) -> Array:
+    """Cells a weight, S: ⌈q/c⌉; in differential pairs 2 max(1, ⌈(q - 1)/c⌉)."""
+    xp = _xp(weight_bits + chip.cell_bits)
+    pairs = 2 * xp.maximum(ceil_div(weight_bits - 1, chip.cell_bits), 1)
+    return xp.where(chip.differential == 1, pairs, ceil_div(weight_bits, chip.cell_bits))
+
+
+# --- the dense network ---------------------------------------------------------------------------
+
+
+def dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
+    """An unpruned layer at weight bits [...]: operation units are cut at the crossbars' edges.
+
+    ISAAC's mapping, γ⌈R/X_r⌉⌈C S/X_c⌉ crossbars: slices side by side. Groups that fit beside each
+    other lie block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) in a crossbar. MNSIM's: a plane a bit, a
+    crossbar a plane, a channel's k x k window never cut: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉, twice that in
+    differential pairs; groups apart. There is no index.
+    """
+    slices = slices_of(weight_bits, chip)
+    planes = weight_bits * (1 + chip.differential)
+    return _tiled(layer, layer.rows, layer.columns, slices, planes, chip)
+
+
+def _tiled(
+    layer: Layer, rows: Array, columns: Array, slices: Array, planes: Array, chip: Chip
+) -> Counts:
+    """γ full matrices of `rows` x `columns` weights; whole numbers that broadcast."""
+    xp = _xp(slices + chip.crossbar_rows + rows + columns)
+    h, w = chip.unit_rows, chip.unit_columns
+    x_r, x_c = chip.crossbar_rows, chip.crossbar_columns
+    mnsim = chip.mnsim == 1
+    window = int(np.prod(layer.kernel, dtype=np.int64))
+    whole_windows = xp.where(window <= x_r, x_r // window * window, x_r)
+    strip = xp.where(mnsim, whole_windows, x_r)  # rows of a full crossbar
+    bitlines = xp.where(mnsim, columns, columns * slices)  # of a plane
+    planes = xp.where(mnsim, planes, 1)
+
+    def cut(length: Array, at: Array, unit: Array) -> Array:
+        return length // at * ceil_div(at, unit) + ceil_div(length % at, unit)
+
+    units_down, units_across = cut(rows, strip, h), cut(bitlines, x_c, w)
+    tiles = ceil_div(rows, strip) * ceil_div(bitlines, x_c)
+    beside = xp.minimum(x_r // xp.maximum(rows, 1), x_c // xp.maximum(bitlines, 1))
+    beside = xp.where(mnsim, 1, xp.clip(beside, 1, layer.groups))
+    crossbars = xp.where(tiles <= 1, ceil_div(layer.groups, beside), layer.groups * tiles) * planes
+    in_first = ceil_div(xp.minimum(rows, strip), h) * ceil_div(xp.minimum(bitlines, x_c), w)
+    copies = layer.groups * planes
+    nothing = (rows * columns) == 0
+    counts = Counts(
+        crossbars=xp.where(nothing, 1, crossbars),
+        slots=copies * ceil_div(rows, h) * ceil_div(bitlines, w),
+        units=copies * units_down * units_across,
+        fullest=in_first * beside,
+        drives=copies * rows * units_across,
+        columns=copies * units_down * bitlines,
+        cells=copies * rows * bitlines,
+        outputs=layer.groups * units_down * columns,
+        row_groups=layer.groups * units_down,
+        index_bits=0 * slices,
+    )
+    return Counts(*xp.broadcast_arrays(*(xp.asarray(field) for field in counts)))
+
+
+def dense(layers: tuple[Layer, ...], weight_bits: Array, chip: Chip) -> Counts:
+    """The unpruned network at weight bits [..., L]: [..., L]."""
+    xp = _xp(weight_bits + chip.cell_bits)
+    found = [dense_layer(layer, weight_bits[..., at], chip) for at, layer in enumerate(layers)]
+    return Counts(*(xp.stack(fields, axis=-1) for fields in zip(*found, strict=True)))
+
+
+# --- column-vectors ------------------------------------------------------------------------------
+
+
+def survivors_of(masks: list[np.ndarray]) -> list[np.ndarray]:
+    """Survivors of every row group, [K, γ G] int32 a layer, of column-vectors [K, γ, G, C] bool."""
+    return [mask.sum(axis=-1, dtype=np.int32).reshape(len(mask), -1) for mask in masks]
+
+
+def column_vector_tables(
+    layers: tuple[Layer, ...],
+    survivors: list[Array],
+    height: int,
+    chip: Chip,
+    slices: int,
+) -> Counts:
+    """The column-vector scheme at every keep level and slices 1 .. S: [L, K, S].
+
+    u_g = ⌈s_g S / w⌉ units of row group g; they fill ⌊X_r/h⌋ ⌊X_c/w⌋ slots a crossbar.
 
     Args:
       layers: the network's.
-      masks: surviving column-vectors, [K, γ, G, C] bool a layer.
-      accelerator: its unit size and cell bits.
-      max_bits: largest number of weight bits.
+      survivors: from `survivors_of`.
+      height: rows h of a unit, for which the masks were made; static.
+      chip: may be traced.
+      slices: most slices; static.
     """
-    slices = np.arange(1, accelerator.slices(max_bits) + 1)
+    xp = _xp(survivors[0] + chip.unit_columns)
+    each = np.arange(1, slices + 1)
+    slots = (chip.crossbar_rows // height) * (chip.crossbar_columns // chip.unit_columns)
     rows = []
-    for layer, mask in zip(layers, masks, strict=True):
-        height, levels = accelerator.unit_rows, mask.shape[0]
-        group_rows = np.tile(_group_rows(layer, height), layer.groups)  # [γ G]
-        survivors = mask.sum(axis=-1, dtype=np.int64).reshape(levels, -1)  # [K, γ G]
-        units = _ceil(survivors[:, :, None] * slices, accelerator.unit_columns)  # [K, γ G, S]
-        rows.append(
-            (
-                units.sum(axis=1),
-                (group_rows[:, None] * units).sum(axis=1),
-                survivors.sum(axis=1),
-                (group_rows * survivors).sum(axis=1),
-                (survivors > 0).sum(axis=1),
-            )
+    for layer, found in zip(layers, survivors, strict=True):
+        s = xp.asarray(found)[:, :, None]  # [K, γ G, 1]
+        group_rows = np.tile(_group_rows(layer, height), layer.groups)[:, None]
+        units = ceil_div(s * each, chip.unit_columns)  # [K, γ G, S]
+        total, kept = units.sum(axis=1), s.sum(axis=1)
+        groups = layer.groups * layer.row_groups(height)
+        # Which columns a row group holds: a list or a bitmap, and one bit that says which.
+        listed = xp.minimum(kept * (layer.columns - 1).bit_length(), groups * layer.columns) + 1
+        crossbars = xp.maximum(ceil_div(total, slots), 1)
+        counts = Counts(
+            crossbars=crossbars,
+            slots=total,
+            units=total,
+            fullest=ceil_div(total, crossbars),
+            drives=(group_rows * units).sum(axis=1),
+            columns=kept * each,
+            cells=(group_rows * s).sum(axis=1) * each,
+            outputs=kept + 0 * each,
+            row_groups=(s > 0).sum(axis=1) + 0 * each,
+            index_bits=total * (groups - 1).bit_length() + listed,
         )
-    return Tables(*(np.stack(column).astype(np.int32) for column in zip(*rows, strict=True)))
+        rows.append(counts)
+    return Counts(*(xp.stack(fields) for fields in zip(*rows, strict=True)))
 
 
 def _group_rows(layer: Layer, height: int) -> np.ndarray:
@@ -87,161 +208,207 @@ def _group_rows(layer: Layer, height: int) -> np.ndarray:
     return np.minimum(height, layer.rows - height * np.arange(layer.row_groups(height)))
 
 
-def _ceil(a: Any, b: Any) -> Any:
-    return -(-a // b)
+def counts_of(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> Counts:
+    """A policy's counts [..., L] from tables [L, K, S]."""
+    layers = np.arange(tables.crossbars.shape[0])
+    slices = slices_of(weight_bits, chip)
+    return Counts(*(table[layers, level, slices - 1] for table in tables))
 
 
-def counts(
-    layers: tuple[Layer, ...], tables: Tables, accelerator: Accelerator, policy: Policy
-) -> Counts:
-    """Action counts of the column-vector scheme for one policy, [L] each."""
-    slices = _ceil(policy.weight_bits, accelerator.cell_bits)
-    index = np.arange(len(layers))
-    units = tables.units[index, policy.level, slices - 1]
-    survivors = tables.survivors[index, policy.level]
-    groups = [layer.groups * layer.row_groups(accelerator.unit_rows) for layer in layers]
-    input_width = np.asarray([(group - 1).bit_length() for group in groups])
-    output_width = np.asarray([(layer.columns - 1).bit_length() for layer in layers])
-    bitmap = np.asarray([g * layer.columns for g, layer in zip(groups, layers, strict=True)])
-    xp = units.__array_namespace__()
-    crossbars = xp.maximum(_ceil(units, accelerator.unit_slots), 1)
-    # Which row group feeds a unit; which columns it holds, as a list or a bitmap; one mode bit.
-    index_bits = units * input_width + xp.minimum(survivors * output_width, bitmap) + 1
-    return Counts(
-        crossbars=crossbars,
-        slots=units,
-        units=units,
-        fullest=_ceil(units, crossbars),
-        drives=tables.drives[index, policy.level, slices - 1],
-        columns=survivors * slices,
-        cells=tables.cells[index, policy.level] * slices,
-        survivors=survivors,
-        row_groups=tables.row_groups[index, policy.level],
-        index_bits=index_bits,
-    )
+# --- what they cost ------------------------------------------------------------------------------
 
 
-def dense_counts(
-    layers: tuple[Layer, ...], accelerator: Accelerator, weight_bits: np.ndarray
-) -> Counts:
-    """Action counts of the unpruned network in ISAAC's mapping, γ⌈R/X_r⌉⌈C S/X_c⌉ crossbars.
+def copies(layers: tuple[Layer, ...], chip: Chip) -> Array:
+    """Replicas of every layer, min(replication, ⌈P / least P⌉): [L]."""
+    positions = np.asarray([layer.positions for layer in layers])
+    xp = _xp(chip.replication)
+    return xp.minimum(chip.replication, ceil_div(positions, positions.min()))
 
-    Operation units are cut at the crossbars' edges. Groups that fit beside each other lie
-    block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) in a crossbar. There is no index.
 
-    Args:
-      layers: the network's.
-      accelerator: any.
-      weight_bits: [L].
+def actions(
+    layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
+) -> dict[str, Array]:
+    """How often each component acts in one inference, by its name in the table: [..., L].
+
+    Whole numbers on the host; float32 where counts are traced, for they may pass 2^31.
     """
-    height, width = accelerator.unit_rows, accelerator.unit_columns
-    x_r, x_c = accelerator.crossbar_rows, accelerator.crossbar_columns
-    rows = []
-    for layer, bits in zip(layers, weight_bits, strict=True):
-        slices = accelerator.slices(int(bits))
-        columns = layer.columns * slices
-        beside = max(min(x_r // layer.rows, x_c // columns, layer.groups), 1)
-        tiles = _ceil(layer.rows, x_r) * _ceil(columns, x_c)
-        strips = [min(x_r, layer.rows - at) for at in range(0, layer.rows, x_r)]
-        bands = [min(x_c, columns - at) for at in range(0, columns, x_c)]
-        units_down = sum(_ceil(strip, height) for strip in strips)
-        units_across = sum(_ceil(band, width) for band in bands)
-        groups = layer.row_groups(height)
-        rows.append(
-            Counts(
-                crossbars=_ceil(layer.groups, beside) if tiles == 1 else layer.groups * tiles,
-                slots=layer.groups * groups * _ceil(columns, width),
-                units=layer.groups * units_down * units_across,
-                fullest=_ceil(strips[0], height) * _ceil(bands[0], width) * beside,
-                drives=layer.groups * layer.rows * units_across,
-                columns=layer.groups * units_down * columns,
-                cells=layer.weights * slices,
-                survivors=layer.groups * units_down * layer.columns,
-                row_groups=layer.groups * units_down,
-                index_bits=0,
-            )
-        )
-    return Counts(*(np.asarray(column, np.int64) for column in zip(*rows, strict=True)))
+    n, positions = _real(counts), np.asarray([layer.positions for layer in layers])
+    steps = _like(counts.units, ceil_div(input_bits, chip.dac_bits))
+    bits = _like(counts.units, input_bits + 0 * counts.units)
+    offset, flipped = 1 - chip.differential, chip.flipped
+    inputs = np.asarray([layer.groups * layer.rows for layer in layers])
+    outputs = np.asarray([layer.groups * layer.columns for layer in layers])
+    moved = inputs * bits + outputs * _OUTPUT_BITS
+    window = {
+        "array": steps * n.cells,
+        "dac": steps * n.drives,
+        "sample_hold": steps * n.columns,
+        "adc": steps * n.columns,
+        # A partial sum is freed of its offset; a bitline that is held flipped is turned back.
+        "shift_add": steps * n.columns + offset * n.outputs + flipped * n.columns,
+        "input_register": steps * n.drives * chip.dac_bits,
+        "output_register": n.outputs + 0 * bits,
+        "input_count": offset * steps * n.row_groups,
+        "output_scale": outputs + 0 * bits,
+        "index_memory": n.index_bits + 0 * bits,
+        "edram": moved,
+        "bus": moved,
+        "router": outputs * _OUTPUT_BITS + 0 * bits,
+    }
+    return {name: positions * number for name, number in window.items()}
+
+
+def activations(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array) -> Array:
+    """Operation units read in one inference, P ⌈a/d⌉ Σ_g u_g: [..., L]; see `actions`."""
+    positions = np.asarray([layer.positions for layer in layers])
+    steps = _like(counts.units, ceil_div(input_bits, chip.dac_bits))
+    return positions * steps * _real(counts).units
+
+
+def _like(count: Array, x: Array) -> Array:
+    """x in the type that products of counts are formed in."""
+    return np.asarray(x, np.int64) if isinstance(count, np.ndarray) else x.astype(jnp.float32)
+
+
+def _real(counts: Counts) -> Counts:
+    return Counts(*(_like(count, count) for count in counts))
 
 
 def energy(
-    layers: tuple[Layer, ...], counts: Counts, accelerator: Accelerator, input_bits: Array
+    layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> dict[str, Array]:
-    """Energy of one inference by component and layer, nJ: name to [..., L]."""
-    c = accelerator.components
-    xp = counts.units.__array_namespace__()
-    real = xp.asarray(0.0).dtype  # float64 on the host, float32 in a traced program
-    n = Counts(*(xp.asarray(count, dtype=real) for count in counts))
-    positions = np.asarray([layer.positions for layer in layers], real)
-    inputs = np.asarray([layer.groups * layer.rows for layer in layers], real)
-    outputs = np.asarray([layer.groups * layer.columns for layer in layers], real)
-    steps = xp.asarray(_ceil(input_bits, accelerator.dac_bits), dtype=real)
-    array_cells = accelerator.crossbar_rows * accelerator.crossbar_columns
-    moved = inputs * xp.asarray(input_bits, dtype=real) + outputs * _OUTPUT_BITS
-    window_pj = {
-        "array": steps * n.cells * (c.array_read_pj / array_cells),
-        "dac": steps * n.drives * c.dac_pj,
-        "sample_hold": steps * n.columns * c.sample_hold_pj,
-        "adc": steps * n.columns * c.adc_pj(accelerator.adc_bits),
-        "shift_add": steps * n.columns * c.shift_add_pj,
-        "input_register": steps * n.drives * accelerator.dac_bits * c.register_bit_pj,
-        "output_register": n.survivors * c.output_update_pj,
-        "offset_correction": steps * n.row_groups * c.count_pj + n.survivors * c.shift_add_pj,
-        "output_scale": outputs * c.multiply_add_pj + 0 * steps,
-        "index": n.index_bits * c.register_bit_pj,
-        "edram": moved * c.edram_bit_pj,
-        "bus": moved * c.bus_bit_pj,
-        "router": outputs * _OUTPUT_BITS * c.router_bit_pj + 0 * steps,
-    }
-    return {name: positions * pj * 1e-3 for name, pj in window_pj.items()}
+    """Energy of one inference by component and layer, nJ: actions times the table; [..., L]."""
+    found = actions(layers, counts, chip, input_bits)
+    return {name: number * (chip.energy_pj[name] * 1e-3) for name, number in found.items()}
 
 
-def layer_energy(
-    layers: tuple[Layer, ...], counts: Counts, accelerator: Accelerator, input_bits: Array
-) -> Array:
-    """Energy of one inference by layer, nJ: the sum of `energy` over components, [..., L]."""
-    parts: Array = energy(layers, counts, accelerator, input_bits).values()
-    return sum(parts)
+def latency(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array) -> Array:
+    """Of every layer, us: ⌈P / copies⌉ ⌈a/d⌉ (units of the fullest crossbar) t; [..., L]."""
+    positions = ceil_div(np.asarray([layer.positions for layer in layers]), copies(layers, chip))
+    steps = ceil_div(input_bits, chip.dac_bits)
+    turns = _like(counts.units, positions + 0 * counts.units) * steps * counts.fullest
+    return turns * (chip.cycle_ns * 1e-3)
 
 
-def latency(
-    layers: tuple[Layer, ...], counts: Counts, accelerator: Accelerator, input_bits: Array
-) -> Array:
-    """Latency of every layer, us: P ⌈a/d⌉ (units of the fullest crossbar) t; [..., L]."""
-    xp = counts.units.__array_namespace__()
-    real = xp.asarray(0.0).dtype
-    positions = np.asarray([layer.positions for layer in layers], real)
-    steps = _ceil(input_bits, accelerator.dac_bits)
-    return positions * xp.asarray(steps * counts.fullest, dtype=real) * accelerator.cycle_ns * 1e-3
-
-
-def area(layers: tuple[Layer, ...], counts: Counts, accelerator: Accelerator) -> Array:
-    """Area of every layer, mm2: [..., L]; IMAs and tiles in proportion to its crossbars."""
-    c = accelerator.components
-    cells = accelerator.crossbar_rows * accelerator.crossbar_columns
-    ima = accelerator.crossbars_per_ima
-    crossbar = (
-        c.array_um2 * cells / 128**2
-        + c.adc_area_um2(accelerator.adc_bits) * accelerator.adcs
-        + c.dac_um2 * accelerator.crossbar_rows
-        + c.sample_hold_um2 * accelerator.crossbar_columns
-        + c.ima_um2 / ima
-        + c.tile_um2 / (ima * accelerator.imas_per_tile)
-    )
+def layer_costs(
+    layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
+) -> LayerCost:
+    """What the network's cost is summed from, of every layer."""
+    xp = _xp(counts.units)
+    replicas = copies(layers, chip)
+    crossbars = counts.crossbars * replicas
     scales = np.asarray([layer.groups * layer.columns * _SCALE_BITS for layer in layers])
-    memory = (counts.index_bits + scales) * c.memory_bit_um2
-    return (counts.crossbars * crossbar + memory) * 1e-6
-
-
-def cost(
-    layers: tuple[Layer, ...], counts: Counts, accelerator: Accelerator, input_bits: Array
-) -> Cost:
-    """The network's cost, summed over its layers."""
-    return Cost(
-        crossbars=counts.crossbars.sum(axis=-1),
-        slots=counts.slots.sum(axis=-1),
-        index_bits=counts.index_bits.sum(axis=-1),
-        area_mm2=area(layers, counts, accelerator).sum(axis=-1),
-        energy_nj=layer_energy(layers, counts, accelerator, input_bits).sum(axis=-1),
-        latency_us=latency(layers, counts, accelerator, input_bits).sum(axis=-1),
+    index_bits = counts.index_bits * replicas
+    own = crossbars * chip.crossbar_um2 + (index_bits + scales * replicas) * chip.memory_bit_um2
+    parts = energy(layers, counts, chip, input_bits).values()
+    wide = 0 * (counts.units + input_bits)  # what is the same at every number of input bits
+    found = LayerCost(
+        crossbars + wide,
+        ceil_div(crossbars, chip.crossbars_per_ima) + wide,
+        counts.slots * replicas + wide,
+        index_bits + wide,
+        own + wide,
+        sum(parts),
+        latency(layers, counts, chip, input_bits),
     )
+    return LayerCost(*(xp.asarray(field) for field in found))
+
+
+def area(layer_cost: LayerCost, chip: Chip) -> Array:
+    """Area of every layer, mm2, with its part of IMAs and tiles in proportion: [..., L]."""
+    share = chip.ima_um2 + chip.tile_um2 / chip.imas_per_tile
+    return (layer_cost.own_um2 + layer_cost.crossbars * (share / chip.crossbars_per_ima)) * 1e-6
+
+
+def total(layer_cost: LayerCost, chip: Chip) -> Cost:
+    """The network's cost from its layers'."""
+    xp = _xp(layer_cost.crossbars)
+    crossbars, imas = layer_cost.crossbars.sum(axis=-1), layer_cost.imas.sum(axis=-1)
+    own = layer_cost.own_um2.sum(axis=-1)
+    share = chip.ima_um2 + chip.tile_um2 / chip.imas_per_tile
+    in_proportion = (own + crossbars * (share / chip.crossbars_per_ima)) * 1e-6
+    tiles = ceil_div(imas, chip.imas_per_tile)
+    whole = (own + imas * chip.ima_um2 + tiles * chip.tile_um2) * 1e-6
+    latency_us = layer_cost.latency_us.sum(axis=-1)
+    slowest = layer_cost.latency_us.max(axis=-1)
+    return Cost(
+        crossbars=crossbars,
+        allocated=imas * chip.crossbars_per_ima,
+        slots=layer_cost.slots.sum(axis=-1),
+        index_bits=layer_cost.index_bits.sum(axis=-1),
+        area_mm2=xp.where(chip.rounded == 1, whole, in_proportion),
+        area_pro_rata_mm2=in_proportion,
+        area_rounded_mm2=whole,
+        energy_nj=layer_cost.energy_nj.sum(axis=-1),
+        latency_us=latency_us,
+        period_us=xp.where(chip.pipelined == 1, slowest, latency_us),
+        bottleneck=layer_cost.latency_us.argmax(axis=-1),
+    )
+
+
+def cost(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array) -> Cost:
+    """The network's cost: [...]."""
+    return total(layer_costs(layers, counts, chip, input_bits), chip)
+
+
+# --- a price list --------------------------------------------------------------------------------
+
+
+class Prices(NamedTuple):
+    """Every layer's cost at every choice, so that a policy's cost is a look-up and a sum.
+
+    The choices are [L, K, B, A]: keep level, weight bits 1 .. B, input bits 1 .. A. They are laid
+    out flat, with the numbers of a choice side by side, for that is how they are read.
+    """
+
+    whole: Array  # [L K B A, 4] int32: crossbars, imas, slots, index bits
+    real: Array  # [L K B A, 3] float32: own um2, energy nJ, latency us
+    chip: Chip
+    shape: Any  # [L, K, B, A] int32
+
+
+def price_list(
+    layers: tuple[Layer, ...], tables: Counts, chip: Chip, weight_bits: int, input_bits: int
+) -> Prices:
+    """Prices from tables [L, K, S] up to so many bits; chip and tables may be traced."""
+    count, levels, _ = tables.crossbars.shape
+    choices = np.ix_(np.arange(levels), np.arange(1, weight_bits + 1), np.arange(1, input_bits + 1))
+    grid = [np.broadcast_to(x, (levels, weight_bits, input_bits)) for x in choices]
+    # Layers last, as everywhere; then first, as the index needs them.
+    level, q, a = (np.broadcast_to(x[..., None], (*x.shape, count)) for x in grid)
+    found = layer_costs(layers, counts_of(tables, chip, level, q), chip, a)
+    columns = [
+        np.moveaxis(x, -1, 0) if isinstance(x, np.ndarray) else jnp.moveaxis(x, -1, 0)
+        for x in found
+    ]
+    xp = _xp(tables.crossbars)
+    shape = np.asarray((count, levels, weight_bits, input_bits))
+    whole, real = (
+        xp.stack([x.reshape(-1) for x in part], axis=-1) for part in (columns[:4], columns[4:])
+    )
+    return Prices(whole, real, chip, shape)
+
+
+def unflattened(prices: Prices) -> LayerCost:
+    """Every layer's cost at every choice, [L, K, B, A] each; on the host."""
+    parts = [*prices.whole.T, *prices.real.T]
+    return LayerCost(*(part.reshape(tuple(prices.shape)) for part in parts))
+
+
+def device(prices: Prices) -> Prices:
+    """Prices from the host as int32 and float32 arrays for a compiled program."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.int32 if np.issubdtype(x.dtype, np.integer) else jnp.float32),
+        prices,
+    )
+
+
+def look_up(prices: Prices, policy: Policy) -> Cost:
+    """The cost of policies [..., L]."""
+    layers = np.arange(policy.level.shape[-1])
+    _, levels, weight_bits, input_bits = prices.shape
+    index = (layers * levels + policy.level) * weight_bits + policy.weight_bits - 1
+    index = index * input_bits + policy.input_bits - 1
+    whole, real = prices.whole[index], prices.real[index]
+    fields = [x[..., at] for x in (whole, real) for at in range(x.shape[-1])]
+    return total(LayerCost(*fields), prices.chip)

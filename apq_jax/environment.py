@@ -16,7 +16,6 @@ from jax import lax
 
 from apq_jax import crossbar
 from apq_jax.calibration import Statistics
-from apq_jax.hardware import Accelerator
 from apq_jax.plan import Plan
 from apq_jax.types import Evaluation, Layer, Policy
 
@@ -30,12 +29,8 @@ class Space:
     """The policies that may be proposed. Static."""
 
     levels: int  # K
-    min_weight_bits: int
-    max_weight_bits: int
-    min_input_bits: int
-    max_input_bits: int
-    cell_bits: int  # bits that share a slice count cost the same: the larger is taken
-    dac_bits: int
+    weight_bits: tuple[int, ...]  # B choices, rising
+    input_bits: tuple[int, ...]  # A choices, rising
 
 
 class Problem(NamedTuple):
@@ -43,8 +38,8 @@ class Problem(NamedTuple):
 
     features: jax.Array  # [L, F] float32 about [0, 1]
     error: jax.Array  # [L, K, Q] float32, output error of pruning and rounding the weights
-    input_error: jax.Array  # [L, A] float32, output error of rounding the inputs
-    share: jax.Array  # [L, K, S, A] float32, cost of a layer over that of the dense network
+    input_error: jax.Array  # [L, 8] float32, output error of rounding the inputs, by bits
+    share: jax.Array  # [L, K, 8, 8] float32, cost of a layer over the dense network's, by bits
     weights: jax.Array  # [M] float32, what each metric counts in the objective; their sum is 1
     dense: jax.Array  # [M] float32, the metrics of the dense network at 8 bits
     float_accuracy: jax.Array  # [] float32, of the uncompressed network on the scored images
@@ -53,36 +48,21 @@ class Problem(NamedTuple):
     penalty: jax.Array  # [] float32, of falling below the limit: see `reward`
 
 
-def weight_choices(space: Space) -> np.ndarray:
-    """The weight bits that may be proposed, [B] int32: of those that cost the same the most."""
-    return _choices(space.min_weight_bits, space.max_weight_bits, space.cell_bits)
-
-
-def input_choices(space: Space) -> np.ndarray:
-    """The input bits that may be proposed, [A] int32: of those that cost the same the most."""
-    return _choices(space.min_input_bits, space.max_input_bits, space.dac_bits)
-
-
-def _choices(least: int, most: int, step: int) -> np.ndarray:
-    bits = np.arange(least, most + 1)
-    return np.unique(np.minimum(-(-bits // step) * step, most)).astype(np.int32)
-
-
 def decode(space: Space, action: jax.Array) -> Policy:
     """Actions [..., 3] in [0, 1] to a policy's fields [...].
 
     Keep 1 is level 0. Bits are equal intervals of the action, as HAQ's, one for each choice.
     """
 
-    def bits(a: jax.Array, choices: np.ndarray) -> jax.Array:
+    def bits(a: jax.Array, choices: tuple[int, ...]) -> jax.Array:
         index = jnp.floor(len(choices) * a).astype(jnp.int32)
-        return jnp.asarray(choices)[jnp.clip(index, 0, len(choices) - 1)]
+        return jnp.asarray(choices, jnp.int32)[jnp.clip(index, 0, len(choices) - 1)]
 
     level = jnp.round((1.0 - action[..., 0]) * (space.levels - 1)).astype(jnp.int32)
     return Policy(
         jnp.clip(level, 0, space.levels - 1),
-        bits(action[..., 1], weight_choices(space)),
-        bits(action[..., 2], input_choices(space)),
+        bits(action[..., 1], space.weight_bits),
+        bits(action[..., 2], space.input_bits),
     )
 
 
@@ -93,20 +73,19 @@ def encode(space: Space, policy: Policy) -> jax.Array:
     levels the interval is cut by 0 and 1; there it is the end.
     """
 
-    def action(bits: jax.Array, choices: np.ndarray) -> jax.Array:
+    def action(bits: jax.Array, choices: tuple[int, ...]) -> jax.Array:
         return (jnp.searchsorted(jnp.asarray(choices), bits) + 0.5) / len(choices)
 
     keep = 1.0 - policy.level / max(space.levels - 1, 1)
-    weight = action(policy.weight_bits, weight_choices(space))
-    inputs = action(policy.input_bits, input_choices(space))
+    weight = action(policy.weight_bits, space.weight_bits)
+    inputs = action(policy.input_bits, space.input_bits)
     return jnp.stack([keep, weight, inputs], axis=-1).astype(jnp.float32)
 
 
-def shares(problem: Problem, space: Space, policy: Policy) -> jax.Array:
+def shares(problem: Problem, policy: Policy) -> jax.Array:
     """Each layer's part of the dense network's cost under this policy, [..., L]."""
-    slices = -(-policy.weight_bits // space.cell_bits)
     index = jnp.arange(problem.share.shape[0])
-    return problem.share[index, policy.level, slices - 1, policy.input_bits - 1]
+    return problem.share[index, policy.level, policy.weight_bits - 1, policy.input_bits - 1]
 
 
 def observe(
@@ -126,8 +105,8 @@ def observe(
       decided so far and of the rest at the base, both over the dense network's.
     """
     done = jnp.arange(problem.features.shape[0]) < layer
-    used = jnp.sum(jnp.where(done, shares(problem, space, decode(space, actions)), 0.0))
-    rest = jnp.sum(jnp.where(done, 0.0, shares(problem, space, decode(space, base))))
+    used = jnp.sum(jnp.where(done, shares(problem, decode(space, actions)), 0.0))
+    rest = jnp.sum(jnp.where(done, 0.0, shares(problem, decode(space, base))))
     before = jnp.where(layer > 0, actions[jnp.maximum(layer - 1, 0)], 0.0)
     return jnp.concatenate([problem.features[layer], base[layer], before, jnp.stack([used, rest])])
 
@@ -194,13 +173,13 @@ def closed_form(problem: Problem, space: Space, price: jax.Array, allowed: jax.A
       problem: see `Problem`.
       space: static.
       price: [] positive.
-      allowed: [L, K, B, A] bool, B of `weight_choices` and A of `input_choices`.
+      allowed: [L, K, B, A] bool, over the space's choices.
     """
-    weight_bits, input_bits = weight_choices(space), input_choices(space)
-    slices = -(-weight_bits // space.cell_bits)
+    weight_bits = np.asarray(space.weight_bits, np.int32)
+    input_bits = np.asarray(space.input_bits, np.int32)
     of_inputs = problem.input_error[:, None, None, input_bits - 1]
     error = problem.error[:, :, weight_bits - 1, None] + of_inputs
-    total = error + price * problem.share[:, :, slices - 1][..., input_bits - 1]
+    total = error + price * problem.share[:, :, weight_bits - 1][..., input_bits - 1]
     best = jnp.argmin(jnp.where(allowed, total, jnp.inf).reshape(total.shape[0], -1), axis=1)
     level, weight, inputs = jnp.unravel_index(best, total.shape[1:])
     return Policy(
@@ -213,8 +192,8 @@ def allowed_by(space: Space, free: tuple[bool, bool, bool], base: jax.Array) -> 
     frozen = decode(space, base)
     keep_free, weight_free, input_free = free
     level = keep_free | (jnp.arange(space.levels) == frozen.level[:, None])
-    weight = weight_free | (jnp.asarray(weight_choices(space)) == frozen.weight_bits[:, None])
-    inputs = input_free | (jnp.asarray(input_choices(space)) == frozen.input_bits[:, None])
+    weight = weight_free | (jnp.asarray(space.weight_bits) == frozen.weight_bits[:, None])
+    inputs = input_free | (jnp.asarray(space.input_bits) == frozen.input_bits[:, None])
     return level[:, :, None, None] & weight[:, None, :, None] & inputs[:, None, None, :]
 
 
@@ -222,8 +201,7 @@ def build_problem(
     layers: tuple[Layer, ...],
     plan: Plan,
     statistics: Statistics,
-    tables: crossbar.Tables,
-    accelerator: Accelerator,
+    prices: crossbar.Prices,
     space: Space,
     objective: dict[str, float],
     float_accuracy: float,
@@ -234,6 +212,7 @@ def build_problem(
     """Forms a `Problem` on the host.
 
     Args:
+      prices: of every choice, on the host, up to 8 and 8 bits.
       objective: metric's name (of METRICS) to its weight; divided by their sum.
       float_accuracy: of the uncompressed network on the scored images, a fraction of 1.
       max_drop: accuracy that may be lost, a fraction of 1.
@@ -241,31 +220,23 @@ def build_problem(
       penalty: of falling below it.
     """
     count, levels = len(layers), space.levels
-    slices = np.arange(1, accelerator.slices(space.max_weight_bits) + 1)
-    bits = np.arange(1, space.max_input_bits + 1)
     full = np.full(count, 8)
-    dense_counts = crossbar.dense_counts(layers, accelerator, full)
-    dense = crossbar.cost(layers, dense_counts, accelerator, full)
+    dense = crossbar.cost(layers, crossbar.dense(layers, full, prices.chip), prices.chip, full)
     dense_values = np.asarray([getattr(dense, name) for name in METRICS], np.float64)
     weights = np.asarray([objective.get(name, 0.0) for name in METRICS], np.float64)
     weights /= weights.sum()
-
-    shape = (levels, len(slices), len(bits), count)
-    grid = np.meshgrid(np.arange(levels), slices * accelerator.cell_bits, bits, indexing="ij")
-    level, weight_bits, input_bits = (np.broadcast_to(axis[..., None], shape) for axis in grid)
-    policy = Policy(level, weight_bits, input_bits)
-    counts = crossbar.counts(layers, tables, accelerator, policy)
+    of_layers = crossbar.unflattened(prices)  # [L, K, 8, 8] each
     metrics = (
-        counts.slots,
-        counts.crossbars,
-        crossbar.area(layers, counts, accelerator),
-        crossbar.layer_energy(layers, counts, accelerator, input_bits),
-        crossbar.latency(layers, counts, accelerator, input_bits),
+        of_layers.slots,
+        of_layers.crossbars,
+        crossbar.area(of_layers, prices.chip),
+        of_layers.energy_nj,
+        of_layers.latency_us,
     )
     share = sum(w * m / d for w, m, d in zip(weights, metrics, dense_values, strict=True))
 
     error = np.stack([np.asarray(layer.error) for layer in plan])
-    dense_share = share[0, -1, -1]
+    dense_share = share[:, 0, -1, -1]
     curve = np.linspace(0, levels - 1, 5).round().astype(int)
     features = np.asarray(
         [
@@ -286,8 +257,8 @@ def build_problem(
     return Problem(
         features=jnp.asarray(features, jnp.float32),
         error=jnp.asarray(error, jnp.float32),
-        input_error=jnp.asarray(inputs[:, : space.max_input_bits], jnp.float32),
-        share=jnp.asarray(np.moveaxis(share, -1, 0), jnp.float32),
+        input_error=jnp.asarray(inputs, jnp.float32),
+        share=jnp.asarray(share, jnp.float32),
         weights=jnp.asarray(weights, jnp.float32),
         dense=jnp.asarray(dense_values, jnp.float32),
         float_accuracy=jnp.asarray(float_accuracy, jnp.float32),

@@ -10,7 +10,6 @@ from jax import lax
 from apq_jax import crossbar, products, pruning, quantization
 from apq_jax.calibration import LayerStatistics, Statistics
 from apq_jax.capture import Network, Params, forward
-from apq_jax.hardware import Accelerator
 from apq_jax.plan import Plan
 from apq_jax.types import Evaluation, Policy
 
@@ -173,7 +172,7 @@ class Subject(NamedTuple):
     params: Params
     plan: Plan
     statistics: Statistics
-    tables: crossbar.Tables
+    prices: crossbar.Prices
     moment_images: jax.Array  # [B, ...] training images
     images: jax.Array  # [N, ...] scored images
     labels: jax.Array  # [N] int32
@@ -182,7 +181,7 @@ class Subject(NamedTuple):
 
 def evaluate(
     network: Network,
-    accelerator: Accelerator,
+    height: int,
     recovery: Recovery,
     chunk: int,
     subject: Subject,
@@ -191,7 +190,7 @@ def evaluate(
     """Accuracy and cost of one policy, as a pure function; `jax.lax.map` over many.
 
     Args:
-      network, accelerator, recovery: static.
+      network, height, recovery: static; rows h of an operation unit.
       chunk: scored images at a time; a remainder of N is scored as one smaller chunk.
       subject: arrays.
       policy: [L] fields.
@@ -202,7 +201,7 @@ def evaluate(
         subject.plan,
         subject.statistics,
         subject.moment_images,
-        accelerator.unit_rows,
+        height,
         recovery,
         policy,
     )
@@ -215,8 +214,7 @@ def evaluate(
         target = jax.nn.log_softmax(subject.reference[part])
         gap = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
         divergence += gap.sum()
-    counts = crossbar.counts(network.layers, subject.tables, accelerator, policy)
-    cost = crossbar.cost(network.layers, counts, accelerator, policy.input_bits)
+    cost = crossbar.look_up(subject.prices, policy)
     return Evaluation(
         right / count,
         divergence / count,

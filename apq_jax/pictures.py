@@ -183,3 +183,43 @@ def crossbars(result: dict[str, Any], rows: Rows) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def energy(result: dict[str, Any], rows: Rows) -> Figure:
+    """Energy of one inference by component: dense on ISAAC, dense here, chosen."""
+    del rows
+    costs = {
+        "dense 8 bits\non ISAAC": result["dense_isaac"]["8"],
+        "dense 8 bits": result["dense"]["8"],
+        "chosen": result["best"],
+    }
+    parts = [cost["energy_by_component_nj"] for cost in costs.values()]
+    totals = [sum(part.values()) for part in parts]
+    # Named are those that are a twentieth of some bar.
+    named = [
+        name
+        for name in parts[0]
+        if any(part[name] > 0.05 * sum_ for part, sum_ in zip(parts, totals, strict=True))
+    ]
+    figure, (axis,) = _figure(height=2.6)
+    at, left = np.arange(len(costs)), np.zeros(len(costs))
+    colours = [_BLUE, _ORANGE, _GREEN, _RED, "#56B4E9", "#CC79A7", "#F0E442", "#000000"]
+    shown = [[part[name] for part in parts] for name in named[: len(colours)]]
+    rest = np.asarray(totals) - np.sum(shown, axis=0)
+    for label, values, colour in (
+        *zip(named, shown, colours, strict=False),
+        ("other", rest, _GREY),
+    ):
+        widths = 100 * np.asarray(values) / totals
+        axis.barh(at, widths, 0.6, left=left, color=colour, label=label.replace("_", " "))
+        left += widths
+    for place, value in zip(at, totals, strict=True):
+        axis.annotate(f" {value:,.0f} nJ", (100, place), va="center", fontsize=9)
+    axis.set_yticks(at, list(costs))
+    axis.invert_yaxis()
+    axis.set_xlim(0, 116)
+    axis.set_xticks([0, 25, 50, 75, 100])
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel("energy of an inference, %")
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
+    return figure

@@ -17,7 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import archive, calibration, crossbar, environment, evaluation, loop, plan
+from apq_jax import (
+    archive,
+    calibration,
+    crossbar,
+    environment,
+    evaluation,
+    loop,
+    plan,
+    quantization,
+)
 from apq_jax.capture import Network, Params, forward_float, matrices
 from apq_jax.config import Config
 from apq_jax.data import Dataset
@@ -46,6 +55,7 @@ class Prepared(NamedTuple):
     config: Config
     subject: Subject  # scored on the search half of validation
     problem: Problem
+    tables: crossbar.Counts  # [L, K, S], on the host
 
 
 class Choice(NamedTuple):
@@ -70,17 +80,22 @@ class Measured(NamedTuple):
 
 
 def space_of(config: Config, accelerator: Accelerator) -> Space:
-    """The policies that a run may propose."""
+    """The policies that a run may propose: of bits that cost the same, the most.
+
+    Raises:
+      InputError: the cells hold more bits than any weight has.
+    """
     search = config.search
-    return Space(
-        config.plan.levels,
-        search.min_weight_bits,
-        search.max_weight_bits,
-        search.min_input_bits,
-        search.max_input_bits,
-        accelerator.cell_bits,
-        accelerator.dac_bits,
-    )
+    if accelerator.cell_bits > search.max_weight_bits:
+        raise InputError(
+            f"accelerator.cell_bits: {accelerator.cell_bits}; allowed: up to "
+            f"search.max_weight_bits ({search.max_weight_bits})"
+        )
+    weight_bits = range(search.min_weight_bits, search.max_weight_bits + 1)
+    input_bits = range(search.min_input_bits, search.max_input_bits + 1)
+    slices = {accelerator.slices(bits): bits for bits in weight_bits}  # the last one stays
+    steps = {-(-bits // accelerator.dac_bits): bits for bits in input_bits}
+    return Space(config.plan.levels, tuple(slices.values()), tuple(steps.values()))
 
 
 def prepare(
@@ -110,20 +125,25 @@ def prepare(
             f"config.agent.capacity: {config.agent.capacity}; allowed: at least {steps}, "
             f"search.parallel x {len(network.layers)} layers"
         )
+    space = space_of(config, accelerator)
     weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     statistics = calibration.calibrate(network, params, weights, train)
     moment_images = train[: config.search.moment_images]
     statistics = calibration.match_images(network, params, weights, statistics, moment_images)
     layers = plan.build_plan(weights, statistics, accelerator.unit_rows, config.plan)
-    masks = [np.asarray(layer.mask) for layer in layers]
-    space = space_of(config, accelerator)
-    tables = crossbar.build_tables(network.layers, masks, accelerator, space.max_weight_bits)
+    survivors = crossbar.survivors_of([np.asarray(layer.mask) for layer in layers])
+    chip, slices = accelerator.chip(), accelerator.slices(quantization.MAX_BITS)
+    tables = crossbar.column_vector_tables(
+        network.layers, survivors, accelerator.unit_rows, chip, slices
+    )
+    bits = quantization.MAX_BITS
+    prices = crossbar.price_list(network.layers, tables, chip, bits, bits)
     subject = Subject(
         params,
         layers,
         statistics,
-        jax.tree.map(jnp.asarray, tables),
+        crossbar.device(prices),
         moment_images,
         *_scored(network, params, dataset.search_images, dataset.search_labels),
     )
@@ -133,8 +153,7 @@ def prepare(
             network.layers,
             layers,
             statistics,
-            tables,
-            accelerator,
+            prices,
             space,
             {name: getattr(config.objective, name) for name in environment.METRICS},
             float_accuracy,
@@ -144,7 +163,9 @@ def prepare(
         )
 
     float_accuracy = _accuracy(subject.reference, dataset.search_labels)
-    prepared = Prepared(network, accelerator, space, config, subject, problem(float_accuracy, 1.0))
+    prepared = Prepared(
+        network, accelerator, space, config, subject, problem(float_accuracy, 1.0), tables
+    )
     return prepared._replace(problem=problem(float_accuracy, _drop_per_nat(prepared, dataset)))
 
 
@@ -192,7 +213,7 @@ def evaluator(prepared: Prepared) -> loop.Evaluate:
     return functools.partial(
         evaluation.evaluate,
         prepared.network,
-        prepared.accelerator,
+        prepared.accelerator.unit_rows,
         prepared.config.recovery,
         prepared.config.search.chunk,
     )

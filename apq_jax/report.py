@@ -2,7 +2,7 @@
 
     python -m apq_jax.report RUN [RUN ...]
 
-Writes report.md and four pictures into each run's folder.
+Writes report.md and five pictures into each run's folder.
 """
 
 import argparse
@@ -43,11 +43,23 @@ _NEEDED: tuple[str, ...] = (
     "limit",
     "best",
     "dense",
+    "dense_isaac",
     "ratios",
+    "adc_laws",
+    "notes",
     "layers",
     "search",
     "pareto",
 )
+
+
+PICTURES: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
+    "progress.png": pictures.progress,
+    "pareto.png": pictures.pareto,
+    "policy.png": pictures.policy,
+    "crossbars.png": pictures.crossbars,
+    "energy.png": pictures.energy,
+}
 
 
 def make(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -62,15 +74,9 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
             f"{folder / 'search.csv'}: {len(rows['reward'])} rows; allowed: those of result.json's "
             f"search.evaluations, {result['search'].get('evaluations')}"
         )
-    drawn: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
-        "progress.png": pictures.progress,
-        "pareto.png": pictures.pareto,
-        "policy.png": pictures.policy,
-        "crossbars.png": pictures.crossbars,
-    }
     written = []
     try:
-        for name, draw in drawn.items():
+        for name, draw in PICTURES.items():
             image = io.BytesIO()
             FigureCanvasAgg(draw(result, rows)).print_png(image)
             write_whole(folder / name, image.getvalue())
@@ -210,7 +216,9 @@ it loses {lost:.1f} points on the selection half of validation and {verdict} the
 "Over dense 8" is the cost of the unpruned network at 8-bit weights and inputs on the same
 accelerator, divided by the chosen policy's; "over dense 16" the same at 16 bits. Slots are the
 operation units that hold weights; crossbars are at least one a layer, too coarse for a small
-network. Area counts IMAs and tiles in proportion to the crossbars.
+network. {_area_words(result)}
+
+{_isaac(result)}
 
 ## Accuracy
 
@@ -236,6 +244,16 @@ limited, docs/search.md) and its Pareto front in blue. Policies far below the li
 
 ![Crossbars and slots a layer](crossbars.png)
 
+{_utilisation(result)}
+
+## Where the energy goes
+
+![Energy by component](energy.png)
+
+{_breakdown(result)}
+
+{_laws(result)}
+
 ## The search
 
 ![Reward over evaluations](progress.png)
@@ -249,6 +267,88 @@ Each point is an evaluation; triangles on the lower edge are below it. The line 
 Seed {result["seed"]}; {versions}. The same seed on the same machine gives the same `result.json`
 but for times.
 """
+
+
+def _area_words(result: dict[str, Any]) -> str:
+    best = result["best"]
+    return (
+        f"Area of IMAs and tiles in proportion to the crossbars: {best['area_pro_rata_mm2']:.4f} "
+        f"mm²; of whole ones: {best['area_rounded_mm2']:.4f} mm² ({best['allocated']} crossbars "
+        f"allocated, {best['crossbars']} occupied). One inference every {best['period_us']:,.1f} "
+        f"µs, bound by `{best['bottleneck']}`; {best['gops_per_mm2']:.3g} GOPS/mm² and "
+        f"{best['gops_per_w']:,.0f} GOPS/W of the unpruned network's operations."
+        + "".join(f"\n\n**Note.** {note}" for note in result["notes"])
+    )
+
+
+def _isaac(result: dict[str, Any]) -> str:
+    """The same against dense on ISAAC, whose whole-crossbar reads units make slower."""
+    rows, dense = [], result["dense_isaac"]
+    for field, ratio, words, form in (
+        *(one for one in _METRICS if one[1] not in (None, "slots")),
+        ("period_us", "period", "between two inferences, µs", "{:,.1f}"),
+    ):
+        over = [f"{result['ratios'][ratio][f'isaac_{bits}']:.2f}x" for bits in (8, 16)]
+        cells = [form.format(cost[field]) for cost in (dense["16"], dense["8"], result["best"])]
+        rows.append([words, *cells, *over])
+    head = ["", "ISAAC 16", "ISAAC 8", "chosen", "over ISAAC 8", "over ISAAC 16"]
+    return (
+        "Reading by operation units makes a network slower, the unpruned one, too. So here is the "
+        "same\nagainst the unpruned network on `isaac`, which reads whole crossbars; below 1x the "
+        f"chosen policy\ncosts more:\n\n{_markdown(head, rows)}"
+    )
+
+
+def _utilisation(result: dict[str, Any]) -> str:
+    use = [layer["utilisation"] for layer in result["layers"]]
+    slots = sum(one["slots_unused"] for one in use)
+    filled = [f"{100 * one['cells_used']:.0f} %" for one in use]
+    index = [f"{100 * one['index_overhead']:.0f} %" for one in use]
+    names = short_names([layer["name"] for layer in result["layers"]])
+    padding = sum(one["padding_cells"] for one in use)
+    return (
+        f"{slots:,} slots of occupied crossbars are empty, {padding:,} cells of used units hold "
+        "nothing.\n\n"
+        + _markdown(
+            ["", *names],
+            [["cells of the crossbars used", *filled], ["index over weight bits", *index]],
+        )
+    )
+
+
+def _breakdown(result: dict[str, Any]) -> str:
+    parts = {
+        "ISAAC 8": result["dense_isaac"]["8"],
+        "dense 8": result["dense"]["8"],
+        "chosen": result["best"],
+    }
+    energies = [cost["energy_by_component_nj"] for cost in parts.values()]
+    rows = [
+        [name.replace("_", " "), *(f"{energy[name]:,.2f}" for energy in energies)]
+        for name in sorted(energies[-1], key=lambda name: -energies[-1][name])
+    ]
+    rows.append(["sum", *(f"{sum(energy.values()):,.2f}" for energy in energies)])
+    return _markdown(["nJ an inference", *parts], rows)
+
+
+def _laws(result: dict[str, Any]) -> str:
+    rows = [
+        [law, *(f"{ratios[f'{name}_8']:.2f}x" for name in _LAW_RATIOS)]
+        for law, ratios in result["adc_laws"].items()
+    ]
+    head = ["law of the converters", *(name.replace("_", " ") + " 8" for name in _LAW_RATIOS)]
+    return (
+        "What a converter costs by its resolution is disputed. The ratios under each law, with "
+        f"everything\nelse the same:\n\n{_markdown(head, rows)}"
+    )
+
+
+_LAW_RATIOS = (
+    "energy_over_dense",
+    "energy_over_isaac",
+    "area_over_dense",
+    "area_over_isaac",
+)
 
 
 def main(argv: list[str]) -> int:

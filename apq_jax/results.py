@@ -1,6 +1,7 @@
 """The files that a run leaves; each is written whole."""
 
 import csv
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -8,14 +9,14 @@ import pathlib
 import platform
 from typing import Any
 
-import jax
 import numpy as np
 import safetensors.numpy
 
-from apq_jax import archive, config, crossbar, pipeline
+from apq_jax import archive, config, crossbar, environment, pipeline, schemes
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.files import InputError, write_whole
+from apq_jax.hardware import Accelerator, Chip, adc, dumps, preset
 from apq_jax.loop import Record
 from apq_jax.pipeline import Choice, Measured, Prepared
 from apq_jax.types import Policy
@@ -31,15 +32,17 @@ FILES = (  # and command.txt, tensorboard/
     "pareto.png",
     "policy.png",
     "crossbars.png",
+    "energy.png",
 )
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "numpy", "chex")
-_COST = ("crossbars", "slots", "area_mm2", "energy_nj", "latency_us", "index_bits")
 _RATIOS = {
     "crossbars": "crossbars",
     "slots": "slots",
     "area": "area_mm2",
+    "area_rounded": "area_rounded_mm2",
     "energy": "energy_nj",
     "latency": "latency_us",
+    "period": "period_us",
 }
 
 
@@ -73,7 +76,7 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
         "accuracy": measured.accuracy,
         "expected_accuracy": expected,
         "divergence": measured.divergence,
-        **{name: getattr(measured, name) for name in _COST[:-1]},
+        **{name: getattr(measured, name) for name in environment.METRICS},
         "reward": record.reward,
         "feasible": feasible.astype(int),
     }
@@ -125,22 +128,33 @@ def versions() -> dict[str, str]:
 
 def dense_cost(prepared: Prepared, bits: int) -> dict[str, Any]:
     """The unpruned network's cost at `bits`-bit weights and inputs on the same accelerator."""
-    layers, accelerator = prepared.network.layers, prepared.accelerator
+    return _dense(prepared, prepared.accelerator, bits)
+
+
+def _dense(prepared: Prepared, accelerator: Accelerator, bits: int) -> dict[str, Any]:
+    layers, chip = prepared.network.layers, accelerator.chip()
     all_bits = np.full(len(layers), bits)
-    counts = crossbar.dense_counts(layers, accelerator, all_bits)
-    cost = _plain(crossbar.cost(layers, counts, accelerator, all_bits))
-    return cost | {"activations": activations(prepared, counts, all_bits)}
+    return _cost(prepared, chip, crossbar.dense(layers, all_bits, chip), all_bits)
 
 
-def activations(prepared: Prepared, counts: crossbar.Counts, input_bits: np.ndarray) -> int:
-    """Operation-unit activations of one inference, Σ_layers P ⌈a/d⌉ Σ_g u_g, exact."""
-    steps = -(-np.asarray(input_bits) // prepared.accelerator.dac_bits)
-    positions = np.asarray([layer.positions for layer in prepared.network.layers], np.int64)
-    return int((positions * steps * counts.units).sum())
-
-
-def _plain(cost: crossbar.Cost) -> dict[str, Any]:
-    return {name: getattr(cost, name).item() for name in _COST}
+def _cost(
+    prepared: Prepared, chip: Chip, counts: crossbar.Counts, input_bits: np.ndarray
+) -> dict[str, Any]:
+    """Every figure of a network's cost, exact where it is a count."""
+    layers = prepared.network.layers
+    cost = crossbar.cost(layers, counts, chip, input_bits)
+    found = {name: value.item() for name, value in cost._asdict().items()}
+    energy = crossbar.energy(layers, counts, chip, input_bits)
+    # Operations of the dense network: what is pruned is never taken off the work done.
+    operations = 2 * sum(layer.positions * layer.weights for layer in layers)
+    return found | {
+        "bottleneck": layers[found["bottleneck"]].name,
+        "units": int(counts.units.sum()),
+        "activations": int(crossbar.activations(layers, counts, chip, input_bits).sum()),
+        "gops_per_mm2": operations / (found["period_us"] * 1e3) / found["area_mm2"],
+        "gops_per_w": operations / found["energy_nj"],
+        "energy_by_component_nj": {name: float(value.sum()) for name, value in energy.items()},
+    }
 
 
 def policy_json(prepared: Prepared, policy: Policy) -> dict[str, list]:
@@ -163,14 +177,13 @@ def result(
     interrupted: bool,
 ) -> dict[str, Any]:
     """result.json; docs/result.md describes it."""
-    network, accelerator, options = prepared.network, prepared.accelerator, prepared.config.search
+    accelerator, options = prepared.accelerator, prepared.config.search
     policy = Policy(*(np.asarray(field, np.int64) for field in choice.policy))
-    tables = jax.tree.map(np.asarray, prepared.subject.tables)
-    counts = crossbar.counts(
-        network.layers, crossbar.Tables(*(t.astype(np.int64) for t in tables)), accelerator, policy
-    )
-    cost = _plain(crossbar.cost(network.layers, counts, accelerator, policy.input_bits))
+    chip = accelerator.chip()
+    counts = crossbar.counts_of(prepared.tables, chip, policy.level, policy.weight_bits)
+    cost = _cost(prepared, chip, counts, policy.input_bits)
     dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
+    isaac = {bits: _dense(prepared, preset("isaac"), int(bits)) for bits in ("8", "16")}
     expected = pipeline.expected_accuracy(prepared, record)
     scored = len(dataset.search_labels)
     return {
@@ -197,7 +210,6 @@ def result(
             "min_accuracy": choice.float_accuracy - options.max_accuracy_drop / 100.0,
         },
         "best": {
-            "activations": activations(prepared, counts, policy.input_bits),
             "policy": policy_json(prepared, policy),
             "evaluation": choice.number + 1,
             "validation_accuracy": choice.accuracy,
@@ -213,10 +225,19 @@ def result(
             **cost,
         },
         "dense": dense,
+        "dense_isaac": isaac,
         "ratios": {
-            name: {f"dense_{bits}": dense[bits][field] / cost[field] for bits in dense}
+            name: {
+                f"{over}_{bits}": costs[bits][field] / cost[field]
+                for over, costs in (("dense", dense), ("isaac", isaac))
+                for bits in costs
+                if (over, name) != ("isaac", "slots")  # ISAAC's unit is a whole crossbar
+            }
             for name, field in _RATIOS.items()
         },
+        "adc_laws": _laws(prepared, counts, policy),
+        "accelerator": dumps(accelerator),
+        "notes": accelerator.notes(),
         "layers": _layers(prepared, policy, counts),
         "search": {
             "strategy": options.strategy,
@@ -235,12 +256,32 @@ def _quotient(accuracy: Any, count: int) -> float:
     return round(float(accuracy) * count) / count
 
 
+def _laws(
+    prepared: Prepared, counts: crossbar.Counts, policy: Policy
+) -> dict[str, dict[str, float]]:
+    """The ratio of energy and area over dense at 8 bits, were the converters' law another."""
+    found: dict[str, dict[str, float]] = {}
+    for law in adc.LAWS:
+        one = dataclasses.replace(prepared.accelerator, adc_law=law)
+        isaac = dataclasses.replace(preset("isaac"), adc_law=law)
+        cost = _cost(prepared, one.chip(), counts, policy.input_bits)
+        found[law] = {
+            f"{name}_over_{over}_8": _dense(prepared, other, 8)[field] / cost[field]
+            for over, other in (("dense", one), ("isaac", isaac))
+            for name, field in (("energy", "energy_nj"), ("area", "area_mm2"))
+        }
+    return found
+
+
 def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list[dict[str, Any]]:
-    layers, accelerator = prepared.network.layers, prepared.accelerator
+    layers, chip = prepared.network.layers, prepared.accelerator.chip()
     eight = np.full(len(layers), 8)
-    dense = crossbar.dense_counts(layers, accelerator, eight)
-    energy = crossbar.layer_energy(layers, counts, accelerator, policy.input_bits)
-    dense_energy = crossbar.layer_energy(layers, dense, accelerator, eight)
+    dense = crossbar.dense(layers, eight, chip)
+    energy = crossbar.energy(layers, counts, chip, policy.input_bits)
+    dense_energy = crossbar.energy(layers, dense, chip, eight)
+    actions = crossbar.actions(layers, counts, chip, policy.input_bits)
+    latency = crossbar.latency(layers, counts, chip, policy.input_bits)
+    use = schemes.utilisation(layers, counts, policy.weight_bits, prepared.accelerator)
     chosen = policy_json(prepared, policy)
     return [
         {
@@ -254,11 +295,15 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
                 name: int(getattr(counts, name)[at])
                 for name in ("crossbars", "slots", "index_bits")
             },
-            "energy_nj": float(energy[at]),
+            "latency_us": float(latency[at]),
+            "energy_nj": float(sum(nj[at] for nj in energy.values())),
+            "energy_by_component_nj": {name: float(nj[at]) for name, nj in energy.items()},
+            "actions": {name: int(number[at]) for name, number in actions.items()},
+            "utilisation": {name: value[at].item() for name, value in use.items()},
             "dense_8": {
                 "crossbars": int(dense.crossbars[at]),
                 "slots": int(dense.slots[at]),
-                "energy_nj": float(dense_energy[at]),
+                "energy_nj": float(sum(nj[at] for nj in dense_energy.values())),
             },
         }
         for at, layer in enumerate(layers)
@@ -268,7 +313,7 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
 def _pareto(prepared: Prepared, record: Record, expected: np.ndarray) -> list[dict[str, Any]]:
     """Policies that none beats in both the objective and the expected accuracy."""
     front = archive.pareto_front(pipeline.gain(prepared, record), expected)
-    names = ("accuracy", *_COST[:-1])
+    names = ("accuracy", *environment.METRICS)
     return [
         {
             "evaluation": int(number) + 1,

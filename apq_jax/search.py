@@ -12,6 +12,8 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
     --config.search.strategy=joint          apq, joint or random
     --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
     --config.data.path=my.npz               your images and labels (docs/data.md)
+    --config.accelerator=my.toml            isaac_ou, isaac, sre, puma, or your own: see
+                                            python -m apq_jax.hardware
     --config.seed=1
 
 Exit status: 0 done; 2 input that cannot be used; 3 no policy meets the accuracy limit (the nearest
@@ -158,7 +160,7 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
     dataset = data.load(config.data.path)
-    accelerator = hardware.preset(config.accelerator)
+    accelerator = hardware.load(config.accelerator)
     options = config.search
     console.print(
         f"{config.model.name} on {dataset.name}, accelerator {accelerator.name}: "

@@ -1,28 +1,28 @@
-"""The cost model against numbers worked out by hand, and the accelerator's own figures."""
+"""The cost model against numbers worked out by hand, and against plain loops."""
 
 import dataclasses
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from apq_jax import crossbar
-from apq_jax.files import InputError
-from apq_jax.hardware import Accelerator, preset
+from apq_jax.crossbar import Counts
+from apq_jax.hardware import PRESETS, Accelerator, Chip
+from apq_jax.networks import NETWORKS
 from apq_jax.types import Layer, Policy
 
 ISAAC_OU = Accelerator()  # 9 x 8 units, 128 x 128 crossbars, 2-bit cells, 1-bit DACs
+CHIP = ISAAC_OU.chip()
 CONV = Layer("conv", 1, 576, 64, 100, (3, 3), (1, 1))  # 64 row groups of 9 rows
 RAGGED = Layer("ragged", 2, 25, 6, 10, (5, 5), (1, 1))  # row groups of 9, 9 and 7 rows
-LENET = (
-    Layer("conv1", 1, 25, 6, 784, (5, 5), (1, 1)),
-    Layer("conv2", 1, 150, 16, 100, (5, 5), (1, 1)),
-    Layer("fc1", 1, 400, 120, 1, (), ()),
-    Layer("fc2", 1, 120, 84, 1, (), ()),
-    Layer("fc3", 1, 84, 10, 1, (), ()),
-)
+LAYERS = (CONV, RAGGED)
+LENET = NETWORKS["lenet5"]
+PROPERTY = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def masks() -> list[np.ndarray]:
@@ -41,21 +41,28 @@ def masks() -> list[np.ndarray]:
     return [conv, ragged]
 
 
-TABLES = crossbar.build_tables((CONV, RAGGED), masks(), ISAAC_OU, 8)
+SURVIVORS = crossbar.survivors_of(masks())
+TABLES = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, CHIP, 4)
 
 
-def policy(level: int, weight_bits: int, input_bits: int) -> Policy:
-    return Policy(*(np.full(2, value, np.int32) for value in (level, weight_bits, input_bits)))
+def both(value: int) -> np.ndarray:
+    return np.full(2, value)
 
 
-def counted(level: int, weight_bits: int) -> dict[str, list[int]]:
-    found = crossbar.counts((CONV, RAGGED), TABLES, ISAAC_OU, policy(level, weight_bits, 8))
-    return {name: value.tolist() for name, value in found._asdict().items()}
+def counted(level: int, weight_bits: int, chip: Chip = CHIP, tables: Counts = TABLES) -> Counts:
+    return crossbar.counts_of(tables, chip, both(level), both(weight_bits))
+
+
+def listed(counts: Counts) -> dict[str, list[int]]:
+    return {name: np.asarray(value).tolist() for name, value in counts._asdict().items()}
+
+
+# --- column-vectors ------------------------------------------------------------------------------
 
 
 def test_counts_of_a_pruned_layer() -> None:
     """Eight bits are 4 slices, so a unit of 8 columns holds 2 weights of each row group."""
-    assert counted(1, 8) == {
+    assert listed(counted(1, 8)) == {
         "crossbars": [1, 1],
         "slots": [32 + 3 + 1, 1 + 2],
         "units": [36, 3],
@@ -63,7 +70,7 @@ def test_counts_of_a_pruned_layer() -> None:
         "drives": [36 * 9, 1 * 9 + 2 * 7],
         "columns": [70 * 4, 5 * 4],
         "cells": [70 * 9 * 4, (2 * 9 + 3 * 7) * 4],
-        "survivors": [70, 5],
+        "outputs": [70, 5],
         "row_groups": [3, 2],
         # Which of 64 (6) row groups each unit reads, a list of columns, one mode bit.
         "index_bits": [36 * 6 + 70 * 6 + 1, 3 * 3 + 5 * 3 + 1],
@@ -71,16 +78,16 @@ def test_counts_of_a_pruned_layer() -> None:
 
 
 def test_three_bits_take_two_slices() -> None:
-    found = counted(1, 3)
+    found = listed(counted(1, 3))
     assert found["units"] == [16 + 2 + 1, 1 + 1]
     assert found["drives"] == [19 * 9, 9 + 7]
     assert found["columns"] == [140, 10]
-    assert found == counted(1, 4)
+    assert found == listed(counted(1, 4))
 
 
 def test_counts_of_an_unpruned_layer() -> None:
     """64 x 64 x 4 / 8 units; 14 x 16 slots a crossbar; a bitmap is shorter than the list."""
-    found = counted(0, 8)
+    found = listed(counted(0, 8))
     assert found["units"] == [2048, 6 * 3]
     assert found["crossbars"] == [10, 1]
     assert found["fullest"] == [205, 18]
@@ -88,58 +95,70 @@ def test_counts_of_an_unpruned_layer() -> None:
 
 
 def test_a_single_survivor_takes_a_crossbar() -> None:
-    found = counted(2, 1)
+    found = listed(counted(2, 1))
     assert (found["crossbars"], found["units"]) == ([1, 1], [1, 1])
     assert (found["drives"], found["cells"], found["columns"]) == ([9, 7], [9, 7], [1, 1])
 
 
-def test_energy_by_hand() -> None:
-    """The pruned 3x3 layer at 8 and 8 bits: pJ a window, 100 windows, nJ."""
-    counts = crossbar.counts((CONV, RAGGED), TABLES, ISAAC_OU, policy(1, 8, 8))
-    found = crossbar.energy((CONV, RAGGED), counts, ISAAC_OU, np.asarray([8, 8]))
-    moved = 576 * 8 + 64 * 16  # bits of inputs and outputs
-    window = {
-        "array": 8 * 2520 * 30 / 16384,
-        "dac": 8 * 324 * 0.417,
-        "sample_hold": 8 * 280 * 0.001,
-        "adc": 8 * 280 * 0.3125625,  # five bits: 1.667 x (32 / 6) / (256 / 9)
-        "shift_add": 8 * 280 * 0.021,
-        "input_register": 8 * 324 * 0.12,
-        "output_register": 70 * 0.0225,
-        "offset_correction": 8 * 3 * 0.021 + 70 * 0.021,
-        "output_scale": 64 * 0.6,
-        "index": 637 * 0.12,
-        "edram": moved * 20.45 / 256,
-        "bus": moved * 0.054,
-        "router": 64 * 16 * 20.74 / 256,
+SHAPES = st.tuples(
+    st.integers(1, 3), st.integers(1, 40), st.integers(1, 20), st.integers(1, 7), st.integers(1, 9)
+)
+
+
+@PROPERTY
+@hypothesis.given(SHAPES, st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 4))
+def test_column_vectors_agree_with_a_loop(
+    shape: tuple[int, ...], seed: int, bits: int, cell_bits: int
+) -> None:
+    """Cells are streamed one by one into units that a row group fills alone."""
+    groups, rows, columns, height, width = shape
+    height = min(height, rows)
+    layer = Layer("any", groups, rows, columns, 3, (), ())
+    count = layer.row_groups(height)
+    mask = np.random.default_rng(seed).random((1, groups, count, columns)) < 0.4
+    one = Accelerator(
+        crossbar_rows=40,
+        crossbar_columns=24,
+        unit_rows=height,
+        unit_columns=width,
+        cell_bits=cell_bits,
+    )
+    chip, slices = one.chip(), one.slices(bits)
+    tables = crossbar.column_vector_tables(
+        (layer,), crossbar.survivors_of([mask]), height, chip, one.slices(8)
+    )
+    found = crossbar.counts_of(tables, chip, np.asarray([0]), np.asarray([bits]))
+    units = drives = cells = outputs = alive = 0
+    for group in range(groups):
+        for block in range(count):
+            high = min(height, rows - block * height)
+            stream = [
+                (column, at)
+                for column in range(columns)
+                if mask[0, group, block, column]
+                for at in range(slices)
+            ]
+            here = len({place // width for place in range(len(stream))})
+            units, drives = units + here, drives + here * high
+            cells, outputs = cells + high * len(stream), outputs + len(stream) // slices
+            alive += bool(stream)
+    slots = (40 // height) * (24 // width)
+    crossbars = max(-(-units // slots), 1)
+    expected = {
+        "crossbars": crossbars,
+        "slots": units,
+        "units": units,
+        "fullest": -(-units // crossbars),
+        "drives": drives,
+        "columns": outputs * slices,
+        "cells": cells,
+        "outputs": outputs,
+        "row_groups": alive,
     }
-    assert {name: value[0] for name, value in found.items()} == pytest.approx(
-        {name: 100 * pj / 1000 for name, pj in window.items()}, rel=1e-9
-    )
+    assert {name: getattr(found, name).item() for name in expected} == expected
 
 
-def test_latency_and_area_by_hand() -> None:
-    counts = crossbar.counts((CONV, RAGGED), TABLES, ISAAC_OU, policy(1, 8, 3))
-    # windows x steps x units x 100 ns
-    np.testing.assert_allclose(
-        crossbar.latency((CONV, RAGGED), counts, ISAAC_OU, np.asarray([3, 3])),
-        [100 * 3 * 36 * 0.1, 10 * 3 * 3 * 0.1],
-    )
-    # array, five-bit ADC, 128 DACs, 128 sample-and-holds, 1/8 IMA, 1/96 tile: um2
-    one = 25 + 477 + 21.25 + 5 + 3110 / 8 + 214850 / 96
-    memory = 0.128 * np.asarray([637 + 64 * 32, 25 + 12 * 32])
-    np.testing.assert_allclose(
-        crossbar.area((CONV, RAGGED), counts, ISAAC_OU), (one + memory) * 1e-6
-    )
-
-
-def test_two_bit_dacs_halve_the_steps() -> None:
-    counts = crossbar.counts((CONV, RAGGED), TABLES, ISAAC_OU, policy(1, 8, 8))
-    bits = np.asarray([8, 7])
-    once = crossbar.latency((CONV, RAGGED), counts, ISAAC_OU, bits)
-    wider = dataclasses.replace(ISAAC_OU, dac_bits=2)
-    half = crossbar.latency((CONV, RAGGED), counts, wider, bits)
-    np.testing.assert_allclose(half / once, [4 / 8, 4 / 7])
+# --- the dense network ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,17 +171,16 @@ def test_two_bit_dacs_halve_the_steps() -> None:
     ],
 )
 def test_dense_lenet(bits: int, crossbars: list[int], slots: list[int], units: list[int]) -> None:
-    found = crossbar.dense_counts(LENET, ISAAC_OU, np.full(5, bits))
-    assert found.crossbars.tolist() == crossbars
-    assert found.slots.tolist() == slots
-    assert found.units.tolist() == units
-    assert found.index_bits.tolist() == [0] * 5
+    found = listed(crossbar.dense(LENET, np.full(5, bits), CHIP))
+    assert found["crossbars"] == crossbars
+    assert found["slots"] == slots
+    assert found["units"] == units
+    assert found["index_bits"] == [0] * 5
 
 
 def test_dense_events_are_cut_at_the_crossbars() -> None:
     """150 rows x 16 columns at 8 bits: strips of 128 and 22 rows, 8 units of 8 columns across."""
-    found = crossbar.dense_counts(LENET[1:2], ISAAC_OU, np.asarray([8]))
-    assert {name: value.tolist() for name, value in found._asdict().items()} == {
+    assert listed(crossbar.dense(LENET[1:2], np.asarray([8]), CHIP)) == {
         "crossbars": [2],
         "slots": [136],
         "units": [144],
@@ -170,7 +188,7 @@ def test_dense_events_are_cut_at_the_crossbars() -> None:
         "drives": [150 * 8],
         "columns": [18 * 64],
         "cells": [2400 * 4],
-        "survivors": [18 * 16],
+        "outputs": [18 * 16],
         "row_groups": [18],
         "index_bits": [0],
     }
@@ -190,111 +208,279 @@ def test_dense_groups_lie_block_diagonally(
     groups: int, rows: int, columns: int, crossbars: int, fullest: int
 ) -> None:
     layer = Layer("grouped", groups, rows, columns, 1, (3, 3), (1, 1))
-    found = crossbar.dense_counts((layer,), ISAAC_OU, np.asarray([8]))
+    found = crossbar.dense((layer,), np.asarray([8]), CHIP)
     assert (found.crossbars[0], found.fullest[0]) == (crossbars, fullest)
 
 
-def test_traced_agrees_with_the_host() -> None:
-    layers = (CONV, RAGGED)
-    rng = np.random.default_rng(0)
-    policies = Policy(
-        rng.integers(0, 3, (20, 2)), rng.integers(1, 9, (20, 2)), rng.integers(1, 9, (20, 2))
+def test_whole_crossbar_reads() -> None:
+    """On ISAAC a unit is a crossbar: as many units as crossbars, one turn each."""
+    isaac = PRESETS["isaac"].chip()
+    found = crossbar.dense(LENET, np.full(5, 8), isaac)
+    assert found.crossbars.tolist() == found.units.tolist() == [1, 2, 16, 3, 1]
+    assert found.fullest.tolist() == [1] * 5
+    assert found.drives.tolist() == [25, 150, 400 * 4, 120 * 3, 84]
+    assert found.columns.tolist() == [24, 2 * 64, 4 * 480, 336, 40]
+
+
+def test_mnsim_holds_a_plane_a_crossbar() -> None:
+    """64 channels of 3 x 3: ⌊128/9⌋ = 14 channels of 126 rows, 5 strips; 8 planes; pairs 16."""
+    mnsim = dataclasses.replace(ISAAC_OU, mapping="mnsim")
+    found = crossbar.dense((CONV,), np.asarray([8]), mnsim.chip())
+    assert found.crossbars.tolist() == [8 * 1 * 5]
+    # 4 strips of 126 rows, 14 units each, and one of 72 rows, 8 units; 64 bitlines, 8 units.
+    assert found.units.tolist() == [8 * (4 * 14 + 8) * 8]
+    pairs = dataclasses.replace(mnsim, signed="differential").chip()
+    assert crossbar.dense((CONV,), np.asarray([8]), pairs).crossbars.tolist() == [80]
+    wide = Layer("fc", 1, 300, 200, 1, (), ())
+    assert crossbar.dense((wide,), np.asarray([4]), mnsim.chip()).crossbars.tolist() == [4 * 2 * 3]
+
+
+@PROPERTY
+@hypothesis.given(SHAPES, st.integers(1, 16), st.integers(1, 4), st.booleans())
+def test_dense_agrees_with_a_loop(
+    shape: tuple[int, ...], bits: int, cell_bits: int, differential: bool
+) -> None:
+    """Every cell of one group is put into its crossbar and unit, one by one."""
+    _, rows, columns, height, width = shape
+    one = Accelerator(
+        crossbar_rows=13,
+        crossbar_columns=11,
+        unit_rows=height,
+        unit_columns=width,
+        cell_bits=cell_bits,
+        signed="differential" if differential else "offset",
+    )
+    slices = one.slices(bits)
+    layer = Layer("any", 1, rows, columns, 3, (), ())
+    found = crossbar.dense((layer,), np.asarray([bits]), one.chip())
+    units: dict[tuple[int, ...], set[tuple[int, int]]] = {}
+    for row in range(rows):
+        for column in range(columns * slices):
+            array, (r, c) = (row // 13, column // 11), (row % 13, column % 11)
+            units.setdefault((*array, r // height, c // width), set()).add((row, column))
+    inside = [len({r for r, _ in cells}) for cells in units.values()]
+    across = [len({c for _, c in cells}) for cells in units.values()]
+    arrays = [key[:2] for key in units]
+    expected = {
+        "crossbars": len(set(arrays)),
+        "units": len(units),
+        "fullest": max(arrays.count(array) for array in arrays),
+        "drives": sum(inside),
+        "columns": sum(across),
+        "cells": rows * columns * slices,
+    }
+    if len(set(arrays)) == 1:
+        del expected["fullest"]  # of one crossbar that is not full
+        assert found.fullest.item() == len(units)
+    assert {name: getattr(found, name).item() for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("bits", "cell_bits", "offset", "pairs"),
+    [(1, 2, 1, 2), (2, 2, 1, 2), (3, 2, 2, 2), (8, 2, 4, 8), (8, 1, 8, 14), (8, 4, 2, 4)],
+)
+def test_slices(bits: int, cell_bits: int, offset: int, pairs: int) -> None:
+    for signed, slices in (("offset", offset), ("differential", pairs)):
+        one = dataclasses.replace(ISAAC_OU, cell_bits=cell_bits, signed=signed)
+        assert one.slices(bits) == slices
+        assert crossbar.slices_of(np.asarray(bits), one.chip()) == slices
+        assert crossbar.slices_of(jnp.asarray(bits), one.chip()) == slices
+
+
+# --- cost ----------------------------------------------------------------------------------------
+
+
+def test_energy_by_hand() -> None:
+    """The pruned 3x3 layer at 8 and 8 bits: pJ a window, 100 windows, nJ."""
+    found = crossbar.energy(LAYERS, counted(1, 8), CHIP, both(8))
+    moved = 576 * 8 + 64 * 16  # bits of inputs and outputs
+    window = {
+        "array": 8 * 2520 * 30 / 16384,
+        "dac": 8 * 324 * 0.417,
+        "sample_hold": 8 * 280 * 0.001,
+        "adc": 8 * 280 * 0.3125625,  # five bits: 1.667 x (32 / 6) / (256 / 9)
+        "shift_add": 8 * 280 * 0.021 + 70 * 0.021,
+        "input_register": 8 * 324 * 0.12,
+        "output_register": 70 * 0.0225,
+        "input_count": 8 * 3 * 0.021,
+        "output_scale": 64 * 0.6,
+        "index_memory": 637 * 0.12,
+        "edram": moved * 20.45 / 256,
+        "bus": moved * 0.054,
+        "router": 64 * 16 * 20.74 / 256,
+    }
+    assert {name: value[0] for name, value in found.items()} == pytest.approx(
+        {name: 100 * pj / 1000 for name, pj in window.items()}, rel=1e-9
     )
 
+
+def test_differential_pairs_need_no_correction_and_flipped_columns_one_more() -> None:
+    pairs = dataclasses.replace(ISAAC_OU, signed="differential").chip()
+    tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, pairs, 8)
+    counts = counted(1, 8, pairs, tables)  # 2 ⌈7/2⌉ = 8 slices
+    assert counts.columns.tolist() == [70 * 8, 5 * 8]
+    found = crossbar.actions(LAYERS, counts, pairs, both(8))
+    assert found["input_count"].tolist() == [0, 0]
+    assert found["shift_add"].tolist() == [100 * 8 * 560, 10 * 8 * 40]
+    flipped = dataclasses.replace(ISAAC_OU, flipped_columns=True).chip()
+    found = crossbar.actions(LAYERS, counted(1, 8), flipped, both(8))
+    assert found["shift_add"].tolist() == [100 * (8 * 280 + 70 + 280), 10 * (8 * 20 + 5 + 20)]
+
+
+def test_latency_and_area_by_hand() -> None:
+    counts = counted(1, 8)
+    # windows x steps x units x 100 ns
+    np.testing.assert_allclose(
+        crossbar.latency(LAYERS, counts, CHIP, both(3)),
+        [100 * 3 * 36 * 0.1, 10 * 3 * 3 * 0.1],
+    )
+    # array, five-bit ADC, 128 DACs, 128 sample-and-holds, 1/8 IMA, 1/96 tile: um2
+    own, ima, tile = 25 + 477 + 21.25 + 5, 3110, 214850
+    memory = 0.128 * np.asarray([637 + 64 * 32, 25 + 12 * 32])
+    layer_cost = crossbar.layer_costs(LAYERS, counts, CHIP, both(3))
+    np.testing.assert_allclose(
+        crossbar.area(layer_cost, CHIP), (own + ima / 8 + tile / 96 + memory) * 1e-6
+    )
+    found = crossbar.total(layer_cost, CHIP)
+    assert found.area_mm2 == found.area_pro_rata_mm2
+    assert found.area_rounded_mm2 == pytest.approx((2 * own + memory.sum() + 2 * ima + tile) * 1e-6)
+    assert found.allocated == 16  # a layer shares no IMA
+    rounded = dataclasses.replace(ISAAC_OU, round_hierarchy=True).chip()
+    assert crossbar.total(layer_cost, rounded).area_mm2 == found.area_rounded_mm2
+
+
+def test_pipeline_and_bottleneck() -> None:
+    counts = counted(1, 8)
+    found = crossbar.cost(LAYERS, counts, CHIP, both(8))
+    assert found.latency_us == pytest.approx(100 * 8 * 3.6 + 10 * 8 * 0.3)
+    assert found.period_us == pytest.approx(100 * 8 * 3.6)
+    assert found.bottleneck == 0
+    apart = dataclasses.replace(ISAAC_OU, pipelined=False).chip()
+    assert crossbar.cost(LAYERS, counts, apart, both(8)).period_us == found.latency_us
+
+
+def test_replicas_share_the_windows() -> None:
+    """100 windows against 10: up to ten copies of the first layer, four are allowed."""
+    four = dataclasses.replace(ISAAC_OU, replication=4).chip()
+    assert crossbar.copies(LAYERS, four).tolist() == [4, 1]
+    most = dataclasses.replace(ISAAC_OU, replication=99).chip()
+    assert crossbar.copies(LAYERS, most).tolist() == [10, 1]
+    once, found = (
+        crossbar.layer_costs(LAYERS, counted(1, 8), chip, both(8)) for chip in (CHIP, four)
+    )
+    assert found.crossbars.tolist() == [4, 1]
+    assert found.slots.tolist() == [144, 3]
+    assert found.latency_us.tolist() == pytest.approx([25 * 8 * 3.6, 10 * 8 * 0.3])
+    np.testing.assert_array_equal(found.energy_nj, once.energy_nj)
+
+
+def test_two_bit_dacs_halve_the_steps() -> None:
+    bits = np.asarray([8, 7])
+    once = crossbar.latency(LAYERS, counted(1, 8), CHIP, bits)
+    wider = dataclasses.replace(ISAAC_OU, dac_bits=2).chip()
+    half = crossbar.latency(LAYERS, counted(1, 8), wider, bits)
+    np.testing.assert_allclose(half / once, [4 / 8, 4 / 7])
+
+
+def test_activations_pass_31_bits_exactly() -> None:
+    layers = (Layer("large", 1, 9 * 1000, 8 * 1000, 10**6, (), ()),)
+    counts = crossbar.dense(layers, np.asarray([2]), CHIP)
+    steps = crossbar.activations(layers, counts, CHIP, np.asarray([8]))
+    # 9000 rows: 70 strips of 15 units and 40 rows of 5; 8000 bitlines: 1000 units.
+    assert steps.dtype == np.int64
+    assert steps.tolist() == [10**6 * 8 * (70 * 15 + 5) * 1000]
+    found = crossbar.actions(layers, counts, CHIP, np.asarray([8]))
+    assert all(np.issubdtype(value.dtype, np.integer) for value in found.values())
+
+
+# --- batched -------------------------------------------------------------------------------------
+
+
+def policies(count: int) -> Policy:
+    rng = np.random.default_rng(0)
+    shape = count, 2
+    return Policy(*(rng.integers(low, high, shape) for low, high in ((0, 3), (1, 9), (1, 9))))
+
+
+def traced(chip: Chip) -> Chip:
+    return jax.tree.map(jnp.asarray, chip)
+
+
+def test_a_look_up_is_the_cost() -> None:
+    prices = crossbar.price_list(LAYERS, TABLES, CHIP, 8, 8)
+    batch = policies(50)
+    found = crossbar.look_up(prices, batch)
+    counts = crossbar.counts_of(TABLES, CHIP, batch.level, batch.weight_bits)
+    expected = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits)
+    for name in expected._fields:
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
+    on_device = jax.jit(crossbar.look_up)(crossbar.device(prices), Policy(*map(jnp.asarray, batch)))
+    for name in expected._fields:
+        value = getattr(on_device, name)
+        whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
+        assert value.dtype == (jnp.int32 if whole else jnp.float32), name
+        np.testing.assert_allclose(
+            value, getattr(expected, name), rtol=0 if whole else 1e-6, err_msg=name
+        )
+
+
+def test_many_accelerators_compile_once() -> None:
+    """Crossbar size, unit width, cells, converters, DACs and areas are traced."""
+    many = [
+        dataclasses.replace(
+            ISAAC_OU,
+            crossbar_rows=rows,
+            crossbar_columns=rows,
+            unit_columns=width,
+            cell_bits=cell,
+            dac_bits=dac,
+            adc_bits=bits,
+            signed=signed,
+            replication=copies,
+        )
+        for rows, width, cell, dac, bits, signed, copies in (
+            (128, 8, 2, 1, 0, "offset", 1),
+            (64, 16, 1, 2, 3, "differential", 3),
+            (256, 5, 4, 1, 4, "offset", 100),
+        )
+    ]
+    traces = 0
+
     @jax.jit
-    def traced(tables: crossbar.Tables, policies: Policy) -> Any:
-        def one(policy: Policy) -> Any:
-            counts = crossbar.counts(layers, tables, ISAAC_OU, policy)
-            return counts, crossbar.cost(layers, counts, ISAAC_OU, policy.input_bits)
+    def costs(chip: Chip, batch: Policy) -> crossbar.Cost:
+        nonlocal traces
+        traces += 1
+        tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, chip, 14)
+        prices = crossbar.price_list(LAYERS, tables, chip, 8, 8)
+        return crossbar.look_up(prices, batch)
 
-        return jax.vmap(one)(policies)
-
-    counts, cost = traced(*jax.tree.map(jnp.asarray, (TABLES, policies)))
-    host = crossbar.counts(layers, TABLES, ISAAC_OU, policies)
-    for name in host._fields:
-        assert getattr(counts, name).dtype == jnp.int32, name
-        np.testing.assert_array_equal(getattr(counts, name), getattr(host, name), err_msg=name)
-    expected = crossbar.cost(layers, host, ISAAC_OU, policies.input_bits)
-    assert expected.energy_nj.dtype == np.float64
-    for name in ("crossbars", "slots", "index_bits"):
-        np.testing.assert_array_equal(getattr(cost, name), getattr(expected, name))
-    for name in ("area_mm2", "energy_nj", "latency_us"):
-        assert getattr(cost, name).dtype == jnp.float32
-        np.testing.assert_allclose(getattr(cost, name), getattr(expected, name), rtol=1e-5)
-
-
-def test_figures_of_the_default_accelerator() -> None:
-    assert ISAAC_OU.adc_bits == 5  # 9 rows x 3 = 27 < 32
-    assert ISAAC_OU.unit_slots == 14 * 16
-    assert ISAAC_OU.cycle_ns == 100.0  # 8 conversions at 1.2 GS/s take 6.7 ns
-    assert [ISAAC_OU.slices(bits) for bits in (1, 2, 3, 8, 16)] == [1, 1, 2, 4, 8]
+    batch = policies(20)
+    for one in many:
+        chip = one.chip()
+        tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, chip, 14)
+        counts = crossbar.counts_of(tables, chip, batch.level, batch.weight_bits)
+        expected = crossbar.cost(LAYERS, counts, chip, batch.input_bits)
+        found = costs(traced(chip), Policy(*map(jnp.asarray, batch)))
+        for name in expected._fields:
+            whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
+            np.testing.assert_allclose(
+                getattr(found, name),
+                getattr(expected, name),
+                rtol=0 if whole else 1e-5,
+                err_msg=name,
+            )
+    assert traces == 1
 
 
-@pytest.mark.parametrize(
-    ("rows", "cell_bits", "dac_bits", "bits"),
-    [(1, 1, 1, 1), (4, 2, 1, 4), (5, 2, 1, 4), (6, 2, 1, 5), (9, 2, 2, 7), (128, 2, 1, 9)],
-)
-def test_lossless_adc_bits(rows: int, cell_bits: int, dac_bits: int, bits: int) -> None:
-    one = dataclasses.replace(ISAAC_OU, unit_rows=rows, cell_bits=cell_bits, dac_bits=dac_bits)
-    assert one.adc_bits == bits
-    assert 2**bits > rows * (2**cell_bits - 1) * (2**dac_bits - 1) >= 2 ** (bits - 1)
+def test_vmap_over_accelerators_agrees() -> None:
+    widths = [4, 8, 16]
+    chips = [dataclasses.replace(ISAAC_OU, unit_columns=width).chip() for width in widths]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *chips)
 
+    def dense_units(chip: Chip) -> Any:
+        return crossbar.dense(LENET, jnp.full(5, 8), chip)
 
-def test_slow_converters_set_the_cycle() -> None:
-    slow = dataclasses.replace(ISAAC_OU, unit_columns=128)
-    assert slow.cycle_ns == pytest.approx(128 / 1.2)
-    assert dataclasses.replace(slow, adcs=2).cycle_ns == 100.0
-
-
-def test_areas_close_on_the_published_table() -> None:
-    """With ISAAC's 8-bit ADC: an IMA 0.0131 mm2, a tile of 12 of them 0.372 mm2."""
-    isaac = dataclasses.replace(ISAAC_OU, unit_rows=64)
-    assert isaac.adc_bits == 8
-    c = isaac.components
-    ima = 8 * (25 + 1200 + 128 * c.dac_um2 + 128 * c.sample_hold_um2) + c.ima_um2
-    assert ima * 1e-6 == pytest.approx(0.01312, abs=5e-6)
-    assert (12 * ima + c.tile_um2) * 1e-6 == pytest.approx(0.3723, abs=5e-5)
-    # 96 crossbars are one tile, whatever layer they hold.
-    ones = crossbar.Counts(*([np.asarray([0])] * 10))._replace(crossbars=np.asarray([96]))
-    memory = 32 * 2 * 6 * c.memory_bit_um2 * 1e-6
-    assert crossbar.area((RAGGED,), ones, isaac)[0] - memory == pytest.approx(0.3723, abs=5e-5)
-
-
-def test_adc_tables() -> None:
-    c = ISAAC_OU.components
-    assert c.adc_pj(8) == pytest.approx(1.667)
-    assert c.adc_pj(5) == pytest.approx(0.3125625)
-    assert [c.adc_area_um2(bits) for bits in (2, 3, 4, 5, 9)] == [90.25, 180.5, 361, 477, 1828]
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "allowed"),
-    [
-        ("crossbar_rows", 0, "1 to 4096"),
-        ("crossbar_columns", 5000, "1 to 4096"),
-        ("cell_bits", 5, "1 to 4"),
-        ("dac_bits", 0, "1 to 8"),
-        ("unit_rows", 129, "1 to 128"),
-        ("unit_columns", 2.5, "1 to 128"),
-        ("adcs", "one", "1 to 1024"),
-        ("crossbars_per_ima", -1, "1 to 4096"),
-        ("imas_per_tile", 0, "1 to 4096"),
-    ],
-)
-def test_bad_fields_are_named(field: str, value: Any, allowed: str) -> None:
-    with pytest.raises(InputError) as caught:
-        dataclasses.replace(ISAAC_OU, **{field: value})
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message == f"accelerator.{field}: {value!r}; allowed: {allowed}"
-
-
-def test_an_adc_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(InputError, match=r"accelerator\.unit_rows: 128 .* 11-bit ADC; allowed"):
-        dataclasses.replace(ISAAC_OU, unit_rows=128, cell_bits=4)
-
-
-def test_presets() -> None:
-    assert preset("isaac_ou") == ISAAC_OU
-    with pytest.raises(InputError, match=r"'nope'; allowed: .*isaac_ou"):
-        preset("nope")
+    found = jax.vmap(dense_units)(stacked)
+    for at, chip in enumerate(chips):
+        expected = crossbar.dense(LENET, np.full(5, 8), chip)
+        jax.tree.map(lambda a, b, at=at: np.testing.assert_array_equal(a[at], b), found, expected)

@@ -20,13 +20,14 @@ from apq_jax.calibration import calibrate
 from apq_jax.capture import Network, capture, forward, matrices
 from apq_jax.evaluation import Recovery, Subject
 from apq_jax.hardware import Accelerator
-from apq_jax.plan import PlanOptions, build_plan
+from apq_jax.plan import Plan, PlanOptions, build_plan
 from apq_jax.types import Policy
 
 HEIGHT, WIDTH, CELL = 4, 3, 2  # odd sizes, so that every last group and unit is ragged
 ACCELERATOR = Accelerator(
     crossbar_rows=17, crossbar_columns=13, unit_rows=HEIGHT, unit_columns=WIDTH, cell_bits=CELL
 )
+CHIP = ACCELERATOR.chip()
 RECOVERY = Recovery()
 STRIDE, PADDING, KERNEL = 2, ((1, 1), (0, 2)), (3, 3)
 LEVELS, CHUNK, SEED = 6, 5, 0
@@ -44,6 +45,12 @@ def model(groups: int, params: Any, x: jax.Array) -> jax.Array:
     )
     y = jnp.maximum(y + params["bias"], 0)
     return y.reshape(y.shape[0], -1) @ params["dense"] + params["shift"]
+
+
+def tables_of(network: Network, plan: Plan) -> crossbar.Counts:
+    survivors = crossbar.survivors_of([np.asarray(layer.mask) for layer in plan])
+    slices = ACCELERATOR.slices(8)
+    return crossbar.column_vector_tables(network.layers, survivors, HEIGHT, CHIP, slices)
 
 
 class Case(NamedTuple):
@@ -74,8 +81,7 @@ def build(groups: int) -> Case:
     statistics = calibrate(network, params, weights, images, 10)
     options = PlanOptions(levels=LEVELS, min_keep=0.1)
     plan = build_plan(weights, statistics, HEIGHT, options)
-    masks = [np.asarray(layer.mask) for layer in plan]
-    tables = crossbar.build_tables(network.layers, masks, ACCELERATOR, 8)
+    prices = crossbar.price_list(network.layers, tables_of(network, plan), CHIP, 8, 8)
     scored = normal(12, 6, 6, 2) + 0.3
     reference = jax.jit(apply_fn)(params, scored)
     labels = np.array(reference.argmax(axis=-1), np.int32)
@@ -84,7 +90,7 @@ def build(groups: int) -> Case:
         params,
         plan,
         statistics,
-        jax.tree.map(jnp.asarray, tables),
+        crossbar.device(prices),
         images[:8],
         scored,
         jnp.asarray(labels),
@@ -289,10 +295,10 @@ def test_integers_are_those_of_the_reference(case: Case, choices: Any, recover: 
 @pytest.mark.parametrize("choices", POLICIES, ids=str)
 def test_counts_are_those_of_the_reference(case: Case, choices: Any) -> None:
     expected = reference_of(case.groups, choices, False)
-    counts = crossbar.counts(
-        case.network.layers, case.subject.tables, ACCELERATOR, policy_of(choices)
-    )
-    assert counts.survivors.tolist() == [sum(one) for one in expected.survivors]
+    tables = tables_of(case.network, case.subject.plan)
+    policy = Policy(*(np.asarray(field) for field in policy_of(choices)))
+    counts = crossbar.counts_of(tables, CHIP, policy.level, policy.weight_bits)
+    assert counts.outputs.tolist() == [sum(one) for one in expected.survivors]
     assert counts.units.tolist() == expected.units
     assert counts.crossbars.tolist() == expected.crossbars
 
@@ -350,7 +356,7 @@ def test_a_pruned_channel_takes_its_float_mean() -> None:
 
 def evaluate(subject: Subject, policy: Policy) -> Any:
     TRACES.append(policy)
-    return evaluation.evaluate(build(1).network, ACCELERATOR, RECOVERY, CHUNK, subject, policy)
+    return evaluation.evaluate(build(1).network, HEIGHT, RECOVERY, CHUNK, subject, policy)
 
 
 TRACES: list[Policy] = []

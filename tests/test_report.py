@@ -15,6 +15,19 @@ from apq_jax import pictures, report
 from apq_jax.files import InputError
 
 COST = {"area_mm2": 0.02, "energy_nj": 50.0, "latency_us": 400.0, "index_bits": 900}
+MORE = {
+    "area_pro_rata_mm2": 0.02,
+    "area_rounded_mm2": 0.3,
+    "allocated": 24,
+    "period_us": 200.0,
+    "bottleneck": "params/conv1/kernel",
+    "gops_per_mm2": 12.5,
+    "gops_per_w": 800.0,
+}
+
+
+def energies(adc: float, array: float, small: float) -> dict[str, dict[str, float]]:
+    return {"energy_by_component_nj": {"adc": adc, "array": array, "sample_hold": small}}
 
 
 def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
@@ -31,6 +44,12 @@ def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
         "slots": slots,
         "index_bits": 300,
         "energy_nj": 16.5,
+        "utilisation": {
+            "slots_unused": 200,
+            "padding_cells": 40,
+            "cells_used": 0.125,
+            "index_overhead": 0.08,
+        },
         "dense_8": {"crossbars": 2, "slots": dense_slots, "energy_nj": 66.0},
     }
 
@@ -38,11 +57,14 @@ def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
 @pytest.fixture
 def result() -> dict[str, Any]:
     dense = {"crossbars": 6, "slots": 480, "area_mm2": 0.06, "energy_nj": 200.0}
-    dense |= {"latency_us": 1600.0, "index_bits": 0}
+    dense |= {"latency_us": 1600.0, "index_bits": 0, "period_us": 900.0}
     twice = {name: 2 * value for name, value in dense.items()}
-    best = {"crossbars": 3, "slots": 60, **COST}
+    best = {"crossbars": 3, "slots": 60, **COST, **MORE, **energies(30.0, 19.5, 0.5)}
     fields = {"crossbars": "crossbars", "slots": "slots", "area": "area_mm2"}
-    fields |= {"energy": "energy_nj", "latency": "latency_us"}
+    fields |= {"energy": "energy_nj", "latency": "latency_us", "period": "period_us"}
+    isaac = {**dense, "latency_us": 100.0, **energies(60.0, 20.0, 0.0)}
+    dense |= energies(150.0, 49.0, 1.0)
+    over = {"dense_8": dense, "dense_16": twice, "isaac_8": isaac, "isaac_16": twice}
     return {
         "schema": 1,
         "config": {
@@ -69,10 +91,16 @@ def result() -> dict[str, Any]:
             **best,
         },
         "dense": {"8": dense, "16": twice},
+        "dense_isaac": {"8": isaac, "16": twice},
         "ratios": {
-            name: {"dense_8": dense[field] / best[field], "dense_16": twice[field] / best[field]}
+            name: {words: cost[field] / best[field] for words, cost in over.items()}
             for name, field in fields.items()
         },
+        "adc_laws": {
+            "saberi": {f"{name}_8": 2.5 for name in report._LAW_RATIOS},
+            "linear": {f"{name}_8": 3.75 for name in report._LAW_RATIOS},
+        },
+        "notes": ["The converters are imaginary."],
         "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
         "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5},
         "pareto": [],
@@ -99,7 +127,7 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
 
 def test_report_says_what_was_measured(folder: pathlib.Path) -> None:
     written = {path.name for path in report.make(folder)}
-    assert written == {"progress.png", "pareto.png", "policy.png", "crossbars.png", "report.md"}
+    assert written == {*report.PICTURES, "report.md"}
     text = (folder / "report.md").read_text()
     # 480 / 60 and 960 / 60; 200 / 50 and 400 / 50.
     assert "| operation-unit slots | 960 | 480 | 60 | 8.00x | 16.00x |" in text
@@ -110,6 +138,13 @@ def test_report_says_what_was_measured(folder: pathlib.Path) -> None:
     assert "-0.25 points, 95 % interval -1.10 to\n+0.60" in text
     assert "| conv2 | 1 x 27 x 16 | 25.0 % | 4 | 6 | 1 of 2 | 20 of 160 | 16.5 of 66.0 |" in text
     assert "meets the limit" in text
+    # 100 / 400; 1600 / 400 is dense on the same accelerator.
+    assert "| latency of an inference, µs | 3,200.0 | 100.0 | 400.0 | 0.25x | 8.00x |" in text
+    assert "| sum | 80.00 | 200.00 | 50.00 |" in text
+    assert "| linear | 3.75x | 3.75x | 3.75x | 3.75x |" in text
+    assert "600 slots of occupied crossbars are empty, 120 cells" in text
+    assert "**Note.** The converters are imaginary." in text
+    assert "every 200.0 µs, bound by `params/conv1/kernel`" in text
     for name in written - {"report.md"}:
         assert f"]({name})" in text
 

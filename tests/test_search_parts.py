@@ -15,23 +15,18 @@ import numpy as np
 import pytest
 
 from apq_jax import agent as agents
-from apq_jax import environment, loop, replay
+from apq_jax import environment, loop, pipeline, replay
 from apq_jax.agent import AgentOptions
+from apq_jax.config import Config, SearchOptions
 from apq_jax.environment import METRICS, Problem, Space
+from apq_jax.files import InputError
+from apq_jax.hardware import Accelerator
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.ddpg import DdpgOptions, ddpg
 from apq_jax.strategies.random import random
 from apq_jax.types import Evaluation, Policy, Transition
 
-SPACE = Space(
-    levels=5,
-    min_weight_bits=2,
-    max_weight_bits=7,
-    min_input_bits=3,
-    max_input_bits=6,
-    cell_bits=2,
-    dac_bits=1,
-)
+SPACE = Space(levels=5, weight_bits=(2, 4, 6, 7), input_bits=(3, 4, 5, 6))
 LAYERS, FEATURES = 3, 4
 PROPERTY = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -44,13 +39,12 @@ def problem() -> Problem:
     weight = np.arange(1, 9)
     size = rng.uniform(0.1, 1.0, (LAYERS, 1, 1))
     sensitivity = rng.uniform(0.2, 2.0, (LAYERS, 1, 1))
-    share = (size / 3)[..., None] * (
-        keep[:, :, None] * np.arange(1, 5)[:, None] / 4 * np.arange(1, 7) / 8
-    )
+    slices = np.ceil(np.arange(1, 9) / 2)
+    share = (size / 3)[..., None] * (keep[:, :, None] * slices[:, None] / 4 * np.arange(1, 9) / 8)
     arrays = {
         "features": rng.random((LAYERS, FEATURES)),
         "error": sensitivity * ((1 - keep) ** 2 + 4.0**-weight),
-        "input_error": rng.uniform(0.5, 1, (LAYERS, 1)) * 4.0 ** -np.arange(1, 7),
+        "input_error": rng.uniform(0.5, 1, (LAYERS, 1)) * 4.0 ** -np.arange(1, 9),
         "share": share,
         "weights": [0.5, 0, 0, 0.5, 0],
         "dense": [1000, 10, 2, 400, 50],
@@ -69,7 +63,7 @@ def evaluate(problem: Problem, policy: Policy) -> Evaluation:
         problem.error[layers, policy.level, policy.weight_bits - 1]
         + problem.input_error[layers, policy.input_bits - 1]
     ).sum()
-    cost = environment.shares(problem, SPACE, policy).sum()
+    cost = environment.shares(problem, policy).sum()
     whole = jnp.ceil(cost * problem.dense).astype(jnp.int32)
     return Evaluation(
         jnp.exp(-error), error, whole[1], whole[0], *(cost * problem.dense[2:]).astype(jnp.float32)
@@ -97,34 +91,36 @@ def test_decode_by_hand() -> None:
     assert policy.input_bits.tolist() == [3, 6, 4, 4, 5, 6]
 
 
-def test_bits_of_equal_cost_are_the_larger() -> None:
-    assert environment.weight_choices(SPACE).tolist() == [2, 4, 6, 7]
-    actions = jnp.stack([jnp.zeros(101), jnp.linspace(0, 1, 101), jnp.zeros(101)], axis=-1)
-    bits = environment.decode(SPACE, actions).weight_bits
-    assert set(bits.tolist()) == {2, 4, 6, 7}
-    wide = Space(4, 1, 8, 1, 8, cell_bits=3, dac_bits=4)
-    assert environment.weight_choices(wide).tolist() == [3, 6, 8]
-    found = environment.decode(wide, jnp.linspace(0, 1, 101)[:, None].repeat(3, axis=1))
-    assert (set(found.weight_bits.tolist()), set(found.input_bits.tolist())) == ({3, 6, 8}, {4, 8})
+def test_of_bits_that_cost_the_same_the_most_are_a_choice() -> None:
+    def choices(least: int, most: int, **hardware: Any) -> tuple[tuple[int, ...], ...]:
+        names = "min_weight_bits", "min_input_bits", "max_weight_bits", "max_input_bits"
+        search = SearchOptions(**dict(zip(names, (least, least, most, most), strict=True)))
+        space = pipeline.space_of(Config(search=search), Accelerator(**hardware))
+        return space.weight_bits, space.input_bits
+
+    assert choices(2, 7) == ((2, 4, 6, 7), (2, 3, 4, 5, 6, 7))
+    assert choices(1, 8, cell_bits=3, dac_bits=4) == ((3, 6, 8), (4, 8))
+    # Pairs hold a sign and 2 bits: 1, 2 and 3 bits are one pair.
+    assert choices(1, 8, signed="differential")[0] == (3, 5, 7, 8)
+    with pytest.raises(InputError, match=r"accelerator\.cell_bits: 4; allowed: up to .* \(3\)"):
+        choices(2, 3, cell_bits=4)
 
 
 @PROPERTY
 @hypothesis.given(
     levels=st.integers(1, 64),
-    weight=st.tuples(st.integers(1, 8), st.integers(1, 8)),
-    inputs=st.tuples(st.integers(1, 8), st.integers(1, 8)),
-    cell=st.integers(1, 4),
-    dac=st.integers(1, 4),
+    weight=st.sets(st.integers(1, 8), min_size=1),
+    inputs=st.sets(st.integers(1, 8), min_size=1),
     action=st.tuples(*[st.floats(0, 1, width=32)] * 3),
 )
 def test_what_is_executed_is_encoded_and_decoded_unchanged(
-    levels: int, weight: Any, inputs: Any, cell: int, dac: int, action: Any
+    levels: int, weight: set[int], inputs: set[int], action: Any
 ) -> None:
-    space = Space(levels, min(weight), max(weight), min(inputs), max(inputs), cell, dac)
+    space = Space(levels, tuple(sorted(weight)), tuple(sorted(inputs)))
     policy = environment.decode(space, jnp.asarray(action))
     assert 0 <= policy.level < levels
-    assert min(weight) <= policy.weight_bits <= max(weight)
-    assert min(inputs) <= policy.input_bits <= max(inputs)
+    assert int(policy.weight_bits) in weight
+    assert int(policy.input_bits) in inputs
     encoded = environment.encode(space, policy)
     assert ((encoded >= 0) & (encoded <= 1)).all()
     assert environment.decode(space, encoded) == policy
@@ -205,7 +201,7 @@ def test_closed_form_is_the_best_of_all(problem: Problem, free: Any, price: floa
         def total(one: tuple[int, ...], layer: int = layer) -> float:
             level, weight, inputs = one
             error = p.error[layer, level, weight - 1] + p.input_error[layer, inputs - 1]
-            return error + price * p.share[layer, level, -(-weight // 2) - 1, inputs - 1]
+            return error + price * p.share[layer, level, weight - 1, inputs - 1]
 
         chosen = tuple(int(field[layer]) for field in found)
         assert chosen in every
@@ -216,7 +212,7 @@ def test_dearer_is_smaller(problem: Problem) -> None:
     allowed = environment.allowed_by(SPACE, (True,) * 3, jnp.zeros((LAYERS, 3)))
     costs = [
         environment.shares(
-            problem, SPACE, environment.closed_form(problem, SPACE, jnp.asarray(price), allowed)
+            problem, environment.closed_form(problem, SPACE, jnp.asarray(price), allowed)
         ).sum()
         for price in (0.01, 0.3, 3.0, 100.0)
     ]
@@ -233,7 +229,7 @@ def test_observations_show_what_is_used_and_what_remains(problem: Problem) -> No
     before, actions = environment.encode(SPACE, base), environment.encode(SPACE, taken)
     seen = environment.observe_episode(problem, SPACE, before, actions)
     assert seen.shape == (LAYERS, FEATURES + 3 + 3 + 2)
-    full, cut = (np.asarray(environment.shares(problem, SPACE, one)) for one in (base, taken))
+    full, cut = (np.asarray(environment.shares(problem, one)) for one in (base, taken))
     for layer in range(LAYERS):
         np.testing.assert_array_equal(seen[layer, :FEATURES], problem.features[layer])
         np.testing.assert_array_equal(seen[layer, FEATURES : FEATURES + 3], before[layer])
@@ -461,8 +457,8 @@ def test_ddpg_leaves_what_is_not_free(problem: Problem) -> None:
     ask = jax.jit(strategy.ask)
     for told in (OPTIONS.warmup - 4, OPTIONS.warmup):
         policies, _, _ = ask(jax.random.key(1), state._replace(told=jnp.asarray(told)), problem)
-        assert set(policies.weight_bits.ravel().tolist()) == {SPACE.max_weight_bits}
-        assert set(policies.input_bits.ravel().tolist()) == {SPACE.max_input_bits}
+        assert set(policies.weight_bits.ravel().tolist()) == {SPACE.weight_bits[-1]}
+        assert set(policies.input_bits.ravel().tolist()) == {SPACE.input_bits[-1]}
         assert len(np.unique(policies.level)) > 1
 
 

@@ -66,7 +66,7 @@ def ddpg(
 
     def init(key: jax.Array, problem: Problem) -> State:
         layers = problem.features.shape[0]
-        bits = jnp.full(layers, space.max_weight_bits), jnp.full(layers, space.max_input_bits)
+        bits = jnp.full(layers, space.weight_bits[-1]), jnp.full(layers, space.input_bits[-1])
         size = observations(problem)
         return State(
             agents.init(key, agent(problem), size),

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from apq_jax import environment
 from apq_jax.environment import Problem, Space
 from apq_jax.strategies import Strategy
 from apq_jax.types import Evaluation, Policy
@@ -20,8 +19,8 @@ def random(space: Space, parallel: int) -> Strategy:
         level, weight, inputs = jax.random.split(key, 3)
         policies = Policy(
             jax.random.randint(level, shape, 0, space.levels),
-            jax.random.choice(weight, environment.weight_choices(space), shape),
-            jax.random.choice(inputs, environment.input_choices(space), shape),
+            jax.random.choice(weight, jnp.asarray(space.weight_bits), shape),
+            jax.random.choice(inputs, jnp.asarray(space.input_bits), shape),
         )
         return policies, jnp.ones(parallel, bool), state
 

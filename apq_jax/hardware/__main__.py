@@ -1,0 +1,100 @@
+"""Lists the accelerators and writes one out to start from.
+
+python -m apq_jax.hardware                          the presets
+python -m apq_jax.hardware isaac_ou                 one, with its component table
+python -m apq_jax.hardware isaac_ou --toml my.toml  as a file for --config.accelerator=my.toml
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+import rich.box
+import rich.console
+import rich.table
+
+from apq_jax.files import InputError, write_whole
+from apq_jax.hardware import PRESETS, Accelerator, dumps, load
+
+console = rich.console.Console(highlight=False, markup=False)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m apq_jax.hardware",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("accelerator", nargs="?", help="a preset, or a .toml file")
+    parser.add_argument("--toml", type=pathlib.Path, help="where to write it")
+    options = parser.parse_args(argv)
+    try:
+        if options.toml is not None and options.accelerator is None:
+            raise InputError(f"--toml: of which accelerator? allowed: {', '.join(PRESETS)}")
+        if options.accelerator is None:
+            console.print(_presets())
+            return 0
+        accelerator = load(options.accelerator)
+        if options.toml is not None:
+            if options.toml.suffix != ".toml":
+                raise InputError(f"--toml: {str(options.toml)!r}; allowed: a name ending in .toml")
+            if options.toml.exists():
+                raise InputError(f"{options.toml}: is there already; allowed: a new file")
+            write_whole(options.toml, dumps(accelerator))
+            print(options.toml)
+            return 0
+        _show(accelerator)
+    except InputError as error:
+        print(f"apq_jax.hardware: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _presets() -> rich.table.Table:
+    caption = "IMA, tile and chip with all parts busy"
+    table = rich.table.Table(caption=caption, box=rich.box.SIMPLE)
+    for name in ("", "crossbar", "unit", "cell", "ADC", "ADC pJ", "IMA mW", "tile mm²", "chip W"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for name, one in PRESETS.items():
+        totals = one.totals()
+        table.add_row(
+            name,
+            f"{one.crossbar_rows}x{one.crossbar_columns}",
+            f"{one.unit_rows}x{one.unit_columns}",
+            f"{one.cell_bits} b",
+            f"{one.adc_resolution} b",
+            f"{one.adc_pj:.3f}",
+            f"{totals['ima'][0]:.2f}",
+            f"{totals['tile'][1]:.4f}",
+            f"{totals['chip'][0] / 1000:.1f}",
+        )
+    return table
+
+
+def _show(accelerator: Accelerator) -> None:
+    for field in dataclasses.fields(accelerator):
+        if field.name != "components":
+            print(f"{field.name:20} {getattr(accelerator, field.name)}")
+    print(
+        f"\nconverters of {accelerator.adc_resolution} bits: {accelerator.adc_pj:.4g} pJ, "
+        f"{accelerator.adc_um2:.4g} um2\n"
+    )
+    print(f"{'component':20} {'number':>8} {'um2':>10} {'mW':>10} {'pJ':>8}  an action; source")
+    for field in dataclasses.fields(accelerator.components):
+        one = getattr(accelerator.components, field.name)
+        print(
+            f"{field.name:20} {accelerator.instances(field.name):8.4g} {one.area_um2:10.5g} "
+            f"{one.power_mw:10.4g} {one.energy_pj:8.4g}  {one.action}; {one.source}, "
+            f"{one.node_nm:g} nm"
+        )
+    print()
+    for level, (power, area) in accelerator.totals().items():
+        print(f"{level:20} {power:14,.2f} mW {area:12.5f} mm2, all parts busy")
+    for note in accelerator.notes():
+        print(f"\n{note}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,332 @@
+"""The accelerator: sizes of its crossbars and units, how it works, and its component table."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from apq_jax.files import InputError
+from apq_jax.hardware import adc
+from apq_jax.hardware.components import (
+    CROSSBAR,
+    IMA,
+    PUMA_COMPONENTS,
+    TILE,
+    Component,
+    Components,
+    is_number,
+)
+from apq_jax.types import Array
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "signed": ("offset", "differential"),
+    "mapping": ("isaac", "mnsim"),
+    "skipping": ("mask", "value"),
+    "adc_law": adc.LAWS,
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "crossbar_rows": (1, 4096),
+    "crossbar_columns": (1, 4096),
+    "cell_bits": (1, 4),
+    "dac_bits": (1, 8),
+    "unit_rows": (1, 4096),
+    "unit_columns": (1, 4096),
+    "adc_bits": (0, adc.MAX_BITS),
+    "adcs": (1 / 128, 1024),
+    "adc_gsps": (1e-3, 100.0),
+    "read_ns": (0.1, 1e6),
+    "replication": (1, 65_536),
+    "crossbars_per_ima": (1, 4096),
+    "imas_per_tile": (1, 4096),
+    "tiles_per_chip": (1, 65_536),
+    "node_nm": (1.0, 1000.0),
+}
+CELLS = 128 * 128  # what an array's area and read energy are given for
+
+
+class Chip(NamedTuple):
+    """What the cost model needs of an accelerator, as numbers that may be traced and batched.
+
+    Flags are 0 or 1. On the host they are int64 and float64; `jax.tree.map(jnp.asarray, chip)` is
+    their int32 and float32 form, and a leading axis makes it many accelerators.
+    """
+
+    crossbar_rows: Array
+    crossbar_columns: Array
+    cell_bits: Array
+    dac_bits: Array
+    unit_rows: Array
+    unit_columns: Array
+    replication: Array  # most copies of a layer
+    crossbars_per_ima: Array
+    imas_per_tile: Array
+    differential: Array  # flag: weights are differential pairs
+    mnsim: Array  # flag: MNSIM's mapping of the dense network
+    flipped: Array  # flag: columns may be held flipped
+    pipelined: Array  # flag: layers work at once, on one inference each
+    rounded: Array  # flag: IMAs and tiles are counted whole
+    cycle_ns: Array  # one activation of a unit
+    crossbar_um2: Array  # a crossbar with its converters
+    ima_um2: Array  # the rest of an IMA
+    tile_um2: Array  # the rest of a tile
+    memory_bit_um2: Array
+    energy_pj: dict[str, Array]  # an action; "array" a cell's read, "adc" at the resolution
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """A ReRAM crossbar accelerator. Hashable; `dataclasses.replace` changes it.
+
+    Raises:
+      InputError: a field is out of its range, or fields contradict each other.
+    """
+
+    name: str = "isaac_ou"
+    crossbar_rows: int = 128
+    crossbar_columns: int = 128
+    cell_bits: int = 2  # c
+    dac_bits: int = 1  # d
+    unit_rows: int = 9  # h: wordlines that one activation drives
+    unit_columns: int = 8  # w: bitlines that it reads
+    adc_bits: int = 0  # resolution; 0: lossless. Fewer: the loss is not in the accuracy
+    adc_law: adc.Law = "saberi"  # what a converter costs by its resolution
+    adcs: float = 1.0  # converters a crossbar; 0.25: four crossbars share one
+    adc_gsps: float = 1.2  # conversions a nanosecond, each
+    read_ns: float = 100.0  # one read of the array
+    signed: str = "offset"  # how signed weights are held; or differential
+    flipped_columns: bool = False  # saves a bit of the converters (ISAAC)
+    mapping: str = "isaac"  # of the dense network: slices side by side; mnsim: a plane a crossbar
+    skipping: str = "mask"  # what is left out: what the mask says; or cells that hold zero
+    replication: int = 1  # most copies of a layer; 1: none
+    pipelined: bool = True  # layers work at once; or layer by layer
+    round_hierarchy: bool = False  # area counts whole IMAs and tiles; or in proportion
+    crossbars_per_ima: int = 8
+    imas_per_tile: int = 12
+    tiles_per_chip: int = 168
+    node_nm: float = 32.0
+    components: Components = Components()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 80:
+            raise InputError(f"accelerator.name: {self.name!r}; allowed: text, 1 to 80 characters")
+        for field, (low, high) in RANGES.items():
+            value, whole = getattr(self, field), type(_DEFAULTS[field]) is int
+            if field.startswith("unit_"):
+                high = getattr(self, f"crossbar_{field.removeprefix('unit_')}")
+            right = type(value) is int if whole else is_number(value)
+            if not right or not low <= value <= high:
+                kind = "a whole number" if whole else "a number"
+                raise InputError(
+                    f"accelerator.{field}: {value!r}; allowed: {kind}, {low:g} to {high:g}"
+                )
+        for field, choice in CHOICES.items():
+            if getattr(self, field) not in choice:
+                raise InputError(
+                    f"accelerator.{field}: {getattr(self, field)!r}; allowed: {', '.join(choice)}"
+                )
+        for field in ("flipped_columns", "pipelined", "round_hierarchy"):
+            if type(getattr(self, field)) is not bool:
+                raise InputError(
+                    f"accelerator.{field}: {getattr(self, field)!r}; allowed: true or false"
+                )
+        self._check_sense()
+
+    def _check_sense(self) -> None:
+        if self.skipping == "value" and self.signed == "offset":
+            raise InputError(
+                "accelerator.skipping: 'value' with offset weights, whose zero is a cell that is "
+                "not zero; allowed: mask, or signed = differential"
+            )
+        if self.flipped_columns and self.signed == "differential":
+            raise InputError(
+                "accelerator.flipped_columns: True with differential weights, whose columns are "
+                "half empty already; allowed: False, or signed = offset"
+            )
+        if self.lossless_adc_bits > adc.MAX_BITS:
+            raise InputError(
+                f"accelerator.unit_rows: {self.unit_rows} rows of {self.cell_bits}-bit cells and "
+                f"{self.dac_bits}-bit inputs need a {self.lossless_adc_bits}-bit ADC; allowed: "
+                f"up to {adc.MAX_BITS} bits"
+            )
+        if self.adc_bits > self.lossless_adc_bits:
+            raise InputError(
+                f"accelerator.adc_bits: {self.adc_bits}; allowed: up to {self.lossless_adc_bits}, "
+                "which is lossless"
+            )
+
+    @property
+    def lossless_adc_bits(self) -> int:
+        """⌈log2(h (2^c - 1) (2^d - 1) + 1)⌉, one less where columns are flipped."""
+        largest = self.unit_rows * (2**self.cell_bits - 1) * (2**self.dac_bits - 1)
+        return max(largest.bit_length() - int(self.flipped_columns), 1)
+
+    @property
+    def adc_resolution(self) -> int:
+        """Bits of the converters."""
+        return self.adc_bits or self.lossless_adc_bits
+
+    @property
+    def unit_slots(self) -> int:
+        """Units that a crossbar holds, ⌊X_r/h⌋ ⌊X_c/w⌋."""
+        return (self.crossbar_rows // self.unit_rows) * (self.crossbar_columns // self.unit_columns)
+
+    @property
+    def cycle_ns(self) -> float:
+        """One unit activation: the array read, or the conversions where they take longer."""
+        return max(self.read_ns, self.unit_columns / (self.adcs * self.adc_gsps))
+
+    @property
+    def adc_pj(self) -> float:
+        """Energy of a conversion."""
+        point = self.components.adc.energy_pj
+        bits = np.asarray(self.adc_resolution)
+        return float(adc.energy_pj(self.adc_law, bits, point, self.adc_gsps, self.node_nm))
+
+    @property
+    def adc_um2(self) -> float:
+        """Area of a converter."""
+        point = self.components.adc.area_um2
+        bits = np.asarray(self.adc_resolution)
+        return float(adc.area_um2(self.adc_law, bits, point, self.adc_gsps, self.node_nm))
+
+    def slices(self, bits: int) -> int:
+        """Cells a weight: ⌈q/c⌉; in differential pairs 2 max(1, ⌈(q - 1)/c⌉)."""
+        if self.signed == "differential":
+            return 2 * max(1, -(-(bits - 1) // self.cell_bits))
+        return -(-bits // self.cell_bits)
+
+    def instances(self, name: str) -> float:
+        """How many of a component the level that holds it has."""
+        geometry = {
+            "array": self.crossbar_rows * self.crossbar_columns / CELLS,
+            "dac": self.crossbar_rows,
+            "sample_hold": self.crossbar_columns,
+            "adc": self.adcs,
+        }
+        return geometry.get(name, getattr(self.components, name).number)
+
+    @property
+    def crossbar_um2(self) -> float:
+        """A crossbar with its converters."""
+        rest = sum(self._area(name) for name in CROSSBAR if name != "adc")
+        return rest + self.adcs * self.adc_um2
+
+    @property
+    def ima_um2(self) -> float:
+        """An IMA without its crossbars."""
+        return sum(map(self._area, IMA))
+
+    @property
+    def tile_um2(self) -> float:
+        """A tile without its IMAs."""
+        return sum(map(self._area, TILE))
+
+    def _area(self, name: str) -> float:
+        component: Component = getattr(self.components, name)
+        return self.instances(name) * component.area_um2
+
+    def totals(self) -> dict[str, tuple[float, float]]:
+        """Power in mW and area in mm2 of a whole IMA, tile and chip, every part busy."""
+
+        def power(name: str) -> float:
+            component: Component = getattr(self.components, name)
+            busy = self.adc_pj * self.adc_gsps if name == "adc" else component.power_mw
+            return self.instances(name) * busy
+
+        ima_mw = self.crossbars_per_ima * sum(map(power, CROSSBAR)) + sum(map(power, IMA))
+        ima_um2 = self.crossbars_per_ima * self.crossbar_um2 + self.ima_um2
+        tile_mw = self.imas_per_tile * ima_mw + sum(map(power, TILE))
+        tile_um2 = self.imas_per_tile * ima_um2 + self.tile_um2
+        chip_mw = self.tiles_per_chip * tile_mw + power("link")
+        chip_um2 = self.tiles_per_chip * tile_um2 + self._area("link")
+        return {
+            "ima": (ima_mw, ima_um2 * 1e-6),
+            "tile": (tile_mw, tile_um2 * 1e-6),
+            "chip": (chip_mw, chip_um2 * 1e-6),
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader of its figures must know."""
+        found = []
+        low, high = adc.MEASURED
+        if not low <= self.adc_resolution <= high:
+            found.append(
+                f"The law `{self.adc_law}` extrapolates to the {self.adc_resolution} bits of these "
+                f"converters; it rests on {low} to {high}."
+            )
+        if self.adc_resolution < self.lossless_adc_bits:
+            found.append(
+                f"Converters of {self.adc_resolution} bits lose what "
+                f"{self.lossless_adc_bits}-bit ones keep: the cost counts that, the accuracy "
+                "does not."
+            )
+        return found
+
+    def chip(self) -> Chip:
+        """The numbers that the cost model works with, on the host."""
+        energy = {
+            field.name: np.float64(getattr(self.components, field.name).energy_pj)
+            for field in dataclasses.fields(self.components)
+        }
+        energy |= {"array": energy["array"] / CELLS, "adc": np.float64(self.adc_pj)}
+        names = (
+            "crossbar_rows",
+            "crossbar_columns",
+            "cell_bits",
+            "dac_bits",
+            "unit_rows",
+            "unit_columns",
+            "replication",
+            "crossbars_per_ima",
+            "imas_per_tile",
+        )
+        whole: dict[str, Any] = {name: np.int64(getattr(self, name)) for name in names}
+        return Chip(
+            **whole,
+            differential=np.int64(self.signed == "differential"),
+            mnsim=np.int64(self.mapping == "mnsim"),
+            flipped=np.int64(self.flipped_columns),
+            pipelined=np.int64(self.pipelined),
+            rounded=np.int64(self.round_hierarchy),
+            cycle_ns=np.float64(self.cycle_ns),
+            crossbar_um2=np.float64(self.crossbar_um2),
+            ima_um2=np.float64(self.ima_um2),
+            tile_um2=np.float64(self.tile_um2),
+            memory_bit_um2=np.float64(self.components.index_memory.area_um2),
+            energy_pj=energy,
+        )
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Accelerator)}
+
+_ISAAC_OU = Accelerator()
+PRESETS = {
+    "isaac_ou": _ISAAC_OU,
+    "isaac": dataclasses.replace(
+        _ISAAC_OU, name="isaac", unit_rows=128, unit_columns=128, flipped_columns=True
+    ),
+    "sre": dataclasses.replace(_ISAAC_OU, name="sre", unit_rows=16, unit_columns=16),
+    "puma": dataclasses.replace(
+        _ISAAC_OU,
+        name="puma",
+        unit_rows=128,
+        unit_columns=128,
+        flipped_columns=True,
+        adc_law="linear",
+        adcs=0.25,
+        crossbars_per_ima=16,
+        imas_per_tile=8,
+        components=PUMA_COMPONENTS,
+    ),
+}
+
+
+def preset(name: str) -> Accelerator:
+    """A named accelerator.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,108 @@
+"""Accelerators as TOML files: read field by field, written to start from."""
+
+import dataclasses
+import json
+import pathlib
+import tomllib
+from typing import Any
+
+from apq_jax.files import InputError
+from apq_jax.hardware.accelerator import PRESETS, Accelerator, preset
+from apq_jax.hardware.components import Component, Components
+
+_LARGEST = 1 << 20  # bytes
+
+
+def load(name: str) -> Accelerator:
+    """A preset by its name, or the accelerator of a TOML file by its path.
+
+    A file starts from the preset that its `base` names (isaac_ou) and states what differs.
+
+    Raises:
+      InputError: there is neither, or the file has an unknown key, a wrong type or a bad value.
+    """
+    if not name.endswith(".toml"):
+        if name in PRESETS:
+            return PRESETS[name]
+        raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}, or a .toml file")
+    path = pathlib.Path(name)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise InputError(f"{path}: larger than {_LARGEST} bytes")
+        tree = tomllib.loads(content.decode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: is nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not TOML ({error})") from error
+    return _accelerator(path, tree)
+
+
+def _accelerator(path: pathlib.Path, tree: dict[str, Any]) -> Accelerator:
+    base = tree.pop("base", "isaac_ou")
+    if not isinstance(base, str) or base not in PRESETS:
+        raise InputError(f"{path}: base: {base!r}; allowed: {', '.join(PRESETS)}")
+    start = preset(base)
+    changes: dict[str, Any] = {"name": path.stem}
+    for key, value in tree.items():
+        if key == "components":
+            changes[key] = _components(path, start.components, value)
+            continue
+        fields = [field.name for field in dataclasses.fields(Accelerator)]
+        if key not in fields:
+            raise InputError(f"{path}: {key}: unknown; allowed: base, {', '.join(fields)}")
+        # A whole number will do where a real one is meant.
+        real = isinstance(getattr(start, key), float) and type(value) is int
+        changes[key] = float(value) if real else value
+    try:
+        return dataclasses.replace(start, **changes)
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix('accelerator.')}") from error
+
+
+def _components(path: pathlib.Path, start: Components, tree: Any) -> Components:
+    names = [field.name for field in dataclasses.fields(Components)]
+    fields = [field.name for field in dataclasses.fields(Component)]
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: components: {tree!r}; allowed: tables, one a component")
+    found = {}
+    for name, values in tree.items():
+        where = f"{path}: components.{name}"
+        if name not in names:
+            raise InputError(f"{where}: unknown; allowed: {', '.join(names)}")
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: {values!r}; allowed: a table with {', '.join(fields)}")
+        for field, value in values.items():
+            if field not in fields:
+                raise InputError(f"{where}.{field}: unknown; allowed: {', '.join(fields)}")
+            if field in ("action", "source") and not isinstance(value, str):
+                raise InputError(f"{where}.{field}: {value!r}; allowed: text")
+        try:
+            found[name] = dataclasses.replace(getattr(start, name), **values)
+        except InputError as error:
+            raise InputError(f"{where}.{error}") from error
+    return dataclasses.replace(start, **found)
+
+
+def dumps(accelerator: Accelerator) -> str:
+    """A TOML file that `load` reads back as the same accelerator."""
+    lines = ["# An accelerator for apq_jax; what is left out is as in the preset `base`."]
+    lines += ['base = "isaac_ou"']
+    for field in dataclasses.fields(accelerator):
+        if field.name != "components":
+            lines.append(f"{field.name} = {_value(getattr(accelerator, field.name))}")
+    for part in dataclasses.fields(accelerator.components):
+        component = getattr(accelerator.components, part.name)
+        lines += ["", f"[components.{part.name}]"]
+        lines += [
+            f"{key} = {_value(value)}" for key, value in dataclasses.asdict(component).items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    # JSON's text, numbers and truth values are TOML's, too.
+    return json.dumps(value)

@@ -1,0 +1,254 @@
+"""Every scheme's mask and packing by hand; a mask of ones is the dense network."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apq_jax import crossbar, schemes
+from apq_jax.hardware import PRESETS, Accelerator
+from apq_jax.networks import NETWORKS
+from apq_jax.types import Layer
+
+ISAAC_OU = Accelerator()  # 128 x 128, 9 x 8 units, 2-bit cells
+CONV = Layer("conv", 1, 288, 64, 100, (3, 3), (1, 1))  # 32 input channels
+LAYERS = (CONV,)
+
+
+def ones(layer: Layer) -> np.ndarray:
+    return np.ones((layer.groups, layer.rows, layer.columns), bool)
+
+
+def packed(mask: np.ndarray, scheme: str, bits: int = 8, layer: Layer = CONV) -> dict[str, int]:
+    found = schemes.pack((layer,), [mask], np.asarray([bits]), scheme, ISAAC_OU)
+    return {name: value.item() for name, value in found._asdict().items()}
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "vgg16"])
+@pytest.mark.parametrize("scheme", ["dense", "filter", "channel"])
+def test_a_mask_of_ones_is_the_dense_network(scheme: str, name: str, bits: int) -> None:
+    layers = NETWORKS[name]
+    all_bits = np.full(len(layers), bits)
+    found = schemes.pack(layers, [ones(layer) for layer in layers], all_bits, scheme, ISAAC_OU)
+    expected = crossbar.dense(layers, all_bits, ISAAC_OU.chip())
+    for field in set(found._fields) - {"index_bits"}:
+        np.testing.assert_array_equal(
+            getattr(found, field), getattr(expected, field), err_msg=field
+        )
+
+
+def test_a_mask_of_ones_tiles_alike_where_strips_are_crossbars() -> None:
+    """At 8 bits a strip of pim_prune is a crossbar wide; slots are the same in sre, too."""
+    layers = NETWORKS["vgg16"]
+    eight, full = np.full(len(layers), 8), [ones(layer) for layer in layers]
+    expected = crossbar.dense(layers, eight, ISAAC_OU.chip())
+    # Strips of columns have inputs of their own to count; strips of rows, units of their own.
+    for scheme, apart in (("pim_prune", "row_groups"), ("pim_prune_columns", "slots")):
+        found = schemes.pack(layers, full, eight, scheme, ISAAC_OU)
+        for field in set(found._fields) - {"index_bits", apart}:
+            np.testing.assert_array_equal(
+                getattr(found, field), getattr(expected, field), err_msg=f"{scheme} {field}"
+            )
+    for scheme in ("sre", "column_vector"):
+        found = schemes.pack(layers, full, eight, scheme, ISAAC_OU)
+        np.testing.assert_array_equal(found.slots, expected.slots, err_msg=scheme)
+        np.testing.assert_array_equal(found.cells, expected.cells, err_msg=scheme)
+    # 14 whole slots of 9 rows fill 126 of 128: unpruned column-vectors need a little more.
+    assert found.crossbars.sum() == 3660
+    assert expected.crossbars.sum() == 3600
+
+
+def test_depthwise_groups_stay_block_diagonal() -> None:
+    layer = Layer("depthwise", 32, 9, 1, 10, (3, 3), (1, 1))
+    assert packed(ones(layer), "filter", layer=layer)["crossbars"] == 3
+    mask = ones(layer)
+    mask[5:] = False
+    assert packed(mask, "filter", layer=layer)["crossbars"] == 5
+
+
+def test_filters() -> None:
+    """10 of 64 columns: 40 bitlines, 5 units across, three strips of 15, 15 and 4 units."""
+    mask = ones(CONV)
+    mask[:, :, 10:] = False
+    found = packed(mask, "filter")
+    assert found["crossbars"] == 3
+    assert found["units"] == (15 + 15 + 4) * 5
+    assert found["slots"] == 32 * 5
+    assert found["cells"] == 288 * 10 * 4
+    assert found["index_bits"] == min(10 * 6, 64) + 1
+
+
+def test_channels() -> None:
+    """5 of 32 channels are 45 rows: one strip, 5 units down, 32 across two crossbars."""
+    mask = ones(CONV)
+    mask[:, 45:] = False
+    found = packed(mask, "channel")
+    assert (found["crossbars"], found["units"]) == (2, 5 * 32)
+    assert found["index_bits"] == min(5 * 5, 32) + 1
+
+
+def test_nothing_left_takes_a_crossbar() -> None:
+    none = np.zeros_like(ones(CONV))
+    for scheme in set(schemes.SCHEMES) - {"dense"}:
+        found = packed(none, scheme)
+        assert found["crossbars"] == 1, scheme
+        assert found["units"] == found["cells"] == found["drives"] == 0, scheme
+
+
+def test_pim_prune_packs_upward() -> None:
+    """Strips of 32 columns: 130 rows kept in the first, 20 in the second."""
+    mask = np.zeros_like(ones(CONV))
+    mask[0, :130, :32] = True
+    mask[0, 100:120, 32:] = True
+    found = packed(mask, "pim_prune")
+    assert found["crossbars"] == 2 + 1
+    # 128 rows are 15 units, 2 rows one, 20 rows three; 128 bitlines are 16.
+    assert found["units"] == (16 + 3) * 16
+    assert found["slots"] == (15 + 3) * 16
+    assert found["fullest"] == 15 * 16
+    assert found["drives"] == 150 * 16
+    assert found["columns"] == (16 + 3) * 128
+    assert found["cells"] == 150 * 32 * 4
+    assert found["outputs"] == (16 + 3) * 32
+    assert found["row_groups"] == 16 + 3
+    assert found["index_bits"] == 150 * 9  # of 288 rows
+    # With 4 bits two strips lie beside each other: the taller decides.
+    four = packed(mask, "pim_prune", bits=4)
+    assert four["crossbars"] == 2
+    assert four["units"] == (16 + 3) * 8
+    assert four["fullest"] == (15 + 3) * 8
+
+
+def test_pim_prune_packs_left() -> None:
+    """Strips of 128 rows: 40, 1 and 0 columns kept."""
+    mask = np.zeros_like(ones(CONV))
+    mask[0, :128, :40] = True
+    mask[0, 128:256, 7] = True
+    found = packed(mask, "pim_prune_columns")
+    assert found["crossbars"] == 2 + 1
+    assert found["units"] == 15 * (16 + 4) + 15 * 1
+    assert found["cells"] == 128 * 41 * 4
+    assert found["index_bits"] == 41 * 6
+
+
+def test_sre_leaves_out_rows_of_a_unit() -> None:
+    """Units of 2 weights at 8 bits: 10 rows kept in one column pair, 1 in another."""
+    mask = np.zeros_like(ones(CONV))
+    mask[0, 3:13, 4] = True
+    mask[0, 200, 10:12] = True
+    found = packed(mask, "sre")
+    assert found["units"] == 2 + 1
+    assert found["crossbars"] == 1
+    assert found["drives"] == 11
+    assert found["cells"] == 11 * 2 * 4  # a lone weight keeps its neighbour's place
+    assert found["outputs"] == 3 * 2
+    assert found["index_bits"] == 11 * 9
+    assert found == packed(mask, "sre_weights")
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.4, 0.05])
+def test_column_vectors_are_those_of_the_tables(keep: float) -> None:
+    rng = np.random.default_rng(0)
+    layer = Layer("ragged", 2, 25, 6, 10, (5, 5), (1, 1))
+    mask = schemes.block_mask(layer, rng.normal(size=(2, 25, 6)), "column_vector", keep, ISAAC_OU)
+    assert mask.sum() >= 1
+    groups = np.stack([mask[:, start : start + 9].any(axis=1) for start in (0, 9, 18)], axis=1)
+    tables = crossbar.column_vector_tables(
+        (layer,), crossbar.survivors_of([groups[None]]), 9, ISAAC_OU.chip(), 4
+    )
+    expected = crossbar.counts_of(tables, ISAAC_OU.chip(), np.asarray([0]), np.asarray([6]))
+    found = schemes.pack((layer,), [mask], np.asarray([6]), "column_vector", ISAAC_OU)
+    for field in found._fields:
+        assert getattr(found, field) == getattr(expected, field), field
+
+
+@pytest.mark.parametrize(
+    ("scheme", "block"),
+    [
+        ("filter", (288, 1)),
+        ("channel", (9, 64)),
+        ("pim_prune", (1, 32)),
+        ("pim_prune_columns", (128, 1)),
+        ("sre", (1, 2)),
+        ("sre_weights", (1, 1)),
+        ("column_vector", (9, 1)),
+    ],
+)
+def test_masks_live_and_die_in_blocks(scheme: str, block: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(1, 288, 64))
+    mask = schemes.block_mask(CONV, weights, scheme, 0.3, ISAAC_OU)
+    high, wide = block
+    blocks = []
+    for top in range(0, 288, high):
+        for left in range(0, 64, wide):
+            part = slice(top, top + high), slice(left, left + wide)
+            inside = mask[0][part]
+            assert inside.all() == inside.any()
+            blocks.append((np.square(weights[0][part]).mean(), bool(inside.any())))
+    kept = sorted(score for score, alive in blocks if alive)
+    gone = sorted(score for score, alive in blocks if not alive)
+    assert len(kept) == max(round(0.3 * len(blocks)), 1)
+    assert kept[0] >= gone[-1]
+
+
+def test_the_better_of_two_a_layer() -> None:
+    rows, columns = np.zeros_like(ones(CONV)), np.zeros_like(ones(CONV))
+    rows[0, :40] = True  # 40 of 288 rows: 2 crossbars
+    columns[0, :, :20] = True  # 20 of 64 columns: 3 crossbars
+    first = schemes.pack(LAYERS, [rows], np.asarray([8]), "pim_prune", ISAAC_OU)
+    second = schemes.pack(LAYERS, [columns], np.asarray([8]), "pim_prune_columns", ISAAC_OU)
+    assert (first.crossbars.item(), second.crossbars.item()) == (2, 3)
+    for a, b in ((first, second), (second, first)):
+        assert schemes.better(a, b).crossbars.item() == 2
+
+
+def test_utilisation_by_hand() -> None:
+    """70 survivors of 9 rows in 36 units of one crossbar, 637 index bits, 6 of 8 bits stored."""
+    mask = np.zeros((1, 576, 64), bool)
+    mask[0, :9] = True
+    mask[0, 9:18, 10:15] = True
+    mask[0, 567:, 7] = True
+    layer = Layer("conv", 1, 576, 64, 100, (3, 3), (1, 1))
+    bits = np.asarray([7])
+    counts = schemes.pack((layer,), [mask], bits, "column_vector", ISAAC_OU)
+    found = schemes.utilisation((layer,), counts, bits, ISAAC_OU)
+    assert found["cells_unused"] == 128 * 128 - 70 * 9 * 4
+    assert found["slots_unused"] == 224 - 36
+    assert found["padding_cells"] == 36 * 72 - 70 * 9 * 4
+    assert found["cells_used"] == pytest.approx(2520 / 16384)
+    assert found["index_overhead"] == pytest.approx(637 / (70 * 9 * 7))
+
+
+@pytest.mark.parametrize("scheme", sorted(schemes.SCHEMES))
+@pytest.mark.parametrize("preset", ["isaac_ou", "sre", "isaac"])
+def test_every_scheme_is_costed_by_the_same_model(scheme: str, preset: str) -> None:
+    rng = np.random.default_rng(2)
+    layers, one = NETWORKS["lenet5"], PRESETS[preset]
+    for accelerator in (
+        one,
+        dataclasses.replace(one, signed="differential", flipped_columns=False),
+    ):
+        masks = [
+            schemes.block_mask(
+                layer,
+                rng.normal(size=(layer.groups, layer.rows, layer.columns)),
+                scheme,
+                0.5,
+                accelerator,
+            )
+            for layer in layers
+        ]
+        bits = np.asarray([8, 6, 4, 4, 8])
+        counts = schemes.pack(layers, masks, bits, scheme, accelerator)
+        chip: Any = accelerator.chip()
+        cost = crossbar.cost(layers, counts, chip, bits)
+        dense = crossbar.cost(layers, crossbar.dense(layers, bits, chip), chip, bits)
+        assert cost.energy_nj > 0
+        assert cost.crossbars >= 5
+        assert (counts.fullest * counts.crossbars >= counts.units).all()
+        assert (counts.cells <= counts.crossbars * 128 * 128).all()
+        if scheme != "dense":
+            assert cost.energy_nj < 1.2 * dense.energy_nj
