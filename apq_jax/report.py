@@ -24,6 +24,7 @@ from apq_jax.data import standard_error
 from apq_jax.files import InputError, write_whole
 from apq_jax.pictures import Rows, short_names
 
+SCHEMA = 2  # of the result.json that is read here
 _METRICS = (  # field of a cost, name of its ratio, words, format
     ("slots", "slots", "operation-unit slots", "{:,}"),
     ("crossbars", "crossbars", "crossbars", "{:,}"),
@@ -47,6 +48,7 @@ _NEEDED: tuple[str, ...] = (
     "ratios",
     "adc_laws",
     "notes",
+    "accelerator",
     "layers",
     "search",
     "pareto",
@@ -94,8 +96,9 @@ def _read_result(path: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(result, dict) or result.get("schema") != 1:
-        raise InputError(f"{path}: schema: not a result; allowed: 1")
+    schema = result.get("schema") if isinstance(result, dict) else None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema: {schema!r}; allowed: {SCHEMA}")
     for name in _NEEDED:
         if name not in result:
             raise InputError(f"{path}: {name}: missing")
@@ -202,7 +205,7 @@ def _text(result: dict[str, Any]) -> str:
     head = ["layer", "γ x R x C", "keep", "weight bits", "input bits"]
     head += ["crossbars", "slots", "energy, nJ"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return f"""# {config["model"]["name"]} on {data["name"]}, compressed for {config["accelerator"]}
+    return f"""# {config["model"]["name"]} on {data["name"]}, compressed for {result["accelerator"]}
 
 Asked: the cheapest policy that loses at most {drop:g} points of accuracy against the float network.
 The `{search["strategy"]}` search evaluated {search["evaluations"]:,} policies in

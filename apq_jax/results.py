@@ -16,13 +16,14 @@ from apq_jax import archive, config, crossbar, environment, pipeline, schemes
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.files import InputError, write_whole
-from apq_jax.hardware import Accelerator, Chip, adc, dumps, preset
+from apq_jax.hardware import Accelerator, Chip, adc, preset
 from apq_jax.loop import Record
 from apq_jax.pipeline import Choice, Measured, Prepared
+from apq_jax.report import SCHEMA
 from apq_jax.types import Policy
 
-SCHEMA = 1
 FILES = (  # and command.txt, tensorboard/
+    "accelerator.toml",
     "search.csv",
     "result.json",
     "policy.json",
@@ -236,7 +237,7 @@ def result(
             for name, field in _RATIOS.items()
         },
         "adc_laws": _laws(prepared, counts, policy),
-        "accelerator": dumps(accelerator),
+        "accelerator": accelerator.name,
         "notes": accelerator.notes(),
         "layers": _layers(prepared, policy, counts),
         "search": {

@@ -180,6 +180,7 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     with console.status(f"plans {len(network.layers)} layers"):
         prepared = pipeline.prepare(network, params, dataset, accelerator, config)
     results.clear(workdir)
+    write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
     records: list[Record] = []
     with _interruptible() as interrupt:
         try:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import results, search
+from apq_jax import hardware, report, results, search
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.files import InputError
 
@@ -92,7 +92,7 @@ def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
 def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -> None:
     folder, _ = finished
     result = json.loads((folder / "result.json").read_text())
-    assert result["schema"] == 1
+    assert result["schema"] == report.SCHEMA
     best, rows = result["best"], rows_of(folder / "search.csv")
     assert len(rows) == result["search"]["evaluations"] == 30
     row = rows[best["evaluation"] - 1]
@@ -148,11 +148,22 @@ def test_a_limit_that_none_meets_exits_with_3(
         for kind in ("weight", "input")
     ]
     one_bit = ["--config.search.max_accuracy_drop=0", "--config.search.strategy=random", *bits]
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        "crossbar_rows = 40\nunit_rows = 5\ncell_bits = 1\nsigned = 'differential'\nadc_bits = 2\n"
+    )
+    one_bit.append(f"--config.accelerator={mine}")
     done = run(*small(digits, cache, tmp_path, *one_bit))
     result = json.loads((tmp_path / "result.json").read_text())
     assert done.returncode == 3, done.stdout
     assert not result["best"]["meets_limit"]
     assert "No policy meets the limit of 0 points" in done.stdout
+    assert result["accelerator"] == "mine"
+    assert hardware.load(str(tmp_path / "accelerator.toml")) == hardware.load(str(mine))
+    text = (tmp_path / "report.md").read_text()
+    assert "**Note.** Converters of 2 bits lose what 3-bit ones keep" in text
+    # Pairs of cells, and no offset to take off.
+    assert not any(layer["actions"]["input_count"] for layer in result["layers"])
 
 
 def test_interrupt_writes_what_is_there(
@@ -226,6 +237,8 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
         ),
         ([CONFIG, "--config.search.episodes=0"], "config.search.episodes: 0; allowed: a whole"),
         ([CONFIG, "--config.data.path=none.npz"], "none.npz: cannot be read"),
+        ([CONFIG, "--config.accelerator=puma2"], "accelerator: 'puma2'; allowed: isaac_ou"),
+        ([CONFIG, "--config.accelerator=none.toml"], "none.toml: cannot be read"),
     ],
 )
 def test_bad_command_line(flags: list[str], says: str, tmp_path: pathlib.Path) -> None:

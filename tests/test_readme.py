@@ -1,4 +1,4 @@
-"""The README's library example runs as it stands."""
+"""The README's examples run as they stand."""
 
 import pathlib
 import re
@@ -9,8 +9,17 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
 def test_library_example(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    _run(0)
     printed = capsys.readouterr().out
     assert "w1  mapped" in printed
     assert "Measured(accuracy=" in printed
+
+
+def test_cost_model_example(capsys: pytest.CaptureFixture[str]) -> None:
+    _run(1)
+    assert capsys.readouterr().out.startswith("2864 ")
+
+
+def _run(number: int) -> None:
+    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[number]
+    exec(compile(code, "README.md", "exec"), {})

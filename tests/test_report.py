@@ -66,14 +66,14 @@ def result() -> dict[str, Any]:
     dense |= energies(150.0, 49.0, 1.0)
     over = {"dense_8": dense, "dense_16": twice, "isaac_8": isaac, "isaac_16": twice}
     return {
-        "schema": 1,
+        "schema": 2,
         "config": {
             "model": {"name": "lenet5"},
-            "accelerator": "isaac_ou",
             "search": {"episodes": 40, "pruning_share": 0.5, "parallel": 8},
         },
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
         "seed": 7,
+        "accelerator": "isaac_ou",
         "command": "python -m apq_jax.search --config=x.py",
         "interrupted": False,
         "data": {"name": "digits", "train": 600, "search": 100, "select": 100, "test": 400},
@@ -183,8 +183,8 @@ def test_short_names() -> None:
     [
         ("result.json", None, "result.json: cannot be read"),
         ("result.json", "{", "result.json: is not JSON"),
-        ("result.json", '{"schema": 2}', "result.json: schema"),
-        ("result.json", '{"schema": 1, "config": {}}', "result.json: versions: missing"),
+        ("result.json", '{"schema": 1}', "result.json: schema"),
+        ("result.json", '{"schema": 2, "config": {}}', "result.json: versions: missing"),
         ("search.csv", None, "search.csv: cannot be read"),
         ("search.csv", "", "search.csv: is not a table"),
         ("search.csv", "reward\nx\n", "search.csv: is not a table"),

@@ -1,0 +1,133 @@
+"""How many policies, and how many accelerators, the cost model takes a second: a Markdown table.
+
+VGG-16 (CIFAR form), 32 keep levels, column-vectors of random masks. A policy's cost is every field
+of `crossbar.Cost`; tables and prices are built beforehand and timed apart. The loop is the same
+formulas in NumPy, one policy at a time. Medians over repeats.
+
+    python benchmarks/cost_model.py [--repeats 7] [--policies 200000]
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax import crossbar
+from apq_jax.hardware import Accelerator, Chip
+from apq_jax.networks import NETWORKS
+from apq_jax.types import Policy
+
+LEVELS, BITS, HEIGHT = 32, 8, 9
+BATCH = 1000  # policies at a time: what they look up stays in the cache
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--policies", type=int, default=200_000)
+    options = parser.parse_args()
+    layers, rng = NETWORKS["vgg16"], np.random.default_rng(0)
+    survivors = []
+    for layer in layers:
+        groups = layer.groups * layer.row_groups(HEIGHT)
+        keep = np.geomspace(1.0, 0.02, LEVELS)[:, None]
+        survivors.append(rng.binomial(layer.columns, keep, (LEVELS, groups)).astype(np.int32))
+    accelerator = Accelerator()
+    chip, slices = accelerator.chip(), accelerator.slices(BITS)
+
+    start = time.perf_counter()
+    tables = crossbar.column_vector_tables(layers, survivors, HEIGHT, chip, slices)
+    prices = crossbar.price_list(layers, tables, chip, BITS, BITS)
+    host_s = time.perf_counter() - start
+    on_device = crossbar.device(prices)
+
+    shape = (options.policies // BATCH * BATCH, len(layers))
+    policies = Policy(
+        *(
+            jnp.asarray(rng.integers(low, high, shape), jnp.int32)
+            for low, high in ((0, LEVELS), (1, BITS + 1), (1, BITS + 1))
+        )
+    )
+    batches = jax.tree.map(lambda x: x.reshape(-1, BATCH, len(layers)), policies)
+    one_by_one = Policy(*(np.asarray(x) for x in policies))
+
+    @jax.jit
+    def look_up(prices: crossbar.Prices, batches: Policy) -> crossbar.Cost:
+        return jax.lax.map(lambda batch: crossbar.look_up(prices, batch), batches)
+
+    def loop() -> None:
+        for at in range(200):
+            level, weight, inputs = (x[at] for x in one_by_one)
+            counts = crossbar.counts_of(tables, chip, level, weight)
+            crossbar.cost(layers, counts, chip, inputs)
+
+    chips = [
+        dataclasses.replace(
+            accelerator,
+            crossbar_rows=rows,
+            crossbar_columns=columns,
+            unit_columns=width,
+            cell_bits=cells,
+            adc_law=law,
+        ).chip()
+        for rows in (64, 128, 256, 512, 1024)
+        for columns in (64, 128, 256, 512, 1024)
+        for width in (4, 8, 12, 16, 32)
+        for cells in (1, 2)
+        for law in ("saberi", "table", "linear", "survey")
+    ]
+    many = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *chips)
+    few = jax.tree.map(lambda x: x[:16], policies)
+    compiled = 0
+
+    def sweep(many: Chip, policies: Policy) -> Any:
+        nonlocal compiled
+        compiled += 1
+
+        def one(chip: Chip) -> crossbar.Cost:
+            tables = crossbar.column_vector_tables(layers, survivors, HEIGHT, chip, BITS)
+            counts = crossbar.counts_of(tables, chip, policies.level, policies.weight_bits)
+            return crossbar.cost(layers, counts, chip, policies.input_bits)
+
+        return jax.lax.map(one, many)
+
+    swept = jax.jit(sweep)
+    of_policies = _median(options.repeats, lambda: look_up(on_device, batches))
+    of_loop = _median(options.repeats, loop)
+    of_sweep = _median(options.repeats, lambda: swept(many, few))
+    rate, loop_rate = shape[0] / of_policies, 200 / of_loop
+    print("| what | a second |")
+    print("|---|--:|")
+    print(f"| policies, full cost by look-up, compiled | {rate:,.0f} |")
+    print(f"| policies, full cost, NumPy, one at a time | {loop_rate:,.0f} |")
+    print(f"| accelerators, tables and 16 policies each | {len(chips) / of_sweep:,.0f} |")
+    print(f"\nThe look-up is {rate / loop_rate:,.0f} times the loop. Tables and prices of one ")
+    print(f"accelerator on the host: {host_s:.2f} s. The sweep of {len(chips):,} accelerators was ")
+    print(f"compiled {compiled} time. {os.cpu_count()} cores, {platform.processor() or 'CPU'}, ")
+    print(f"jax {jax.__version__}, {jax.default_backend()}; median of {options.repeats}.")
+    return 0
+
+
+def _median(repeats: int, run: Callable[[], Any]) -> float:
+    """Seconds, after one run that is not counted."""
+    jax.block_until_ready(run())
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
