@@ -87,12 +87,12 @@ def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array
     ) -> jax.Array:
         del weight
         layer = compressed[index]
-        return product.fold(_scaled(layer, accumulate(layer, product, x)))
+        return product.fold(scaled(layer, accumulate(layer, product, x)))
 
     return forward(network, params, x, replace)
 
 
-def _scaled(layer: CompressedLayer, sums: jax.Array) -> jax.Array:
+def scaled(layer: CompressedLayer, sums: jax.Array) -> jax.Array:
     return layer.multiplier[:, None] * sums.astype(jnp.float32) + layer.offset[:, None]
 
 
@@ -127,7 +127,7 @@ def match_moments(
         if index not in done:
             done.add(index)
             matched[index] = _matched(matched[index], sums, statistics[index], recovery)
-        return product.fold(_scaled(matched[index], sums))
+        return product.fold(scaled(matched[index], sums))
 
     forward(network, params, images, replace)
     return tuple(matched)

@@ -223,3 +223,23 @@ def energy(result: dict[str, Any], rows: Rows) -> Figure:
     axis.set_xlabel("energy of an inference, %")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return figure
+
+
+def adc(result: dict[str, Any], rows: Rows) -> Figure:
+    """Accuracy and energy of the chosen policy by bits of the converters."""
+    del rows
+    points = result["adc_curve"]
+    figure, (accuracy, energy) = _figure(columns=2, height=2.8)
+    bits = [point["bits"] for point in points]
+    accuracy.plot(bits, [100 * point["accuracy"] for point in points], marker="o", color=_BLUE)
+    limit = 100 * result["limit"]["min_accuracy"]
+    accuracy.axhline(limit, color=_RED, linestyle="--", linewidth=1.2)
+    accuracy.annotate("limit", (bits[-1], limit), (0, -12), textcoords="offset points", color=_RED)
+    accuracy.set_ylabel("accuracy, selection half, %")
+    energy.plot(bits, [point["energy_nj"] for point in points], marker="o", color=_GREEN)
+    energy.set_ylabel("energy, nJ an inference")
+    energy.set_ylim(0)
+    for axis in (accuracy, energy):
+        axis.set_xlabel("ADC bits")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure

@@ -9,6 +9,7 @@
 Training images prepare; one half of validation is searched on, the other chooses; test measures.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -21,10 +22,12 @@ from apq_jax import (
     archive,
     calibration,
     crossbar,
+    datapath,
     environment,
     evaluation,
     loop,
     plan,
+    pruning,
     quantization,
 )
 from apq_jax.capture import Network, Params, forward_float, matrices
@@ -35,6 +38,7 @@ from apq_jax.evaluation import Subject
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.loop import Record
+from apq_jax.mapping import Mapping, Scales, counted, map_layer
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.ddpg import ddpg
@@ -319,6 +323,115 @@ def compressed(prepared: Prepared, policy: Policy) -> evaluation.Compressed:
         )
 
     return run(subject, jax.tree.map(jnp.asarray, policy))
+
+
+def mapped(prepared: Prepared, policy: Policy, network: evaluation.Compressed) -> Mapping:
+    """A policy's network in its crossbars, by column-vectors."""
+    # The convention of the dense network does not matter to column-vectors.
+    accelerator = dataclasses.replace(prepared.accelerator, mapping="isaac")
+    maps = []
+    for at, (layer, found) in enumerate(zip(prepared.network.layers, network, strict=True)):
+        vectors = prepared.subject.plan[at].mask[int(policy.level[at])]
+        mask = pruning.row_mask(vectors, accelerator.unit_rows, layer.rows)
+        bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
+        levels = np.asarray(found.levels, np.int32)
+        maps.append(map_layer(layer, levels, np.asarray(mask), *bits, "column_vector", accelerator))
+    scales = (Scales(*(np.asarray(getattr(x, n)) for n in Scales._fields)) for x in network)
+    return Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), _digital(prepared))
+
+
+def _digital(prepared: Prepared) -> dict[str, np.ndarray]:
+    """Parameters that no crossbar holds, by name."""
+    names = {layer.name for layer in prepared.network.layers}
+    leaves = jax.tree_util.tree_leaves_with_path(prepared.subject.params)
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in found.items() if name not in names}
+
+
+class Proof(NamedTuple):
+    """What executing a mapping showed."""
+
+    mismatches: int  # accumulators that differ from the quantized network's
+    compared: int
+    images: int
+    counts_agree: bool  # units, crossbars and index bits with the cost model's
+
+
+def prove(
+    prepared: Prepared,
+    policy: Policy,
+    network: evaluation.Compressed,
+    mapping: Mapping,
+    parts: datapath.Parts,
+    images: np.ndarray,
+) -> Proof:
+    """Executes the mapping on images and compares every accumulator of every layer."""
+    checks = datapath.check(
+        prepared.network,
+        prepared.subject.params,
+        network,
+        parts,
+        mapping.accelerator,
+        jnp.asarray(images),
+    )
+    chip = prepared.accelerator.chip()
+    level, bits = (np.asarray(x, np.int64) for x in (policy.level, policy.weight_bits))
+    expected = crossbar.counts_of(prepared.tables, chip, level, bits)
+    agree = all(
+        value == getattr(expected, name)[at]
+        for at, one in enumerate(mapping.maps)
+        for name, value in counted(one, mapping.scheme).items()
+    )
+    return Proof(
+        sum(one.mismatches for one in checks),
+        sum(one.compared for one in checks),
+        len(images),
+        agree,
+    )
+
+
+class AdcPoint(NamedTuple):
+    """A network with converters of so many bits."""
+
+    bits: int
+    accuracy: float  # executed
+    energy_nj: float
+    area_mm2: float
+
+
+def adc_curve(
+    prepared: Prepared,
+    policy: Policy,
+    network: evaluation.Compressed,
+    parts: datapath.Parts,
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> list[AdcPoint]:
+    """Accuracy of the executed data path and cost, from lossless converters down to one bit."""
+    layers, step = prepared.network.layers, 100
+    level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy)
+    points = []
+    for bits in range(prepared.accelerator.lossless_adc_bits, 0, -1):
+        one = dataclasses.replace(prepared.accelerator, adc_bits=bits)
+        adc = datapath.converter(one)
+        logits = [
+            datapath.apply(
+                prepared.network,
+                prepared.subject.params,
+                network,
+                parts,
+                adc,
+                jnp.asarray(images[start : start + step]),
+            )
+            for start in range(0, len(images), step)
+        ]
+        right = np.concatenate(logits).argmax(axis=-1) == labels
+        counts = crossbar.counts_of(prepared.tables, one.chip(), level, weight_bits)
+        cost = crossbar.cost(layers, counts, one.chip(), input_bits)
+        points.append(
+            AdcPoint(bits, float(right.mean()), float(cost.energy_nj), float(cost.area_mm2))
+        )
+    return points
 
 
 def measure(

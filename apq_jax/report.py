@@ -2,7 +2,7 @@
 
     python -m apq_jax.report RUN [RUN ...]
 
-Writes report.md and five pictures into each run's folder.
+Writes report.md and six pictures into each run's folder.
 """
 
 import argparse
@@ -47,6 +47,8 @@ _NEEDED: tuple[str, ...] = (
     "dense_isaac",
     "ratios",
     "adc_laws",
+    "mapping",
+    "adc_curve",
     "notes",
     "accelerator",
     "layers",
@@ -61,6 +63,7 @@ PICTURES: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
     "policy.png": pictures.policy,
     "crossbars.png": pictures.crossbars,
     "energy.png": pictures.energy,
+    "adc.png": pictures.adc,
 }
 
 
@@ -257,6 +260,14 @@ limited, docs/search.md) and its Pareto front in blue. Policies far below the li
 
 {_laws(result)}
 
+## The mapping
+
+{_mapping(result)}
+
+![Accuracy and energy by ADC bits](adc.png)
+
+{_curve(result)}
+
 ## The search
 
 ![Reward over evaluations](progress.png)
@@ -343,6 +354,40 @@ def _laws(result: dict[str, Any]) -> str:
     return (
         "What a converter costs by its resolution is disputed. The ratios under each law, with "
         f"everything\nelse the same:\n\n{_markdown(head, rows)}"
+    )
+
+
+def _mapping(result: dict[str, Any]) -> str:
+    proof = result["mapping"]
+    verdict = (
+        "equals the quantized network **bit for bit**"
+        if proof["bit_exact"]
+        else "does **NOT** equal the quantized network"
+    )
+    return (
+        f"`mapping.safetensors` holds every cell of {proof['crossbars']} crossbars, every unit's "
+        f"place, input index and\noutput indices ({proof['index_bits']:,} bits). Executed unit by "
+        f"unit on {proof['images']} images and random inputs with "
+        f"lossless\nconverters it {verdict}: "
+        f"{proof['mismatches']:,} of {proof['compared']:,} accumulators differ. Look into it with\n"
+        "`python -m apq_jax.mapping inspect mapping.safetensors`."
+    )
+
+
+def _curve(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            str(point["bits"]),
+            _percent(point["accuracy"], result["data"]["select"]),
+            f"{point['energy_nj']:,.1f}",
+            f"{point['area_mm2']:.4f}",
+        ]
+        for point in result["adc_curve"]
+    ]
+    return (
+        "What fewer bits of the converters would do to this policy, executed on the selection half "
+        f"({result['data']['select']:,}\nimages); the first row is lossless:\n\n"
+        + _markdown(["ADC bits", "accuracy", "energy, nJ", "area, mm²"], rows)
     )
 
 

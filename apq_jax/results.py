@@ -18,7 +18,7 @@ from apq_jax.evaluation import Compressed
 from apq_jax.files import InputError, write_whole
 from apq_jax.hardware import Accelerator, Chip, adc, preset
 from apq_jax.loop import Record
-from apq_jax.pipeline import Choice, Measured, Prepared
+from apq_jax.pipeline import AdcPoint, Choice, Measured, Prepared, Proof
 from apq_jax.report import SCHEMA
 from apq_jax.types import Policy
 
@@ -28,12 +28,14 @@ FILES = (  # and command.txt, tensorboard/
     "result.json",
     "policy.json",
     "weights.safetensors",
+    "mapping.safetensors",
     "report.md",
     "progress.png",
     "pareto.png",
     "policy.png",
     "crossbars.png",
     "energy.png",
+    "adc.png",
 )
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "numpy", "chex")
 _RATIOS = {
@@ -176,6 +178,8 @@ def result(
     seconds: float,
     command: str,
     interrupted: bool,
+    proof: Proof,
+    curve: list[AdcPoint],
 ) -> dict[str, Any]:
     """result.json; docs/result.md describes it."""
     accelerator, options = prepared.accelerator, prepared.config.search
@@ -239,6 +243,13 @@ def result(
         "adc_laws": _laws(prepared, counts, policy),
         "accelerator": accelerator.name,
         "notes": accelerator.notes(),
+        "mapping": {
+            "bit_exact": proof.mismatches == 0 and proof.counts_agree,
+            **proof._asdict(),
+            "crossbars": cost["crossbars"],
+            "index_bits": cost["index_bits"],
+        },
+        "adc_curve": [point._asdict() for point in curve],
         "layers": _layers(prepared, policy, counts),
         "search": {
             "strategy": options.strategy,

@@ -164,9 +164,14 @@ def _channel(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
     return found._replace(index_bits=_listed(channels, layer.groups * layer.rows // window))
 
 
-def _strip(accelerator: Accelerator) -> int:
+def strip_columns(accelerator: Accelerator) -> int:
     """Logical columns of a crossbar at 8 bits, ⌊X_c / S⌋."""
     return max(accelerator.crossbar_columns // accelerator.slices(_STRIP_BITS), 1)
+
+
+def sre_columns(accelerator: Accelerator, slices: int) -> int:
+    """Logical columns of a unit in `sre`, ⌊w / S⌋; of a weight wider than a unit, 1."""
+    return max(accelerator.unit_columns // slices, 1)
 
 
 def _cut(length: int, at: int, unit: int) -> int:
@@ -180,7 +185,7 @@ def _pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerat
     With fewer bits a strip is narrower than a crossbar: as many as fit lie beside each other,
     those of like height together.
     """
-    a, slices, strip = accelerator, accelerator.slices(bits), _strip(accelerator)
+    a, slices, strip = accelerator, accelerator.slices(bits), strip_columns(accelerator)
     parts = []
     for group in mask:
         found = []  # (rows kept, logical columns)
@@ -254,7 +259,7 @@ def _pim_prune_columns(
 def _sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Rows of a unit's columns that are all zero go, the rest pack upward; an index a row."""
     a, slices = accelerator, accelerator.slices(bits)
-    wide = max(a.unit_columns // slices, 1)  # logical columns of a unit
+    wide = sre_columns(a, slices)
     units = drives = columns = cells = outputs = groups = index = 0
     for group in mask:
         for start in range(0, layer.columns, wide):
@@ -300,14 +305,14 @@ def _channel_block(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:
 
 
 def _sre_block(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:
-    return 1, max(accelerator.unit_columns // accelerator.slices(_STRIP_BITS), 1)
+    return 1, sre_columns(accelerator, accelerator.slices(_STRIP_BITS))
 
 
 SCHEMES: dict[str, Scheme] = {
     "dense": Scheme(lambda layer, _: (layer.rows, layer.columns), _dense),
     "filter": Scheme(lambda layer, _: (layer.rows, 1), _filter),
     "channel": Scheme(_channel_block, _channel),
-    "pim_prune": Scheme(lambda _, accelerator: (1, _strip(accelerator)), _pim_prune),
+    "pim_prune": Scheme(lambda _, accelerator: (1, strip_columns(accelerator)), _pim_prune),
     "pim_prune_columns": Scheme(
         lambda _, accelerator: (accelerator.crossbar_rows, 1), _pim_prune_columns
     ),

@@ -17,7 +17,8 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
     --config.seed=1
 
 Exit status: 0 done; 2 input that cannot be used; 3 no policy meets the accuracy limit (the nearest
-is reported); 130 interrupted (what there is has been written).
+is reported); 4 the mapping to crossbars does not compute the network; 130 interrupted (what there
+is has been written).
 """
 
 import os
@@ -39,15 +40,17 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from apq_jax import data, hardware, pipeline, report, results, training
+from apq_jax import data, datapath, hardware, pipeline, report, results, training
 from apq_jax.capture import capture
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
+from apq_jax.mapping import save as save_mapping
 from apq_jax.models.lenet import MIN_PIXELS, LeNet5
 from apq_jax.pipeline import Prepared
 
-OK, BAD_INPUT, LIMIT_MISSED, INTERRUPTED = 0, 2, 3, 130
+OK, BAD_INPUT, LIMIT_MISSED, WRONG_MAPPING, INTERRUPTED = 0, 2, 3, 4, 130
+_PROOF_IMAGES = 32
 console = rich.console.Console(highlight=False, markup=False)
 
 
@@ -298,14 +301,22 @@ def _finish(
     workdir: pathlib.Path,
 ) -> int:
     interrupted = interrupt.pressed  # what comes later does not cut the search short
-    with console.status("chooses among the finalists, measures on test, writes the report"):
+    with console.status("chooses among the finalists, measures on test, maps, writes the report"):
         record = pipeline.joined(records)
         results.write_search(workdir / "search.csv", prepared, record)
         choice = pipeline.choose(prepared, record, dataset)
         network = pipeline.compressed(prepared, choice.policy)
         measured = pipeline.measure(prepared, network, dataset.test_images, dataset.test_labels)
+        mapping = pipeline.mapped(prepared, choice.policy, network)
+        parts = datapath.prepare(mapping.maps, mapping.accelerator)
+        images, labels = dataset.select_images, dataset.select_labels
+        proof = pipeline.prove(
+            prepared, choice.policy, network, mapping, parts, images[:_PROOF_IMAGES]
+        )
+        curve = pipeline.adc_curve(prepared, choice.policy, network, parts, images, labels)
+        save_mapping(workdir / "mapping.safetensors", mapping)
         result = results.result(
-            prepared, dataset, record, choice, measured, seconds, command, interrupted
+            prepared, dataset, record, choice, measured, seconds, command, interrupted, proof, curve
         )
         results.write_weights(workdir / "weights.safetensors", prepared, choice.policy, network)
         policy = {"layers": [layer.name for layer in prepared.network.layers]}
@@ -317,6 +328,13 @@ def _finish(
     console.print(report.summary(result))
     console.print(f"The report: {workdir / 'report.md'}", soft_wrap=True)
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
+    if not result["mapping"]["bit_exact"]:
+        console.print(
+            f"The mapping is WRONG: {proof.mismatches:,} of {proof.compared:,} accumulators differ "
+            f"from the quantized network's; counts {'agree' if proof.counts_agree else 'differ'}. "
+            "This is a defect of apq_jax: please report it."
+        )
+        return WRONG_MAPPING
     if interrupted:
         console.print(f"Interrupted after {len(record.reward)} evaluations; they are written.")
     if interrupt.pressed:

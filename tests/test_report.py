@@ -100,6 +100,23 @@ def result() -> dict[str, Any]:
             "saberi": {f"{name}_8": 2.5 for name in report._LAW_RATIOS},
             "linear": {f"{name}_8": 3.75 for name in report._LAW_RATIOS},
         },
+        "mapping": {
+            "bit_exact": True,
+            "mismatches": 0,
+            "compared": 1234,
+            "images": 32,
+            "crossbars": 3,
+            "index_bits": 900,
+        },
+        "adc_curve": [
+            {
+                "bits": bits,
+                "accuracy": 0.97 - 0.3 * (5 - bits),
+                "energy_nj": 10.0 * bits,
+                "area_mm2": 0.01,
+            }
+            for bits in (5, 4, 3)
+        ],
         "notes": ["The converters are imaginary."],
         "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
         "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5},
@@ -143,6 +160,8 @@ def test_report_says_what_was_measured(folder: pathlib.Path) -> None:
     assert "| sum | 80.00 | 200.00 | 50.00 |" in text
     assert "| linear | 3.75x | 3.75x | 3.75x | 3.75x |" in text
     assert "600 slots of occupied crossbars are empty, 120 cells" in text
+    assert "**bit for bit**: 0 of 1,234 accumulators differ" in text
+    assert "| 4 | 67.0 ± 4.7 % | 40.0 | 0.0100 |" in text
     assert "**Note.** The converters are imaginary." in text
     assert "every 200.0 µs, bound by `params/conv1/kernel`" in text
     for name in written - {"report.md"}:

@@ -2,7 +2,7 @@
 
 from apq_jax.hardware.accelerator import PRESETS, Accelerator, Chip, preset
 from apq_jax.hardware.components import Component, Components
-from apq_jax.hardware.toml import dumps, load
+from apq_jax.hardware.toml import dumps, load, loads
 
 __all__ = [
     "PRESETS",
@@ -12,5 +12,6 @@ __all__ = [
     "Components",
     "dumps",
     "load",
+    "loads",
     "preset",
 ]

@@ -31,22 +31,31 @@ def load(name: str) -> Accelerator:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise InputError(f"{path}: larger than {_LARGEST} bytes")
-        tree = tomllib.loads(content.decode())
+        text = content.decode()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not TOML ({error})") from error
+    return loads(text, name, path.stem)
+
+
+def loads(text: str, path: str, name: str = "mine") -> Accelerator:
+    """The accelerator of a TOML text; `path` is what messages call it, see `load`."""
+    try:
+        tree = tomllib.loads(text)
     except RecursionError as error:
         raise InputError(f"{path}: is nested too deeply") from error
     except ValueError as error:
         raise InputError(f"{path}: is not TOML ({error})") from error
-    return _accelerator(path, tree)
+    return _accelerator(path, tree, name)
 
 
-def _accelerator(path: pathlib.Path, tree: dict[str, Any]) -> Accelerator:
+def _accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
     base = tree.pop("base", "isaac_ou")
     if not isinstance(base, str) or base not in PRESETS:
         raise InputError(f"{path}: base: {base!r}; allowed: {', '.join(PRESETS)}")
     start = preset(base)
-    changes: dict[str, Any] = {"name": path.stem}
+    changes: dict[str, Any] = {"name": name}
     for key, value in tree.items():
         if key == "components":
             changes[key] = _components(path, start.components, value)
@@ -63,7 +72,7 @@ def _accelerator(path: pathlib.Path, tree: dict[str, Any]) -> Accelerator:
         raise InputError(f"{path}: {str(error).removeprefix('accelerator.')}") from error
 
 
-def _components(path: pathlib.Path, start: Components, tree: Any) -> Components:
+def _components(path: str, start: Components, tree: Any) -> Components:
     names = [field.name for field in dataclasses.fields(Components)]
     fields = [field.name for field in dataclasses.fields(Component)]
     if not isinstance(tree, dict):

@@ -1,0 +1,273 @@
+"""Executes a mapping as the accelerator would: bit planes, units, converters, shift-and-add.
+
+One bank of inputs at a time is what the hardware does; here all banks are one batched product, but
+every analogue sum is formed, goes through its converter and is accumulated by its own indices, so
+that a wrong cell or index gives a wrong number.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from apq_jax import products, quantization
+from apq_jax.capture import Network, Params, forward
+from apq_jax.crossbar import ceil_div
+from apq_jax.evaluation import Compressed, CompressedLayer, accumulate, scaled
+from apq_jax.hardware import Accelerator
+from apq_jax.mapping.units import NONE, LayerMap, cells_of, offset_of, slice_weights
+
+_RANDOM = 64  # windows of random levels that a check adds
+_VALUES = 1 << 22  # analogue sums held at a time
+
+
+class Banks(NamedTuple):
+    """A layer's units by the bank that feeds them; what is not used is 0 or a spare place."""
+
+    inputs: jax.Array  # [K, h] int32, rows of the layer; γ R is a row that is always 0
+    cells: jax.Array  # [K, N, h] float32, as programmed
+    outputs: jax.Array  # [K, N] int32, columns of the layer; γ C is a spare
+    weights: jax.Array  # [K, N] int32, of a bitline's sum
+    corrected: jax.Array  # [K, N] int32, what comes off for each unit of input
+    flipped: jax.Array  # [K, N] bool
+
+
+class Datapath(NamedTuple):
+    """What of an accelerator the data path is compiled for. Hashable."""
+
+    rows: int  # γ R
+    columns: int  # γ C
+    steps: int  # ⌈a/d⌉
+    dac_bits: int
+    cell_bits: int
+
+
+def datapath_of(found: LayerMap, accelerator: Accelerator) -> Datapath:
+    """The static part of a layer's data path."""
+    layer = found.layer
+    return Datapath(
+        layer.groups * layer.rows,
+        layer.groups * layer.columns,
+        ceil_div(found.input_bits, accelerator.dac_bits),
+        accelerator.dac_bits,
+        accelerator.cell_bits,
+    )
+
+
+def banks_of(found: LayerMap, accelerator: Accelerator) -> Banks:
+    """Sorts a layer's units by bank; on the host."""
+    units, layer = found.units, found.layer
+    used, bank = np.unique(units.bank, return_inverse=True)
+    order = np.argsort(bank, kind="stable")
+    sizes = np.bincount(bank, minlength=len(used))
+    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    most = int(sizes.max(initial=0))
+    h, w = found.banks.shape[1], units.outputs.shape[1]
+    weights = slice_weights(units.slices, units.outputs, found.weight_bits, accelerator)
+    offset = offset_of(found.weight_bits, accelerator)
+    filled = units.outputs != NONE
+    corrected = np.where(filled & (units.slices == 0), offset, 0)
+
+    def sorted_(values: np.ndarray, spare: Any) -> np.ndarray:
+        table = np.full((len(used), most, *values.shape[1:]), spare, values.dtype)
+        table[bank[order], place] = values[order]
+        return table
+
+    inputs = found.banks[used]
+    cells = sorted_(cells_of(found).transpose(0, 2, 1), 0).reshape(len(used), most * w, h)
+    spare = layer.groups * layer.columns
+    flat = (
+        sorted_(values, empty).reshape(len(used), most * w)
+        for values, empty in (
+            (np.where(filled, units.outputs, spare), spare),
+            (weights, 0),
+            (corrected, 0),
+            (units.flipped, False),
+        )
+    )
+    return Banks(
+        jnp.asarray(np.where(inputs == NONE, layer.groups * layer.rows, inputs), jnp.int32),
+        jnp.asarray(cells, jnp.float32),
+        *(jnp.asarray(x, x.dtype if x.dtype == bool else jnp.int32) for x in flat),
+    )
+
+
+class Converter(NamedTuple):
+    """An ADC; may be traced."""
+
+    step: Any  # [] float32, analogue units between two codes, a power of 2
+    top: Any  # [] float32, the largest code
+
+
+def converter(accelerator: Accelerator, bits: int | None = None) -> Converter:
+    """The accelerator's converters, or the same with other bits.
+
+    With fewer bits than are lossless a step is 2^(lossless - b).
+    """
+    bits = accelerator.adc_resolution if bits is None else bits
+    step = 2.0 ** (accelerator.lossless_adc_bits - bits)
+    return Converter(jnp.float32(step), jnp.float32(2**bits - 1))
+
+
+def convert(adc: Converter, sums: jax.Array) -> jax.Array:
+    """Analogue sums, whole numbers, to the nearest code, clipped at the largest, and back."""
+    return jnp.clip(jnp.round(sums / adc.step), 0, adc.top) * adc.step
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def execute(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> jax.Array:
+    """Σ u w of every window, as the accelerator forms it.
+
+    Args:
+      path: static.
+      banks: from `banks_of`.
+      adc: from `converter`.
+      levels: [M, γ R] int32, unsigned input levels u of M windows.
+
+    Returns:
+      [M, γ C] int32.
+    """
+    count = levels.shape[0]
+    width = max(_VALUES // max(banks.outputs.size, 1), 1)
+    width = min(width, count)
+    chunks = ceil_div(count, width)
+    padded = jnp.pad(levels, ((0, chunks * width - count), (0, 1)))  # the last row is always 0
+    outputs = lax.map(
+        functools.partial(_windows, path, banks, adc), padded.reshape(chunks, width, path.rows + 1)
+    )
+    return outputs.reshape(chunks * width, path.columns)[:count]
+
+
+def _windows(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> jax.Array:
+    x = levels.T[banks.inputs]  # [K, h, M]
+    top = 2**path.cell_bits - 1
+
+    def step(number: int, total: jax.Array) -> jax.Array:
+        plane = (x >> (path.dac_bits * number)) & (2**path.dac_bits - 1)
+        # Whole numbers below 2^24: exact in float32 at the highest precision.
+        sums = jnp.matmul(banks.cells, plane.astype(jnp.float32), precision=lax.Precision.HIGHEST)
+        digital = convert(adc, sums).astype(jnp.int32)
+        counted = plane.sum(axis=1)[:, None, :]  # the population count of the bank's inputs
+        digital = jnp.where(banks.flipped[:, :, None], top * counted - digital, digital)
+        digital = digital * banks.weights[:, :, None] - counted * banks.corrected[:, :, None]
+        return total + (digital << (path.dac_bits * number))
+
+    shape = (*banks.outputs.shape, x.shape[2])
+    total = lax.fori_loop(0, path.steps, step, jnp.zeros(shape, jnp.int32))
+    found = jnp.zeros((path.columns + 1, x.shape[2]), jnp.int32)
+    return found.at[banks.outputs.reshape(-1)].add(total.reshape(-1, x.shape[2]))[:-1].T
+
+
+class Check(NamedTuple):
+    """A layer's data path against the quantized network's accumulators."""
+
+    mismatches: int  # accumulators that differ
+    compared: int
+
+
+Parts = tuple[tuple[Datapath, Banks], ...]  # one a layer
+
+
+def prepare(maps: tuple[LayerMap, ...], accelerator: Accelerator) -> Parts:
+    """What `check` and `apply` execute."""
+    return tuple((datapath_of(one, accelerator), banks_of(one, accelerator)) for one in maps)
+
+
+def layer_levels(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
+    """The unsigned input levels of a layer's windows, [M, γ R] int32."""
+    u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
+    rows = product.unfold(u.astype(jnp.int32), pad=layer.input_zero.astype(jnp.int32))
+    return jnp.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1)
+
+
+def _accumulators(sums: jax.Array) -> jax.Array:
+    """[γ, M, C] to [M, γ C]."""
+    return jnp.moveaxis(sums, 0, 1).reshape(sums.shape[1], -1)
+
+
+def check(
+    network: Network,
+    params: Params,
+    compressed: Compressed,
+    parts: Parts,
+    accelerator: Accelerator,
+    images: jax.Array,
+) -> list[Check]:
+    """Compares every layer's data path with the quantized network, bit for bit.
+
+    Each layer is given the levels that the quantized network gives it, and random ones of its whole
+    range: inputs that are 0 on all images would hide a wrong cell. The converters are taken as
+    lossless, whatever the accelerator's.
+
+    Args:
+      network, params: the model.
+      compressed: its integer form.
+      parts: from `prepare`.
+      accelerator: that of the mapping.
+      images: [B, ...].
+    """
+    found: dict[int, Check] = {}
+    lossless = converter(accelerator, accelerator.lossless_adc_bits)
+
+    def replace(
+        index: int, product: products.Product, x: jax.Array, weight: jax.Array
+    ) -> jax.Array:
+        del weight
+        layer, (path, banks) = compressed[index], parts[index]
+        sums = accumulate(layer, product, x)
+        u = layer_levels(layer, product, x)
+        top = int(quantization.input_limit(layer.input_bits))
+        anything = jax.random.randint(jax.random.key(index), (_RANDOM, u.shape[1]), 0, top + 1)
+        groups, rows, _ = layer.levels.shape
+        expected = (
+            jnp.moveaxis(sums, 0, 1).reshape(len(u), -1),  # [M, γ C]
+            jnp.einsum(
+                "mgr,grc->mgc",
+                anything.reshape(_RANDOM, groups, rows),
+                layer.levels.astype(jnp.int32),
+            ).reshape(_RANDOM, -1),
+        )
+        mismatches, compared = found.get(index, Check(0, 0))
+        for levels, right in zip((u, anything), expected, strict=True):
+            executed = execute(path, banks, lossless, levels)
+            mismatches += int((executed != right).sum())
+            compared += right.size
+        found[index] = Check(mismatches, compared)
+        return product.fold(scaled(layer, sums))
+
+    forward(network, params, images, replace)
+    return [found[index] for index in range(len(parts))]
+
+
+def apply(
+    network: Network,
+    params: Params,
+    compressed: Compressed,
+    parts: Parts,
+    adc: Converter,
+    x: jax.Array,
+) -> jax.Array:
+    """Logits [B, classes] with every mapped layer executed, digital operations as written.
+
+    Args:
+      network, params: the model.
+      compressed: its integer form, of which only the scales are used.
+      parts: from `prepare`.
+      adc: from `converter`.
+      x: [B, ...].
+    """
+
+    def replace(
+        index: int, product: products.Product, x: jax.Array, weight: jax.Array
+    ) -> jax.Array:
+        del weight
+        layer, (path, banks) = compressed[index], parts[index]
+        sums = execute(path, banks, adc, layer_levels(layer, product, x))
+        groups = layer.multiplier.shape[0]
+        grouped = jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
+        return product.fold(scaled(layer, grouped))
+
+    return forward(network, params, x, replace)

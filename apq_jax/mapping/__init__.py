@@ -1,0 +1,16 @@
+"""A compressed network as it lies in the crossbars: packed, indexed, in files."""
+
+from apq_jax.mapping.files import Mapping, Scales, load, save
+from apq_jax.mapping.units import MAPPED, LayerMap, Units, counted, map_layer
+
+__all__ = [
+    "MAPPED",
+    "LayerMap",
+    "Mapping",
+    "Scales",
+    "Units",
+    "counted",
+    "load",
+    "map_layer",
+    "save",
+]

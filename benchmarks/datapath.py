@@ -1,0 +1,78 @@
+"""How long executing a mapping takes: LeNet-5 on 1,000 images, VGG-16 on one; a Markdown table.
+
+Weights are random, masks keep what is asked: the work depends on their number alone.
+
+    python benchmarks/datapath.py [--repeats 3]
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax import datapath, mapping, schemes
+from apq_jax.hardware import PRESETS
+from apq_jax.networks import NETWORKS
+
+CASES = (  # network, images, share kept, weight bits, scheme
+    ("lenet5", 1000, 0.4, 4, "column_vector"),
+    ("lenet5", 1000, 1.0, 8, "dense"),
+    ("vgg16", 1, 0.4, 4, "column_vector"),
+    ("vgg16", 1, 1.0, 8, "dense"),
+)
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    repeats = parser.parse_args().repeats
+    print("| network | images | kept | bits | scheme | units | mapping | first run | a run |")
+    print("|---|--:|--:|--:|---|--:|--:|--:|--:|")
+    for name, images, keep, bits, scheme in CASES:
+        units, seconds, runs = _case(name, images, keep, bits, scheme, repeats)
+        print(
+            f"| {name} | {images:,} | {keep:g} | {bits}, 8 | {scheme} | {units:,} | "
+            f"{seconds:.1f} s | {runs[0]:.1f} s | {statistics.median(runs[1:]):.1f} s |",
+            flush=True,
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"\nMost memory: {peak:.1f} GiB; {os.cpu_count()} cores, jax {jax.__version__}, ")
+    print(f"{jax.default_backend()}. The first run compiles.")
+    return 0
+
+
+def _case(
+    name: str, images: int, keep: float, bits: int, scheme: str, repeats: int
+) -> tuple[int, float, list[float]]:
+    """Units, seconds to map, seconds of each run over all layers."""
+    accelerator, rng = PRESETS["isaac_ou"], np.random.default_rng(0)
+    adc = datapath.converter(accelerator)
+    units, mapped, runs = 0, 0.0, [0.0] * (repeats + 1)
+    for layer in NETWORKS[name]:
+        shape = layer.groups, layer.rows, layer.columns
+        mask = schemes.block_mask(layer, rng.normal(size=shape), scheme, keep, accelerator)
+        most = 2 ** (bits - 1) - 1
+        levels = rng.integers(-most, most + 1, shape, dtype=np.int32) * mask
+        start = time.perf_counter()
+        found = mapping.map_layer(layer, levels, mask, bits, 8, scheme, accelerator)
+        path, banks = datapath.prepare((found,), accelerator)[0]
+        mapped += time.perf_counter() - start
+        units += len(found.units.bank)
+        windows = images * layer.positions, layer.groups * layer.rows
+        inputs = jnp.asarray(rng.integers(0, 256, windows, dtype=np.int32))
+        for run in range(repeats + 1):
+            start = time.perf_counter()
+            jax.block_until_ready(datapath.execute(path, banks, adc, inputs))
+            runs[run] += time.perf_counter() - start
+    return units, mapped, runs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,461 @@
+"""Mappings and the data path that executes them: exact, counted, checked, and able to fail."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from apq_jax import calibration, datapath, evaluation, mapping, plan, pruning, schemes
+from apq_jax.capture import Network, capture, matrices
+from apq_jax.datapath import Converter
+from apq_jax.files import InputError
+from apq_jax.hardware import PRESETS, Accelerator
+from apq_jax.mapping import LayerMap, Mapping, Scales, files
+from apq_jax.mapping.__main__ import main
+from apq_jax.mapping.units import NONE, cells_of
+from apq_jax.models.lenet import LeNet5
+from apq_jax.types import Layer, Policy
+
+PROPERTY = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def integers(layer: Layer, mask: np.ndarray, bits: int, seed: int) -> np.ndarray:
+    """Levels over the whole range of the bits; never 0 at one bit."""
+    shape = layer.groups, layer.rows, layer.columns
+    most = max(2 ** (bits - 1) - 1, 1)
+    levels = np.random.default_rng(seed).integers(-most, most + 1, shape)
+    return np.where(levels == 0, 1, levels) * mask if bits == 1 else levels * mask
+
+
+def executed(found: LayerMap, accelerator: Accelerator, levels: np.ndarray, bits: int = 0) -> Any:
+    path, banks = datapath.prepare((found,), accelerator)[0]
+    adc = datapath.converter(accelerator, bits or accelerator.lossless_adc_bits)
+    return np.asarray(datapath.execute(path, banks, adc, jnp.asarray(levels, jnp.int32)))
+
+
+def product(layer: Layer, inputs: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    grouped = inputs.reshape(len(inputs), layer.groups, layer.rows)
+    return np.einsum("mgr,grc->mgc", grouped, levels).reshape(len(inputs), -1)
+
+
+@PROPERTY
+@hypothesis.given(st.data())
+def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
+    """Random shapes, masks, bits, cells, units that slices do not divide, encodings, schemes."""
+    draw = data.draw
+    window = draw(st.sampled_from([(), (2, 2)]))
+    rows = draw(st.integers(1, 8)) * 4 if window else draw(st.integers(1, 40))
+    layer = Layer("any", draw(st.integers(1, 3)), rows, draw(st.integers(1, 13)), 3, window, window)
+    signed = draw(st.sampled_from(["offset", "differential"]))
+    accelerator = Accelerator(
+        crossbar_rows=draw(st.integers(8, 40)),
+        crossbar_columns=draw(st.integers(8, 40)),
+        unit_rows=draw(st.integers(1, 8)),
+        unit_columns=draw(st.integers(1, 8)),
+        cell_bits=draw(st.integers(1, 4)),
+        dac_bits=draw(st.integers(1, 3)),
+        signed=signed,
+        flipped_columns=draw(st.booleans()) if signed == "offset" else False,
+    )
+    scheme = draw(st.sampled_from(mapping.MAPPED))
+    bits, input_bits = draw(st.integers(1, 8)), draw(st.integers(1, 8))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(layer.groups, layer.rows, layer.columns))
+    keep = draw(st.sampled_from([1.0, 0.5, 0.1]))
+    mask = schemes.block_mask(layer, weights, scheme, keep, accelerator)
+    levels = integers(layer, mask, bits, seed)
+    arguments = (layer, levels, mask, bits, input_bits, scheme, accelerator)
+    if bits == 1 and signed == "offset" and scheme == "dense" and not mask.all():
+        hypothesis.assume(False)
+    found = mapping.map_layer(*arguments)
+    inputs = rng.integers(0, 2**input_bits, (5, layer.groups * layer.rows))
+    inputs[0], inputs[1] = 0, 2**input_bits - 1
+    np.testing.assert_array_equal(
+        executed(found, accelerator, inputs), product(layer, inputs, levels)
+    )
+    counts = schemes.pack((layer,), [mask], np.asarray([bits]), scheme, accelerator)
+    for name, value in mapping.counted(found, scheme).items():
+        assert value == getattr(counts, name).item(), name
+    # A unit's largest sum goes through its converters unharmed.
+    high = cells_of(found).astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
+    assert high.max(initial=0) <= 2**accelerator.lossless_adc_bits - 1
+
+
+CONV = Layer("conv", 1, 27, 6, 10, (3, 3), (1, 1))
+SMALL = Accelerator(crossbar_rows=20, crossbar_columns=12, unit_rows=9, unit_columns=4)
+
+
+def mapped(scheme: str = "column_vector", bits: int = 4) -> tuple[LayerMap, np.ndarray]:
+    rng = np.random.default_rng(3)
+    mask = schemes.block_mask(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, SMALL)
+    levels = integers(CONV, mask, bits, 4)
+    return mapping.map_layer(CONV, levels, mask, bits, 5, scheme, SMALL), levels
+
+
+def test_a_packing_by_hand() -> None:
+    """Two row groups of two rows; 2-bit cells, 4-bit weights, units of 2 x 3: slices straddle."""
+    one = Accelerator(crossbar_rows=4, crossbar_columns=6, unit_rows=2, unit_columns=3)
+    layer = Layer("tiny", 1, 3, 4, 1, (), ())
+    levels = np.asarray([[[1, 0, -7, 0], [2, 0, 3, 0], [0, -5, 0, 0]]])
+    mask = np.asarray([[[1, 0, 1, 0], [1, 0, 1, 0], [0, 1, 0, 0]]], bool)
+    found = mapping.map_layer(layer, levels, mask, 4, 8, "column_vector", one)
+    assert found.banks.tolist() == [[0, 1], [2, NONE]]
+    units = found.units
+    assert units.bank.tolist() == [0, 0, 1]
+    assert units.outputs.tolist() == [[0, 0, 2], [2, NONE, NONE], [1, 1, NONE]]
+    assert units.slices.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
+    # Stored are w + 8: 9 = 2 x 4 + 1, 10 = 2 x 4 + 2; 1, 11 = 2 x 4 + 3; 3.
+    assert cells_of(found).tolist() == [
+        [[1, 2, 1], [2, 2, 3]],
+        [[0, 0, 0], [2, 0, 0]],
+        [[3, 0, 0], [0, 0, 0]],
+    ]
+    # Two slots down, two across, in one crossbar: all three units in turn.
+    places = zip(units.crossbar, units.wordline, units.bitline, strict=True)
+    assert [tuple(map(int, place)) for place in places] == [(0, 0, 0), (0, 0, 3), (0, 2, 0)]
+    inputs = np.asarray([[1, 2, 3], [255, 0, 255]])
+    np.testing.assert_array_equal(executed(found, one, inputs), inputs @ levels[0])
+
+
+@pytest.mark.parametrize("scheme", ["column_vector", "dense", "sre", "pim_prune"])
+@pytest.mark.parametrize("what", ["cell", "input", "output", "slice"])
+def test_one_wrong_entry_is_seen(scheme: str, what: str) -> None:
+    found, levels = mapped(scheme)
+    inputs = np.random.default_rng(0).integers(1, 32, (50, 27))
+    expected = product(CONV, inputs, levels)
+    np.testing.assert_array_equal(executed(found, SMALL, inputs), expected)
+    units, cells, banks = found.units, found.cells.copy(), found.banks.copy()
+    outputs, slices = units.outputs.copy(), units.slices.copy()
+    if what == "cell":
+        cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
+    elif what == "input":
+        banks[0, 0] = (banks[0, 0] + 9) % 27
+    elif what == "output":
+        outputs[0, 0] = (outputs[0, 0] + 1) % 6
+    else:
+        slices[0, 0] ^= 1
+    wrong = found._replace(
+        cells=cells, banks=banks, units=units._replace(outputs=outputs, slices=slices)
+    )
+    assert (executed(wrong, SMALL, inputs) != expected).any()
+
+
+def test_one_bit_offset_weights_have_no_zero() -> None:
+    mask = np.ones((1, 27, 6), bool)
+    levels = integers(CONV, mask, 1, 0)
+    levels[0, 3, 2] = 0
+    with pytest.raises(ValueError, match="a weight of 0 has no cell"):
+        mapping.map_layer(CONV, levels, mask, 1, 4, "dense", SMALL)
+    pairs = dataclasses.replace(SMALL, signed="differential")
+    found = mapping.map_layer(CONV, levels, mask, 1, 4, "dense", pairs)
+    inputs = np.random.default_rng(0).integers(0, 16, (5, 27))
+    np.testing.assert_array_equal(executed(found, pairs, inputs), product(CONV, inputs, levels))
+
+
+def test_what_has_no_image_is_refused() -> None:
+    mask = np.ones((1, 27, 6), bool)
+    for scheme, one in (
+        ("sre_weights", SMALL),
+        ("dense", dataclasses.replace(SMALL, mapping="mnsim")),
+    ):
+        with pytest.raises(ValueError, match="has no image; allowed: dense"):
+            mapping.map_layer(CONV, integers(CONV, mask, 4, 0), mask, 4, 4, scheme, one)
+
+
+# --- converters ----------------------------------------------------------------------------------
+
+
+def test_converters_round_and_clip() -> None:
+    """Lossless 5 bits; at 3 a step is 4 and the largest code 7."""
+    one = PRESETS["isaac_ou"]
+    sums = jnp.asarray([0.0, 1.0, 2.0, 3.0, 6.0, 10.0, 27.0])
+    lossless = datapath.converter(one)
+    np.testing.assert_array_equal(datapath.convert(lossless, sums), sums)
+    three = datapath.converter(one, 3)
+    assert (float(three.step), float(three.top)) == (4.0, 7.0)
+    np.testing.assert_array_equal(datapath.convert(three, sums), [0, 0, 0, 4, 8, 8, 28])
+    assert float(datapath.convert(three, jnp.asarray(40.0))) == 28.0
+    assert datapath.converter(dataclasses.replace(one, adc_bits=3)) == three
+    assert isinstance(three, Converter)
+
+
+def test_fewer_bits_lose_something() -> None:
+    found, levels = mapped()
+    inputs = np.random.default_rng(0).integers(0, 32, (50, 27))
+    expected = product(CONV, inputs, levels)
+    errors = [
+        np.abs(executed(found, SMALL, inputs, bits) - expected).mean() for bits in (5, 4, 3, 2)
+    ]
+    assert errors[0] == 0
+    assert errors == sorted(errors)
+    assert errors[-1] > 0
+
+
+# --- whole networks ------------------------------------------------------------------------------
+
+
+class Vgg(nn.Module):
+    """A VGG in small."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in (4, 6):
+            for _ in range(2):
+                x = nn.relu(nn.Conv(width, (3, 3))(x))
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        return nn.Dense(5)(nn.relu(nn.Dense(8)(x.reshape(x.shape[0], -1))))
+
+
+class ResNet(nn.Module):
+    """A ResNet in small: grouped and depthwise layers, strides, a projected shortcut."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.Conv(4, (3, 3))(x)
+        for width, stride, groups in ((4, 1, 2), (8, 2, 4)):
+            y = nn.relu(nn.Conv(width, (3, 3), stride, feature_group_count=groups)(x))
+            y = nn.Conv(width, (3, 3), feature_group_count=width)(y)
+            if stride == 2:
+                x = nn.Conv(width, (1, 1), 2)(x)
+            x = nn.relu(x + nn.LayerNorm()(y))
+        return nn.Dense(5)(x.mean(axis=(1, 2)))
+
+
+@functools.cache
+def built(name: str) -> tuple[Network, Any, evaluation.Compressed, Mapping, jax.Array]:
+    model, shape = {
+        "lenet": (LeNet5(10), (28, 28, 1)),
+        "vgg": (Vgg(), (8, 8, 3)),
+        "resnet": (ResNet(), (8, 8, 3)),
+    }[name]
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(12, *shape)), jnp.float32)  # signed: a zero point
+    params = jax.jit(model.init)(jax.random.key(0), images[:1])
+    network = capture(model.apply, params, images[:2])
+    weights = matrices(network, params)
+    statistics = calibration.calibrate(network, params, weights, images)
+    accelerator = PRESETS["isaac_ou"]
+    options = plan.PlanOptions(levels=4, min_keep=0.2)
+    planned = plan.build_plan(weights, statistics, accelerator.unit_rows, options)
+    count = len(network.layers)
+    choices = ((0, 4), (1, 9), (1, 9))  # all of 1 to 8 bits
+    policy = Policy(*(jnp.asarray(rng.integers(*ends, count), jnp.int32) for ends in choices))
+    compressed = jax.jit(
+        lambda policy: evaluation.compress(
+            network, params, planned, statistics, images, 9, evaluation.Recovery(), policy
+        )
+    )(policy)
+    maps, scales = [], []
+    for at, (layer, one) in enumerate(zip(network.layers, compressed, strict=True)):
+        mask = pruning.row_mask(planned[at].mask[int(policy.level[at])], 9, layer.rows)
+        bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
+        levels = np.asarray(one.levels, np.int32)
+        maps.append(
+            mapping.map_layer(layer, levels, np.asarray(mask), *bits, "column_vector", accelerator)
+        )
+        scales.append(Scales(*(np.asarray(getattr(one, n)) for n in Scales._fields)))
+    found = Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), {})
+    return network, params, compressed, found, images
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg", "resnet"])
+def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
+    network, params, compressed, found, images = built(name)
+    parts = datapath.prepare(found.maps, found.accelerator)
+    checks = datapath.check(network, params, compressed, parts, found.accelerator, images[:4])
+    assert len(checks) == len(network.layers)
+    for layer, one in zip(network.layers, checks, strict=True):
+        assert one.mismatches == 0, layer
+        windows = 4 * layer.positions + 64
+        assert one.compared == windows * layer.groups * layer.columns
+    logits = datapath.apply(
+        network, params, compressed, parts, datapath.converter(found.accelerator), images
+    )
+    expected = evaluation.apply(network, params, compressed, images)
+    np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_check_that_fails_says_where() -> None:
+    network, params, compressed, found, images = built("vgg")
+    maps = list(found.maps)
+    cells = maps[2].cells.copy()
+    place = np.argwhere(cells > 0)[0]
+    cells[tuple(place)] -= 1
+    maps[2] = maps[2]._replace(cells=cells)
+    parts = datapath.prepare(tuple(maps), found.accelerator)
+    checks = datapath.check(network, params, compressed, parts, found.accelerator, images)
+    assert [one.mismatches > 0 for one in checks] == [False, False, True, False, False, False]
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    _, _, _, found, _ = built("resnet")
+    digital = {"params/Dense_0/bias": np.arange(5.0, dtype=np.float32)}
+    mapping.save(tmp_path / "one.safetensors", found._replace(digital=digital))
+    return tmp_path / "one.safetensors"
+
+
+def test_a_round_trip_is_the_identity(path: pathlib.Path) -> None:
+    found, expected = mapping.load(path), built("resnet")[3]
+    assert found.accelerator == expected.accelerator
+    assert found.scheme == "column_vector"
+    for one, other in zip(found.maps, expected.maps, strict=True):
+        assert one[:3] == other[:3]
+        jax.tree.map(np.testing.assert_array_equal, one[3:], other[3:])
+    jax.tree.map(np.testing.assert_array_equal, found.scales, expected.scales)
+    assert list(found.digital) == ["params/Dense_0/bias"]
+
+
+def rewritten(path: pathlib.Path, change: Any, seal: bool = True) -> None:
+    """Changes tensors and metadata of a file; its hash is made to fit where `seal`."""
+    with safetensors.safe_open(path, framework="np") as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(tensors, metadata)
+    if seal:
+        metadata["sha256"] = files._digest(metadata.get("description", ""), tensors)
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def described(**changes: Any) -> Any:
+    def change(tensors: Any, metadata: dict[str, str]) -> None:
+        tree = json.loads(metadata["description"])
+        for name, value in changes.items():
+            if name in tree:
+                tree[name] = value
+            else:
+                tree["layers"][0][name] = value
+        metadata["description"] = json.dumps(tree)
+
+    return change
+
+
+def put(name: str, place: Any, value: Any) -> Any:
+    def change(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+        tensors[name] = tensors[name].copy()
+        tensors[name][place] = value
+
+    return change
+
+
+def drop(name: str) -> Any:
+    return lambda tensors, metadata: tensors.pop(name)
+
+
+def other_group(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+    found = tensors["1/outputs"]
+    tensors["1/outputs"] = np.where(found == NONE, NONE, (found + 2) % 4).astype(np.int32)
+
+
+def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+    for name in ("crossbar", "wordline", "bitline"):
+        tensors[f"0/{name}"] = tensors[f"0/{name}"].copy()
+        tensors[f"0/{name}"][1] = tensors[f"0/{name}"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t, m: m.update(format="gif"), "format: 'gif'; allowed: 'apq_jax mapping'"),
+        (lambda t, m: m.update(version="2"), "version: '2'; allowed: 1"),
+        (lambda t, m: m.update(description="{"), "description: is not JSON"),
+        (lambda t, m: m.update(description="[" * 10**5), "description: is not JSON"),
+        (lambda t, m: m.update(description="[]"), "description: other fields; allowed: acc"),
+        (described(accelerator=3), "accelerator: not text"),
+        (described(accelerator="unit_rows = 0"), "accelerator: unit_rows: 0; allowed"),
+        (described(accelerator="mapping = 'mnsim'"), "accelerator.mapping: mnsim; allowed: isaac"),
+        (described(scheme="sre_weights"), "scheme: 'sre_weights'; allowed: dense"),
+        (described(scheme=["dense"]), "scheme: ['dense']; allowed: dense"),
+        (described(layers=[]), "layers: none; allowed"),
+        (described(layers=[3] * 7), "layer 0: fields"),
+        (described(rows=0), "layer 0: rows: 0; allowed: a whole number"),
+        (described(rows=True), "layer 0: rows: True; allowed: a whole number"),
+        (described(columns=10**30), "layer 0: columns: 1000000"),
+        (described(columns=5), "layer 0: weight_scale: shape (1, 4); allowed: shape (1, 5)"),
+        (described(weight_bits=9), "layer 0: weight_bits: 9; allowed: a whole number, 1 to 8"),
+        (described(kernel="3x3"), "layer 0: kernel: '3x3'; allowed: a list"),
+        (drop("1/cells"), "1/cells: missing"),
+        (lambda t, m: t.update(extra=np.zeros(3)), "extra: unknown"),
+        (lambda t, m: t.update({"digital/b": np.asarray([np.nan])}), "digital/b: NaN"),
+        (lambda t, m: t.update({"0/bank": t["0/bank"].astype(np.int64)}), "layer 0: bank: int64"),
+        (lambda t, m: t.update({"0/bank": t["0/bank"][:-1]}), "layer 0: crossbar: shape"),
+        (lambda t, m: t.update({"0/bank": np.asarray(3, np.int32)}), "layer 0: "),
+        (put("0/cells", (0, 0, 0), 4), "layer 0: cells: 4; allowed: 0 to 3"),
+        (put("0/cells", (0, 127, 127), 1), "layer 0: cells: not 0 outside the units"),
+        (put("0/banks", (0, 0), 10**6), "layer 0: banks: 1000000; allowed: -1 to 26"),
+        (put("0/banks", (0, 0), NONE), "layer 0: banks: a gap"),
+        (put("0/bank", 0, -1), "layer 0: bank: -1; allowed: 0 to"),
+        (put("0/crossbar", 0, 7), "layer 0: crossbar: 7; allowed: 0 to 0"),
+        (put("0/wordline", 0, 127), "layer 0: wordline: 136; allowed: inside its crossbar"),
+        (put("0/bitline", 0, 127), "layer 0: bitline: "),
+        (put("0/outputs", (0, 0), 4), "layer 0: outputs: 4; allowed: -1 to 3"),
+        (other_group, "layer 1: outputs: of another group"),
+        (put("0/slices", (0, 0), 200), "layer 0: slices: 200; allowed: 0 to"),
+        (put("0/flipped", (0, 0), 1), "layer 0: flipped: 1; allowed: 0 to 0"),
+        (put("0/weight_scale", (0, 0), 0), "layer 0: weight_scale: not positive"),
+        (put("0/multiplier", (0, 0), np.inf), "layer 0: multiplier: NaN or infinity"),
+        (put("0/input_zero", (), 0.5), "layer 0: input_zero: 0.5; allowed: a whole number"),
+        (overlap, "layer 0: units: two on one cell"),
+    ],
+)
+def test_hostile_files_are_one_line(
+    change: Any, says: str, path: pathlib.Path, capsys: Any
+) -> None:
+    rewritten(path, change)
+    assert main(["inspect", str(path)]) == 2
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert printed.startswith(f"apq_jax.mapping: {path}: {says}"), printed
+
+
+def test_changed_contents_are_seen_by_the_hash(path: pathlib.Path) -> None:
+    """A cell of a unit, within its range: nothing else could tell."""
+    found = mapping.load(path).maps[0]
+    unit = found.units
+    place = unit.crossbar[0], unit.wordline[0], unit.bitline[0]
+    rewritten(path, put("0/cells", place, found.cells[place] ^ 1), seal=False)
+    with pytest.raises(InputError, match="sha256: not that of the contents"):
+        mapping.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no", b"\xff" * 100, b"\x10" + b"\0" * 7 + b"{" * 16])
+def test_files_that_are_something_else(content: bytes, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.safetensors: not a safetensors file"):
+        mapping.load(path)
+    with pytest.raises(InputError, match=r"none\.safetensors: cannot be read"):
+        mapping.load(tmp_path / "none.safetensors")
+
+
+def test_truncated_files(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="not a safetensors file"):
+        mapping.load(path)
+
+
+def test_inspect_prints_and_draws(path: pathlib.Path, capsys: Any) -> None:
+    assert main(["inspect", str(path), "--layer", "1"]) == 0
+    printed = capsys.readouterr().out
+    for layer in built("resnet")[0].layers:
+        assert layer.name in printed
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert main(["inspect", str(path), "--layer", "99"]) == 2
+    assert "--layer: 99; allowed: 0 to 6" in capsys.readouterr().err
+    assert main(["inspect", str(path), "--crossbar", "-1"]) == 2
+    assert "--crossbar: -1; allowed: 0 to 0" in capsys.readouterr().err
