@@ -396,7 +396,14 @@ def unflattened(prices: Prices) -> LayerCost:
 
 
 def device(prices: Prices) -> Prices:
-    """Prices from the host as int32 and float32 arrays for a compiled program."""
+    """Prices from the host as int32 and float32 arrays for a compiled program.
+
+    Raises:
+      ValueError: a network's count could pass 2^31.
+    """
+    layers = int(prices.shape[0])
+    if prices.whole.size and int(prices.whole.max()) * layers >= 2**31:
+        raise ValueError("counts of this network pass 2^31; use the prices on the host")
     return jax.tree.map(
         lambda x: jnp.asarray(x, jnp.int32 if np.issubdtype(x.dtype, np.integer) else jnp.float32),
         prices,

@@ -293,7 +293,8 @@ def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     )
     count = len(dataset.select_labels)
     # Quotients of whole numbers, exact again after float32.
-    found = np.round(count * evaluate_many(prepared, policies, *scored).accuracy) / count
+    accuracies = evaluate_many(prepared, policies, *scored).accuracy
+    found = np.round(count * accuracies.astype(np.float64)) / count
     float_accuracy = _accuracy(scored[2], dataset.select_labels)
     # The last bit of a limit must not decide.
     meets = found >= float_accuracy - config.max_accuracy_drop / 100.0 - 1e-9

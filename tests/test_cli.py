@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import hardware, report, results, search
+from apq_jax import hardware, mapping, pipeline, report, results, search
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.files import InputError
 
@@ -116,6 +117,56 @@ def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -
     assert best["meets_limit"]
     # Bits that cost the same are taken up to the larger; 2-bit cells.
     assert all(bits % 2 == 0 for bits in best["policy"]["weight_bits"])
+
+
+def test_the_mapping_is_that_of_the_result(finished: tuple[pathlib.Path, str]) -> None:
+    folder, _ = finished
+    result = json.loads((folder / "result.json").read_text())
+    proof = result["mapping"]
+    assert proof["bit_exact"]
+    assert (proof["mismatches"], proof["images"]) == (0, 32)
+    assert proof["compared"] > 32 * sum(x["positions"] * x["columns"] for x in result["layers"])
+    found = mapping.load(folder / "mapping.safetensors")
+    assert sum(len(one.cells) for one in found.maps) == proof["crossbars"]
+    tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+    for one, scales in zip(found.maps, found.scales, strict=True):
+        name = one.layer.name
+        np.testing.assert_array_equal(scales.multiplier, tensors[f"{name}/multiplier"])
+        held = {
+            (int(b), int(o))
+            for b, row in zip(one.units.bank, one.units.outputs, strict=True)
+            for o in row
+            if o >= 0
+        }
+        assert len(held) == tensors[f"{name}/mask"].sum()
+    assert "params/conv1/bias" in found.digital
+    curve = result["adc_curve"]
+    assert [point["bits"] for point in curve] == [5, 4, 3, 2, 1]
+    assert curve[0]["accuracy"] == result["best"]["validation_accuracy"]
+    assert curve[0]["energy_nj"] == pytest.approx(result["best"]["energy_nj"])
+
+
+def test_a_wrong_mapping_exits_with_4(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One cell of the first layer is off by one bit."""
+
+    def wrong(*arguments: Any) -> mapping.LayerMap:
+        found = mapping.map_layer(*arguments)
+        units, cells = found.units, found.cells.copy()
+        cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
+        return found._replace(cells=cells) if found.layer.name.endswith("conv1/kernel") else found
+
+    monkeypatch.setattr(pipeline, "map_layer", wrong)
+    monkeypatch.chdir(ROOT)
+    assert search.main(["search", *small(digits, cache, tmp_path)]) == 4
+    assert "The mapping is WRONG" in capsys.readouterr().out
+    assert not json.loads((tmp_path / "result.json").read_text())["mapping"]["bit_exact"]
+    assert "does **NOT** equal" in (tmp_path / "report.md").read_text()
 
 
 def test_weights_are_integers_in_their_bits_and_masks(finished: tuple[pathlib.Path, str]) -> None:
