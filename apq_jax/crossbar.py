@@ -30,7 +30,7 @@ class Counts(NamedTuple):
 
     crossbars: Array  # occupied, at least 1 a layer
     slots: Array  # operation-unit slots used, were crossbars endless
-    units: Array  # operation units read a window, none across a crossbar's edge
+    units: Array  # reads of operation units a window, none across a crossbar's edge
     fullest: Array  # units of the fullest crossbar, read in turn
     drives: Array  # wordlines driven a window and step
     columns: Array  # bitlines converted a window and step
@@ -47,7 +47,7 @@ class LayerCost(NamedTuple):
     imas: Array  # that they are allocated; a layer shares none
     slots: Array
     index_bits: Array
-    own_um2: Array  # crossbars, index and scale memory; not IMA and tile
+    memory_um2: Array  # index and scales
     energy_nj: Array  # one inference
     latency_us: Array  # one inference
 
@@ -61,7 +61,7 @@ class Cost(NamedTuple):
     index_bits: Array
     area_mm2: Array  # as the accelerator counts it: one of the next two
     area_pro_rata_mm2: Array  # IMAs and tiles in proportion to crossbars
-    area_rounded_mm2: Array  # whole IMAs a layer, whole tiles
+    area_rounded_mm2: Array  # whole IMAs a layer, whole tiles, with what of them is idle
     energy_nj: Array  # one inference
     latency_us: Array  # one inference, layer after layer
     period_us: Array  # between two inferences: the slowest layer's where layers work at once
@@ -92,24 +92,25 @@ def dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
     """An unpruned layer at weight bits [...]: operation units are cut at the crossbars' edges.
 
     ISAAC's mapping, γ⌈R/X_r⌉⌈C S/X_c⌉ crossbars: slices side by side. Groups that fit beside each
-    other lie block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) in a crossbar. MNSIM's: a plane a bit, a
-    crossbar a plane, a channel's k x k window never cut: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉, twice that in
-    differential pairs; groups apart. There is no index.
+    other lie block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) in a crossbar, and those that one unit
+    covers, min(⌊h/R⌋, ⌊w/(C S)⌋), are read at once. MNSIM's: a plane a bit, a crossbar a plane, a
+    channel's k x k window never cut: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉, twice that in differential pairs;
+    groups apart. There is no index.
     """
     slices = slices_of(weight_bits, chip)
     planes = weight_bits * (1 + chip.differential)
-    return _tiled(layer, layer.rows, layer.columns, slices, planes, chip)
+    window = int(np.prod(layer.kernel, dtype=np.int64))
+    return tiled(layer.groups, layer.rows, layer.columns, window, slices, planes, chip)
 
 
-def _tiled(
-    layer: Layer, rows: Array, columns: Array, slices: Array, planes: Array, chip: Chip
+def tiled(
+    groups: int, rows: int, columns: int, window: int, slices: Array, planes: Array, chip: Chip
 ) -> Counts:
-    """γ full matrices of `rows` x `columns` weights; whole numbers that broadcast."""
-    xp = _xp(slices + chip.crossbar_rows + rows + columns)
+    """So many full matrices of `rows` x `columns` weights, none of them 0; see `dense_layer`."""
+    xp = _xp(slices + chip.crossbar_rows)
     h, w = chip.unit_rows, chip.unit_columns
     x_r, x_c = chip.crossbar_rows, chip.crossbar_columns
     mnsim = chip.mnsim == 1
-    window = int(np.prod(layer.kernel, dtype=np.int64))
     whole_windows = xp.where(window <= x_r, x_r // window * window, x_r)
     strip = xp.where(mnsim, whole_windows, x_r)  # rows of a full crossbar
     bitlines = xp.where(mnsim, columns, columns * slices)  # of a plane
@@ -120,22 +121,24 @@ def _tiled(
 
     units_down, units_across = cut(rows, strip, h), cut(bitlines, x_c, w)
     tiles = ceil_div(rows, strip) * ceil_div(bitlines, x_c)
-    beside = xp.minimum(x_r // xp.maximum(rows, 1), x_c // xp.maximum(bitlines, 1))
-    beside = xp.where(mnsim, 1, xp.clip(beside, 1, layer.groups))
-    crossbars = xp.where(tiles <= 1, ceil_div(layer.groups, beside), layer.groups * tiles) * planes
+    beside = xp.minimum(x_r // rows, x_c // bitlines)
+    beside = xp.where(mnsim, 1, xp.clip(beside, 1, groups))
+    at_once = xp.clip(xp.minimum(h // rows, w // bitlines), 1, beside)
+    full, rest = groups // beside, groups % beside
+    reads = full * ceil_div(beside, at_once) + ceil_div(rest, at_once)
+    crossbars = xp.where(tiles == 1, ceil_div(groups, beside), groups * tiles) * planes
     in_first = ceil_div(xp.minimum(rows, strip), h) * ceil_div(xp.minimum(bitlines, x_c), w)
-    copies = layer.groups * planes
-    nothing = (rows * columns) == 0
+    copies = groups * planes
     counts = Counts(
-        crossbars=xp.where(nothing, 1, crossbars),
+        crossbars=crossbars,
         slots=copies * ceil_div(rows, h) * ceil_div(bitlines, w),
-        units=copies * units_down * units_across,
-        fullest=in_first * beside,
+        units=reads * planes * units_down * units_across,
+        fullest=in_first * ceil_div(beside, at_once),
         drives=copies * rows * units_across,
         columns=copies * units_down * bitlines,
         cells=copies * rows * bitlines,
-        outputs=layer.groups * units_down * columns,
-        row_groups=layer.groups * units_down,
+        outputs=groups * units_down * columns,
+        row_groups=groups * units_down,
         index_bits=0 * slices,
     )
     return Counts(*xp.broadcast_arrays(*(xp.asarray(field) for field in counts)))
@@ -209,10 +212,20 @@ def _group_rows(layer: Layer, height: int) -> np.ndarray:
 
 
 def counts_of(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> Counts:
-    """A policy's counts [..., L] from tables [L, K, S]."""
+    """A policy's counts [..., L] from tables [L, K, S].
+
+    Raises:
+      ValueError: on the host, bits of more slices than the tables have.
+    """
     layers = np.arange(tables.crossbars.shape[0])
     slices = slices_of(weight_bits, chip)
-    return Counts(*(table[layers, level, slices - 1] for table in tables))
+    xp = _xp(slices + tables.crossbars[0, 0, 0])
+    if xp is np and not 1 <= np.min(slices) <= np.max(slices) <= tables.crossbars.shape[-1]:
+        raise ValueError(
+            f"weight bits of {np.min(slices)} to {np.max(slices)} slices; the tables have 1 to "
+            f"{tables.crossbars.shape[-1]}"
+        )
+    return Counts(*(xp.asarray(table)[layers, level, slices - 1] for table in tables))
 
 
 # --- what they cost ------------------------------------------------------------------------------
@@ -246,7 +259,7 @@ def actions(
         "adc": steps * n.columns,
         # A partial sum is freed of its offset; a bitline that is held flipped is turned back.
         "shift_add": steps * n.columns + offset * n.outputs + flipped * n.columns,
-        "input_register": steps * n.drives * chip.dac_bits,
+        "input_register": bits * n.drives,
         "output_register": n.outputs + 0 * bits,
         "input_count": offset * steps * n.row_groups,
         "output_scale": outputs + 0 * bits,
@@ -299,7 +312,7 @@ def layer_costs(
     crossbars = counts.crossbars * replicas
     scales = np.asarray([layer.groups * layer.columns * _SCALE_BITS for layer in layers])
     index_bits = counts.index_bits * replicas
-    own = crossbars * chip.crossbar_um2 + (index_bits + scales * replicas) * chip.memory_bit_um2
+    memory = (index_bits + scales * replicas) * chip.memory_bit_um2
     parts = energy(layers, counts, chip, input_bits).values()
     wide = 0 * (counts.units + input_bits)  # what is the same at every number of input bits
     found = LayerCost(
@@ -307,7 +320,7 @@ def layer_costs(
         ceil_div(crossbars, chip.crossbars_per_ima) + wide,
         counts.slots * replicas + wide,
         index_bits + wide,
-        own + wide,
+        memory + wide,
         sum(parts),
         latency(layers, counts, chip, input_bits),
     )
@@ -316,19 +329,24 @@ def layer_costs(
 
 def area(layer_cost: LayerCost, chip: Chip) -> Array:
     """Area of every layer, mm2, with its part of IMAs and tiles in proportion: [..., L]."""
-    share = chip.ima_um2 + chip.tile_um2 / chip.imas_per_tile
-    return (layer_cost.own_um2 + layer_cost.crossbars * (share / chip.crossbars_per_ima)) * 1e-6
+    return (layer_cost.memory_um2 + layer_cost.crossbars * _share_um2(chip)) * 1e-6
+
+
+def _share_um2(chip: Chip) -> Array:
+    """A crossbar with its part of an IMA and a tile."""
+    ima = chip.ima_um2 + chip.tile_um2 / chip.imas_per_tile
+    return chip.crossbar_um2 + ima / chip.crossbars_per_ima
 
 
 def total(layer_cost: LayerCost, chip: Chip) -> Cost:
     """The network's cost from its layers'."""
     xp = _xp(layer_cost.crossbars)
     crossbars, imas = layer_cost.crossbars.sum(axis=-1), layer_cost.imas.sum(axis=-1)
-    own = layer_cost.own_um2.sum(axis=-1)
-    share = chip.ima_um2 + chip.tile_um2 / chip.imas_per_tile
-    in_proportion = (own + crossbars * (share / chip.crossbars_per_ima)) * 1e-6
-    tiles = ceil_div(imas, chip.imas_per_tile)
-    whole = (own + imas * chip.ima_um2 + tiles * chip.tile_um2) * 1e-6
+    memory = layer_cost.memory_um2.sum(axis=-1)
+    in_proportion = (memory + crossbars * _share_um2(chip)) * 1e-6
+    # What is bought: a tile with all of its IMAs and crossbars, used or not.
+    tile = chip.imas_per_tile * chip.crossbars_per_ima * _share_um2(chip)
+    whole = (memory + ceil_div(imas, chip.imas_per_tile) * tile) * 1e-6
     latency_us = layer_cost.latency_us.sum(axis=-1)
     slowest = layer_cost.latency_us.max(axis=-1)
     return Cost(
@@ -362,7 +380,7 @@ class Prices(NamedTuple):
     """
 
     whole: Array  # [L K B A, 4] int32: crossbars, imas, slots, index bits
-    real: Array  # [L K B A, 3] float32: own um2, energy nJ, latency us
+    real: Array  # [L K B A, 3] float32: memory um2, energy nJ, latency us
     chip: Chip
     shape: Any  # [L, K, B, A] int32
 
@@ -377,11 +395,8 @@ def price_list(
     # Layers last, as everywhere; then first, as the index needs them.
     level, q, a = (np.broadcast_to(x[..., None], (*x.shape, count)) for x in grid)
     found = layer_costs(layers, counts_of(tables, chip, level, q), chip, a)
-    columns = [
-        np.moveaxis(x, -1, 0) if isinstance(x, np.ndarray) else jnp.moveaxis(x, -1, 0)
-        for x in found
-    ]
-    xp = _xp(tables.crossbars)
+    xp = _xp(found.crossbars)
+    columns = [xp.moveaxis(x, -1, 0) for x in found]
     shape = np.asarray((count, levels, weight_bits, input_bits))
     whole, real = (
         xp.stack([x.reshape(-1) for x in part], axis=-1) for part in (columns[:4], columns[4:])
@@ -411,7 +426,7 @@ def device(prices: Prices) -> Prices:
 
 
 def look_up(prices: Prices, policy: Policy) -> Cost:
-    """The cost of policies [..., L]."""
+    """The cost of policies [..., L], whose levels and bits must be among the price list's."""
     layers = np.arange(policy.level.shape[-1])
     _, levels, weight_bits, input_bits = prices.shape
     index = (layers * levels + policy.level) * weight_bits + policy.weight_bits - 1

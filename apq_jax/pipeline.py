@@ -36,7 +36,7 @@ from apq_jax.data import Dataset
 from apq_jax.environment import Problem, Space
 from apq_jax.evaluation import Subject
 from apq_jax.files import InputError
-from apq_jax.hardware import Accelerator
+from apq_jax.hardware import Accelerator, adc
 from apq_jax.loop import Record
 from apq_jax.mapping import Mapping, Scales, counted, map_layer
 from apq_jax.strategies import Strategy
@@ -412,16 +412,16 @@ def adc_curve(
     layers, step = prepared.network.layers, 100
     level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy)
     points = []
-    for bits in range(prepared.accelerator.lossless_adc_bits, 0, -1):
+    for bits in range(min(prepared.accelerator.lossless_adc_bits, adc.MAX_BITS), 0, -1):
         one = dataclasses.replace(prepared.accelerator, adc_bits=bits)
-        adc = datapath.converter(one)
+        converter = datapath.converter(one)
         logits = [
             datapath.apply(
                 prepared.network,
                 prepared.subject.params,
                 network,
                 parts,
-                adc,
+                converter,
                 jnp.asarray(images[start : start + step]),
             )
             for start in range(0, len(images), step)

@@ -252,11 +252,13 @@ limited, docs/search.md) and its Pareto front in blue. Policies far below the li
 
 {_utilisation(result)}
 
-## Where the energy goes
+## Where energy and area go
 
 ![Energy by component](energy.png)
 
-{_breakdown(result)}
+{_breakdown(result, "energy_by_component_nj", "nJ an inference", 1.0, ",.2f")}
+
+{_breakdown(result, "area_by_component_mm2", "µm²", 1e6, ",.0f")}
 
 {_laws(result)}
 
@@ -330,19 +332,21 @@ def _utilisation(result: dict[str, Any]) -> str:
     )
 
 
-def _breakdown(result: dict[str, Any]) -> str:
+def _breakdown(result: dict[str, Any], field: str, words: str, scale: float, form: str) -> str:
+    """A cost of the unpruned network and of the chosen policy, by component."""
     parts = {
         "ISAAC 8": result["dense_isaac"]["8"],
         "dense 8": result["dense"]["8"],
         "chosen": result["best"],
     }
-    energies = [cost["energy_by_component_nj"] for cost in parts.values()]
+    costs = [cost[field] for cost in parts.values()]
     rows = [
-        [name.replace("_", " "), *(f"{energy[name]:,.2f}" for energy in energies)]
-        for name in sorted(energies[-1], key=lambda name: -energies[-1][name])
+        [name.replace("_", " "), *(format(scale * cost[name], form) for cost in costs)]
+        for name in sorted(costs[-1], key=lambda name: -costs[-1][name])
+        if any(cost[name] for cost in costs)
     ]
-    rows.append(["sum", *(f"{sum(energy.values()):,.2f}" for energy in energies)])
-    return _markdown(["nJ an inference", *parts], rows)
+    rows.append(["sum", *(format(scale * sum(cost.values()), form) for cost in costs)])
+    return _markdown([words, *parts], rows)
 
 
 def _laws(result: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from apq_jax import archive, config, crossbar, environment, pipeline, schemes
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.files import InputError, write_whole
-from apq_jax.hardware import Accelerator, Chip, adc, preset
+from apq_jax.hardware import Accelerator, adc, isaac_beside
 from apq_jax.loop import Record
 from apq_jax.pipeline import AdcPoint, Choice, Measured, Prepared, Proof
 from apq_jax.report import SCHEMA
@@ -135,17 +135,19 @@ def dense_cost(prepared: Prepared, bits: int) -> dict[str, Any]:
 
 
 def _dense(prepared: Prepared, accelerator: Accelerator, bits: int) -> dict[str, Any]:
-    layers, chip = prepared.network.layers, accelerator.chip()
+    layers = prepared.network.layers
     all_bits = np.full(len(layers), bits)
-    return _cost(prepared, chip, crossbar.dense(layers, all_bits, chip), all_bits)
+    counts = crossbar.dense(layers, all_bits, accelerator.chip())
+    return _cost(prepared, accelerator, counts, all_bits)
 
 
 def _cost(
-    prepared: Prepared, chip: Chip, counts: crossbar.Counts, input_bits: np.ndarray
+    prepared: Prepared, accelerator: Accelerator, counts: crossbar.Counts, input_bits: np.ndarray
 ) -> dict[str, Any]:
     """Every figure of a network's cost, exact where it is a count."""
-    layers = prepared.network.layers
-    cost = crossbar.cost(layers, counts, chip, input_bits)
+    layers, chip = prepared.network.layers, accelerator.chip()
+    layer_costs = crossbar.layer_costs(layers, counts, chip, input_bits)
+    cost = crossbar.total(layer_costs, chip)
     found = {name: value.item() for name, value in cost._asdict().items()}
     energy = crossbar.energy(layers, counts, chip, input_bits)
     # Operations of the dense network: what is pruned is never taken off the work done.
@@ -157,7 +159,20 @@ def _cost(
         "gops_per_mm2": operations / (found["period_us"] * 1e3) / found["area_mm2"],
         "gops_per_w": operations / found["energy_nj"],
         "energy_by_component_nj": {name: float(value.sum()) for name, value in energy.items()},
+        "area_by_component_mm2": _area(accelerator, cost, float(layer_costs.memory_um2.sum())),
     }
+
+
+def _area(accelerator: Accelerator, cost: crossbar.Cost, memory_um2: float) -> dict[str, float]:
+    """What `area_mm2` is the sum of."""
+    each, tile = accelerator.crossbars_per_ima, accelerator.imas_per_tile
+    imas = cost.crossbars / each
+    tiles = imas / tile
+    if accelerator.round_hierarchy:
+        tiles = crossbar.ceil_div(cost.allocated // each, tile)
+        imas = tiles * tile
+    parts = accelerator.area_um2(imas * each, imas, tiles) | {"index_memory": memory_um2}
+    return {name: float(um2) * 1e-6 for name, um2 in parts.items()}
 
 
 def policy_json(prepared: Prepared, policy: Policy) -> dict[str, list]:
@@ -186,9 +201,10 @@ def result(
     policy = Policy(*(np.asarray(field, np.int64) for field in choice.policy))
     chip = accelerator.chip()
     counts = crossbar.counts_of(prepared.tables, chip, policy.level, policy.weight_bits)
-    cost = _cost(prepared, chip, counts, policy.input_bits)
+    cost = _cost(prepared, accelerator, counts, policy.input_bits)
     dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
-    isaac = {bits: _dense(prepared, preset("isaac"), int(bits)) for bits in ("8", "16")}
+    beside = isaac_beside(accelerator)
+    isaac = {bits: _dense(prepared, beside, int(bits)) for bits in ("8", "16")}
     expected = pipeline.expected_accuracy(prepared, record)
     scored = len(dataset.search_labels)
     return {
@@ -275,8 +291,8 @@ def _laws(
     found: dict[str, dict[str, float]] = {}
     for law in adc.LAWS:
         one = dataclasses.replace(prepared.accelerator, adc_law=law)
-        isaac = dataclasses.replace(preset("isaac"), adc_law=law)
-        cost = _cost(prepared, one.chip(), counts, policy.input_bits)
+        isaac = isaac_beside(one)
+        cost = _cost(prepared, one, counts, policy.input_bits)
         found[law] = {
             f"{name}_over_{over}_8": _dense(prepared, other, 8)[field] / cost[field]
             for over, other in (("dense", one), ("isaac", isaac))
@@ -290,9 +306,11 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
     eight = np.full(len(layers), 8)
     dense = crossbar.dense(layers, eight, chip)
     energy = crossbar.energy(layers, counts, chip, policy.input_bits)
-    dense_energy = crossbar.energy(layers, dense, chip, eight)
     actions = crossbar.actions(layers, counts, chip, policy.input_bits)
-    latency = crossbar.latency(layers, counts, chip, policy.input_bits)
+    costs = crossbar.layer_costs(layers, counts, chip, policy.input_bits)
+    dense_costs = crossbar.layer_costs(layers, dense, chip, eight)
+    area = crossbar.area(costs, chip)
+    activations = crossbar.activations(layers, counts, chip, policy.input_bits)
     use = schemes.utilisation(layers, counts, policy.weight_bits, prepared.accelerator)
     chosen = policy_json(prepared, policy)
     return [
@@ -304,18 +322,21 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
             "positions": layer.positions,
             **{field: values[at] for field, values in chosen.items()},
             **{
-                name: int(getattr(counts, name)[at])
-                for name in ("crossbars", "slots", "index_bits")
+                name: int(getattr(costs, name)[at]) for name in ("crossbars", "slots", "index_bits")
             },
-            "latency_us": float(latency[at]),
-            "energy_nj": float(sum(nj[at] for nj in energy.values())),
+            "allocated": int(costs.imas[at]) * prepared.accelerator.crossbars_per_ima,
+            "units": int(counts.units[at]),
+            "activations": int(activations[at]),
+            "area_pro_rata_mm2": float(area[at]),
+            "latency_us": float(costs.latency_us[at]),
+            "energy_nj": float(costs.energy_nj[at]),
             "energy_by_component_nj": {name: float(nj[at]) for name, nj in energy.items()},
             "actions": {name: int(number[at]) for name, number in actions.items()},
             "utilisation": {name: value[at].item() for name, value in use.items()},
             "dense_8": {
-                "crossbars": int(dense.crossbars[at]),
-                "slots": int(dense.slots[at]),
-                "energy_nj": float(sum(nj[at] for nj in dense_energy.values())),
+                "crossbars": int(dense_costs.crossbars[at]),
+                "slots": int(dense_costs.slots[at]),
+                "energy_nj": float(dense_costs.energy_nj[at]),
             },
         }
         for at, layer in enumerate(layers)

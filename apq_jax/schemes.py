@@ -33,10 +33,17 @@ def block_mask(
     Args:
       layer: its shape.
       weights: [γ, R, C].
-      scheme: of SCHEMES.
-      keep: share of the blocks, in (0, 1].
+      scheme: of SCHEMES; of `dense` all survive.
+      keep: share of the blocks, in (0, 1]; at least one stays.
       accelerator: it decides the blocks.
+
+    Raises:
+      ValueError: `keep` is out of its range.
     """
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep: {keep!r}; allowed: more than 0, at most 1")
+    if scheme == "dense":
+        return np.ones(weights.shape, bool)
     high, wide = SCHEMES[scheme].block(layer, accelerator)
     down, across = ceil_div(layer.rows, high), ceil_div(layer.columns, wide)
     padding = ((0, 0), (0, down * high - layer.rows), (0, across * wide - layer.columns))
@@ -85,7 +92,11 @@ def better(first: Counts, second: Counts) -> Counts:
 def utilisation(
     layers: tuple[Layer, ...], counts: Counts, weight_bits: np.ndarray, accelerator: Accelerator
 ) -> dict[str, np.ndarray]:
-    """How full the crossbars are, [L]: whole numbers of cells, slots and bits, and two shares."""
+    """How full the crossbars are, [L]: whole numbers of cells, slots and bits, and two shares.
+
+    In ISAAC's mapping, of one copy of each layer. `padding_cells` are those of units that hold
+    something; where a crossbar's edge cuts units, no more than the crossbars have.
+    """
     chip = accelerator.chip()
     cells = counts.crossbars * accelerator.crossbar_rows * accelerator.crossbar_columns
     slots = counts.crossbars * accelerator.unit_slots
@@ -94,7 +105,7 @@ def utilisation(
     return {
         "cells_unused": cells - counts.cells,
         "slots_unused": np.maximum(slots - counts.units, 0),
-        "padding_cells": in_units - counts.cells,  # of units that hold something
+        "padding_cells": np.minimum(in_units, cells) - counts.cells,
         "index_bits": counts.index_bits,
         "cells_used": counts.cells / cells,
         "index_overhead": counts.index_bits / np.maximum(stored, 1),
@@ -122,25 +133,54 @@ def _summed(parts: list[Counts]) -> Counts:
     return found._replace(fullest=max(part.fullest for part in parts))
 
 
-def _block_of_crossbars(
-    layer: Layer, rows: np.ndarray, columns: np.ndarray, bits: int, accelerator: Accelerator
-) -> Counts:
-    """Dense packing of γ matrices of rows [γ] x columns [γ]; empty ones go."""
-    chip = accelerator.chip()
-    one = Layer(layer.name, 1, 0, 0, layer.positions, layer.kernel, layer.stride)
-    slices, planes = accelerator.slices(bits), bits * (1 + int(chip.differential))
-    parts, whole = [], []
-    for r, c in zip(rows.tolist(), columns.tolist(), strict=True):
-        if r * c:
-            parts.append(crossbar._tiled(one, r, c, np.int64(slices), np.int64(planes), chip))
-            whole.append((r, c))
-    if not parts:
-        return _summed([])
+class Diagonal(NamedTuple):
+    """How matrices, each with inputs and outputs of its own, share crossbars."""
+
+    beside: int  # matrices in a crossbar; 0: the largest is larger than one
+    at_once: int  # of these, so many lie in one unit and are read together
+    rows: int  # of the largest: the n-th of a crossbar begins n times as far down
+    bitlines: int  # and across
+
+
+def diagonal(shapes: list[tuple[int, int]], accelerator: Accelerator) -> Diagonal:
+    """Of matrices of rows x bitlines, block by block as large as the largest; [] takes nothing."""
+    a = accelerator
+    rows = max((high for high, _ in shapes), default=1)
+    bitlines = max((wide for _, wide in shapes), default=1)
+    beside = min(a.crossbar_rows // rows, a.crossbar_columns // bitlines)
+    at_once = max(min(a.unit_rows // rows, a.unit_columns // bitlines), 1)
+    return Diagonal(beside, min(at_once, max(beside, 1)), rows, bitlines)
+
+
+def _on_diagonals(parts: list[Counts], place: Diagonal) -> Counts:
+    """Matrices that each fit in a crossbar, in their order."""
     found = _summed(parts)
-    if len(parts) == layer.groups > 1 and len(set(whole)) == 1:  # block-diagonally
-        r, c = whole[0]
-        return crossbar._tiled(layer, r, c, np.int64(slices), np.int64(planes), chip)
-    return found
+    if not parts:
+        return found
+    crossbars = [parts[at : at + place.beside] for at in range(0, len(parts), place.beside)]
+    # Where one unit holds several, each of them is one read of its own.
+    turns = [
+        ceil_div(len(some), place.at_once)
+        if place.at_once > 1
+        else sum(int(part.units) for part in some)
+        for some in crossbars
+    ]
+    return found._replace(crossbars=len(crossbars), units=sum(turns), fullest=max(turns))
+
+
+def _matrices(
+    layer: Layer, shapes: list[tuple[int, int]], bits: int, accelerator: Accelerator
+) -> Counts:
+    """Dense packing of matrices of rows x columns; empty ones go."""
+    chip, slices = accelerator.chip(), np.int64(accelerator.slices(bits))
+    planes = np.int64(bits * (1 + int(chip.differential)))
+    window = int(np.prod(layer.kernel, dtype=np.int64))
+    shapes = [(rows, columns) for rows, columns in shapes if rows * columns]
+    parts = [crossbar.tiled(1, *shape, window, slices, planes, chip) for shape in shapes]
+    place = diagonal([(rows, columns * int(slices)) for rows, columns in shapes], accelerator)
+    if accelerator.mapping == "mnsim" or not place.beside:
+        return _summed(parts)
+    return _on_diagonals(parts, place)
 
 
 def _dense(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
@@ -151,7 +191,7 @@ def _dense(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) 
 def _filter(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Whole output channels go; the rest are packed densely, with a list of them."""
     kept = mask.any(axis=1).sum(axis=1)  # [γ]
-    found = _block_of_crossbars(layer, np.full_like(kept, layer.rows), kept, bits, accelerator)
+    found = _matrices(layer, [(layer.rows, int(wide)) for wide in kept], bits, accelerator)
     return found._replace(index_bits=_listed(int(kept.sum()), layer.groups * layer.columns))
 
 
@@ -159,7 +199,7 @@ def _channel(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
     """Whole input channels go, each a window of rows."""
     window = int(np.prod(layer.kernel, dtype=np.int64))
     rows = mask.any(axis=2).sum(axis=1)  # [γ]
-    found = _block_of_crossbars(layer, rows, np.full_like(rows, layer.columns), bits, accelerator)
+    found = _matrices(layer, [(int(high), layer.columns) for high in rows], bits, accelerator)
     channels = int(rows.sum()) // window
     return found._replace(index_bits=_listed(channels, layer.groups * layer.rows // window))
 
@@ -174,54 +214,43 @@ def sre_columns(accelerator: Accelerator, slices: int) -> int:
     return max(accelerator.unit_columns // slices, 1)
 
 
-def _cut(length: int, at: int, unit: int) -> int:
-    """Units along `length` cells, none across a crossbar's edge."""
-    return length // at * ceil_div(at, unit) + ceil_div(length % at, unit)
+def strips_beside(layer: Layer, slices: int, accelerator: Accelerator) -> int:
+    """Strips of `pim_prune` that lie side by side from a crossbar's first wordline on."""
+    width = min(strip_columns(accelerator), layer.columns)
+    return max(accelerator.crossbar_columns // (width * slices), 1)
 
 
 def _pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Row segments of each strip of columns go, the rest pack upward; an input index a segment.
 
-    With fewer bits a strip is narrower than a crossbar: as many as fit lie beside each other,
-    those of like height together.
+    With fewer bits, or few columns, a strip is narrower than a crossbar: as many as fit lie beside
+    each other, those of like height together, and are read in turn; or block-diagonally where
+    that holds more.
     """
-    a, slices, strip = accelerator, accelerator.slices(bits), strip_columns(accelerator)
-    parts = []
+    a, slices, width = accelerator, accelerator.slices(bits), strip_columns(accelerator)
+    strips = []  # (rows kept, logical columns)
     for group in mask:
-        found = []  # (rows kept, logical columns)
-        for start in range(0, layer.columns, strip):
-            part = group[:, start : start + strip]
-            found.append((int(part.any(axis=1).sum()), part.shape[1]))
-        found = sorted((one for one in found if one[0]), reverse=True)
-        beside = max(a.crossbar_columns // (strip * slices), 1)
-        for start in range(0, len(found), beside):
-            bundle = found[start : start + beside]
-            across = [_cut(wide * slices, a.crossbar_columns, a.unit_columns) for _, wide in bundle]
-            down = [_cut(kept, a.crossbar_rows, a.unit_rows) for kept, _ in bundle]
-            wide = max(ceil_div(width * slices, a.crossbar_columns) for _, width in bundle)
-            crossbars = ceil_div(bundle[0][0], a.crossbar_rows) * wide
-            parts.append(
-                Counts(
-                    crossbars=crossbars,
-                    slots=sum(
-                        ceil_div(kept, a.unit_rows) * ceil_div(width * slices, a.unit_columns)
-                        for kept, width in bundle
-                    ),
-                    units=sum(d * n for d, n in zip(down, across, strict=True)),
-                    fullest=sum(
-                        ceil_div(min(kept, a.crossbar_rows), a.unit_rows)
-                        * ceil_div(min(width * slices, a.crossbar_columns), a.unit_columns)
-                        for kept, width in bundle
-                    ),
-                    drives=sum(k * n for (k, _), n in zip(bundle, across, strict=True)),
-                    columns=sum(d * w * slices for d, (_, w) in zip(down, bundle, strict=True)),
-                    cells=sum(kept * width * slices for kept, width in bundle),
-                    outputs=sum(d * w for d, (_, w) in zip(down, bundle, strict=True)),
-                    row_groups=sum(down),
-                    index_bits=sum(kept for kept, _ in bundle) * _width(layer.rows),
-                )
-            )
-    return _summed(parts)
+        for start in range(0, layer.columns, width):
+            part = group[:, start : start + width]
+            strips.append((int(part.any(axis=1).sum()), part.shape[1]))
+    strips = sorted((one for one in strips if one[0]), reverse=True)
+    index = sum(kept for kept, _ in strips) * _width(layer.rows)
+    parts = [_strip(kept, wide, slices, a) for kept, wide in strips]
+    place, beside = (
+        diagonal([(kept, wide * slices) for kept, wide in strips], a),
+        strips_beside(layer, slices, a),
+    )
+    if place.beside > beside:
+        return _on_diagonals(parts, place)._replace(index_bits=index)
+    bundles = [parts[start : start + beside] for start in range(0, len(parts), beside)]
+    found = _summed(parts)
+    if not parts:
+        return found
+    return found._replace(
+        crossbars=sum(max(part.crossbars for part in bundle) for bundle in bundles),
+        fullest=max(sum(part.fullest for part in bundle) for bundle in bundles),
+        index_bits=index,
+    )
 
 
 def _pim_prune_columns(
@@ -229,31 +258,22 @@ def _pim_prune_columns(
 ) -> Counts:
     """Column segments of each strip of rows go, the rest pack left; an output index a segment."""
     a, slices = accelerator, accelerator.slices(bits)
-    parts = []
+    strips = []
     for group in mask:
         for start in range(0, layer.rows, a.crossbar_rows):
             part = group[start : start + a.crossbar_rows]
-            rows, kept = part.shape[0], int(part.any(axis=0).sum())
-            if not kept:
-                continue
-            across = _cut(kept * slices, a.crossbar_columns, a.unit_columns)
-            down = ceil_div(rows, a.unit_rows)
-            first = ceil_div(min(kept * slices, a.crossbar_columns), a.unit_columns)
-            parts.append(
-                Counts(
-                    crossbars=ceil_div(kept * slices, a.crossbar_columns),
-                    slots=down * ceil_div(kept * slices, a.unit_columns),
-                    units=down * across,
-                    fullest=down * first,
-                    drives=rows * across,
-                    columns=down * kept * slices,
-                    cells=rows * kept * slices,
-                    outputs=down * kept,
-                    row_groups=down,
-                    index_bits=kept * _width(layer.columns),
-                )
-            )
-    return _summed(parts)
+            strips.append((part.shape[0], int(part.any(axis=0).sum())))
+    strips = [(rows, kept) for rows, kept in strips if kept]
+    parts = [_strip(rows, kept, slices, a) for rows, kept in strips]
+    place = diagonal([(rows, kept * slices) for rows, kept in strips], a)
+    found = _on_diagonals(parts, place) if place.beside else _summed(parts)
+    return found._replace(index_bits=sum(kept for _, kept in strips) * _width(layer.columns))
+
+
+def _strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Counts:
+    """A full matrix in crossbars of its own, ISAAC's mapping."""
+    isaac = accelerator.chip()._replace(mnsim=np.int64(0))
+    return crossbar.tiled(1, rows, columns, 1, np.int64(slices), np.int64(1), isaac)
 
 
 def _sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:

@@ -343,7 +343,9 @@ def test_latency_and_area_by_hand() -> None:
     )
     found = crossbar.total(layer_cost, CHIP)
     assert found.area_mm2 == found.area_pro_rata_mm2
-    assert found.area_rounded_mm2 == pytest.approx((2 * own + memory.sum() + 2 * ima + tile) * 1e-6)
+    # One whole tile: 12 IMAs of 8 crossbars each, most of them idle.
+    whole = 12 * (8 * own + ima) + tile + memory.sum()
+    assert found.area_rounded_mm2 == pytest.approx(whole * 1e-6)
     assert found.allocated == 16  # a layer shares no IMA
     rounded = dataclasses.replace(ISAAC_OU, round_hierarchy=True).chip()
     assert crossbar.total(layer_cost, rounded).area_mm2 == found.area_rounded_mm2
@@ -380,6 +382,10 @@ def test_two_bit_dacs_halve_the_steps() -> None:
     wider = dataclasses.replace(ISAAC_OU, dac_bits=2).chip()
     half = crossbar.latency(LAYERS, counted(1, 8), wider, bits)
     np.testing.assert_allclose(half / once, [4 / 8, 4 / 7])
+    # An input's bits are read once, however many of them a step drives.
+    for chip in (CHIP, wider):
+        found = crossbar.actions(LAYERS, counted(1, 8), chip, bits)["input_register"]
+        assert found.tolist() == [100 * 324 * 8, 10 * (1 * 9 + 2 * 7) * 7]
 
 
 def test_activations_pass_31_bits_exactly() -> None:
@@ -470,6 +476,20 @@ def test_many_accelerators_compile_once() -> None:
                 err_msg=name,
             )
     assert traces == 1
+
+
+def test_bits_that_the_tables_lack_are_refused() -> None:
+    for bits in (0, 9):
+        with pytest.raises(ValueError, match="slices; the tables have 1 to 4"):
+            counted(1, bits)
+
+
+def test_a_traced_accelerator_takes_tables_of_the_host() -> None:
+    chip = traced(CHIP)
+    found = jax.jit(lambda chip: crossbar.price_list(LAYERS, TABLES, chip, 8, 8))(chip)
+    expected = crossbar.price_list(LAYERS, TABLES, CHIP, 8, 8)
+    np.testing.assert_array_equal(found.whole, expected.whole)
+    np.testing.assert_allclose(found.real, expected.real, rtol=1e-5)
 
 
 def test_vmap_over_accelerators_agrees() -> None:

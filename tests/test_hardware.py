@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from apq_jax.files import InputError
-from apq_jax.hardware import PRESETS, Accelerator, Component, Components, adc, dumps, load, preset
+from apq_jax.hardware import (
+    PRESETS,
+    Accelerator,
+    Component,
+    Components,
+    adc,
+    dumps,
+    isaac_beside,
+    load,
+    loads,
+    preset,
+)
 from apq_jax.hardware.__main__ import main
 
 ISAAC_OU = Accelerator()
@@ -156,8 +167,13 @@ def test_slow_converters_set_the_cycle() -> None:
         ("cell_bits", 5, "a whole number, 1 to 4"),
         ("cell_bits", True, "a whole number, 1 to 4"),
         ("dac_bits", 0, "a whole number, 1 to 8"),
-        ("unit_rows", 129, "a whole number, 1 to 128"),
-        ("unit_columns", 2.5, "a whole number, 1 to 128"),
+        ("unit_rows", 129, "a whole number, 1 to 128 (crossbar_rows)"),
+        ("unit_columns", 2.5, "a whole number, 1 to 128 (crossbar_columns)"),
+        ("crossbar_rows", 10**401, "a whole number, 1 to 4096"),
+        ("read_ns", 10**401, "a number, 0.1 to 1e+06"),
+        ("components", None, "Components"),
+        ("name", "a|b", "1 to 80 letters, digits, spaces and . _ + - ( )"),
+        ("name", "\U0001f600", "1 to 80 letters, digits, spaces and . _ + - ( )"),
         ("adc_bits", 6, "up to 5, which is lossless"),
         ("adcs", "one", "a number, 0.0078125 to 1024"),
         ("adcs", float("nan"), "a number, 0.0078125 to 1024"),
@@ -169,13 +185,22 @@ def test_slow_converters_set_the_cycle() -> None:
         ("signed", "twos", "offset, differential"),
         ("mapping", 3, "isaac, mnsim"),
         ("pipelined", 1, "true or false"),
-        ("name", "", "text, 1 to 80 characters"),
+        ("name", "", "1 to 80 letters, digits, spaces and . _ + - ( )"),
     ],
 )
 def test_bad_fields_are_named(field: str, value: Any, allowed: str) -> None:
     with pytest.raises(InputError) as caught:
         dataclasses.replace(ISAAC_OU, **{field: value})
     assert str(caught.value) == f"accelerator.{field}: {value!r}; allowed: {allowed}"
+
+
+def free(field: str) -> Components:
+    """Components that cost nothing."""
+    parts = {
+        part.name: dataclasses.replace(getattr(Components(), part.name), **{field: 0})
+        for part in dataclasses.fields(Components)
+    }
+    return Components(**parts)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +215,18 @@ def test_bad_fields_are_named(field: str, value: Any, allowed: str) -> None:
             {"crossbar_rows": 4096, "unit_rows": 4096, "cell_bits": 4},
             "accelerator.unit_rows: 4096 rows of 4-bit cells and 1-bit inputs need a 16-bit ADC",
         ),
+        (
+            {"components": Components(dac=dataclasses.replace(Components().dac, number=64))},
+            "accelerator.components.dac.number: 64; allowed: 0, for the geometry decides",
+        ),
+        (
+            {"components": free("area_um2")},
+            "accelerator.components: areas of 0 throughout; allowed: any above 0",
+        ),
+        (
+            {"components": free("energy_pj")},
+            "accelerator.components: energies of 0 throughout; allowed: any above 0",
+        ),
     ],
 )
 def test_fields_that_make_no_sense_together(changes: dict[str, Any], says: str) -> None:
@@ -197,6 +234,57 @@ def test_fields_that_make_no_sense_together(changes: dict[str, Any], says: str) 
         dataclasses.replace(ISAAC_OU, **changes)
     assert str(caught.value).startswith(says)
     assert dataclasses.replace(ISAAC_OU, skipping="value", signed="differential")
+    large = {"crossbar_rows": 4096, "unit_rows": 4096, "cell_bits": 4}
+    assert dataclasses.replace(ISAAC_OU, **large, adc_bits=9).adc_resolution == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dac_bits": 2}, "A wordline driven at 2 bits"),
+        ({"read_ns": 10.0}, "The array reads for 10 ns at the energy of ISAAC's 100 ns"),
+        ({"mapping": "mnsim"}, "a bit plane a crossbar"),
+        ({"skipping": "value", "signed": "differential"}, "are not skipped"),
+        (
+            {
+                "adc_law": "table",
+                "components": Components(adc=dataclasses.replace(Components().adc, energy_pj=1.0)),
+            },
+            "The law `table` takes energies from its table",
+        ),
+    ],
+)
+def test_what_a_reader_must_know_is_noted(changes: dict[str, Any], says: str) -> None:
+    (note,) = dataclasses.replace(ISAAC_OU, **changes).notes()
+    assert says in note
+
+
+def test_isaac_beside_an_accelerator_is_worked_alike() -> None:
+    assert isaac_beside(ISAAC_OU) == PRESETS["isaac"]
+    mine = dataclasses.replace(
+        PRESETS["sre"], read_ns=20.0, adc_law="table", replication=4, cell_bits=1, pipelined=False
+    )
+    assert isaac_beside(mine) == dataclasses.replace(
+        PRESETS["isaac"], read_ns=20.0, adc_law="table", replication=4, pipelined=False
+    )
+
+
+def test_areas_by_component_add_up() -> None:
+    for one in PRESETS.values():
+        parts = one.area_um2(3, 2, 1)
+        expected = 3 * one.crossbar_um2 + 2 * one.ima_um2 + one.tile_um2
+        assert sum(parts.values()) == pytest.approx(expected)
+        assert parts["adc"] == pytest.approx(3 * one.adcs * one.adc_um2)
+        assert parts["bus"] == one.components.bus.area_um2
+
+
+def test_bases_that_read_whole_crossbars_go_on_doing_so() -> None:
+    found = loads("base = 'isaac'\ncrossbar_rows = 64\ncrossbar_columns = 256", "x")
+    assert (found.unit_rows, found.unit_columns) == (64, 256)
+    stated = loads("base = 'isaac'\ncrossbar_rows = 256\nunit_rows = 32", "x")
+    assert (stated.unit_rows, stated.unit_columns) == (32, 128)
+    with pytest.raises(InputError, match=r"x: unit_rows: 9; allowed: .* 1 to 4 \(crossbar_rows\)"):
+        loads("crossbar_rows = 4", "x")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +336,7 @@ def test_a_file_says_what_differs(tmp_path: pathlib.Path) -> None:
         ("unit_rows = 0", "unit_rows: 0; allowed: a whole number, 1 to 128"),
         ("unit_rows = 'nine'", "unit_rows: 'nine'; allowed: a whole number"),
         ("adcs = nan", "adcs: nan; allowed: a number"),
-        ("crossbar_rows = 99999999999999999999", "crossbar_rows: 99999999999999999999; allowed"),
+        ("crossbar_rows = 99999999999999999999", "is not TOML (a whole number of more than 64"),
         ("unit_row = 9", "unit_row: unknown; allowed: base, name, crossbar_rows"),
         ("base = 'mine'", "base: 'mine'; allowed: isaac_ou"),
         ("base = ['isaac']", "base: ['isaac']; allowed: isaac_ou"),
@@ -258,6 +346,9 @@ def test_a_file_says_what_differs(tmp_path: pathlib.Path) -> None:
         ("[components.adc]\narea = 1", "components.adc.area: unknown; allowed: area_um2"),
         ("[components.adc]\narea_um2 = -1", "components.adc.area_um2: -1; allowed: a number"),
         ("[components.adc]\nsource = 1", "components.adc.source: 1; allowed: text"),
+        ("[components.adc]\nnumber = 3", "components.adc.number: 3; allowed: 0, for the geometry"),
+        ("read_ns = " + "9" * 401, "is not TOML (a whole number of more than 64 bits)"),
+        ("[components.adc]\narea_um2 = 0x" + "f" * 9000, "is not TOML (a whole number of more"),
         ("unit_rows = ", "is not TOML"),
         ("a = " + "[" * 5000, "is "),
     ],

@@ -53,7 +53,7 @@ def product(layer: Layer, inputs: np.ndarray, levels: np.ndarray) -> np.ndarray:
 def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
     """Random shapes, masks, bits, cells, units that slices do not divide, encodings, schemes."""
     draw = data.draw
-    window = draw(st.sampled_from([(), (2, 2)]))
+    window: tuple[int, ...] = draw(st.sampled_from([(), (2, 2)]))
     rows = draw(st.integers(1, 8)) * 4 if window else draw(st.integers(1, 40))
     layer = Layer("any", draw(st.integers(1, 3)), rows, draw(st.integers(1, 13)), 3, window, window)
     signed = draw(st.sampled_from(["offset", "differential"]))
@@ -76,8 +76,8 @@ def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
     mask = schemes.block_mask(layer, weights, scheme, keep, accelerator)
     levels = integers(layer, mask, bits, seed)
     arguments = (layer, levels, mask, bits, input_bits, scheme, accelerator)
-    if bits == 1 and signed == "offset" and scheme == "dense" and not mask.all():
-        hypothesis.assume(False)
+    # Units of `sre` are wider at one bit than the blocks of its mask, and hold pruned weights.
+    hypothesis.assume(not (bits == 1 and signed == "offset" and scheme == "sre"))
     found = mapping.map_layer(*arguments)
     inputs = rng.integers(0, 2**input_bits, (5, layer.groups * layer.rows))
     inputs[0], inputs[1] = 0, 2**input_bits - 1
@@ -126,6 +126,32 @@ def test_a_packing_by_hand() -> None:
     assert [tuple(map(int, place)) for place in places] == [(0, 0, 0), (0, 0, 3), (0, 2, 0)]
     inputs = np.asarray([[1, 2, 3], [255, 0, 255]])
     np.testing.assert_array_equal(executed(found, one, inputs), inputs @ levels[0])
+
+
+def test_groups_that_a_unit_covers_are_one_read(tmp_path: pathlib.Path) -> None:
+    """Four groups of 4 x 2, 2 slices: units of 9 x 8 hold two; the file keeps that."""
+    one = dataclasses.replace(SMALL, unit_columns=8)
+    layer = Layer("grouped", 4, 4, 2, 10, (2, 2), (1, 1))
+    mask = np.ones((4, 4, 2), bool)
+    levels = integers(layer, mask, 4, 0)
+    found = mapping.map_layer(layer, levels, mask, 4, 5, "dense", one)
+    assert found.units.read.tolist() == [0, 0, 1, 2]  # 12 bitlines hold three groups
+    assert found.units.crossbar.tolist() == [0, 0, 0, 1]
+    assert mapping.counted(found, "dense")["units"] == 3
+    inputs = np.random.default_rng(0).integers(0, 32, (20, 16))
+    np.testing.assert_array_equal(executed(found, one, inputs), product(layer, inputs, levels))
+    scale = np.ones((4, 2), np.float32)
+    scales = Scales(scale, np.float32(1), np.float32(0), scale, scale)
+    mapping.save(tmp_path / "m.safetensors", Mapping(one, "dense", (found,), (scales,), {}))
+    again = mapping.load(tmp_path / "m.safetensors").maps[0]
+    np.testing.assert_array_equal(again.units.read, found.units.read)
+    # Three at once are larger than a unit.
+    rewritten(
+        tmp_path / "m.safetensors",
+        lambda tensors, metadata: tensors.update({"0/read": np.asarray([0, 0, 0, 1], np.int32)}),
+    )
+    with pytest.raises(InputError, match="layer 0: read: 12 wordlines; allowed: up to 9"):
+        mapping.load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("scheme", ["column_vector", "dense", "sre", "pim_prune"])
@@ -362,6 +388,10 @@ def other_group(tensors: dict[str, np.ndarray], metadata: Any) -> None:
     tensors["1/outputs"] = np.where(found == NONE, NONE, (found + 2) % 4).astype(np.int32)
 
 
+def together(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+    tensors["0/read"] = np.zeros_like(tensors["0/read"])
+
+
 def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
     for name in ("crossbar", "wordline", "bitline"):
         tensors[f"0/{name}"] = tensors[f"0/{name}"].copy()
@@ -393,7 +423,7 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
         (lambda t, m: t.update(extra=np.zeros(3)), "extra: unknown"),
         (lambda t, m: t.update({"digital/b": np.asarray([np.nan])}), "digital/b: NaN"),
         (lambda t, m: t.update({"0/bank": t["0/bank"].astype(np.int64)}), "layer 0: bank: int64"),
-        (lambda t, m: t.update({"0/bank": t["0/bank"][:-1]}), "layer 0: crossbar: shape"),
+        (lambda t, m: t.update({"0/bank": t["0/bank"][:-1]}), "layer 0: read: shape"),
         (lambda t, m: t.update({"0/bank": np.asarray(3, np.int32)}), "layer 0: "),
         (put("0/cells", (0, 0, 0), 4), "layer 0: cells: 4; allowed: 0 to 3"),
         (put("0/cells", (0, 127, 127), 1), "layer 0: cells: not 0 outside the units"),
@@ -401,6 +431,9 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
         (put("0/banks", (0, 0), NONE), "layer 0: banks: a gap"),
         (put("0/bank", 0, -1), "layer 0: bank: -1; allowed: 0 to"),
         (put("0/crossbar", 0, 7), "layer 0: crossbar: 7; allowed: 0 to 0"),
+        (put("0/read", 0, 1), "layer 0: read: out of order; allowed: 0, 1, .."),
+        (put("0/read", 1, 0), "layer 0: read: of units that are not on a diagonal"),
+        (together, "layer 0: read: of units that are not on a diagonal; allowed: one"),
         (put("0/wordline", 0, 127), "layer 0: wordline: 136; allowed: inside its crossbar"),
         (put("0/bitline", 0, 127), "layer 0: bitline: "),
         (put("0/outputs", (0, 0), 4), "layer 0: outputs: 4; allowed: -1 to 3"),

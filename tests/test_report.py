@@ -27,7 +27,11 @@ MORE = {
 
 
 def energies(adc: float, array: float, small: float) -> dict[str, dict[str, float]]:
-    return {"energy_by_component_nj": {"adc": adc, "array": array, "sample_hold": small}}
+    areas = {"adc": adc * 1e-5, "edram": array * 1e-5, "bus": 0.0}
+    return {
+        "energy_by_component_nj": {"adc": adc, "array": array, "sample_hold": small},
+        "area_by_component_mm2": areas,
+    }
 
 
 def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:

@@ -65,7 +65,56 @@ def test_depthwise_groups_stay_block_diagonal() -> None:
     assert packed(ones(layer), "filter", layer=layer)["crossbars"] == 3
     mask = ones(layer)
     mask[5:] = False
-    assert packed(mask, "filter", layer=layer)["crossbars"] == 5
+    # 14 and 14 and 4 on diagonals; of 5 that are left, 5.
+    for scheme in ("filter", "channel", "pim_prune_columns", "pim_prune"):
+        assert packed(ones(layer), scheme, layer=layer)["crossbars"] in (1, 3), scheme
+        found = packed(mask, scheme, layer=layer)
+        assert (found["crossbars"], found["units"], found["fullest"]) == (1, 5, 5), scheme
+    # 32 strips of 4 bitlines are a crossbar: more than on a diagonal, and in turn all the same.
+    assert packed(ones(layer), "pim_prune", layer=layer)["crossbars"] == 1
+
+
+def test_a_whole_crossbar_reads_its_groups_at_once() -> None:
+    """14 groups of 9 x 1 a crossbar: ISAAC reads them in one go; 20 left take two."""
+    layer, isaac = Layer("depthwise", 32, 9, 1, 10, (3, 3), (1, 1)), PRESETS["isaac"]
+    dense = crossbar.dense((layer,), np.asarray([8]), isaac.chip())
+    assert (dense.crossbars[0], dense.units[0], dense.fullest[0]) == (3, 3, 1)
+    assert (dense.drives[0], dense.columns[0], dense.cells[0]) == (32 * 9, 32 * 4, 32 * 36)
+    mask = ones(layer)
+    mask[::3] = False  # 21 of 32 stay
+    for scheme in ("filter", "channel", "pim_prune_columns"):
+        found = schemes.pack((layer,), [mask], np.asarray([8]), scheme, isaac)
+        assert (found.crossbars[0], found.units[0], found.fullest[0]) == (2, 2, 1), scheme
+        assert (found.drives[0], found.outputs[0]) == (21 * 9, 21), scheme
+    # A unit of 20 x 8 covers two: 14 in 7 reads, twice, and 4 in 2.
+    two = dataclasses.replace(ISAAC_OU, unit_rows=20)
+    dense = crossbar.dense((layer,), np.asarray([8]), two.chip())
+    assert (dense.crossbars[0], dense.units[0], dense.fullest[0]) == (3, 16, 7)
+
+
+def test_matrices_of_unlike_sizes_lie_as_the_largest() -> None:
+    """40 and 10 rows of 3 x 4 bitlines: 3 in a crossbar by rows; 9 units and 4 and so on."""
+    layer = Layer("grouped", 4, 40, 3, 10, (1, 1), (1, 1))
+    mask = ones(layer)
+    mask[1:3, 10:] = False
+    mask[3] = False
+    found = packed(mask, "channel", layer=layer)
+    # Units: 5 x 2 of 40 rows, 2 x 2 of 10; the fourth group is gone.
+    assert (found["crossbars"], found["units"], found["fullest"]) == (1, 10 + 4 + 4, 18)
+    assert found["cells"] == 60 * 12
+    whole = packed(ones(layer), "channel", layer=layer)
+    assert (whole["crossbars"], whole["units"], whole["fullest"]) == (2, 40, 30)
+
+
+@pytest.mark.parametrize("keep", [0.0, -1.0, 1.5, float("nan")])
+def test_keep_ratios_are_checked(keep: float) -> None:
+    with pytest.raises(ValueError, match=r"keep: .*; allowed: more than 0, at most 1"):
+        schemes.block_mask(CONV, np.ones((1, 288, 64)), "filter", keep, ISAAC_OU)
+
+
+def test_dense_masks_prune_nothing() -> None:
+    layer = Layer("depthwise", 32, 9, 1, 10, (3, 3), (1, 1))
+    assert schemes.block_mask(layer, np.ones((32, 9, 1)), "dense", 0.1, ISAAC_OU).all()
 
 
 def test_filters() -> None:

@@ -8,6 +8,7 @@ python -m apq_jax.hardware isaac_ou --toml my.toml  as a file for --config.accel
 import argparse
 import dataclasses
 import pathlib
+import signal
 import sys
 
 import rich.box
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 def _presets() -> rich.table.Table:
     caption = "IMA, tile and chip with all parts busy"
-    table = rich.table.Table(caption=caption, box=rich.box.SIMPLE)
+    table = rich.table.Table(caption=caption, box=rich.box.SIMPLE, collapse_padding=True)
     for name in ("", "crossbar", "unit", "cell", "ADC", "ADC pJ", "IMA mW", "tile mm²", "chip W"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for name, one in PRESETS.items():
@@ -97,4 +98,6 @@ def _show(accelerator: Accelerator) -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as `head`
     sys.exit(main(sys.argv[1:]))

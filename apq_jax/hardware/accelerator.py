@@ -1,6 +1,7 @@
 """The accelerator: sizes of its crossbars and units, how it works, and its component table."""
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,11 +42,15 @@ RANGES: dict[str, tuple[float, float]] = {
     "tiles_per_chip": (1, 65_536),
     "node_nm": (1.0, 1000.0),
 }
+BY_GEOMETRY = ("array", "dac", "sample_hold", "adc")
 CELLS = 128 * 128  # what an array's area and read energy are given for
 
 
 class Chip(NamedTuple):
     """What the cost model needs of an accelerator, as numbers that may be traced and batched.
+
+    From `Accelerator.chip`, which derives what follows from the rest: the cycle, the areas and
+    the converters' energy do not follow a size that is changed here.
 
     Flags are 0 or 1. On the host they are int64 and float64; `jax.tree.map(jnp.asarray, chip)` is
     their int32 and float32 form, and a leading axis makes it many accelerators.
@@ -71,6 +76,11 @@ class Chip(NamedTuple):
     tile_um2: Array  # the rest of a tile
     memory_bit_um2: Array
     energy_pj: dict[str, Array]  # an action; "array" a cell's read, "adc" at the resolution
+
+
+def is_name(text: Any) -> bool:
+    """Whether a text may name an accelerator, in files, tables and pictures alike."""
+    return isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9 ._+()-]{1,80}", text) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,17 +117,23 @@ class Accelerator:
     components: Components = Components()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 0 < len(self.name) <= 80:
-            raise InputError(f"accelerator.name: {self.name!r}; allowed: text, 1 to 80 characters")
+        if not is_name(self.name):
+            raise InputError(
+                f"accelerator.name: {self.name!r}; allowed: 1 to 80 letters, digits, spaces "
+                "and . _ + - ( )"
+            )
         for field, (low, high) in RANGES.items():
             value, whole = getattr(self, field), type(_DEFAULTS[field]) is int
+            most = f"{high:g}"
             if field.startswith("unit_"):
-                high = getattr(self, f"crossbar_{field.removeprefix('unit_')}")
+                side = f"crossbar_{field.removeprefix('unit_')}"
+                high = getattr(self, side)
+                most = f"{high} ({side})"
             right = type(value) is int if whole else is_number(value)
             if not right or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
                 raise InputError(
-                    f"accelerator.{field}: {value!r}; allowed: {kind}, {low:g} to {high:g}"
+                    f"accelerator.{field}: {value!r}; allowed: {kind}, {low:g} to {most}"
                 )
         for field, choice in CHOICES.items():
             if getattr(self, field) not in choice:
@@ -129,7 +145,10 @@ class Accelerator:
                 raise InputError(
                     f"accelerator.{field}: {getattr(self, field)!r}; allowed: true or false"
                 )
+        if not isinstance(self.components, Components):
+            raise InputError(f"accelerator.components: {self.components!r}; allowed: Components")
         self._check_sense()
+        self._check_components()
 
     def _check_sense(self) -> None:
         if self.skipping == "value" and self.signed == "offset":
@@ -142,16 +161,32 @@ class Accelerator:
                 "accelerator.flipped_columns: True with differential weights, whose columns are "
                 "half empty already; allowed: False, or signed = offset"
             )
-        if self.lossless_adc_bits > adc.MAX_BITS:
+        if self.adc_resolution > adc.MAX_BITS:
             raise InputError(
                 f"accelerator.unit_rows: {self.unit_rows} rows of {self.cell_bits}-bit cells and "
                 f"{self.dac_bits}-bit inputs need a {self.lossless_adc_bits}-bit ADC; allowed: "
-                f"up to {adc.MAX_BITS} bits"
+                f"up to {adc.MAX_BITS} bits, or adc_bits of at most that"
             )
         if self.adc_bits > self.lossless_adc_bits:
             raise InputError(
                 f"accelerator.adc_bits: {self.adc_bits}; allowed: up to {self.lossless_adc_bits}, "
                 "which is lossless"
+            )
+
+    def _check_components(self) -> None:
+        for name in BY_GEOMETRY:
+            number = getattr(self.components, name).number
+            if number:
+                raise InputError(
+                    f"accelerator.components.{name}.number: {number:g}; allowed: 0, for the "
+                    "geometry decides"
+                )
+        everything = [getattr(self.components, name) for name in _COMPONENTS]
+        if not self.crossbar_um2 + self.ima_um2 + self.tile_um2:
+            raise InputError("accelerator.components: areas of 0 throughout; allowed: any above 0")
+        if not self.adc_pj + sum(one.energy_pj for one in everything):
+            raise InputError(
+                "accelerator.components: energies of 0 throughout; allowed: any above 0"
             )
 
     @property
@@ -225,6 +260,12 @@ class Accelerator:
         component: Component = getattr(self.components, name)
         return self.instances(name) * component.area_um2
 
+    def area_um2(self, crossbars: float, imas: float, tiles: float) -> dict[str, float]:
+        """Area by component of so many crossbars, IMAs and tiles, memory of indices apart."""
+        levels = (CROSSBAR, crossbars), (IMA, imas), (TILE, tiles)
+        found = {name: count * self._area(name) for names, count in levels for name in names}
+        return found | {"adc": crossbars * self.adcs * self.adc_um2}
+
     def totals(self) -> dict[str, tuple[float, float]]:
         """Power in mW and area in mm2 of a whole IMA, tile and chip, every part busy."""
 
@@ -260,6 +301,25 @@ class Accelerator:
                 f"{self.lossless_adc_bits}-bit ones keep: the cost counts that, the accuracy "
                 "does not."
             )
+        if self.dac_bits > 1:
+            found.append(
+                f"A wordline driven at {self.dac_bits} bits costs what `components.dac` says, "
+                "which no source gives for more than 1 bit."
+            )
+        if self.read_ns != 100.0 and self.components.array == Components().array:
+            found.append(
+                f"The array reads for {self.read_ns:g} ns at the energy of ISAAC's 100 ns; "
+                "`components.array` changes it."
+            )
+        if self.adc_law in _IGNORED and self.components.adc != Components().adc:
+            found.append(_IGNORED[self.adc_law])
+        if self.mapping == "mnsim":
+            found.append(
+                "The dense network is counted a bit plane a crossbar, whatever a cell holds: "
+                "ratios over it are larger than over `isaac`'s mapping."
+            )
+        if self.skipping == "value":
+            found.append("Cells of value 0 inside a block that survives are not skipped.")
         return found
 
     def chip(self) -> Chip:
@@ -297,6 +357,12 @@ class Accelerator:
         )
 
 
+_COMPONENTS = tuple(field.name for field in dataclasses.fields(Components))
+_IGNORED = {
+    "table": "The law `table` takes energies from its table, not from `components.adc`.",
+    "linear": "The law `linear` takes 0.25 mW a bit, not the energy of `components.adc`.",
+    "survey": "The law `survey` uses nothing of `components.adc`.",
+}
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Accelerator)}
 
 _ISAAC_OU = Accelerator()
@@ -319,6 +385,18 @@ PRESETS = {
         components=PUMA_COMPONENTS,
     ),
 }
+
+
+def isaac_beside(accelerator: Accelerator) -> Accelerator:
+    """ISAAC as its paper has it, worked like `accelerator`: what both can be compared by.
+
+    The time of a read, the converters' law and rate, replication, pipelining and rounding are those
+    of `accelerator`; crossbars, cells, units and components are ISAAC's.
+    """
+    names = ("read_ns", "adc_law", "adc_gsps", "replication", "pipelined", "round_hierarchy")
+    return dataclasses.replace(
+        PRESETS["isaac"], **{name: getattr(accelerator, name) for name in names}
+    )
 
 
 def preset(name: str) -> Accelerator:

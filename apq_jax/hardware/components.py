@@ -14,7 +14,7 @@ PUMA = "puma-simulator, constants"
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """One row of the table.
+    """One row of the table; `node_nm` says what the numbers are of, nothing is scaled by it.
 
     Raises:
       InputError: a number is negative, not finite or absurdly large.
@@ -39,11 +39,14 @@ class Component:
             value = getattr(self, name)
             if not is_number(value) or not 0 <= value <= most:
                 raise InputError(f"{name}: {value!r}; allowed: a number, 0 to {most:g}")
+        for name in ("action", "source"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name}: {getattr(self, name)!r}; allowed: text")
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite whole or real number, and not a truth value."""
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 @dataclasses.dataclass(frozen=True)

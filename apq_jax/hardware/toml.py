@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 from apq_jax.files import InputError
-from apq_jax.hardware.accelerator import PRESETS, Accelerator, preset
+from apq_jax.hardware.accelerator import PRESETS, Accelerator, is_name, preset
 from apq_jax.hardware.components import Component, Components
 
 _LARGEST = 1 << 20  # bytes
@@ -16,7 +16,8 @@ _LARGEST = 1 << 20  # bytes
 def load(name: str) -> Accelerator:
     """A preset by its name, or the accelerator of a TOML file by its path.
 
-    A file starts from the preset that its `base` names (isaac_ou) and states what differs.
+    A file starts from the preset that its `base` names (isaac_ou) and states what differs. Where
+    the base reads whole crossbars, units follow the size of the crossbars unless they are stated.
 
     Raises:
       InputError: there is neither, or the file has an unknown key, a wrong type or a bad value.
@@ -36,7 +37,7 @@ def load(name: str) -> Accelerator:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not TOML ({error})") from error
-    return loads(text, name, path.stem)
+    return loads(text, name, path.stem if is_name(path.stem) else "mine")
 
 
 def loads(text: str, path: str, name: str = "mine") -> Accelerator:
@@ -47,7 +48,16 @@ def loads(text: str, path: str, name: str = "mine") -> Accelerator:
         raise InputError(f"{path}: is nested too deeply") from error
     except ValueError as error:
         raise InputError(f"{path}: is not TOML ({error})") from error
+    if _has_large_integer(tree):
+        raise InputError(f"{path}: is not TOML (a whole number of more than 64 bits)")
     return _accelerator(path, tree, name)
+
+
+def _has_large_integer(tree: Any) -> bool:
+    """TOML's are of 64 bits; Python would read more, and fail to print them."""
+    if isinstance(tree, dict | list):
+        return any(map(_has_large_integer, tree.values() if isinstance(tree, dict) else tree))
+    return type(tree) is int and not -(2**63) <= tree < 2**63
 
 
 def _accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
@@ -56,6 +66,9 @@ def _accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
         raise InputError(f"{path}: base: {base!r}; allowed: {', '.join(PRESETS)}")
     start = preset(base)
     changes: dict[str, Any] = {"name": name}
+    for side in ("rows", "columns"):
+        if getattr(start, f"unit_{side}") == getattr(start, f"crossbar_{side}"):
+            changes[f"unit_{side}"] = tree.get(f"crossbar_{side}", getattr(start, f"unit_{side}"))
     for key, value in tree.items():
         if key == "components":
             changes[key] = _components(path, start.components, value)
@@ -84,11 +97,9 @@ def _components(path: str, start: Components, tree: Any) -> Components:
             raise InputError(f"{where}: unknown; allowed: {', '.join(names)}")
         if not isinstance(values, dict):
             raise InputError(f"{where}: {values!r}; allowed: a table with {', '.join(fields)}")
-        for field, value in values.items():
+        for field in values:
             if field not in fields:
                 raise InputError(f"{where}.{field}: unknown; allowed: {', '.join(fields)}")
-            if field in ("action", "source") and not isinstance(value, str):
-                raise InputError(f"{where}.{field}: {value!r}; allowed: text")
         try:
             found[name] = dataclasses.replace(getattr(start, name), **values)
         except InputError as error:

@@ -8,6 +8,7 @@ Checks the file, prints what each layer takes, and draws a crossbar.
 import argparse
 import io
 import pathlib
+import signal
 import sys
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -68,4 +69,6 @@ def _need(name: str, number: int, count: int) -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as `head`
     sys.exit(main(sys.argv[1:]))

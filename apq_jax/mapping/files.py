@@ -25,6 +25,7 @@ _LAYER = ("name", "groups", "rows", "columns", "positions", "kernel", "stride")
 _DTYPES = {
     "cells": np.uint8,
     "banks": np.int32,
+    "read": np.int32,
     "crossbar": np.int32,
     "wordline": np.int32,
     "bitline": np.int32,
@@ -247,6 +248,7 @@ def _check_ranges(one: LayerMap, arrays: dict[str, np.ndarray], accelerator: Acc
     for name, least, most in (
         ("cells", 0, 2**accelerator.cell_bits - 1),
         ("banks", NONE, layer.groups * layer.rows - 1),
+        ("read", 0, len(units.bank) - 1),
         ("crossbar", 0, len(one.cells) - 1),
         ("wordline", 0, accelerator.crossbar_rows - 1),
         ("bitline", 0, accelerator.crossbar_columns - 1),
@@ -270,6 +272,7 @@ def _check_ranges(one: LayerMap, arrays: dict[str, np.ndarray], accelerator: Acc
     _need(below <= accelerator.crossbar_rows, "wordline", below, "inside its crossbar")
     right = (units.bitline + wide).max()
     _need(right <= accelerator.crossbar_columns, "bitline", right, "inside its crossbar")
+    _check_reads(one, high, wide)
     # An output takes inputs of its own group only.
     group = one.banks[:, 0] // layer.rows
     mixed = (one.banks != NONE) & (one.banks // layer.rows != group[:, None])
@@ -285,6 +288,30 @@ def _check_ranges(one: LayerMap, arrays: dict[str, np.ndarray], accelerator: Acc
     _need(len(np.unique(parts)) == len(parts), "slices", "held twice", "once each")
     complete = len(np.unique(weight)) * slices == len(parts)
     _need(complete, "slices", "missing of a weight", f"all {slices}")
+
+
+def _check_reads(one: LayerMap, high: np.ndarray, wide: np.ndarray) -> None:
+    """Units of one read are of one crossbar and lie on a diagonal no larger than a unit.
+
+    `high` and `wide` are the wordlines and bitlines that each unit uses, [U].
+    """
+    units = one.units
+    step = np.diff(units.read, prepend=-1)
+    _need(((step == 0) | (step == 1)).all(), "read", "out of order", "0, 1, ..")
+    first = np.flatnonzero(step)
+    joins = step == 0
+    before = np.flatnonzero(joins) - 1
+    after = before + 1
+    right = units.crossbar[before] == units.crossbar[after]
+    right &= units.wordline[before] + high[before] <= units.wordline[after]
+    right &= units.bitline[before] + wide[before] <= units.bitline[after]
+    _need(right.all(), "read", "of units that are not on a diagonal", "one crossbar, one diagonal")
+    for start, used, most, name in (
+        (units.wordline, high, one.banks.shape[1], "wordlines"),
+        (units.bitline, wide, units.outputs.shape[1], "bitlines"),
+    ):
+        span = (start + used) - start[first][units.read]
+        _need((span <= most).all(), "read", f"{span.max()} {name}", f"up to {most}")
 
 
 def _check_places(one: LayerMap) -> None:

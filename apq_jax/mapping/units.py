@@ -7,7 +7,7 @@ import numpy as np
 
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
-from apq_jax.schemes import sre_columns, strip_columns
+from apq_jax.schemes import Diagonal, diagonal, sre_columns, strip_columns, strips_beside
 from apq_jax.types import Layer
 
 MAPPED = ("dense", "column_vector", "sre", "filter", "channel", "pim_prune", "pim_prune_columns")
@@ -18,6 +18,7 @@ _CHUNK = 65_536  # units whose cells are formed at a time
 class Units(NamedTuple):
     """The operation units of a layer, in the order in which they are read."""
 
+    read: np.ndarray  # [U] int32, 0 ..; units of one read, on one diagonal, are read at once
     crossbar: np.ndarray  # [U] int32
     wordline: np.ndarray  # [U] int32, the first one
     bitline: np.ndarray  # [U] int32, the first one
@@ -48,6 +49,7 @@ class _Block(NamedTuple):
     inputs: np.ndarray  # [r]
     outputs: np.ndarray  # [n]
     slices: np.ndarray  # [n]
+    joins: bool = False  # the read of the block before it
 
 
 def map_layer(
@@ -213,10 +215,12 @@ def _column_vectors(
     crossbars = max(ceil_div(len(number), a.unit_slots), 1)
     crossbar, slot = np.divmod(number, max(ceil_div(len(number), crossbars), 1))
     down, across = np.divmod(slot, a.crossbar_columns // w)
-    return np.stack(banks).astype(np.int32), _units(crossbar, down * h, across * w, *found)
+    places = crossbar, down * h, across * w
+    return np.stack(banks).astype(np.int32), _units(number, *places, *found)
 
 
 def _units(
+    read: np.ndarray,
     crossbar: np.ndarray,
     wordline: np.ndarray,
     bitline: np.ndarray,
@@ -225,6 +229,7 @@ def _units(
     slices: np.ndarray,
 ) -> Units:
     return Units(
+        read.astype(np.int32),
         crossbar.astype(np.int32),
         wordline.astype(np.int32),
         bitline.astype(np.int32),
@@ -252,6 +257,7 @@ def _cut(blocks: list[_Block], accelerator: Accelerator) -> tuple[np.ndarray, Un
             banks.extend(_filled(block.inputs, down * h).reshape(down, h))
         parts.append(
             (
+                np.full(down * across, not block.joins),
                 np.full(down * across, block.crossbar),
                 np.repeat(block.wordline + h * np.arange(down), across),
                 np.tile(block.bitline + w * np.arange(across), down),
@@ -262,9 +268,9 @@ def _cut(blocks: list[_Block], accelerator: Accelerator) -> tuple[np.ndarray, Un
         )
     if not parts:
         none = np.zeros(0)
-        return np.zeros((0, h), np.int32), _units(*(none,) * 4, *(np.zeros((0, w)),) * 2)
-    units = _units(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    return np.stack(banks).astype(np.int32), units
+        return np.zeros((0, h), np.int32), _units(*(none,) * 5, *(np.zeros((0, w)),) * 2)
+    begins, *fields = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return np.stack(banks).astype(np.int32), _units(np.cumsum(begins) - 1, *fields)
 
 
 def _bitlines(columns: np.ndarray, slices: int) -> tuple[np.ndarray, np.ndarray]:
@@ -286,26 +292,35 @@ def _tiles(
             yield _Block(crossbar, 0, 0, strip + down, inputs, outputs[part], numbers[part])
 
 
+def _on_diagonals(
+    matrices: list[tuple[np.ndarray, np.ndarray]], slices: int, place: Diagonal
+) -> Iterator[_Block]:
+    """Matrices of (rows, columns) that each fit in a crossbar; see `schemes.diagonal`."""
+    for number, (rows, columns) in enumerate(matrices):
+        crossbar, at = divmod(number, place.beside)
+        where = crossbar, at * place.rows, at * place.bitlines
+        joins = at % place.at_once > 0
+        yield _Block(*where, number, rows, *_bitlines(columns, slices), joins)
+
+
+def _shapes(matrices: list[tuple[np.ndarray, np.ndarray]], slices: int) -> list[tuple[int, int]]:
+    return [(len(rows), len(columns) * slices) for rows, columns in matrices]
+
+
 def _matrices(
     matrices: list[tuple[np.ndarray, np.ndarray]], slices: int, a: Accelerator
 ) -> Iterator[_Block]:
-    """Full matrices of (rows, columns); like ones that fit lie block-diagonally."""
-    alike = {(len(rows), len(columns)) for rows, columns in matrices}
-    if len(alike) == 1 and all(next(iter(alike))):
-        (high, wide) = next(iter(alike))
-        beside = min(a.crossbar_rows // high, a.crossbar_columns // (wide * slices))
-        if beside >= 1:
-            for number, (rows, columns) in enumerate(matrices):
-                crossbar, at = divmod(number, beside)
-                place = crossbar, at * high, at * wide * slices
-                yield _Block(*place, number, rows, *_bitlines(columns, slices))
-            return
+    """Full matrices of (rows, columns), block-diagonally where each fits in a crossbar."""
+    matrices = [(rows, columns) for rows, columns in matrices if len(rows) and len(columns)]
+    place = diagonal(_shapes(matrices, slices), a)
+    if place.beside:
+        yield from _on_diagonals(matrices, slices, place)
+        return
     first = strip = 0
     for rows, columns in matrices:
-        if len(rows) and len(columns):
-            yield from _tiles(first, strip, rows, columns, slices, a)
-            bitlines, down = len(columns) * slices, ceil_div(len(rows), a.crossbar_rows)
-            first, strip = first + down * ceil_div(bitlines, a.crossbar_columns), strip + down
+        yield from _tiles(first, strip, rows, columns, slices, a)
+        bitlines, down = len(columns) * slices, ceil_div(len(rows), a.crossbar_rows)
+        first, strip = first + down * ceil_div(bitlines, a.crossbar_columns), strip + down
 
 
 def _dense(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
@@ -342,36 +357,39 @@ def _channel(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Ite
 
 def _strips_up(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
     """Rows of a strip of columns pack upward; narrow strips of like height lie side by side."""
-    width, first, strip = strip_columns(a), 0, 0
-    beside = max(a.crossbar_columns // (width * slices), 1)
+    width, strips = strip_columns(a), []
     for group in range(layer.groups):
-        strips = []
         for left in range(0, layer.columns, width):
             kept = np.flatnonzero(mask[group, :, left : left + width].any(axis=1))
             columns = np.arange(left, min(left + width, layer.columns))
             if len(kept):
                 strips.append((group * layer.rows + kept, group * layer.columns + columns))
-        strips.sort(key=lambda one: (len(one[0]), len(one[1])), reverse=True)
-        for start in range(0, len(strips), beside):
-            taken = first
-            for at, (rows, columns) in enumerate(strips[start : start + beside]):
-                for block in _tiles(first, strip, rows, columns, slices, a):
-                    taken = max(taken, block.crossbar + 1)
-                    yield block._replace(bitline=at * width * slices)
-                strip += ceil_div(len(rows), a.crossbar_rows)
-            first = taken
+    strips.sort(key=lambda one: (len(one[0]), len(one[1])), reverse=True)
+    place, beside = diagonal(_shapes(strips, slices), a), strips_beside(layer, slices, a)
+    if place.beside > beside:
+        yield from _on_diagonals(strips, slices, place)
+        return
+    pitch = min(width, layer.columns) * slices
+    first = strip = 0
+    for start in range(0, len(strips), beside):
+        taken = first
+        for at, (rows, columns) in enumerate(strips[start : start + beside]):
+            for block in _tiles(first, strip, rows, columns, slices, a):
+                taken = max(taken, block.crossbar + 1)
+                yield block._replace(bitline=at * pitch)
+            strip += ceil_div(len(rows), a.crossbar_rows)
+        first = taken
 
 
 def _strips_left(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
     """Columns of a strip of rows pack left."""
-    first = strip = 0
+    strips = []
     for group in range(layer.groups):
         for top in range(0, layer.rows, a.crossbar_rows):
             kept = np.flatnonzero(mask[group, top : top + a.crossbar_rows].any(axis=0))
             rows = np.arange(top, min(top + a.crossbar_rows, layer.rows))
-            inputs, columns = group * layer.rows + rows, group * layer.columns + kept
-            yield from _tiles(first, strip, inputs, columns, slices, a)
-            first, strip = first + ceil_div(len(kept) * slices, a.crossbar_columns), strip + 1
+            strips.append((group * layer.rows + rows, group * layer.columns + kept))
+    return _matrices(strips, slices, a)
 
 
 def _sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
@@ -409,11 +427,12 @@ def counted(found: LayerMap, scheme: str) -> dict[str, int]:
     high = (inputs != NONE).sum(axis=1)  # wordlines that a unit drives
     wide = (units.outputs != NONE).sum(axis=1)
     sums = (units.slices == 0) & (units.outputs != NONE)
-    turns = np.bincount(units.crossbar, minlength=1)
+    _, first = np.unique(units.read, return_index=True)
+    turns = np.bincount(units.crossbar[first], minlength=1)
     used = np.unique(units.bank)
     return {
         "crossbars": len(found.cells),
-        "units": len(units.crossbar),
+        "units": len(first),
         "fullest": int(turns.max()),
         "drives": int(high.sum()),
         "columns": int(wide.sum()),
