@@ -90,10 +90,12 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
       InputError: the cells hold more bits than any weight has.
     """
     search = config.search
-    if accelerator.cell_bits > search.max_weight_bits:
+    pairs = accelerator.signed == "differential"  # the sign is which cell of a pair
+    if accelerator.cell_bits > max(search.max_weight_bits - pairs, 1):
         raise InputError(
             f"accelerator.cell_bits: {accelerator.cell_bits}; allowed: up to "
             f"search.max_weight_bits ({search.max_weight_bits})"
+            + (" less 1 in differential pairs" if pairs else "")
         )
     weight_bits = range(search.min_weight_bits, search.max_weight_bits + 1)
     input_bits = range(search.min_input_bits, search.max_input_bits + 1)
