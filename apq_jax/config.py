@@ -12,7 +12,7 @@ from apq_jax.plan import PlanOptions
 from apq_jax.strategies.ddpg import DdpgOptions
 from apq_jax.training import Training
 
-STRATEGIES = ("apq", "joint", "random")
+STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
 MODELS = ("lenet5",)
 
 

@@ -16,7 +16,7 @@ from jax import lax
 
 from apq_jax import crossbar
 from apq_jax.calibration import Statistics
-from apq_jax.plan import Plan
+from apq_jax.plan import LayerPlan, Plan
 from apq_jax.types import Evaluation, Layer, Policy
 
 Act = Callable[[jax.Array, jax.Array], jax.Array]  # (observation [O], noise [3]) -> action [3]
@@ -39,6 +39,7 @@ class Problem(NamedTuple):
     features: jax.Array  # [L, F] float32 about [0, 1]
     error: jax.Array  # [L, K, Q] float32, output error of pruning and rounding the weights
     input_error: jax.Array  # [L, 8] float32, output error of rounding the inputs, by bits
+    lamp: jax.Array  # [L, K] float32, LAMP score of the weakest survivor at each keep level
     share: jax.Array  # [L, K, 8, 8] float32, cost of a layer over the dense network's, by bits
     weights: jax.Array  # [M] float32, what each metric counts in the objective; their sum is 1
     dense: jax.Array  # [M] float32, the metrics of the dense network at 8 bits
@@ -202,6 +203,7 @@ def build_problem(
     plan: Plan,
     statistics: Statistics,
     prices: crossbar.Prices,
+    height: int,
     space: Space,
     objective: dict[str, float],
     float_accuracy: float,
@@ -213,6 +215,7 @@ def build_problem(
 
     Args:
       prices: of every choice, on the host, up to 8 and 8 bits.
+      height: rows of an operation unit.
       objective: metric's name (of METRICS) to its weight; divided by their sum.
       float_accuracy: of the uncompressed network on the scored images, a fraction of 1.
       max_drop: accuracy that may be lost, a fraction of 1.
@@ -258,6 +261,7 @@ def build_problem(
         features=jnp.asarray(features, jnp.float32),
         error=jnp.asarray(error, jnp.float32),
         input_error=jnp.asarray(inputs, jnp.float32),
+        lamp=jnp.asarray([_lamp(layer, height) for layer in plan], jnp.float32),
         share=jnp.asarray(share, jnp.float32),
         weights=jnp.asarray(weights, jnp.float32),
         dense=jnp.asarray(dense_values, jnp.float32),
@@ -266,6 +270,21 @@ def build_problem(
         drop_per_nat=jnp.asarray(drop_per_nat, jnp.float32),
         penalty=jnp.asarray(penalty, jnp.float32),
     )
+
+
+def _lamp(layer: LayerPlan, height: int) -> np.ndarray:
+    """A survivor's energy over that of all vectors no weaker, for the weakest of each level: [K].
+
+    By magnitude, whatever the plan's own score is; from Lee et al., ICLR 2021, arXiv 2010.07611.
+    """
+    unpruned = np.asarray(layer.weights[0], np.float64)
+    groups, rows, columns = unpruned.shape
+    count = -(-rows // height)
+    padding = ((0, 0), (0, count * height - rows), (0, 0))
+    blocks = np.pad(unpruned, padding).reshape(groups, count, height, columns)
+    energy = np.sort(np.square(blocks).sum(axis=2), axis=None)[::-1]
+    kept = np.maximum(np.round(np.asarray(layer.keep, np.float64) * energy.size), 1).astype(int)
+    return energy[kept - 1] / np.maximum(np.cumsum(energy)[kept - 1], 1e-30)
 
 
 def rollout(

@@ -41,8 +41,13 @@ from apq_jax.loop import Record
 from apq_jax.mapping import Mapping, Scales, counted, map_layer
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.apq import apq
+from apq_jax.strategies.cma_es import CmaOptions, cma_es
 from apq_jax.strategies.ddpg import ddpg
+from apq_jax.strategies.genetic import GeneticOptions, genetic
+from apq_jax.strategies.greedy import GreedyOptions, greedy
+from apq_jax.strategies.lamp import lamp
 from apq_jax.strategies.random import random
+from apq_jax.strategies.uniform import uniform
 from apq_jax.types import Evaluation, Policy
 
 _PROBE_PRICES = (0.03, 100.0)  # from nothing lost to nearly everything
@@ -160,6 +165,7 @@ def prepare(
             layers,
             statistics,
             prices,
+            accelerator.unit_rows,
             space,
             {name: getattr(config.objective, name) for name in environment.METRICS},
             float_accuracy,
@@ -242,12 +248,18 @@ def evaluate_many(
 def strategy_of(prepared: Prepared) -> Strategy:
     """The strategy that the configuration names."""
     search, agent, space = prepared.config.search, prepared.config.agent, prepared.space
-    if search.strategy == "apq":
-        budget = round(search.episodes * search.pruning_share)
-        return apq(space, agent, search.parallel, budget, search.pruning_drop)
-    if search.strategy == "joint":
-        return ddpg(space, agent, (True, True, True), search.parallel)
-    return random(space, search.parallel)
+    parallel, layers = search.parallel, len(prepared.network.layers)
+    pruning = round(search.episodes * search.pruning_share)
+    return {
+        "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
+        "joint": lambda: ddpg(space, agent, (True, True, True), parallel),
+        "random": lambda: random(space, parallel),
+        "uniform": lambda: uniform(space, parallel),
+        "lamp": lambda: lamp(space, parallel, search.episodes),
+        "greedy": lambda: greedy(space, GreedyOptions(), parallel, layers),
+        "genetic": lambda: genetic(space, GeneticOptions(), parallel),
+        "cma_es": lambda: cma_es(space, CmaOptions(), layers),
+    }[search.strategy]()
 
 
 def search_policies(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:

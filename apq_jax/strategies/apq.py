@@ -68,7 +68,8 @@ def apq(
             pruning = first.tell(
                 key, state.pruning, stricter(problem), policies, valid, evaluations
             )
-            return ApqState(pruning, state.bits._replace(base=pruning.base))
+            frozen = state.bits.best._replace(actions=pruning.best.actions)
+            return ApqState(pruning, state.bits._replace(best=frozen))
 
         def set_bits() -> ApqState:
             return state._replace(

@@ -16,7 +16,8 @@ from apq_jax import agent as agents
 from apq_jax import environment, replay
 from apq_jax.agent import AgentOptions, AgentState
 from apq_jax.environment import Problem, Space
-from apq_jax.strategies import Strategy
+from apq_jax.strategies import Strategy, start
+from apq_jax.strategies.start import Best
 from apq_jax.types import Evaluation, Policy, Transition
 
 
@@ -34,17 +35,12 @@ class DdpgOptions:
     networks: AgentOptions = AgentOptions()
 
 
-_PRICES = (0.01, 30.0)  # of the dense network's cost, in units of relative output error
-
-
 class State(NamedTuple):
     """A search between two calls."""
 
     agent: AgentState
     replay: replay.Replay
-    base: jax.Array  # [L, 3], actions of the best policy so far: feasible before reward
-    best: jax.Array  # [] its reward
-    feasible: jax.Array  # [] bool, whether it meets the limit
+    best: Best  # what corrections are made to
     baseline: jax.Array  # [] mean reward of the policies told
     told: jax.Array  # [] int32, policies told
 
@@ -54,8 +50,8 @@ def ddpg(
 ) -> Strategy:
     """A search over the `free` ones of keep ratio, weight bits and input bits.
 
-    `parallel` is E, the episodes at a time. Actions that are not free stay as in `State.base`,
-    which starts unpruned at the most bits.
+    `parallel` is E, the episodes at a time. Actions that are not free stay as in
+    `State.best`, which starts unpruned at the most bits.
     """
 
     def observations(problem: Problem) -> int:
@@ -65,31 +61,22 @@ def ddpg(
         return agents.make_agent(options.networks, free, base_at=problem.features.shape[1])
 
     def init(key: jax.Array, problem: Problem) -> State:
-        layers = problem.features.shape[0]
-        bits = jnp.full(layers, space.weight_bits[-1]), jnp.full(layers, space.input_bits[-1])
         size = observations(problem)
         return State(
             agents.init(key, agent(problem), size),
             replay.empty(options.capacity, size, environment.ACTIONS),
-            environment.encode(space, Policy(jnp.zeros(layers, jnp.int32), *bits)),
-            jnp.asarray(-jnp.inf),
-            jnp.asarray(False),
+            start.nothing(problem, space),
             jnp.zeros(()),
             jnp.zeros((), jnp.int32),
         )
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         noise_key, chance_key = jax.random.split(key)
-        allowed = environment.allowed_by(space, free, state.base)
+        base = state.best.actions
+        allowed = environment.allowed_by(space, free, base)
         number = state.told + jnp.arange(parallel)
-        low, high = jnp.log(jnp.asarray(_PRICES))
-        # From dear to cheap, so that a feasible policy comes early or is known not to exist.
-        prices = jnp.exp(low + (high - low) * number / max(options.warmup - 1, 1))
-        closed = jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
-            prices
-        )
-
-        shape = (parallel, *state.base.shape)
+        closed = start.closed_forms(problem, space, number, options.warmup, allowed)
+        shape = (parallel, *base.shape)
         noise = options.noise * jax.random.truncated_normal(noise_key, -2.0, 2.0, shape)
         noise = jnp.where(jax.random.bernoulli(chance_key, options.explore, shape), noise, 0.0)
         player = agent(problem)
@@ -97,13 +84,11 @@ def ddpg(
         def act(observation: jax.Array, noise: jax.Array) -> jax.Array:
             return agents.act(player, state.agent.actor, observation, noise)
 
-        actions = jax.vmap(
-            lambda noise: environment.rollout(problem, space, state.base, act, noise)
-        )(noise)
-        walked = environment.decode(space, actions)
-        policies = jax.tree.map(
-            lambda a, b: jnp.where(number[:, None] < options.warmup, a, b), closed, walked
+        actions = jax.vmap(lambda noise: environment.rollout(problem, space, base, act, noise))(
+            noise
         )
+        walked = environment.decode(space, actions)
+        policies = start.first_then(number, options.warmup, closed, walked)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(
@@ -115,11 +100,10 @@ def ddpg(
         evaluations: Evaluation,
     ) -> State:
         actions = environment.encode(space, policies)  # [E, L, 3]
-        rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
-        rewards = jnp.where(valid, rewards, -jnp.inf)
+        rewards = start.scores(problem, valid, evaluations)
         memory = replay.add(
             state.replay,
-            _transitions(problem, space, state.base, actions, rewards),
+            _transitions(problem, space, state.best.actions, actions, rewards),
             jnp.repeat(valid, actions.shape[1]),
         )
         count = valid.sum(dtype=jnp.int32)
@@ -135,20 +119,8 @@ def ddpg(
             return agents.update(player, learner, centred, told >= options.actor_from), None
 
         learner, _ = lax.scan(learn, state.agent, jax.random.split(key, options.updates))
-        # A policy that meets the limit beats every one that does not, whatever the penalty.
-        meets = valid & (environment.shortfall(problem, evaluations) == 0)
-        winner = jnp.argmax(jnp.where(meets == meets.any(), rewards, -jnp.inf))
-        first = meets[winner] & ~state.feasible
-        better = first | ((meets[winner] == state.feasible) & (rewards[winner] > state.best))
-        return State(
-            learner,
-            memory,
-            jnp.where(better, actions[winner], state.base),
-            jnp.where(better, rewards[winner], state.best),
-            state.feasible | meets[winner],
-            baseline,
-            told,
-        )
+        best = start.improved(state.best, problem, actions, valid, evaluations)
+        return State(learner, memory, best, baseline, told)
 
     return Strategy(init, ask, tell)
 

@@ -1,0 +1,83 @@
+"""Covariance matrix adaptation (Hansen, arXiv 1604.00772), evosax's, from the best closed form."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from evosax.algorithms import CMA_ES
+from jax import lax
+
+from apq_jax import environment
+from apq_jax.environment import Problem, Space
+from apq_jax.strategies import Strategy, start
+from apq_jax.strategies.start import Best
+from apq_jax.types import Evaluation, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class CmaOptions:
+    """Static."""
+
+    warmup: int = 24  # evaluations of closed-form policies
+    deviation: float = 0.1  # of the first generation, in actions
+    outside: float = 10.0  # what the square of a step outside [0, 1] costs
+
+
+class State(NamedTuple):
+    """The distribution, and what was drawn from it."""
+
+    cma: Any
+    drawn: jax.Array  # [N, L, 3], not cut to [0, 1]
+    best: Best
+    told: jax.Array  # [] int32
+
+
+def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
+    """A generation at a time, 4 + ⌊3 ln n⌋ policies of n = 3 L actions (the usual number)."""
+    actions = environment.ACTIONS * layers
+    population = 4 + int(3 * np.log(actions))
+    algorithm = CMA_ES(population, jnp.zeros((layers, environment.ACTIONS)))
+    generations = -(-options.warmup // population)
+    params = algorithm.default_params.replace(std_init=jnp.asarray(options.deviation))
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        best = start.nothing(problem, space)
+        cma = algorithm.init(key, best.actions, params)
+        drawn = jnp.zeros((population, *best.actions.shape))
+        return State(cma, drawn, best, jnp.zeros((), jnp.int32))
+
+    def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
+        drawn, cma = algorithm.ask(key, state.cma, params)
+        number = state.told * population + jnp.arange(population)
+        allowed = start.everything(problem, space)
+        begin = start.closed_forms(problem, space, number, generations * population, allowed)
+        after = environment.decode(space, jnp.clip(drawn, 0.0, 1.0))
+        policies = start.first_then(number, generations * population, begin, after)
+        return policies, jnp.ones(population, bool), state._replace(cma=cma, drawn=drawn)
+
+    def tell(
+        key: jax.Array,
+        state: State,
+        problem: Problem,
+        policies: Policy,
+        valid: jax.Array,
+        evaluations: Evaluation,
+    ) -> State:
+        executed = environment.encode(space, policies)
+        best = start.improved(state.best, problem, executed, valid, evaluations)
+        told = state.told + 1
+
+        def begin() -> Any:
+            return algorithm.init(key, best.actions, params)
+
+        def learn() -> Any:
+            out = jnp.square(state.drawn - jnp.clip(state.drawn, 0.0, 1.0)).sum(axis=(1, 2))
+            fitness = options.outside * out - start.scores(problem, valid, evaluations)
+            return algorithm.tell(key, state.drawn, fitness, state.cma, params)[0]
+
+        cma = lax.cond(told <= generations, begin, learn)
+        return State(cma, state.drawn, best, told)
+
+    return Strategy(init, ask, tell)

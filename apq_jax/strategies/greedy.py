@@ -1,0 +1,171 @@
+"""Sensitivity of every layer, then the best gain per loss: the usual heuristic, measured.
+
+First each layer is compressed alone, one way at a time, and the divergence that it causes is
+noted. Taken to add up, these give a path from the unpruned network: at each step whatever saves
+most cost for the divergence that it adds. The path is searched for the last policy that meets the
+limit; from there single steps and exchanges are tried at random and kept where they are better.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from apq_jax import environment
+from apq_jax.environment import Problem, Space
+from apq_jax.strategies import Strategy, start
+from apq_jax.strategies.start import Best
+from apq_jax.types import Evaluation, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class GreedyOptions:
+    """Static."""
+
+    levels: int = 6  # keep levels that each layer is tried at
+    rounds: int = 3  # of looking along the path
+
+
+class State(NamedTuple):
+    """What was measured, and where on the path the limit is."""
+
+    measured: jax.Array  # [probes] divergence, nats
+    low: jax.Array  # [] int32, place on the path that meets the limit
+    high: jax.Array  # [] int32, place that does not
+    best: Best
+    asked: jax.Array  # [] int32
+
+
+def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> Strategy:
+    """The heuristic; E policies at a time."""
+    sizes = np.asarray([space.levels, len(space.weight_bits), len(space.input_bits)])
+    dense = np.asarray([0, sizes[1] - 1, sizes[2] - 1])
+    tried = [
+        np.unique(np.linspace(1, sizes[0] - 1, options.levels).round().astype(int)),
+        np.arange(sizes[1] - 1),
+        np.arange(sizes[2] - 1),
+    ]
+    probes = np.asarray(
+        [(at, kind, to) for at in range(layers) for kind in range(3) for to in tried[kind]]
+    ).reshape(-1, 3)
+    probe_calls = -(-len(probes) // parallel)
+    path_calls = probe_calls + options.rounds
+    steps = layers * int((sizes - 1).sum())
+    # A step prunes more, or takes bits away.
+    direction = jnp.asarray([1, -1, -1])
+
+    def policy_of(genes: jax.Array) -> Policy:
+        bits = jnp.asarray(space.weight_bits), jnp.asarray(space.input_bits)
+        return Policy(genes[..., 0], bits[0][genes[..., 1]], bits[1][genes[..., 2]])
+
+    def added(measured: jax.Array) -> list[jax.Array]:
+        """Divergence of each choice alone, rising away from the unpruned: [L, choices] a kind."""
+        found = []
+        per_layer = len(probes) // layers
+        at = 0
+        for kind in range(3):
+            count = len(tried[kind])
+            values = measured.reshape(layers, per_layer)[:, at : at + count]
+            at += count
+            places = np.concatenate([[dense[kind]], tried[kind]])
+            values = jnp.concatenate([jnp.zeros((layers, 1)), values], axis=1)
+            away = np.argsort(np.abs(places - dense[kind]))
+            values = lax.cummax(values[:, away], axis=1)
+            distance = jnp.abs(jnp.arange(sizes[kind]) - dense[kind])
+            known = np.abs(places - dense[kind])[away]
+            found.append(
+                jax.vmap(lambda v, d=distance, k=known: jnp.interp(d, jnp.asarray(k), v))(values)
+            )
+        return found
+
+    def path(problem: Problem, measured: jax.Array) -> jax.Array:
+        """[steps, L, 3] places among the choices."""
+        divergence = added(measured)
+
+        def step(genes: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            moved = genes + direction
+            inside = (moved >= 0) & (moved < jnp.asarray(sizes))
+            moved = jnp.clip(moved, 0, jnp.asarray(sizes) - 1)
+            here = environment.shares(problem, policy_of(genes))  # [L]
+            ratios = []
+            for kind in range(3):
+                one = genes.at[:, kind].set(moved[:, kind])
+                saved = here - environment.shares(problem, policy_of(one))
+                row = jnp.arange(layers)
+                lost = divergence[kind][row, moved[:, kind]] - divergence[kind][row, genes[:, kind]]
+                # What costs nothing is not worth a loss, but a step may have to pass over it.
+                ratios.append((saved + 1e-6) / (lost + 1e-6))
+            ratio = jnp.where(inside, jnp.stack(ratios, axis=1), -jnp.inf)
+            at = jnp.unravel_index(jnp.argmax(ratio), ratio.shape)
+            genes = genes.at[at].set(moved[at])
+            return genes, genes
+
+        return lax.scan(step, jnp.broadcast_to(jnp.asarray(dense), (layers, 3)), None, steps)[1]
+
+    def places(state: State) -> jax.Array:
+        """Where on the path this call looks, [E]."""
+        part = (jnp.arange(parallel) + 1.0) / (parallel + 1.0)
+        return jnp.round(state.low + (state.high - state.low) * part).astype(jnp.int32)
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        del key
+        low, high = jnp.zeros((), jnp.int32), jnp.asarray(steps - 1)
+        best = start.nothing(problem, space)
+        return State(jnp.zeros(len(probes)), low, high, best, jnp.zeros((), jnp.int32))
+
+    def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
+        number = state.asked * parallel + jnp.arange(parallel)
+        valid = (state.asked >= probe_calls) | (number < len(probes))
+        at, kind, to = jnp.asarray(probes).T[:, jnp.minimum(number, len(probes) - 1)]
+        unpruned = jnp.broadcast_to(jnp.asarray(dense), (parallel, layers, 3))
+        alone = unpruned.at[jnp.arange(parallel), at, kind].set(to)
+        along = path(problem, state.measured)[places(state)]
+        best = genes_of(environment.decode(space, state.best.actions))
+        near = jax.vmap(neighbour, (0, None))(jax.random.split(key, parallel), best)
+        genes = jnp.where(state.asked < path_calls, along, near)
+        genes = jnp.where(state.asked < probe_calls, alone, genes)
+        return policy_of(genes), valid, state
+
+    def neighbour(key: jax.Array, genes: jax.Array) -> jax.Array:
+        """One or two genes a step or two on, or back."""
+        which, far, sign, one = jax.random.split(key, 4)
+        chosen = jax.random.permutation(which, genes.size) < jax.random.randint(one, (), 1, 3)
+        by = jax.random.randint(far, genes.shape, 1, 3) * jax.random.rademacher(
+            sign, genes.shape, jnp.int32
+        )
+        moved = jnp.clip(genes + by, 0, jnp.asarray(sizes) - 1)
+        return jnp.where(chosen.reshape(genes.shape), moved, genes)
+
+    def genes_of(policy: Policy) -> jax.Array:
+        bits = jnp.asarray(space.weight_bits), jnp.asarray(space.input_bits)
+        weight = jnp.searchsorted(bits[0], policy.weight_bits)
+        inputs = jnp.searchsorted(bits[1], policy.input_bits)
+        return jnp.stack([policy.level, weight, inputs], axis=-1).astype(jnp.int32)
+
+    def tell(
+        key: jax.Array,
+        state: State,
+        problem: Problem,
+        policies: Policy,
+        valid: jax.Array,
+        evaluations: Evaluation,
+    ) -> State:
+        del key
+        number = state.asked * parallel + jnp.arange(parallel)
+        probing = valid & (state.asked < probe_calls)
+        # Out of bounds is dropped.
+        place = jnp.where(probing, number, len(probes))
+        measured = state.measured.at[place].set(evaluations.divergence, mode="drop")
+        on_path = (state.asked >= probe_calls) & (state.asked < path_calls) & valid
+        meets = environment.shortfall(problem, evaluations) == 0
+        looked = places(state)
+        low = jnp.max(jnp.where(on_path & meets, looked, state.low))
+        worse = jnp.where(on_path & ~meets & (looked > low), looked, state.high)
+        actions = environment.encode(space, policies)
+        best = start.improved(state.best, problem, actions, valid, evaluations)
+        return State(measured, low, jnp.maximum(worse.min(), low), best, state.asked + 1)
+
+    return Strategy(init, ask, tell)

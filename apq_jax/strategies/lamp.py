@@ -1,0 +1,35 @@
+"""Layer-adaptive magnitude pruning (Lee et al., ICLR 2021, arXiv 2010.07611), bits alike.
+
+The LAMP score of a column-vector is its energy over that of all vectors of its layer that are no
+weaker. One threshold on the score, the same for all layers, gives every layer its keep ratio in
+closed form.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax.environment import Problem, Space
+from apq_jax.strategies import Strategy
+from apq_jax.strategies.uniform import listed
+
+
+def lamp(space: Space, parallel: int, budget: int) -> Strategy:
+    """Thresholds for each choice of bits, as many as the budget allows."""
+    bits = np.stack(
+        [x.reshape(-1) for x in np.meshgrid(space.weight_bits, space.input_bits, indexing="ij")]
+    ).astype(np.int32)
+    thresholds = max(budget // bits.shape[1], 1)
+
+    def table(problem: Problem) -> jax.Array:
+        least = jnp.log(jnp.maximum(problem.lamp[:, 0].min(), 1e-12))
+        scores = jnp.exp(jnp.linspace(least, 0.0, thresholds))
+        # The fewest survivors of a layer that are all at or above the threshold.
+        below = problem.lamp[None] < scores[:, None, None]  # [T, L, K]
+        level = jnp.minimum(below.sum(axis=-1), space.levels - 1).astype(jnp.int32)
+        count, layers = level.shape
+        every = jnp.broadcast_to(level[:, None], (count, bits.shape[1], layers))
+        same = jnp.broadcast_to(jnp.asarray(bits)[:, None, :, None], (2, *every.shape))
+        return jnp.concatenate([every[None], same]).reshape(3, -1, layers)
+
+    return listed(parallel, table)

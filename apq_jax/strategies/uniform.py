@@ -1,0 +1,50 @@
+"""The same keep ratio and bits in every layer: what is done where nothing is searched."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax.environment import Problem, Space
+from apq_jax.strategies import Strategy
+from apq_jax.types import Evaluation, Policy
+
+
+def uniform(space: Space, parallel: int) -> Strategy:
+    """All of them once, in random order; then it stops."""
+    choices = np.arange(space.levels), space.weight_bits, space.input_bits
+    grid = np.stack([x.reshape(-1) for x in np.meshgrid(*choices, indexing="ij")]).astype(np.int32)
+    return listed(parallel, lambda problem: jnp.asarray(grid)[:, :, None])
+
+
+def listed(parallel: int, table: Callable[[Problem], jax.Array]) -> Strategy:
+    """The policies of a table, [3, N, L] or [3, N, 1] int32, once each in random order."""
+
+    def init(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
+        order = jax.random.permutation(key, table(problem).shape[1])
+        return order, jnp.zeros((), jnp.int32)
+
+    def ask(key: jax.Array, state: tuple, problem: Problem) -> tuple[Policy, jax.Array, tuple]:
+        del key
+        order, asked = state
+        policies = table(problem)
+        place = asked + jnp.arange(parallel)
+        valid = place < len(order)
+        chosen = policies[:, order[jnp.minimum(place, len(order) - 1)]]
+        shape = parallel, problem.features.shape[0]
+        fields = (jnp.broadcast_to(field, shape) for field in chosen)
+        return Policy(*fields), valid, (order, asked + parallel)
+
+    def tell(
+        key: jax.Array,
+        state: tuple,
+        problem: Problem,
+        policies: Policy,
+        valid: jax.Array,
+        evaluations: Evaluation,
+    ) -> tuple:
+        del key, problem, policies, valid, evaluations
+        return state
+
+    return Strategy(init, ask, tell)
