@@ -95,7 +95,7 @@ def dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
     other lie block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) in a crossbar, and those that one unit
     covers, min(⌊h/R⌋, ⌊w/(C S)⌋), are read at once. MNSIM's: a plane a bit, a crossbar a plane, a
     channel's k x k window never cut: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉, twice that in differential pairs;
-    groups apart. There is no index.
+    groups apart. There is no index but a bit for each bitline that may be flipped.
     """
     slices = slices_of(weight_bits, chip)
     planes = weight_bits * (1 + chip.differential)
@@ -139,7 +139,7 @@ def tiled(
         cells=copies * rows * bitlines,
         outputs=groups * units_down * columns,
         row_groups=groups * units_down,
-        index_bits=0 * slices,
+        index_bits=chip.flipped * copies * units_down * bitlines,
     )
     return Counts(*xp.broadcast_arrays(*(xp.asarray(field) for field in counts)))
 
@@ -187,8 +187,11 @@ def column_vector_tables(
         units = ceil_div(s * each, chip.unit_columns)  # [K, γ G, S]
         total, kept = units.sum(axis=1), s.sum(axis=1)
         groups = layer.groups * layer.row_groups(height)
-        # Which columns a row group holds: a list or a bitmap, and one bit that says which.
-        listed = xp.minimum(kept * (layer.columns - 1).bit_length(), groups * layer.columns) + 1
+        # Which columns a row group holds: their number and a list, or a bitmap, and one bit that
+        # says which. A bit a bitline says whether it is flipped.
+        number = groups * layer.columns.bit_length()
+        listed = kept * (layer.columns - 1).bit_length() + number
+        listed = xp.minimum(listed, groups * layer.columns) + 1 + chip.flipped * kept * each
         crossbars = xp.maximum(ceil_div(total, slots), 1)
         counts = Counts(
             crossbars=crossbars,

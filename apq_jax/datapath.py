@@ -5,6 +5,7 @@ every analogue sum is formed, goes through its converter and is accumulated by i
 that a wrong cell or index gives a wrong number.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -35,8 +36,10 @@ class Banks(NamedTuple):
     flipped: jax.Array  # [K, N] bool
 
 
-class Datapath(NamedTuple):
-    """What of an accelerator the data path is compiled for. Hashable."""
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Datapath:
+    """What of an accelerator the data path is compiled for. Static."""
 
     rows: int  # γ R
     columns: int  # γ C
@@ -161,6 +164,36 @@ def _windows(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) ->
     return found.at[banks.outputs.reshape(-1)].add(total.reshape(-1, x.shape[2]))[:-1].T
 
 
+def performed(found: LayerMap, accelerator: Accelerator) -> dict[str, int]:
+    """Actions of one inference, counted as `execute` goes: step by step, read by read.
+
+    Of the components between an input and its partial sum; names as in the component table.
+    """
+    units, inputs = found.units, found.banks[found.units.bank]
+    wordlines, filled = (inputs != NONE).sum(axis=1), units.outputs != NONE
+    bitlines, begins = filled.sum(axis=1), (filled & (units.slices == 0)).sum(axis=1)
+    flipping = accelerator.flipped_columns
+    offset = offset_of(found.weight_bits, accelerator) > 0
+    names = ("array", "dac", "sample_hold", "adc", "shift_add", "input_register")
+    done = dict.fromkeys((*names, "input_count", "output_register"), 0)
+    left = found.input_bits
+    while left > 0:
+        bits = min(accelerator.dac_bits, left)
+        left -= bits
+        done["dac"] += int(wordlines.sum())
+        done["input_register"] += int(bits * wordlines.sum())
+        done["array"] += int((wordlines * bitlines).sum())
+        done["sample_hold"] += int(bitlines.sum())
+        done["adc"] += int(bitlines.sum())
+        done["shift_add"] += int(bitlines.sum())
+        done["input_count"] += len(np.unique(units.bank)) if offset else 0
+    # Once a window: a bitline that may be flipped is turned back, an offset comes off, and the
+    # sum of a weight's slices, which waits while the bank's units are read, goes to its register.
+    done["shift_add"] += flipping * int(bitlines.sum()) + offset * int(begins.sum())
+    done["output_register"] += int(begins.sum())
+    return {name: found.layer.positions * count for name, count in done.items()}
+
+
 class Check(NamedTuple):
     """A layer's data path against the quantized network's accumulators."""
 
@@ -181,11 +214,6 @@ def layer_levels(layer: CompressedLayer, product: products.Product, x: jax.Array
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
     rows = product.unfold(u.astype(jnp.int32), pad=layer.input_zero.astype(jnp.int32))
     return jnp.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1)
-
-
-def _accumulators(sums: jax.Array) -> jax.Array:
-    """[γ, M, C] to [M, γ C]."""
-    return jnp.moveaxis(sums, 0, 1).reshape(sums.shape[1], -1)
 
 
 def check(
@@ -242,6 +270,60 @@ def check(
     return [found[index] for index in range(len(parts))]
 
 
+class EndToEnd(NamedTuple):
+    """The executed network against the quantized one, each from its own inputs on.
+
+    Rescaling between layers is in floating point and may round a tie differently in two programs.
+    """
+
+    same_class: int  # images of which both give the same class
+    images: int
+    levels_differ: int  # input levels of all layers that differ
+    levels: int
+
+
+def end_to_end(
+    network: Network,
+    params: Params,
+    compressed: Compressed,
+    parts: Parts,
+    accelerator: Accelerator,
+    images: jax.Array,
+) -> EndToEnd:
+    """Runs both networks; arguments as of `check`."""
+    lossless = converter(accelerator, accelerator.lossless_adc_bits)
+
+    def run(executes: bool) -> tuple[jax.Array, list[jax.Array]]:
+        seen = []
+
+        def replace(
+            index: int, product: products.Product, x: jax.Array, weight: jax.Array
+        ) -> jax.Array:
+            del weight
+            layer, (path, banks) = compressed[index], parts[index]
+            u = layer_levels(layer, product, x)
+            seen.append(u)
+            if not executes:
+                return product.fold(scaled(layer, accumulate(layer, product, x)))
+            return product.fold(scaled(layer, _grouped(execute(path, banks, lossless, u), layer)))
+
+        return forward(network, params, images, replace), seen
+
+    (logits, levels), (right, expected) = run(True), run(False)
+    return EndToEnd(
+        int((logits.argmax(axis=-1) == right.argmax(axis=-1)).sum()),
+        len(images),
+        sum(int((a != b).sum()) for a, b in zip(levels, expected, strict=True)),
+        sum(a.size for a in levels),
+    )
+
+
+def _grouped(sums: jax.Array, layer: CompressedLayer) -> jax.Array:
+    """[M, γ C] to [γ, M, C]."""
+    groups = layer.multiplier.shape[0]
+    return jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
+
+
 def apply(
     network: Network,
     params: Params,
@@ -266,8 +348,6 @@ def apply(
         del weight
         layer, (path, banks) = compressed[index], parts[index]
         sums = execute(path, banks, adc, layer_levels(layer, product, x))
-        groups = layer.multiplier.shape[0]
-        grouped = jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
-        return product.fold(scaled(layer, grouped))
+        return product.fold(scaled(layer, _grouped(sums, layer)))
 
     return forward(network, params, x, replace)

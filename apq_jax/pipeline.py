@@ -53,6 +53,7 @@ from apq_jax.types import Evaluation, Policy
 _PROBE_PRICES = (0.03, 100.0)  # from nothing lost to nearly everything
 _PROBE_IMAGES = 1000
 _CALIBRATION_IMAGES = 5000
+_CURVE_IMAGES = 1000
 
 
 class Prepared(NamedTuple):
@@ -369,7 +370,10 @@ class Proof(NamedTuple):
     mismatches: int  # accumulators that differ from the quantized network's
     compared: int
     images: int
-    counts_agree: bool  # units, crossbars and index bits with the cost model's
+    same_class: int  # images that the whole executed network gives the same class
+    levels_differ: int  # input levels on the way there that differ, by ties of rounding
+    scales_agree: bool  # all of them, bit for bit
+    counts_agree: bool  # crossbars, units, index bits and actions with the cost model's
 
 
 def prove(
@@ -381,7 +385,7 @@ def prove(
     images: np.ndarray,
 ) -> Proof:
     """Executes the mapping on images and compares every accumulator of every layer."""
-    checks = datapath.check(
+    arguments = (
         prepared.network,
         prepared.subject.params,
         network,
@@ -389,19 +393,33 @@ def prove(
         mapping.accelerator,
         jnp.asarray(images),
     )
+    checks, whole = datapath.check(*arguments), datapath.end_to_end(*arguments)
     chip = prepared.accelerator.chip()
     level, bits = (np.asarray(x, np.int64) for x in (policy.level, policy.weight_bits))
     expected = crossbar.counts_of(prepared.tables, chip, level, bits)
-    agree = all(
-        value == getattr(expected, name)[at]
-        for at, one in enumerate(mapping.maps)
-        for name, value in counted(one, mapping.scheme).items()
+    actions = crossbar.actions(
+        prepared.network.layers, expected, chip, np.asarray(policy.input_bits, np.int64)
+    )
+    costed = {**expected._asdict(), **actions}
+    found = (
+        counted(one, mapping.scheme, mapping.accelerator)
+        | datapath.performed(one, mapping.accelerator)
+        for one in mapping.maps
     )
     return Proof(
         sum(one.mismatches for one in checks),
         sum(one.compared for one in checks),
         len(images),
-        agree,
+        whole.same_class,
+        whole.levels_differ,
+        scales_agree=all(
+            np.array_equal(value, getattr(layer, name))
+            for layer, scales in zip(network, mapping.scales, strict=True)
+            for name, value in scales._asdict().items()
+        ),
+        counts_agree=all(
+            value == costed[name][at] for at, one in enumerate(found) for name, value in one.items()
+        ),
     )
 
 
@@ -424,6 +442,7 @@ def adc_curve(
 ) -> list[AdcPoint]:
     """Accuracy of the executed data path and cost, from lossless converters down to one bit."""
     layers, step = prepared.network.layers, 100
+    images, labels = images[:_CURVE_IMAGES], labels[:_CURVE_IMAGES]
     level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy)
     points = []
     for bits in range(min(prepared.accelerator.lossless_adc_bits, adc.MAX_BITS), 0, -1):

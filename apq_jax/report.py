@@ -373,7 +373,11 @@ def _mapping(result: dict[str, Any]) -> str:
         f"place, input index and\noutput indices ({proof['index_bits']:,} bits). Executed unit by "
         f"unit on {proof['images']} images and random inputs with "
         f"lossless\nconverters it {verdict}: "
-        f"{proof['mismatches']:,} of {proof['compared']:,} accumulators differ. Look into it with\n"
+        f"{proof['mismatches']:,} of {proof['compared']:,} accumulators differ, scales "
+        f"{'agree' if proof['scales_agree'] else 'DIFFER'}, counts and actions "
+        f"{'agree' if proof['counts_agree'] else 'DIFFER'}. Run from image to class, it gives the "
+        f"same class on {proof['same_class']} of {proof['images']}; {proof['levels_differ']:,} "
+        "levels between its layers differ, where rounding is tied. Look into it with\n"
         "`python -m apq_jax.mapping inspect mapping.safetensors`."
     )
 

@@ -260,7 +260,7 @@ def result(
         "accelerator": accelerator.name,
         "notes": accelerator.notes(),
         "mapping": {
-            "bit_exact": proof.mismatches == 0 and proof.counts_agree,
+            "bit_exact": proof.mismatches == 0 and proof.scales_agree and proof.counts_agree,
             **proof._asdict(),
             "crossbars": cost["crossbars"],
             "index_bits": cost["index_bits"],

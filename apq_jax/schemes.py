@@ -121,8 +121,16 @@ def _width(count: int) -> int:
 
 
 def _listed(kept: int, count: int) -> int:
-    """Bits that say which `kept` of `count`: a list or a bitmap, and one bit that says which."""
-    return min(kept * _width(count), count) + 1
+    """Bits that say which `kept` of `count`.
+
+    Their number and a list, or a bitmap, and one bit that says which.
+    """
+    return min(count.bit_length() + kept * _width(count), count) + 1
+
+
+def _lists(kept: list[int], count: int, flips: int) -> int:
+    """Bits of lists of so many of `count`, each with its length, and of flipped bitlines."""
+    return sum(count.bit_length() + each * _width(count) for each in kept) + flips
 
 
 def _summed(parts: list[Counts]) -> Counts:
@@ -192,7 +200,8 @@ def _filter(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator)
     """Whole output channels go; the rest are packed densely, with a list of them."""
     kept = mask.any(axis=1).sum(axis=1)  # [γ]
     found = _matrices(layer, [(layer.rows, int(wide)) for wide in kept], bits, accelerator)
-    return found._replace(index_bits=_listed(int(kept.sum()), layer.groups * layer.columns))
+    index = _listed(int(kept.sum()), layer.groups * layer.columns)
+    return found._replace(index_bits=found.index_bits + index)
 
 
 def _channel(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
@@ -201,7 +210,8 @@ def _channel(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
     rows = mask.any(axis=2).sum(axis=1)  # [γ]
     found = _matrices(layer, [(int(high), layer.columns) for high in rows], bits, accelerator)
     channels = int(rows.sum()) // window
-    return found._replace(index_bits=_listed(channels, layer.groups * layer.rows // window))
+    index = _listed(channels, layer.groups * layer.rows // window)
+    return found._replace(index_bits=found.index_bits + index)
 
 
 def strip_columns(accelerator: Accelerator) -> int:
@@ -234,8 +244,11 @@ def _pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerat
             part = group[:, start : start + width]
             strips.append((int(part.any(axis=1).sum()), part.shape[1]))
     strips = sorted((one for one in strips if one[0]), reverse=True)
-    index = sum(kept for kept, _ in strips) * _width(layer.rows)
+    lists = layer.groups * ceil_div(layer.columns, width)
     parts = [_strip(kept, wide, slices, a) for kept, wide in strips]
+    flips = sum(int(part.index_bits) for part in parts)
+    kept_rows = [kept for kept, _ in strips]
+    index = _lists(kept_rows + [0] * (lists - len(strips)), layer.rows, flips)
     place, beside = (
         diagonal([(kept, wide * slices) for kept, wide in strips], a),
         strips_beside(layer, slices, a),
@@ -245,7 +258,7 @@ def _pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerat
     bundles = [parts[start : start + beside] for start in range(0, len(parts), beside)]
     found = _summed(parts)
     if not parts:
-        return found
+        return found._replace(index_bits=index)
     return found._replace(
         crossbars=sum(max(part.crossbars for part in bundle) for bundle in bundles),
         fullest=max(sum(part.fullest for part in bundle) for bundle in bundles),
@@ -263,11 +276,13 @@ def _pim_prune_columns(
         for start in range(0, layer.rows, a.crossbar_rows):
             part = group[start : start + a.crossbar_rows]
             strips.append((part.shape[0], int(part.any(axis=0).sum())))
+    all_kept = [kept for _, kept in strips]
     strips = [(rows, kept) for rows, kept in strips if kept]
     parts = [_strip(rows, kept, slices, a) for rows, kept in strips]
     place = diagonal([(rows, kept * slices) for rows, kept in strips], a)
     found = _on_diagonals(parts, place) if place.beside else _summed(parts)
-    return found._replace(index_bits=sum(kept for _, kept in strips) * _width(layer.columns))
+    flips = sum(int(part.index_bits) for part in parts)
+    return found._replace(index_bits=_lists(all_kept, layer.columns, flips))
 
 
 def _strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Counts:
@@ -280,7 +295,8 @@ def _sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) ->
     """Rows of a unit's columns that are all zero go, the rest pack upward; an index a row."""
     a, slices = accelerator, accelerator.slices(bits)
     wide = sre_columns(a, slices)
-    units = drives = columns = cells = outputs = groups = index = 0
+    units = drives = columns = cells = outputs = groups = 0
+    rows = []  # kept of each unit's columns
     for group in mask:
         for start in range(0, layer.columns, wide):
             part = group[:, start : start + wide]
@@ -292,7 +308,7 @@ def _sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) ->
             cells += kept * width * slices
             outputs += down * width
             groups += down
-            index += kept * _width(layer.rows)
+            rows.append(kept)
     crossbars = max(ceil_div(units, a.unit_slots), 1)
     return Counts(
         crossbars=crossbars,
@@ -304,7 +320,7 @@ def _sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) ->
         cells=cells,
         outputs=outputs,
         row_groups=groups,
-        index_bits=index,
+        index_bits=_lists(rows, layer.rows, int(a.flipped_columns) * columns),
     )
 
 

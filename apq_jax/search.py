@@ -9,7 +9,8 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
 
     --config.search.episodes=100            evaluations in all
     --config.search.max_accuracy_drop=1.0   percentage points below the float network
-    --config.search.strategy=joint          apq, joint or random
+    --config.search.strategy=joint          apq, joint, or a baseline: random, uniform,
+                                            lamp, greedy, genetic, cma_es
     --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
     --config.data.path=my.npz               your images and labels (docs/data.md)
     --config.accelerator=my.toml            isaac_ou, isaac, sre, puma, or your own: see
@@ -45,6 +46,7 @@ from apq_jax.capture import capture
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
+from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping import save as save_mapping
 from apq_jax.models.lenet import MIN_PIXELS, LeNet5
 from apq_jax.pipeline import Prepared
@@ -307,14 +309,15 @@ def _finish(
         choice = pipeline.choose(prepared, record, dataset)
         network = pipeline.compressed(prepared, choice.policy)
         measured = pipeline.measure(prepared, network, dataset.test_images, dataset.test_labels)
-        mapping = pipeline.mapped(prepared, choice.policy, network)
+        path = workdir / "mapping.safetensors"
+        save_mapping(path, pipeline.mapped(prepared, choice.policy, network))
+        mapping = load_mapping(path)  # what is delivered is what is proved
         parts = datapath.prepare(mapping.maps, mapping.accelerator)
         images, labels = dataset.select_images, dataset.select_labels
         proof = pipeline.prove(
             prepared, choice.policy, network, mapping, parts, images[:_PROOF_IMAGES]
         )
         curve = pipeline.adc_curve(prepared, choice.policy, network, parts, images, labels)
-        save_mapping(workdir / "mapping.safetensors", mapping)
         result = results.result(
             prepared, dataset, record, choice, measured, seconds, command, interrupted, proof, curve
         )
@@ -331,7 +334,8 @@ def _finish(
     if not result["mapping"]["bit_exact"]:
         console.print(
             f"The mapping is WRONG: {proof.mismatches:,} of {proof.compared:,} accumulators differ "
-            f"from the quantized network's; counts {'agree' if proof.counts_agree else 'differ'}. "
+            f"from the quantized network's; counts {'agree' if proof.counts_agree else 'differ'}, "
+            f"scales {'agree' if proof.scales_agree else 'differ'}. "
             "This is a defect of apq_jax: please report it."
         )
         return WRONG_MAPPING

@@ -72,8 +72,9 @@ def test_counts_of_a_pruned_layer() -> None:
         "cells": [70 * 9 * 4, (2 * 9 + 3 * 7) * 4],
         "outputs": [70, 5],
         "row_groups": [3, 2],
-        # Which of 64 (6) row groups each unit reads, a list of columns, one mode bit.
-        "index_bits": [36 * 6 + 70 * 6 + 1, 3 * 3 + 5 * 3 + 1],
+        # Which of 64 (6) row groups each unit reads, lists of columns with their lengths (0 to 64:
+        # 7 bits), one mode bit.
+        "index_bits": [36 * 6 + 70 * 6 + 64 * 7 + 1, 3 * 3 + 5 * 3 + 6 * 3 + 1],
     }
 
 
@@ -220,6 +221,7 @@ def test_whole_crossbar_reads() -> None:
     assert found.fullest.tolist() == [1] * 5
     assert found.drives.tolist() == [25, 150, 400 * 4, 120 * 3, 84]
     assert found.columns.tolist() == [24, 2 * 64, 4 * 480, 336, 40]
+    assert found.index_bits.tolist() == found.columns.tolist()  # whether each is flipped
 
 
 def test_mnsim_holds_a_plane_a_crossbar() -> None:
@@ -304,7 +306,7 @@ def test_energy_by_hand() -> None:
         "output_register": 70 * 0.0225,
         "input_count": 8 * 3 * 0.021,
         "output_scale": 64 * 0.6,
-        "index_memory": 637 * 0.12,
+        "index_memory": 1085 * 0.12,
         "edram": moved * 20.45 / 256,
         "bus": moved * 0.054,
         "router": 64 * 16 * 20.74 / 256,
@@ -336,7 +338,7 @@ def test_latency_and_area_by_hand() -> None:
     )
     # array, five-bit ADC, 128 DACs, 128 sample-and-holds, 1/8 IMA, 1/96 tile: um2
     own, ima, tile = 25 + 477 + 21.25 + 5, 3110, 214850
-    memory = 0.128 * np.asarray([637 + 64 * 32, 25 + 12 * 32])
+    memory = 0.128 * np.asarray([1085 + 64 * 32, 43 + 12 * 32])
     layer_cost = crossbar.layer_costs(LAYERS, counts, CHIP, both(3))
     np.testing.assert_allclose(
         crossbar.area(layer_cost, CHIP), (own + ima / 8 + tile / 96 + memory) * 1e-6

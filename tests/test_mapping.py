@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -11,11 +13,12 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import calibration, datapath, evaluation, mapping, plan, pruning, schemes
+from apq_jax import calibration, crossbar, datapath, evaluation, mapping, plan, pruning, schemes
 from apq_jax.capture import Network, capture, matrices
 from apq_jax.datapath import Converter
 from apq_jax.files import InputError
@@ -85,7 +88,7 @@ def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
         executed(found, accelerator, inputs), product(layer, inputs, levels)
     )
     counts = schemes.pack((layer,), [mask], np.asarray([bits]), scheme, accelerator)
-    for name, value in mapping.counted(found, scheme).items():
+    for name, value in mapping.counted(found, scheme, accelerator).items():
         assert value == getattr(counts, name).item(), name
     # A unit's largest sum goes through its converters unharmed.
     high = cells_of(found).astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
@@ -137,7 +140,7 @@ def test_groups_that_a_unit_covers_are_one_read(tmp_path: pathlib.Path) -> None:
     found = mapping.map_layer(layer, levels, mask, 4, 5, "dense", one)
     assert found.units.read.tolist() == [0, 0, 1, 2]  # 12 bitlines hold three groups
     assert found.units.crossbar.tolist() == [0, 0, 0, 1]
-    assert mapping.counted(found, "dense")["units"] == 3
+    assert mapping.counted(found, "dense", one)["units"] == 3
     inputs = np.random.default_rng(0).integers(0, 32, (20, 16))
     np.testing.assert_array_equal(executed(found, one, inputs), product(layer, inputs, levels))
     scale = np.ones((4, 2), np.float32)
@@ -175,6 +178,103 @@ def test_one_wrong_entry_is_seen(scheme: str, what: str) -> None:
         cells=cells, banks=banks, units=units._replace(outputs=outputs, slices=slices)
     )
     assert (executed(wrong, SMALL, inputs) != expected).any()
+
+
+@PROPERTY
+@hypothesis.given(st.data())
+def test_the_index_can_be_read_back(data: Any) -> None:
+    """Its length is the index bits that are charged; what it gives back are the units."""
+    draw = data.draw
+    layer = Layer(
+        "any",
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 30)),
+        draw(st.integers(1, 20)),
+        3,
+        (),
+        (),
+    )
+    accelerator = Accelerator(
+        crossbar_rows=32,
+        crossbar_columns=32,
+        unit_rows=draw(st.integers(1, 9)),
+        unit_columns=draw(st.integers(1, 9)),
+        flipped_columns=draw(st.booleans()),
+    )
+    bits, seed = draw(st.integers(1, 8)), draw(st.integers(0, 2**32 - 1))
+    weights = np.random.default_rng(seed).normal(size=(layer.groups, layer.rows, layer.columns))
+    keep = draw(st.sampled_from([1.0, 0.5, 0.05]))
+    mask = schemes.block_mask(layer, weights, "column_vector", keep, accelerator)
+    levels = integers(layer, mask, bits, seed)
+    found = mapping.map_layer(layer, levels, mask, bits, 8, "column_vector", accelerator)
+    index = mapping.encode(found, accelerator)
+    counts = schemes.pack((layer,), [mask], np.asarray([bits]), "column_vector", accelerator)
+    assert len(index) == counts.index_bits.item()
+    again = mapping.decode(index, layer, bits, accelerator)
+    units = found.units
+    for one, expected in zip(
+        again, (units.bank, units.outputs, units.slices, units.flipped), strict=True
+    ):
+        np.testing.assert_array_equal(one, expected)
+    for wrong in (index[:-1], np.append(index, True)):
+        with pytest.raises(ValueError, match=r"index of|input indices"):
+            mapping.decode(wrong, layer, bits, accelerator)
+
+
+def test_an_index_by_hand() -> None:
+    """Two row groups of two rows and 7 columns: lists are shorter than a bitmap of 14 bits."""
+    one = Accelerator(crossbar_rows=4, crossbar_columns=6, unit_rows=2, unit_columns=3)
+    layer = Layer("tiny", 1, 4, 7, 1, (), ())
+    mask = np.zeros((1, 4, 7), bool)
+    mask[0, :2, 5] = True
+    found = mapping.map_layer(layer, mask.astype(int), mask, 4, 8, "column_vector", one)
+    index = mapping.encode(found, one)
+    # A list; one survivor, the sixth column; none in the second group; the unit reads the first.
+    assert "".join("01"[int(bit)] for bit in index) == "0" + "001" + "101" + "000" + "0"
+
+
+@pytest.mark.parametrize("dac_bits", [1, 3])
+@pytest.mark.parametrize("signed", ["offset", "differential"])
+@pytest.mark.parametrize("scheme", ["column_vector", "dense", "sre", "pim_prune"])
+def test_actions_of_executing_are_those_that_cost(scheme: str, signed: str, dac_bits: int) -> None:
+    flipped = signed == "offset" and scheme == "dense"
+    one = dataclasses.replace(
+        SMALL, signed=signed, dac_bits=dac_bits, flipped_columns=flipped, unit_columns=5
+    )
+    rng = np.random.default_rng(3)
+    mask = schemes.block_mask(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, one)
+    found = mapping.map_layer(CONV, integers(CONV, mask, 5, 4), mask, 5, 7, scheme, one)
+    counts = schemes.pack((CONV,), [mask], np.asarray([5]), scheme, one)
+    expected = crossbar.actions((CONV,), counts, one.chip(), np.asarray([7]))
+    done = datapath.performed(found, one)
+    assert set(expected) - set(done) == {
+        *("output_scale", "index_memory", "edram", "bus", "router")
+    }  # fmt: skip
+    assert done == {name: expected[name].item() for name in done}
+
+
+def test_levels_that_no_cell_can_hold_are_refused() -> None:
+    mask = np.ones((1, 27, 6), bool)
+    for wrong in (np.full((1, 27, 6), 8), np.full((1, 27, 6), -8), np.full((1, 27, 6), 0.6)):
+        with pytest.raises(ValueError, match=r"levels: .*; allowed: whole numbers, -7 to 7"):
+            mapping.map_layer(CONV, wrong, mask, 4, 4, "dense", SMALL)
+    mask[0, 3] = False
+    with pytest.raises(ValueError, match="not 0 outside the mask"):
+        mapping.map_layer(CONV, np.ones((1, 27, 6), int), mask, 4, 4, "pim_prune", SMALL)
+    tall = Layer("tall", 1, 70_000, 1, 1, (), ())
+    many = np.ones((1, 70_000, 1), int)
+    with pytest.raises(ValueError, match=r"sums could pass 2\^31"):
+        mapping.map_layer(tall, many, many.astype(bool), 8, 8, "dense", SMALL)
+
+
+@pytest.mark.parametrize("scheme", sorted(set(mapping.MAPPED) - {"dense"}))
+def test_nothing_left(scheme: str) -> None:
+    none = np.zeros((1, 27, 6), bool)
+    found = mapping.map_layer(CONV, none.astype(int), none, 4, 5, scheme, SMALL)
+    assert not executed(found, SMALL, np.ones((3, 27))).any()
+    counts = schemes.pack((CONV,), [none], np.asarray([4]), scheme, SMALL)
+    for name, value in mapping.counted(found, scheme, SMALL).items():
+        assert value == getattr(counts, name).item(), name
 
 
 def test_one_bit_offset_weights_have_no_zero() -> None:
@@ -311,6 +411,12 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
     expected = evaluation.apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    whole = datapath.end_to_end(network, params, compressed, parts, found.accelerator, images[:4])
+    assert (whole.same_class, whole.images) == (4, 4)
+    assert whole.levels == sum(
+        4 * layer.positions * layer.groups * layer.rows for layer in network.layers
+    )
+    assert whole.levels_differ <= 1e-3 * whole.levels
 
 
 def test_a_check_that_fails_says_where() -> None:
@@ -331,7 +437,8 @@ def test_a_check_that_fails_says_where() -> None:
 @pytest.fixture
 def path(tmp_path: pathlib.Path) -> pathlib.Path:
     _, _, _, found, _ = built("resnet")
-    digital = {"params/Dense_0/bias": np.arange(5.0, dtype=np.float32)}
+    columns = np.arange(6, dtype=np.dtype(">i4")).reshape(2, 3).T  # neither order is the file's
+    digital = {"params/Dense_0/bias": np.arange(5.0, dtype=np.float32), "columns": columns}
     mapping.save(tmp_path / "one.safetensors", found._replace(digital=digital))
     return tmp_path / "one.safetensors"
 
@@ -344,7 +451,57 @@ def test_a_round_trip_is_the_identity(path: pathlib.Path) -> None:
         assert one[:3] == other[:3]
         jax.tree.map(np.testing.assert_array_equal, one[3:], other[3:])
     jax.tree.map(np.testing.assert_array_equal, found.scales, expected.scales)
-    assert list(found.digital) == ["params/Dense_0/bias"]
+    assert sorted(found.digital) == ["columns", "params/Dense_0/bias"]
+    np.testing.assert_array_equal(found.digital["columns"], [[0, 3], [1, 4], [2, 5]])
+
+
+def test_a_file_that_was_read_is_executed(path: pathlib.Path) -> None:
+    """Its cells, indices and scales alone, on the levels of random windows."""
+    found = mapping.load(path)
+    compressed = built("resnet")[2]
+    for one, scales, layer in zip(found.maps, found.scales, compressed, strict=True):
+        inputs = np.random.default_rng(0).integers(
+            0, 2**one.input_bits, (3, one.layer.groups * one.layer.rows)
+        )
+        sums = executed(one, found.accelerator, inputs).reshape(3, one.layer.groups, -1)
+        levels = np.asarray(layer.levels, np.int64)
+        expected = product(one.layer, inputs, levels).reshape(sums.shape)
+        np.testing.assert_array_equal(
+            scales.multiplier * sums + scales.offset,
+            np.asarray(layer.multiplier) * expected + np.asarray(layer.offset),
+        )
+
+
+def test_the_hash_by_hand(path: pathlib.Path) -> None:
+    with safetensors.safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    text = metadata["description"].encode()
+    for name in sorted(tensors):
+        value = tensors[name]
+        text += f";{name}{value.shape}{value.dtype}".encode() + value.tobytes()
+    assert metadata["sha256"] == hashlib.sha256(text).hexdigest()
+
+
+def test_files_are_written_whole(path: pathlib.Path, monkeypatch: Any) -> None:
+    before, found = path.read_bytes(), mapping.load(path)
+
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="cannot be written"):
+        mapping.save(path, found._replace(digital={}))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: pathlib.Path) -> None:
+    found = built("resnet")[3]
+    wrong = found.scales[0]._replace(offset=np.full_like(found.scales[0].offset, np.nan))
+    with pytest.raises(InputError, match="layer 0: offset: NaN"):
+        mapping.save(tmp_path / "x", found._replace(scales=(wrong, *found.scales[1:])))
+    assert not (tmp_path / "x").exists()
 
 
 def rewritten(path: pathlib.Path, change: Any, seal: bool = True) -> None:
@@ -388,6 +545,27 @@ def other_group(tensors: dict[str, np.ndarray], metadata: Any) -> None:
     tensors["1/outputs"] = np.where(found == NONE, NONE, (found + 2) % 4).astype(np.int32)
 
 
+def lost_slice(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+    unit = int((tensors["0/outputs"] != NONE).any(axis=1).argmax())
+    last = int((tensors["0/outputs"][unit] != NONE).sum()) - 1
+    tensors["0/outputs"] = tensors["0/outputs"].copy()
+    tensors["0/outputs"][unit, last] = NONE
+
+
+def same_rows(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+    tensors["0/banks"] = np.repeat(tensors["0/banks"][:1], len(tensors["0/banks"]), axis=0)
+
+
+def several_groups(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+    tensors["1/banks"] = tensors["1/banks"].copy()
+    tensors["1/banks"][0, 0] = tensors["1/banks"].max()
+
+
+def idle_crossbar(tensors: dict[str, np.ndarray], metadata: Any) -> None:
+    cells = tensors["0/cells"]
+    tensors["0/cells"] = np.concatenate([cells, np.zeros_like(cells[:1])])
+
+
 def together(tensors: dict[str, np.ndarray], metadata: Any) -> None:
     tensors["0/read"] = np.zeros_like(tensors["0/read"])
 
@@ -403,11 +581,15 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
     [
         (lambda t, m: m.update(format="gif"), "format: 'gif'; allowed: 'apq_jax mapping'"),
         (lambda t, m: m.update(version="2"), "version: '2'; allowed: 1"),
+        (lambda t, m: m.update(note="hello"), "metadata: other keys; allowed: description"),
+        (lambda t, m: m.update(description='{"a": 1, "a": 2}'), "description: is not JSON"),
         (lambda t, m: m.update(description="{"), "description: is not JSON"),
         (lambda t, m: m.update(description="[" * 10**5), "description: is not JSON"),
         (lambda t, m: m.update(description="[]"), "description: other fields; allowed: acc"),
         (described(accelerator=3), "accelerator: not text"),
         (described(accelerator="unit_rows = 0"), "accelerator: unit_rows: 0; allowed"),
+        (described(accelerator="a." * 5000 + "a = 1"), "accelerator: is "),
+        (described(accelerator='"a\\nb" = 1'), "accelerator: 'a\\nb': unknown"),
         (described(accelerator="mapping = 'mnsim'"), "accelerator.mapping: mnsim; allowed: isaac"),
         (described(scheme="sre_weights"), "scheme: 'sre_weights'; allowed: dense"),
         (described(scheme=["dense"]), "scheme: ['dense']; allowed: dense"),
@@ -419,6 +601,20 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
         (described(columns=5), "layer 0: weight_scale: shape (1, 4); allowed: shape (1, 5)"),
         (described(weight_bits=9), "layer 0: weight_bits: 9; allowed: a whole number, 1 to 8"),
         (described(kernel="3x3"), "layer 0: kernel: '3x3'; allowed: a list"),
+        (described(kernel=[2**24] * 8), "layer 0: kernel: [16777216, "),
+        (described(kernel=[7, 7]), "layer 0: kernel: [7, 7]; allowed: a window that divides 27"),
+        (described(stride=[1]), "layer 0: stride: [1]; allowed: as many numbers"),
+        (
+            described(rows=27 * 2**13, weight_bits=8, input_bits=8),
+            "layer 0: rows: 221184; allowed: so few that sums stay",
+        ),
+        (described(name="a\n\x1b[31m"), "layer 0: name: 'a\\n\\x1b[31m'; allowed: printable"),
+        (described(name="\ud800"), "layer 0: name: "),
+        (lambda t, m: t.update({"a\nb\x1b[2J": np.zeros(3)}), "a\\nb\\x1b[2J: unknown"),
+        (
+            lambda t, m: t.update({"digital/b": np.zeros(1, ml_dtypes.float8_e5m2)}),
+            "not a safetensors",
+        ),
         (drop("1/cells"), "1/cells: missing"),
         (lambda t, m: t.update(extra=np.zeros(3)), "extra: unknown"),
         (lambda t, m: t.update({"digital/b": np.asarray([np.nan])}), "digital/b: NaN"),
@@ -440,6 +636,12 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
         (other_group, "layer 1: outputs: of another group"),
         (put("0/slices", (0, 0), 200), "layer 0: slices: 200; allowed: 0 to"),
         (put("0/flipped", (0, 0), 1), "layer 0: flipped: 1; allowed: 0 to 0"),
+        (put("0/slices", (0, 1), 0), "layer 0: slices: held twice; allowed: once each"),
+        (lost_slice, "layer 0: slices: missing of a weight; allowed: all"),
+        (same_rows, "layer 0: banks: a row held twice for an output; allowed: once"),
+        (several_groups, "layer 1: banks: inputs of several groups; allowed: of one"),
+        (idle_crossbar, "layer 0: cells: a crossbar without units; allowed: none"),
+        (put("0/input_scale", (), -1), "layer 0: input_scale: -1.0; allowed: above 0"),
         (put("0/weight_scale", (0, 0), 0), "layer 0: weight_scale: not positive"),
         (put("0/multiplier", (0, 0), np.inf), "layer 0: multiplier: NaN or infinity"),
         (put("0/input_zero", (), 0.5), "layer 0: input_zero: 0.5; allowed: a whole number"),
@@ -492,3 +694,7 @@ def test_inspect_prints_and_draws(path: pathlib.Path, capsys: Any) -> None:
     assert "--layer: 99; allowed: 0 to 6" in capsys.readouterr().err
     assert main(["inspect", str(path), "--crossbar", "-1"]) == 2
     assert "--crossbar: -1; allowed: 0 to 0" in capsys.readouterr().err
+    before = path.read_bytes()
+    assert main(["inspect", str(path), f"--picture={path}"]) == 2
+    assert "is the mapping; allowed: another file" in capsys.readouterr().err
+    assert path.read_bytes() == before

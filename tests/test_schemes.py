@@ -126,7 +126,7 @@ def test_filters() -> None:
     assert found["units"] == (15 + 15 + 4) * 5
     assert found["slots"] == 32 * 5
     assert found["cells"] == 288 * 10 * 4
-    assert found["index_bits"] == min(10 * 6, 64) + 1
+    assert found["index_bits"] == min(7 + 10 * 6, 64) + 1
 
 
 def test_channels() -> None:
@@ -135,7 +135,7 @@ def test_channels() -> None:
     mask[:, 45:] = False
     found = packed(mask, "channel")
     assert (found["crossbars"], found["units"]) == (2, 5 * 32)
-    assert found["index_bits"] == min(5 * 5, 32) + 1
+    assert found["index_bits"] == min(6 + 5 * 5, 32) + 1
 
 
 def test_nothing_left_takes_a_crossbar() -> None:
@@ -162,7 +162,7 @@ def test_pim_prune_packs_upward() -> None:
     assert found["cells"] == 150 * 32 * 4
     assert found["outputs"] == (16 + 3) * 32
     assert found["row_groups"] == 16 + 3
-    assert found["index_bits"] == 150 * 9  # of 288 rows
+    assert found["index_bits"] == 150 * 9 + 2 * 9  # of 288 rows, and how many
     # With 4 bits two strips lie beside each other: the taller decides.
     four = packed(mask, "pim_prune", bits=4)
     assert four["crossbars"] == 2
@@ -179,7 +179,7 @@ def test_pim_prune_packs_left() -> None:
     assert found["crossbars"] == 2 + 1
     assert found["units"] == 15 * (16 + 4) + 15 * 1
     assert found["cells"] == 128 * 41 * 4
-    assert found["index_bits"] == 41 * 6
+    assert found["index_bits"] == 41 * 6 + 3 * 7
 
 
 def test_sre_leaves_out_rows_of_a_unit() -> None:
@@ -193,7 +193,7 @@ def test_sre_leaves_out_rows_of_a_unit() -> None:
     assert found["drives"] == 11
     assert found["cells"] == 11 * 2 * 4  # a lone weight keeps its neighbour's place
     assert found["outputs"] == 3 * 2
-    assert found["index_bits"] == 11 * 9
+    assert found["index_bits"] == 11 * 9 + 32 * 9
     assert found == packed(mask, "sre_weights")
 
 
@@ -255,7 +255,7 @@ def test_the_better_of_two_a_layer() -> None:
 
 
 def test_utilisation_by_hand() -> None:
-    """70 survivors of 9 rows in 36 units of one crossbar, 637 index bits, 6 of 8 bits stored."""
+    """70 survivors of 9 rows in 36 units of one crossbar, 1085 index bits, 6 of 8 bits stored."""
     mask = np.zeros((1, 576, 64), bool)
     mask[0, :9] = True
     mask[0, 9:18, 10:15] = True
@@ -268,7 +268,7 @@ def test_utilisation_by_hand() -> None:
     assert found["slots_unused"] == 224 - 36
     assert found["padding_cells"] == 36 * 72 - 70 * 9 * 4
     assert found["cells_used"] == pytest.approx(2520 / 16384)
-    assert found["index_overhead"] == pytest.approx(637 / (70 * 9 * 7))
+    assert found["index_overhead"] == pytest.approx(1085 / (70 * 9 * 7))
 
 
 @pytest.mark.parametrize("scheme", sorted(schemes.SCHEMES))

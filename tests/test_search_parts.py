@@ -21,9 +21,15 @@ from apq_jax.config import Config, SearchOptions
 from apq_jax.environment import METRICS, Problem, Space
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
+from apq_jax.plan import LayerPlan
 from apq_jax.strategies import Strategy
+from apq_jax.strategies.cma_es import CmaOptions, cma_es
 from apq_jax.strategies.ddpg import DdpgOptions, ddpg
+from apq_jax.strategies.genetic import GeneticOptions, genetic
+from apq_jax.strategies.greedy import GreedyOptions, greedy
+from apq_jax.strategies.lamp import lamp
 from apq_jax.strategies.random import random
+from apq_jax.strategies.uniform import uniform
 from apq_jax.types import Evaluation, Policy, Transition
 
 SPACE = Space(levels=5, weight_bits=(2, 4, 6, 7), input_bits=(3, 4, 5, 6))
@@ -45,6 +51,7 @@ def problem() -> Problem:
         "features": rng.random((LAYERS, FEATURES)),
         "error": sensitivity * ((1 - keep) ** 2 + 4.0**-weight),
         "input_error": rng.uniform(0.5, 1, (LAYERS, 1)) * 4.0 ** -np.arange(1, 9),
+        "lamp": np.sort(rng.uniform(0.01, 1, (LAYERS, SPACE.levels)), axis=1),
         "share": share,
         "weights": [0.5, 0, 0, 0.5, 0],
         "dense": [1000, 10, 2, 400, 50],
@@ -365,9 +372,15 @@ def test_actions_that_are_not_free_stay(batch: Transition) -> None:
 # --- loop --------------------------------------------------------------------------------------
 
 OPTIONS = DdpgOptions(warmup=8, updates=4, batch=16, capacity=64, networks=AgentOptions(hidden=16))
+GREEDY = GreedyOptions(levels=2)
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "random": lambda: random(SPACE, 4),
     "ddpg": lambda: ddpg(SPACE, OPTIONS, (True, True, True), 4),
+    "uniform": lambda: uniform(SPACE, 4),
+    "lamp": lambda: lamp(SPACE, 4, 64),
+    "greedy": lambda: greedy(SPACE, GREEDY, 4, LAYERS),
+    "genetic": lambda: genetic(SPACE, GeneticOptions(population=8, warmup=8), 4),
+    "cma_es": lambda: cma_es(SPACE, CmaOptions(warmup=8), LAYERS),
 }
 
 
@@ -475,10 +488,12 @@ def test_ddpg_keeps_the_best_and_counts_what_is_valid(problem: Problem) -> None:
     kept = np.asarray(rewards)[np.asarray(valid)]
     assert told.told == 3
     assert told.replay.added == 3 * LAYERS
-    np.testing.assert_allclose(told.best, kept.max(), rtol=1e-6)
+    np.testing.assert_allclose(told.best.reward, kept.max(), rtol=1e-6)
     np.testing.assert_allclose(told.baseline, kept.mean(), rtol=1e-5)
     best = int(np.argmax(np.where(valid, rewards, -np.inf)))
-    assert environment.decode(SPACE, told.base).level.tolist() == policies.level[best].tolist()
+    assert (
+        environment.decode(SPACE, told.best.actions).level.tolist() == policies.level[best].tolist()
+    )
 
 
 def test_what_meets_the_limit_beats_what_does_not(problem: Problem) -> None:
@@ -497,13 +512,109 @@ def test_what_meets_the_limit_beats_what_does_not(problem: Problem) -> None:
         return strategy.tell(key, state, lenient, policies, valid, both)
 
     def levels_of(state: Any) -> list[int]:
-        return environment.decode(SPACE, state.base).level.tolist()
+        return environment.decode(SPACE, state.best.actions).level.tolist()
 
     together = told((near, met))
-    assert together.feasible
+    assert together.best.feasible
     assert levels_of(together) == [1, 1, 1]
     missed = told((near, near))
-    assert not missed.feasible
+    assert not missed.best.feasible
     assert levels_of(missed) == [4, 4, 4]
     assert levels_of(told((near, met), missed)) == [1, 1, 1]  # of less reward, but it meets
     assert levels_of(told((near, near), together)) == [1, 1, 1]  # and stays
+
+
+# --- baselines -----------------------------------------------------------------------------------
+
+
+def choices(record: loop.Record) -> np.ndarray:
+    return np.stack(record.policy, axis=-1)  # [N, L, 3]
+
+
+def test_uniform_proposes_every_policy_once_and_stops(problem: Problem) -> None:
+    found = choices(searched(uniform(SPACE, 7), problem, 0, 200))
+    assert (found == found[:, :1]).all()
+    expected = set(itertools.product(range(5), SPACE.weight_bits, SPACE.input_bits))
+    assert len(found) == len(expected)
+    assert {tuple(row) for row in found[:, 0].tolist()} == expected
+
+
+def test_lamp_keeps_what_scores_above_one_threshold(problem: Problem) -> None:
+    """Five thresholds for each of the 16 choices of bits."""
+    scores = jnp.asarray([[0.01, 0.05, 0.2, 0.5, 1.0], [0.1, 0.3, 0.4, 0.9, 1.0], [0.02] * 5])
+    found = choices(searched(lamp(SPACE, 4, 80), problem._replace(lamp=scores), 0, 200))
+    assert len(found) == 80
+    assert (found[:, :, 1:] == found[:, :1, 1:]).all()
+    # Thresholds 10^-2 to 1 in steps of 10^(1/2); the first level at or above; none: the last.
+    levels = {tuple(row) for row in found[:, :, 0].tolist()}
+    assert levels == {(0, 0, 0), (1, 0, 4), (2, 0, 4), (3, 2, 4), (4, 4, 4)}
+
+
+def test_lamp_scores_by_hand() -> None:
+    """Vectors of two rows with energies 9, 4, 2 and 1: scores 9/9, 4/13, 2/15, 1/16."""
+    weights = np.zeros((2, 1, 3, 2), np.float32)  # the second row group has one row
+    weights[0, 0] = [[3, 1], [0, 1], [2, 1]]
+    keep = np.asarray([1.0, 0.5])
+    plan = LayerPlan(*(jnp.asarray(x) for x in (weights, np.zeros(1), np.zeros(1), keep, keep)))
+    np.testing.assert_allclose(environment._lamp(plan, 2), [1 / 16, 4 / 13])
+
+
+def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:
+    """Levels 1 and 4, three numbers of weight bits and of input bits: 8 a layer."""
+    found = choices(searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24))
+    dense = np.asarray([0, SPACE.weight_bits[-1], SPACE.input_bits[-1]])
+    changed = (found != dense).any(axis=2)
+    assert (changed.sum(axis=1) == 1).all()
+    assert changed.sum(axis=0).tolist() == [8, 8, 8]
+    assert len(np.unique(found.reshape(24, -1), axis=0)) == 24
+
+
+def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
+    record = searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24 + 12)
+    cost = [
+        float(
+            environment.shares(problem, Policy(*(jnp.asarray(x[at]) for x in record.policy))).sum()
+        )
+        for at in range(24, 36)
+    ]
+    for call in range(3):
+        along = cost[4 * call : 4 * call + 4]
+        assert along == sorted(along, reverse=True)
+    meets = record.evaluation.divergence <= 0.02 + 1e-6
+    # The last round is next to the limit: its cheapest that meets it is the cheapest that does.
+    assert meets[24:].any()
+    assert min(c for c, m in zip(cost, meets[24:], strict=True) if m) == min(
+        c for c, m in zip(cost[8:], meets[32:], strict=True) if m
+    )
+
+
+def test_the_fittest_stay_and_stand_once(problem: Problem) -> None:
+    strategy = genetic(SPACE, GeneticOptions(population=6, warmup=4), 4)
+    state = strategy.init(jax.random.key(0), problem)
+    seen = []
+    for call in range(10):
+        policies, valid, state = strategy.ask(jax.random.key(call), state, problem)
+        evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
+        seen += np.asarray(jax.vmap(environment.reward, (None, 0))(problem, evaluations)).tolist()
+        state = strategy.tell(jax.random.key(0), state, problem, policies, valid, evaluations)
+    assert np.asarray(state.fitness).tolist() == sorted(set(seen), reverse=True)[:6]
+    assert len(np.unique(np.asarray(state.genes).reshape(6, -1), axis=0)) == 6
+
+
+@pytest.mark.parametrize("name", ["greedy", "genetic", "cma_es", "ddpg"])
+def test_what_learns_is_better_than_chance(problem: Problem, name: str) -> None:
+    chance = searched(random(SPACE, 4), problem, 0, 120).reward.max()
+    assert searched(STRATEGIES[name](), problem, 0, 120).reward.max() > chance
+
+
+def test_cma_es_starts_from_the_best_closed_form(problem: Problem) -> None:
+    strategy = cma_es(SPACE, CmaOptions(warmup=8), LAYERS)
+    state = strategy.init(jax.random.key(0), problem)
+    policies, valid, state = strategy.ask(jax.random.key(1), state, problem)
+    evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
+    state = strategy.tell(jax.random.key(2), state, problem, policies, valid, evaluations)
+    rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
+    meets = np.asarray(environment.shortfall(problem, evaluations)) == 0
+    best = int(np.argmax(np.where(meets == meets.any(), rewards, -np.inf)))
+    mean = state.cma.mean.reshape(LAYERS, 3)
+    assert environment.decode(SPACE, mean).level.tolist() == policies.level[best].tolist()

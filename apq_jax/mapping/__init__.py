@@ -1,6 +1,7 @@
 """A compressed network as it lies in the crossbars: packed, indexed, in files."""
 
 from apq_jax.mapping.files import Mapping, Scales, load, save
+from apq_jax.mapping.indices import decode, encode
 from apq_jax.mapping.units import MAPPED, LayerMap, Units, counted, map_layer
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "Scales",
     "Units",
     "counted",
+    "decode",
+    "encode",
     "load",
     "map_layer",
     "save",

@@ -47,7 +47,7 @@ def _inspect(options: argparse.Namespace) -> None:
         f"{'cells used':>10} {'index bits':>10}"
     )
     for one in mapping.maps:
-        found = counted(one, mapping.scheme)
+        found = counted(one, mapping.scheme, mapping.accelerator)
         shape = f"{one.layer.groups} x {one.layer.rows} x {one.layer.columns}"
         used = 100 * found["cells"] / one.cells.size
         print(
@@ -57,6 +57,8 @@ def _inspect(options: argparse.Namespace) -> None:
     _need("layer", options.layer, len(mapping.maps))
     _need("crossbar", options.crossbar, len(mapping.maps[options.layer].cells))
     picture = options.picture or options.file.with_suffix(".png")
+    if picture.resolve() == options.file.resolve():
+        raise InputError(f"--picture: {str(picture)!r} is the mapping; allowed: another file")
     image = io.BytesIO()
     FigureCanvasAgg(occupancy(mapping, options.layer, options.crossbar)).print_png(image)
     write_whole(picture, image.getvalue())

@@ -6,8 +6,10 @@ is checked before it is used.
 
 import hashlib
 import json
+import math
 import os
 import pathlib
+import reprlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +18,23 @@ import safetensors.numpy
 
 from apq_jax.files import InputError, write_whole
 from apq_jax.hardware import Accelerator, dumps, loads
-from apq_jax.mapping.units import MAPPED, NONE, LayerMap, Units
+from apq_jax.mapping.units import (
+    MAPPED,
+    NONE,
+    LayerMap,
+    Units,
+    cells_of,
+    most_level,
+    offset_of,
+    slice_weights,
+    sums_fit,
+)
 from apq_jax.types import Layer
 
 FORMAT, VERSION = "apq_jax mapping", 1
 _MOST = 1 << 24  # rows, columns, groups or positions of a layer
+_DIGITAL = ("float16", "float32", "float64", "bfloat16", *(f"int{n}" for n in (8, 16, 32, 64)))
+_DIGITAL += (*(f"uint{n}" for n in (8, 16, 32, 64)), "bool")
 _LAYER = ("name", "groups", "rows", "columns", "positions", "kernel", "stride")
 _DTYPES = {
     "cells": np.uint8,
@@ -69,15 +83,16 @@ def save(path: str | os.PathLike[str], mapping: Mapping) -> None:
     """Writes a mapping, whole or not at all.
 
     Raises:
-      InputError: the file cannot be written.
+      InputError: something in it is wrong and could not be read back; or the file cannot be
+        written.
     """
-    tensors = {f"digital/{name}": np.asarray(value) for name, value in mapping.digital.items()}
+    tensors = {f"digital/{name}": _native(value) for name, value in mapping.digital.items()}
     layers = []
     for number, (one, scales) in enumerate(zip(mapping.maps, mapping.scales, strict=True)):
         arrays = one.units._asdict() | scales._asdict() | {"cells": one.cells, "banks": one.banks}
         for name, dtype in _DTYPES.items():
             tensors[f"{number}/{name}"] = np.array(arrays[name], dtype, order="C")
-        layer = {name: getattr(one.layer, name) for name in _LAYER}
+        layer = {name: _plain(getattr(one.layer, name)) for name in _LAYER}
         layers.append(layer | {"weight_bits": one.weight_bits, "input_bits": one.input_bits})
     description = json.dumps(
         {"accelerator": dumps(mapping.accelerator), "scheme": mapping.scheme, "layers": layers}
@@ -88,7 +103,21 @@ def save(path: str | os.PathLike[str], mapping: Mapping) -> None:
         "description": description,
         "sha256": _digest(description, tensors),
     }
+    _mapping(metadata, tensors)  # nothing is written that `load` refuses
     write_whole(path, safetensors.numpy.save(tensors, metadata))
+
+
+def _native(value: np.ndarray) -> np.ndarray:
+    """As safetensors takes it: in this machine's byte order, row by row."""
+    value = np.asarray(value)
+    return np.array(value, value.dtype.newbyteorder("="), order="C")
+
+
+def _plain(value: Any) -> Any:
+    """Whole numbers of NumPy as Python's, for JSON."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _digest(description: str, tensors: dict[str, np.ndarray]) -> str:
@@ -107,56 +136,78 @@ def load(path: str | os.PathLike[str]) -> Mapping:
       InputError: the file is not a mapping, or something in it is wrong; says what.
     """
     path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a file; allowed: a file")
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(f"{path}: format: {metadata.get('format')!r}; allowed: {FORMAT!r}")
-            if metadata.get("version") != str(VERSION):
-                raise InputError(
-                    f"{path}: version: {metadata.get('version')!r}; allowed: {VERSION}"
-                )
+            kind, version = metadata.get("format"), metadata.get("version")
+            _need(kind == FORMAT, "format", reprlib.repr(kind), repr(FORMAT))
+            _need(version == str(VERSION), "version", reprlib.repr(version), str(VERSION))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (safetensors.SafetensorError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a safetensors file ({reason})") from error
-    try:
         return _mapping(metadata, tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (safetensors.SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
+        # What safetensors makes of types and shapes that NumPy does not have.
+        reason = _shown(str(error).splitlines()[0])
+        raise InputError(f"{path}: not a safetensors file ({reason})") from error
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: one short line that no terminal acts upon."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _need(right: Any, field: str, value: Any, allowed: str) -> None:
     if not right:
-        raise InputError(f"{field}: {value}; allowed: {allowed}")
+        raise InputError(f"{_shown(field)}: {_shown(value)}; allowed: {allowed}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys differ."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
 
 
 def _mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Mapping:
-    text = metadata.get("description", "")
+    keys = {"format", "version", "description", "sha256"}
+    _need(set(metadata) == keys, "metadata", "other keys", ", ".join(sorted(keys)))
+    text = metadata["description"]
     try:
-        tree = json.loads(text)
+        tree = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"description: is not JSON ({error})") from error
+        raise InputError(f"description: is not JSON ({_shown(str(error))})") from error
     names = {"accelerator", "scheme", "layers"}
     right = isinstance(tree, dict) and set(tree) == names
     _need(right, "description", "other fields", ", ".join(sorted(names)))
     _need(isinstance(tree["accelerator"], str), "accelerator", "not text", "TOML")
     accelerator = loads(tree["accelerator"], "accelerator")
     scheme, layers = tree["scheme"], tree["layers"]
-    _need(isinstance(scheme, str) and scheme in MAPPED, "scheme", repr(scheme), ", ".join(MAPPED))
+    _need(
+        isinstance(scheme, str) and scheme in MAPPED,
+        "scheme",
+        reprlib.repr(scheme),
+        ", ".join(MAPPED),
+    )
     _need(accelerator.mapping == "isaac", "accelerator.mapping", accelerator.mapping, "isaac")
     _need(isinstance(layers, list) and layers, "layers", "none", "a list of layers")
     known = {f"{number}/{name}" for number in range(len(layers)) for name in _DTYPES}
     for name in sorted(known - set(tensors)):
-        raise InputError(f"{name}: missing")
+        raise InputError(f"{_shown(name)}: missing")
     digital = {}
     for name in sorted(set(tensors) - known):
         _need(name.startswith("digital/"), name, "unknown", "the arrays of a layer, digital/...")
+        dtype = str(tensors[name].dtype)
+        _need(dtype in _DIGITAL, name, dtype, ", ".join(_DIGITAL))
         digital[name.removeprefix("digital/")] = tensors[name]
-        if np.issubdtype(tensors[name].dtype, np.floating):
-            _need(np.isfinite(tensors[name]).all(), name, "NaN or infinity", "finite numbers")
+        if "float" in dtype:
+            finite = np.isfinite(tensors[name].astype(np.float64)).all()
+            _need(finite, name, "NaN or infinity", "finite numbers")
     maps, scales = [], []
     for number, entry in enumerate(layers):
         try:
@@ -180,21 +231,27 @@ def _layer_map(
     fields = {*_LAYER, "weight_bits", "input_bits"}
     right = isinstance(entry, dict) and set(entry) == fields
     _need(right, "fields", "others", ", ".join(sorted(fields)))
-    _need(isinstance(entry["name"], str), "name", repr(entry["name"]), "text")
+    name = entry["name"]
+    right = isinstance(name, str) and name.isprintable() and len(name) <= 1000
+    _need(right, "name", reprlib.repr(name), "printable text, up to 1000 characters")
     for name, most in (
         *((name, _MOST) for name in ("groups", "rows", "columns", "positions")),
         ("weight_bits", 8),
         ("input_bits", 8),
     ):
         right = type(entry[name]) is int and 1 <= entry[name] <= most
-        _need(right, name, repr(entry[name]), f"a whole number, 1 to {most}")
+        _need(right, name, reprlib.repr(entry[name]), f"a whole number, 1 to {most}")
     sizes: dict[str, Any] = {}
     for name in ("kernel", "stride"):
         found = entry[name]
         right = isinstance(found, list) and len(found) <= 8
         right = right and all(type(size) is int and 1 <= size <= _MOST for size in found)
-        _need(right, name, repr(found), "a list of whole numbers")
+        _need(right, name, reprlib.repr(found), "a list of whole numbers")
         sizes[name] = tuple(found)
+    right = entry["rows"] % math.prod(sizes["kernel"]) == 0
+    _need(right, "kernel", entry["kernel"], f"a window that divides {entry['rows']} rows")
+    right = len(sizes["kernel"]) == len(sizes["stride"])
+    _need(right, "stride", entry["stride"], "as many numbers as the kernel has")
     layer = Layer(**{name: entry[name] for name in _LAYER[:5]}, **sizes)
     arrays = {name: tensors[f"{number}/{name}"] for name in _DTYPES}
     crossbars, banks, units = (
@@ -219,6 +276,8 @@ def _layer_map(
         _need(found.dtype == dtype, name, found.dtype, np.dtype(dtype).name)
         _need(found.shape == shape, name, f"shape {found.shape}", f"shape {shape}")
     _need(crossbars >= 1, "cells", "no crossbar", "at least 1")
+    right = sums_fit(layer, entry["weight_bits"], entry["input_bits"])
+    _need(right, "rows", layer.rows, "so few that sums stay below 2^31")
     one = LayerMap(
         layer,
         entry["weight_bits"],
@@ -231,6 +290,7 @@ def _layer_map(
     )
     _check_ranges(one, arrays, accelerator)
     _check_places(one)
+    _check_weights(one, accelerator)
     scales = Scales(*(arrays[name] for name in Scales._fields))
     for name, value in scales._asdict().items():
         _need(np.isfinite(value).all(), name, "NaN or infinity", "finite numbers")
@@ -261,13 +321,15 @@ def _check_ranges(one: LayerMap, arrays: dict[str, np.ndarray], accelerator: Acc
         outside = (values < least) | (values > most)
         if outside.any():
             _need(False, name, values[outside][0], f"{least} to {most}")
+    for name, used in (("banks", one.banks), ("outputs", units.outputs)):
+        first = np.arange(used.shape[1]) < (used != NONE).sum(axis=1)[:, None]
+        _need(((used != NONE) == first).all(), name, "a gap", "what is used comes first")
+    unused = len(one.cells) > max(len(np.unique(units.crossbar)), 1)
+    _need(not unused, "cells", "a crossbar without units", "none")
     if not len(units.bank):
         return
     high = (one.banks != NONE).sum(axis=1)[units.bank]
     wide = (units.outputs != NONE).sum(axis=1)
-    for name, used in (("banks", one.banks), ("outputs", units.outputs)):
-        first = np.arange(used.shape[1]) < (used != NONE).sum(axis=1)[:, None]
-        _need(((used != NONE) == first).all(), name, "a gap", "what is used comes first")
     below = (units.wordline + high).max()
     _need(below <= accelerator.crossbar_rows, "wordline", below, "inside its crossbar")
     right = (units.bitline + wide).max()
@@ -288,6 +350,32 @@ def _check_ranges(one: LayerMap, arrays: dict[str, np.ndarray], accelerator: Acc
     _need(len(np.unique(parts)) == len(parts), "slices", "held twice", "once each")
     complete = len(np.unique(weight)) * slices == len(parts)
     _need(complete, "slices", "missing of a weight", f"all {slices}")
+
+
+def _check_weights(one: LayerMap, accelerator: Accelerator) -> None:
+    """Each weight is held once, and is one of the bits' levels."""
+    layer, places, parts = one.layer, [], []
+    for start in range(0, len(one.units.bank), _step(one)):
+        units = Units(*(field[start : start + _step(one)] for field in one.units))
+        column, row = units.outputs[:, None, :], one.banks[units.bank][:, :, None]
+        used = (column != NONE) & (row != NONE)
+        weight = slice_weights(units.slices, units.outputs, one.weight_bits, accelerator)
+        cells = cells_of(one._replace(units=units)).astype(np.int32)
+        cells = np.where(units.flipped[:, None, :], 2**accelerator.cell_bits - 1 - cells, cells)
+        # A row is of one group, so its number and the column in the group tell weights apart.
+        places.append((row.astype(np.int64) * layer.columns + column % layer.columns)[used])
+        parts.append((cells * weight[:, None, :])[used])
+    if not places:
+        return
+    _, at, held = np.unique(np.concatenate(places), return_inverse=True, return_counts=True)
+    levels = np.bincount(at, np.concatenate(parts)).astype(np.int64)
+    slices = accelerator.slices(one.weight_bits)
+    _need((held <= slices).all(), "banks", "a row held twice for an output", "once")
+    levels -= offset_of(one.weight_bits, accelerator)
+    most = most_level(one.weight_bits)
+    outside = np.abs(levels) > most
+    if outside.any():
+        _need(False, "cells", f"a weight of {levels[outside][0]}", f"{-most} to {most}")
 
 
 def _check_reads(one: LayerMap, high: np.ndarray, wide: np.ndarray) -> None:
@@ -314,14 +402,17 @@ def _check_reads(one: LayerMap, high: np.ndarray, wide: np.ndarray) -> None:
         _need((span <= most).all(), "read", f"{span.max()} {name}", f"up to {most}")
 
 
+def _step(one: LayerMap) -> int:
+    """Units whose cells are looked at at a time."""
+    return max((1 << 22) // (one.banks.shape[1] * one.units.outputs.shape[1]), 1)
+
+
 def _check_places(one: LayerMap) -> None:
     """No cell belongs to two units, and what belongs to none is 0."""
     units = one.units
     taken = np.zeros(one.cells.shape, np.uint8)
-    h, w = one.banks.shape[1], units.outputs.shape[1]
-    step = max((1 << 22) // max(h * w, 1), 1)
-    for start in range(0, len(units.bank), step):
-        part = Units(*(field[start : start + step] for field in units))
+    for start in range(0, len(units.bank), _step(one)):
+        part = Units(*(field[start : start + _step(one)] for field in units))
         used = (one.banks[part.bank] != NONE)[:, :, None] & (part.outputs != NONE)[:, None, :]
         unit, row, column = np.nonzero(used)
         place = (part.crossbar[unit], part.wordline[unit] + row, part.bitline[unit] + column)

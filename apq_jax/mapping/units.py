@@ -1,5 +1,6 @@
 """Where every weight lies: operation units in crossbars, their inputs, outputs and slices."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def map_layer(
 
     Args:
       layer: its shape.
-      levels: [γ, R, C] whole numbers, ±(2^(q-1) - 1), ±1 at one bit; 0 where `mask` is False.
+      levels: [γ, R, C] int, within ±(2^(q-1) - 1), ±1 at one bit; 0 where `mask` is False.
       mask: [γ, R, C] bool, survivors, in the scheme's blocks.
       weight_bits: q.
       input_bits: a.
@@ -73,13 +74,27 @@ def map_layer(
       accelerator: with `mapping = "isaac"`.
 
     Raises:
-      ValueError: the scheme has no mapping, or a cell cannot hold a weight: with offsets of one
-        bit there is no zero.
+      ValueError: the scheme has no mapping; levels are out of their range, or not 0 outside the
+        mask; or a cell cannot hold a weight: with offsets of one bit there is no zero; or sums of
+        the layer could pass 2^31.
     """
     if scheme not in MAPPED or accelerator.mapping != "isaac":
         raise ValueError(
             f"scheme {scheme!r} in mapping {accelerator.mapping!r} has no image; allowed: "
             f"{', '.join(MAPPED)} in mapping 'isaac'"
+        )
+    most = most_level(weight_bits)
+    if levels.dtype.kind not in "iu" or np.abs(levels.astype(np.int64)).max(initial=0) > most:
+        raise ValueError(
+            f"levels: {levels.dtype}, {levels.min(initial=0)} to {levels.max(initial=0)}; allowed: "
+            f"whole numbers, {-most} to {most} with {weight_bits} bits"
+        )
+    if np.any(levels[~mask]):
+        raise ValueError("levels: not 0 outside the mask; allowed: 0")
+    if not sums_fit(layer, weight_bits, input_bits):
+        raise ValueError(
+            f"{layer.rows} rows of {weight_bits}-bit weights and {input_bits}-bit inputs: sums "
+            "could pass 2^31; allowed: fewer rows or bits"
         )
     slices = accelerator.slices(weight_bits)
     if scheme == "column_vector":
@@ -108,6 +123,16 @@ def map_layer(
             digits = np.where(part.flipped[:, None, :], turned, digits)
         _write(cells, inputs, part, digits)
     return LayerMap(layer, weight_bits, input_bits, cells, banks, units)
+
+
+def most_level(weight_bits: int) -> int:
+    """The largest level, 2^(q-1) - 1; 1 at one bit."""
+    return max(2 ** (weight_bits - 1) - 1, 1)
+
+
+def sums_fit(layer: Layer, weight_bits: int, input_bits: int) -> bool:
+    """Whether no accumulator of the layer can pass 2^31: they are int32, parts may wrap round."""
+    return layer.rows * most_level(weight_bits) * (2**input_bits - 1) < 2**31
 
 
 def _stored(levels: np.ndarray, weight_bits: int) -> np.ndarray:
@@ -417,11 +442,11 @@ def _sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterato
 # --- what a mapping counts -----------------------------------------------------------------------
 
 
-def counted(found: LayerMap, scheme: str) -> dict[str, int]:
+def counted(found: LayerMap, scheme: str, accelerator: Accelerator) -> dict[str, int]:
     """The counts of a window, taken from the units; names as in `crossbar.Counts`.
 
-    They must equal what apq_jax/schemes.py counts without any unit. `slots` is not among them: it
-    is defined for endless crossbars.
+    They must equal what apq_jax/schemes.py counts without any unit. `slots` are not among them but
+    where they are the units: elsewhere they are defined for endless crossbars.
     """
     units, inputs = found.units, found.banks[found.units.bank]
     high = (inputs != NONE).sum(axis=1)  # wordlines that a unit drives
@@ -430,7 +455,8 @@ def counted(found: LayerMap, scheme: str) -> dict[str, int]:
     _, first = np.unique(units.read, return_index=True)
     turns = np.bincount(units.crossbar[first], minlength=1)
     used = np.unique(units.bank)
-    return {
+    slots = {"slots": len(first)} if scheme in ("column_vector", "sre") else {}
+    return slots | {
         "crossbars": len(found.cells),
         "units": len(first),
         "fullest": int(turns.max()),
@@ -439,38 +465,50 @@ def counted(found: LayerMap, scheme: str) -> dict[str, int]:
         "cells": int((high * wide).sum()),
         "outputs": int(sums.sum()),
         "row_groups": len(used),
-        "index_bits": _index_bits(found, scheme, int(sums.sum()), used),
+        "index_bits": _index_bits(found, scheme, used, accelerator),
     }
 
 
-def _index_bits(found: LayerMap, scheme: str, sums: int, used: np.ndarray) -> int:
+def _index_bits(found: LayerMap, scheme: str, used: np.ndarray, accelerator: Accelerator) -> int:
     """Bits of the indices as they would be stored: see docs/mapping_format.md."""
     layer, units = found.layer, found.units
+    filled = units.outputs != NONE
+    kept = found.banks[used]
+    rows = int((kept != NONE).sum())  # a strip's rows, over strips
+    flips = int(filled.sum()) if accelerator.flipped_columns else 0
 
     def width(count: int) -> int:
         return (count - 1).bit_length()
 
     def listed(kept: int, count: int) -> int:
-        return min(kept * width(count), count) + 1
+        return min(count.bit_length() + kept * width(count), count) + 1
+
+    def lists(number: int, kept: int, count: int) -> int:
+        return number * count.bit_length() + kept * width(count)
 
     if scheme == "column_vector":
         banks = len(found.banks)
-        columns = banks * layer.columns
-        return len(units.bank) * width(banks) + min(sums * width(layer.columns), columns) + 1
-    rows = found.banks[used]
+        sums = int((filled & (units.slices == 0)).sum())
+        survivors = min(lists(banks, sums, layer.columns), banks * layer.columns) + 1
+        return flips + len(units.bank) * width(banks) + survivors
     if scheme == "filter":
-        kept = np.unique(units.outputs[units.outputs != NONE])
-        return listed(len(kept), layer.groups * layer.columns)
+        channels = len(np.unique(units.outputs[filled]))
+        return flips + listed(channels, layer.groups * layer.columns)
     if scheme == "channel":
-        window = int(np.prod(layer.kernel, dtype=np.int64))
-        kept = np.unique(rows[rows != NONE] // window)
-        return listed(len(kept), layer.groups * layer.rows // window)
+        window = math.prod(layer.kernel)
+        channels = len(np.unique(kept[kept != NONE] // window))
+        return flips + listed(channels, layer.groups * layer.rows // window)
     if scheme == "pim_prune_columns":
         # A strip's first bank has all of its columns.
         _, high, _ = found.cells.shape
         first = found.banks[units.bank, 0] % layer.rows % high == 0
-        kept = ((units.slices == 0) & (units.outputs != NONE))[first].sum()
-        return int(kept) * width(layer.columns)
-    if scheme in ("pim_prune", "sre"):
-        return int((rows != NONE).sum()) * width(layer.rows)
-    return 0
+        columns = int(((units.slices == 0) & filled)[first].sum())
+        strips = layer.groups * ceil_div(layer.rows, high)
+        return flips + lists(strips, columns, layer.columns)
+    if scheme == "pim_prune":
+        strips = layer.groups * ceil_div(layer.columns, strip_columns(accelerator))
+        return flips + lists(strips, rows, layer.rows)
+    if scheme == "sre":
+        wide = sre_columns(accelerator, accelerator.slices(found.weight_bits))
+        return flips + lists(layer.groups * ceil_div(layer.columns, wide), rows, layer.rows)
+    return flips

@@ -70,8 +70,6 @@ def everything(problem: Problem, space: Space) -> jax.Array:
     return jnp.ones((problem.features.shape[0], *shape), bool)
 
 
-def first_then(
-    number: jax.Array, count: int, begin: Policy, after: Policy
-) -> Policy:
+def first_then(number: jax.Array, count: int, begin: Policy, after: Policy) -> Policy:
     """`begin` where the evaluation's `number` [E] is below `count`, `after` from there on."""
     return jax.tree.map(lambda a, b: jnp.where(number[:, None] < count, a, b), begin, after)
