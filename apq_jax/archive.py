@@ -35,3 +35,25 @@ def finalists(
     top = distinct[np.lexsort((distinct, -benefit[distinct]))][: count - len(even)]
     chosen = np.union1d(top, even)
     return chosen[np.lexsort((chosen, -benefit[chosen]))]
+
+
+def hypervolume(
+    benefit: np.ndarray, accuracy: np.ndarray, least_benefit: float, least_accuracy: float
+) -> float:
+    """Area that the policies dominate above the reference point (least_benefit, least_accuracy).
+
+    Args:
+      benefit: [N], more is better.
+      accuracy: [N], more is better.
+      least_benefit, least_accuracy: the reference; what is below it in either counts nothing.
+
+    Returns:
+      In units of benefit times accuracy.
+    """
+    above = (benefit > least_benefit) & (accuracy > least_accuracy)
+    if not above.any():
+        return 0.0
+    benefit, accuracy = benefit[above], accuracy[above]
+    front = pareto_front(benefit, accuracy)  # benefit falls, accuracy rises
+    rises = np.diff(accuracy[front], prepend=least_accuracy)
+    return float(np.sum((benefit[front] - least_benefit) * rises))

@@ -1,0 +1,189 @@
+"""Every strategy at the same budget on the same networks: what each finds, how soon, how surely.
+
+A network a seed, trained apart; every strategy searches each of them once. What a run gave is kept
+in the work folder, so that the benchmark may be stopped and gone on with, also by several
+processes at once; tables are printed, and a picture drawn, from those files alone.
+
+    python benchmarks/strategies.py [--seeds 10] [--strategies a,b] [--workdir runs/strategies]
+    python benchmarks/strategies.py --table [--picture docs/images/strategies.png]
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from apq_jax import archive, data, hardware, pipeline, search
+from apq_jax.capture import capture
+from apq_jax.config import STRATEGIES, Config
+from apq_jax.files import write_whole
+from apq_jax.models.lenet import LeNet5
+from apq_jax.pipeline import Prepared
+
+EVALUATIONS = 600
+REFERENCE = 0.0, 10.0  # of the hypervolume: the dense network's cost; points lost
+
+
+def main() -> int:
+    """Runs what is missing, or prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--strategies", default=",".join(STRATEGIES))
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/strategies"))
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--picture", type=pathlib.Path)
+    options = parser.parse_args()
+    strategies = options.strategies.split(",")
+    if options.table:
+        found = {name: _read(options.workdir, name, options.seeds) for name in strategies}
+        _print(found)
+        if options.picture:
+            _draw(found, options.picture)
+        return 0
+    cache = search.cache_folder()
+    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    for seed in range(options.seeds):
+        missing = [name for name in strategies if not _path(options.workdir, name, seed).exists()]
+        if not missing:
+            continue
+        prepared, dataset = _prepared(seed, cache)
+        for name in missing:
+            found = _run(prepared, dataset, name)
+            write_whole(_path(options.workdir, name, seed), json.dumps(found))
+            print(f"{name}, seed {seed}: {found['seconds']:.0f} s", file=sys.stderr, flush=True)
+    return 0
+
+
+def _path(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+    return workdir / name / f"{seed}.json"
+
+
+def _prepared(seed: int, cache: pathlib.Path) -> tuple[Prepared, data.Dataset]:
+    config = Config(seed=seed)
+    config = dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, seed=seed),
+        search=dataclasses.replace(config.search, episodes=EVALUATIONS),
+    )
+    dataset = data.load("")
+    model = LeNet5(dataset.classes)
+    params = search._train(model, dataset, config, cache)
+    network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
+    return pipeline.prepare(network, params, dataset, hardware.load("isaac_ou"), config), dataset
+
+
+def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, Any]:
+    """One search: the objective of the best policy so far that meets the limit, and the rest."""
+    config = prepared.config
+    prepared = prepared._replace(
+        config=dataclasses.replace(
+            config, search=dataclasses.replace(config.search, strategy=strategy)
+        )
+    )
+    start = time.perf_counter()
+    record = pipeline.joined(pipeline.search_policies(prepared))
+    seconds = time.perf_counter() - start
+    expected, gain = pipeline.expected_accuracy(prepared, record), pipeline.gain(prepared, record)
+    limit, full = (
+        float(getattr(prepared.problem, name)) for name in ("min_accuracy", "float_accuracy")
+    )
+    best = np.maximum.accumulate(np.where(expected >= limit, gain, -np.inf))
+    best = np.pad(best, (0, EVALUATIONS - len(best)), mode="edge")  # what has stopped stays
+    choice = pipeline.choose(prepared, record, dataset)
+    least_gain, lost = REFERENCE
+    return {
+        "best": [None if np.isinf(value) else float(value) for value in best],
+        "hypervolume": archive.hypervolume(gain, 100 * (expected - full), least_gain, -lost),
+        "chosen": float(gain[choice.number]),
+        "meets_limit": choice.meets_limit,
+        "lost": 100 * (choice.float_accuracy - choice.accuracy),
+        "evaluations": len(gain),
+        "seconds": seconds,
+    }
+
+
+def _read(workdir: pathlib.Path, name: str, seeds: int) -> list[dict[str, Any]]:
+    paths = [_path(workdir, name, seed) for seed in range(seeds)]
+    if not all(path.exists() for path in paths):
+        raise SystemExit(f"{workdir / name}: not all of {seeds} seeds; run without --table first")
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def _best(runs: list[dict[str, Any]]) -> np.ndarray:
+    """[seeds, evaluations], -inf before the first policy that meets the limit."""
+    return np.asarray([[-np.inf if x is None else x for x in run["best"]] for run in runs])
+
+
+def _quartiles(values: Any, form: str) -> str:
+    low, middle, high = (format(x, form) for x in np.quantile(values, (0.25, 0.5, 0.75)))
+    return f"{middle} ({low} to {high})"
+
+
+def _print(found: dict[str, list[dict[str, Any]]]) -> None:
+    """A row a strategy, the best first; ratios are e^objective."""
+    last = {name: _best(runs)[:, -1] for name, runs in found.items()}
+    order = sorted(found, key=lambda name: -np.median(last[name]))
+    print(
+        "| strategy | over dense 8, 100 evaluations | 600 evaluations | chosen on unseen images, "
+        "those that meet the limit | hypervolume | seconds | p against the first |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for name in order:
+        runs = found[name]
+        best = np.exp(_best(runs))
+        chosen = np.exp([run["chosen"] for run in runs])
+        meets = sum(run["meets_limit"] for run in runs)
+        print(
+            f"| `{name}` | {_quartiles(best[:, 99], '.2f')} | {_quartiles(best[:, -1], '.2f')} | "
+            f"{_quartiles(chosen, '.2f')}, {meets} of {len(runs)} | "
+            f"{_quartiles([run['hypervolume'] for run in runs], '.2f')} | "
+            f"{np.median([run['seconds'] for run in runs]):.0f} | "
+            f"{_p(last[order[0]], last[name]) if name != order[0] else ''} |"
+        )
+
+
+def _p(first: np.ndarray, second: np.ndarray) -> str:
+    """Two-sided Wilcoxon signed-rank test over the networks, which are the same for both."""
+    return f"{scipy.stats.wilcoxon(first, second).pvalue:.2g}"
+
+
+def _draw(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
+    """Medians and quartiles of the best over evaluations."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    order = sorted(found, key=lambda name: -np.median(_best(found[name])[:, -1]))
+    colours = [
+        "#0072B2",
+        "#D55E00",
+        "#009E73",
+        "#CC79A7",
+        "#E69F00",
+        "#56B4E9",
+        "#000000",
+        "#999999",
+    ]
+    evaluations = np.arange(1, EVALUATIONS + 1)
+    for name, colour in zip(order, colours, strict=False):
+        low, middle, high = np.quantile(np.exp(_best(found[name])), (0.25, 0.5, 0.75), axis=0)
+        axis.plot(evaluations, middle, color=colour, label=name)
+        axis.fill_between(evaluations, low, high, color=colour, alpha=0.12, linewidth=0)
+    axis.set_xlabel("evaluations")
+    axis.set_ylabel("best that meets the limit, cost over dense 8 (x)")
+    axis.legend(fontsize=8, ncols=2, loc="lower right")
+    axis.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
