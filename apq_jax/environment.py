@@ -83,6 +83,19 @@ def encode(space: Space, policy: Policy) -> jax.Array:
     return jnp.stack([keep, weight, inputs], axis=-1).astype(jnp.float32)
 
 
+def policy_at(space: Space, places: jax.Array) -> Policy:
+    """Places among the choices [..., 3] int32 to a policy's fields [...]."""
+    weight_bits, input_bits = jnp.asarray(space.weight_bits), jnp.asarray(space.input_bits)
+    return Policy(places[..., 0], weight_bits[places[..., 1]], input_bits[places[..., 2]])
+
+
+def places_of(space: Space, policy: Policy) -> jax.Array:
+    """A policy's places among the choices, [..., 3] int32."""
+    weight = jnp.searchsorted(jnp.asarray(space.weight_bits), policy.weight_bits)
+    inputs = jnp.searchsorted(jnp.asarray(space.input_bits), policy.input_bits)
+    return jnp.stack([policy.level, weight, inputs], axis=-1).astype(jnp.int32)
+
+
 def shares(problem: Problem, policy: Policy) -> jax.Array:
     """Each layer's part of the dense network's cost under this policy, [..., L]."""
     index = jnp.arange(problem.share.shape[0])

@@ -39,18 +39,6 @@ class State(NamedTuple):
 def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
     """The algorithm; E children at a time."""
     sizes = jnp.asarray([space.levels, len(space.weight_bits), len(space.input_bits)])
-    weight_bits, input_bits = jnp.asarray(space.weight_bits), jnp.asarray(space.input_bits)
-
-    def policy_of(genes: jax.Array) -> Policy:
-        return Policy(genes[..., 0], weight_bits[genes[..., 1]], input_bits[genes[..., 2]])
-
-    def genes_of(policy: Policy) -> jax.Array:
-        places = (
-            policy.level,
-            jnp.searchsorted(weight_bits, policy.weight_bits),
-            jnp.searchsorted(input_bits, policy.input_bits),
-        )
-        return jnp.stack(places, axis=-1).astype(jnp.int32)
 
     def init(key: jax.Array, problem: Problem) -> State:
         del key
@@ -81,7 +69,7 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
         number = state.told + jnp.arange(parallel)
         allowed = start.everything(problem, space)
         begin = start.closed_forms(problem, space, number, options.warmup, allowed)
-        children = policy_of(jax.vmap(child)(child_keys))
+        children = environment.policy_at(space, jax.vmap(child)(child_keys))
         policies = start.first_then(number, options.warmup, begin, children)
         return policies, jnp.ones(parallel, bool), state
 
@@ -95,7 +83,7 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
     ) -> State:
         del key
         fitness = start.scores(problem, valid, evaluations)
-        genes = jnp.concatenate([state.genes, genes_of(policies)])
+        genes = jnp.concatenate([state.genes, environment.places_of(space, policies)])
         fitness = jnp.concatenate([state.fitness, fitness])
         # One policy counts once: the later of two that are the same is nobody.
         same = (genes[:, None] == genes[None]).all(axis=(2, 3))

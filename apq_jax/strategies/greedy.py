@@ -7,6 +7,7 @@ limit; from there single steps and exchanges are tried at random and kept where 
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -57,28 +58,20 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
     # A step prunes more, or takes bits away.
     direction = jnp.asarray([1, -1, -1])
 
-    def policy_of(genes: jax.Array) -> Policy:
-        bits = jnp.asarray(space.weight_bits), jnp.asarray(space.input_bits)
-        return Policy(genes[..., 0], bits[0][genes[..., 1]], bits[1][genes[..., 2]])
+    policy_at = functools.partial(environment.policy_at, space)
 
     def added(measured: jax.Array) -> list[jax.Array]:
-        """Divergence of each choice alone, rising away from the unpruned: [L, choices] a kind."""
-        found = []
-        per_layer = len(probes) // layers
-        at = 0
-        for kind in range(3):
-            count = len(tried[kind])
-            values = measured.reshape(layers, per_layer)[:, at : at + count]
-            at += count
-            places = np.concatenate([[dense[kind]], tried[kind]])
-            values = jnp.concatenate([jnp.zeros((layers, 1)), values], axis=1)
-            away = np.argsort(np.abs(places - dense[kind]))
-            values = lax.cummax(values[:, away], axis=1)
-            distance = jnp.abs(jnp.arange(sizes[kind]) - dense[kind])
-            known = np.abs(places - dense[kind])[away]
-            found.append(
-                jax.vmap(lambda v, d=distance, k=known: jnp.interp(d, jnp.asarray(k), v))(values)
-            )
+        """Divergence of each choice alone, no less the farther from unpruned: [L, choices] each."""
+        found, first = [], 0
+        for kind, values in enumerate(tried):
+            away = np.abs(np.concatenate([[dense[kind]], values]) - dense[kind])
+            order = np.argsort(away)
+            known = measured.reshape(layers, -1)[:, first : first + len(values)]
+            first += len(values)
+            known = jnp.concatenate([jnp.zeros((layers, 1)), known], axis=1)[:, order]
+            every = np.abs(np.arange(sizes[kind]) - dense[kind])
+            at = functools.partial(jnp.interp, jnp.asarray(every), jnp.asarray(away[order]))
+            found.append(jax.vmap(at)(lax.cummax(known, axis=1)))
         return found
 
     def path(problem: Problem, measured: jax.Array) -> jax.Array:
@@ -89,11 +82,11 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
             moved = genes + direction
             inside = (moved >= 0) & (moved < jnp.asarray(sizes))
             moved = jnp.clip(moved, 0, jnp.asarray(sizes) - 1)
-            here = environment.shares(problem, policy_of(genes))  # [L]
+            here = environment.shares(problem, policy_at(genes))  # [L]
             ratios = []
             for kind in range(3):
                 one = genes.at[:, kind].set(moved[:, kind])
-                saved = here - environment.shares(problem, policy_of(one))
+                saved = here - environment.shares(problem, policy_at(one))
                 row = jnp.arange(layers)
                 lost = divergence[kind][row, moved[:, kind]] - divergence[kind][row, genes[:, kind]]
                 # What costs nothing is not worth a loss, but a step may have to pass over it.
@@ -123,11 +116,11 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         unpruned = jnp.broadcast_to(jnp.asarray(dense), (parallel, layers, 3))
         alone = unpruned.at[jnp.arange(parallel), at, kind].set(to)
         along = path(problem, state.measured)[places(state)]
-        best = genes_of(environment.decode(space, state.best.actions))
+        best = environment.places_of(space, environment.decode(space, state.best.actions))
         near = jax.vmap(neighbour, (0, None))(jax.random.split(key, parallel), best)
         genes = jnp.where(state.asked < path_calls, along, near)
         genes = jnp.where(state.asked < probe_calls, alone, genes)
-        return policy_of(genes), valid, state
+        return policy_at(genes), valid, state
 
     def neighbour(key: jax.Array, genes: jax.Array) -> jax.Array:
         """One or two genes a step or two on, or back."""
@@ -138,12 +131,6 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         )
         moved = jnp.clip(genes + by, 0, jnp.asarray(sizes) - 1)
         return jnp.where(chosen.reshape(genes.shape), moved, genes)
-
-    def genes_of(policy: Policy) -> jax.Array:
-        bits = jnp.asarray(space.weight_bits), jnp.asarray(space.input_bits)
-        weight = jnp.searchsorted(bits[0], policy.weight_bits)
-        inputs = jnp.searchsorted(bits[1], policy.input_bits)
-        return jnp.stack([policy.level, weight, inputs], axis=-1).astype(jnp.int32)
 
     def tell(
         key: jax.Array,
