@@ -46,3 +46,11 @@ def test_finalists(points: list[tuple[int, int]], limit: int, count: int) -> Non
         assert accuracy[chosen].max() == accuracy.max() or count < 4
     else:
         assert accuracy[chosen].max() == accuracy.max()
+
+
+def test_hypervolume_by_hand() -> None:
+    """Above (0, -10): corners (3, -8), (2, -4), (1, 0); one dominated, one below each reference."""
+    benefit = np.asarray([1.0, 3.0, 2.0, 1.5, 9.0, -1.0])
+    accuracy = np.asarray([0.0, -8.0, -4.0, -5.0, -11.0, 1.0])
+    assert archive.hypervolume(benefit, accuracy, 0.0, -10.0) == 3 * 2 + 2 * 4 + 1 * 4
+    assert archive.hypervolume(benefit[4:], accuracy[4:], 0.0, -10.0) == 0.0

@@ -595,6 +595,7 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
         (described(scheme=["dense"]), "scheme: ['dense']; allowed: dense"),
         (described(layers=[]), "layers: none; allowed"),
         (described(layers=[3] * 7), "layer 0: fields"),
+        (described(layers=[0] * 10**5), "layers: 100000; allowed: up to 7, for so many arrays"),
         (described(rows=0), "layer 0: rows: 0; allowed: a whole number"),
         (described(rows=True), "layer 0: rows: True; allowed: a whole number"),
         (described(columns=10**30), "layer 0: columns: 1000000"),
@@ -687,9 +688,15 @@ def test_truncated_files(path: pathlib.Path) -> None:
 def test_inspect_prints_and_draws(path: pathlib.Path, capsys: Any) -> None:
     assert main(["inspect", str(path), "--layer", "1"]) == 0
     printed = capsys.readouterr().out
-    for layer in built("resnet")[0].layers:
-        assert layer.name in printed
+    found = mapping.load(path)
+    lines = printed.splitlines()[2:]
+    for line, one in zip(lines, found.maps, strict=False):
+        counts = mapping.counted(one, "column_vector", found.accelerator)
+        assert line.startswith(one.layer.name)
+        assert line.split()[-1] == f"{counts['index_bits']:,}"
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    rewritten(path, described(name="$\\frac{$"))
+    assert main(["inspect", str(path)]) == 0
     assert main(["inspect", str(path), "--layer", "99"]) == 2
     assert "--layer: 99; allowed: 0 to 6" in capsys.readouterr().err
     assert main(["inspect", str(path), "--crossbar", "-1"]) == 2

@@ -196,6 +196,8 @@ def _mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Mappin
     )
     _need(accelerator.mapping == "isaac", "accelerator.mapping", accelerator.mapping, "isaac")
     _need(isinstance(layers, list) and layers, "layers", "none", "a list of layers")
+    most = len(tensors) // len(_DTYPES)  # before a name is made for each that is claimed
+    _need(len(layers) <= most, "layers", len(layers), f"up to {most}, for so many arrays are there")
     known = {f"{number}/{name}" for number in range(len(layers)) for name in _DTYPES}
     for name in sorted(known - set(tensors)):
         raise InputError(f"{_shown(name)}: missing")

@@ -47,5 +47,6 @@ def occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
         f"{one.layer.name}, crossbar {crossbar + 1} of {len(one.cells)}: {len(here)} units, "
         f"{100 * used:.0f} % of the cells",
         fontsize=10,
+        parse_math=False,  # a layer's name is what it is
     )
     return figure
