@@ -14,6 +14,7 @@ from apq_jax.training import Training
 
 STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
 MODELS = ("lenet5",)
+GOALS = ("cost", "accuracy", "front")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +43,26 @@ class Objective:
 
 
 @dataclasses.dataclass(frozen=True)
+class Limits:
+    """The most that is allowed of each metric; 0 is no limit."""
+
+    slots: float = 0.0
+    crossbars: float = 0.0
+    area_mm2: float = 0.0
+    energy_nj: float = 0.0
+    latency_us: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchOptions:
     """What is searched, and how long."""
 
+    goal: str = "cost"  # the least; or the best accuracy within `limits`; or the whole front
     strategy: str = "apq"
     episodes: int = 600  # evaluations in all
     parallel: int = 8  # policies at a time
-    max_accuracy_drop: float = 0.5  # percentage points below the float network
-    penalty: float = 1.0  # of falling below that
+    max_accuracy_drop: float = 0.5  # goal cost: percentage points below the float network
+    penalty: float = 1.0  # of missing a limit
     pruning_share: float = 0.5  # apq: share of the evaluations that search the pruning
     pruning_drop: float = 0.3  # apq: share of the accuracy drop that pruning may use up
     min_weight_bits: int = 2
@@ -75,6 +88,7 @@ class Config:
     plan: PlanOptions = PlanOptions()
     recovery: Recovery = Recovery()
     objective: Objective = Objective()
+    limits: Limits = Limits()
     search: SearchOptions = SearchOptions()
     agent: DdpgOptions = DdpgOptions()
 
@@ -96,6 +110,8 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "objective.area_mm2": (0.0, 1e6),
     "objective.energy_nj": (0.0, 1e6),
     "objective.latency_us": (0.0, 1e6),
+    **{f"limits.{field.name}": (0.0, 1e12) for field in dataclasses.fields(Limits)},
+    "search.goal": GOALS,
     "search.strategy": STRATEGIES,
     "search.episodes": (1, 10_000_000),
     "search.parallel": (1, 4096),
@@ -157,6 +173,18 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
         )
     if not sum(dataclasses.astuple(config.objective)):
         raise InputError("config.objective: every metric counts 0; allowed: at least one above 0")
+    limited = {name: most for name, most in dataclasses.asdict(config.limits).items() if most}
+    if search.goal == "accuracy" and not limited:
+        raise InputError(
+            "config.limits: none is set, and search.goal is accuracy; allowed: at least one of "
+            f"{', '.join(dataclasses.asdict(config.limits))} above 0"
+        )
+    if search.goal == "front" and limited:
+        name, most = next(iter(limited.items()))
+        raise InputError(
+            f"config.limits.{name}: {most:g}, and search.goal is front; allowed: 0, for the front "
+            "has no limit"
+        )
     return dataclasses.replace(
         config, training=dataclasses.replace(config.training, seed=config.seed)
     )

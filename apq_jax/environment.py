@@ -40,13 +40,17 @@ class Problem(NamedTuple):
     error: jax.Array  # [L, K, Q] float32, output error of pruning and rounding the weights
     input_error: jax.Array  # [L, 8] float32, output error of rounding the inputs, by bits
     lamp: jax.Array  # [L, K] float32, LAMP score of the weakest survivor at each keep level
-    share: jax.Array  # [L, K, 8, 8] float32, cost of a layer over the dense network's, by bits
-    weights: jax.Array  # [M] float32, what each metric counts in the objective; their sum is 1
+    share: jax.Array  # [L, K, 8, 8] float32, what closed forms pay for a layer, by bits
+    costs: jax.Array  # [L, K, 8, 8, M] float32, a layer's metrics over the dense network's
+    weights: jax.Array  # [M] float32, what each metric counts: their sum is 1, or none counts
+    quality: jax.Array  # [] float32, what accuracy counts
     dense: jax.Array  # [M] float32, the metrics of the dense network at 8 bits
+    max_cost: jax.Array  # [M] float32, the limit of each metric; inf where there is none
     float_accuracy: jax.Array  # [] float32, of the uncompressed network on the scored images
-    min_accuracy: jax.Array  # [] float32, the limit
+    min_accuracy: jax.Array  # [] float32, the limit; -inf where there is none
     drop_per_nat: jax.Array  # [] float32, accuracy lost for a nat of divergence
-    penalty: jax.Array  # [] float32, of falling below the limit: see `reward`
+    penalty: jax.Array  # [] float32, of missing a limit: see `reward`
+    phase: jax.Array  # [] float32 in [0, 1), by which closed forms are on from the usual prices
 
 
 def decode(space: Space, action: jax.Array) -> Policy:
@@ -102,6 +106,22 @@ def shares(problem: Problem, policy: Policy) -> jax.Array:
     return problem.share[index, policy.level, policy.weight_bits - 1, policy.input_bits - 1]
 
 
+def cost_shares(problem: Problem, policy: Policy) -> jax.Array:
+    """Each metric of a policy over the dense network's, before it is evaluated: [..., M].
+
+    Exact but for the area of an accelerator in whole tiles, which is no sum over layers: there
+    both areas are in proportion.
+    """
+    index = jnp.arange(problem.costs.shape[0])
+    found = problem.costs[index, policy.level, policy.weight_bits - 1, policy.input_bits - 1]
+    return found.sum(axis=-2)
+
+
+def known_gain(problem: Problem, policy: Policy) -> jax.Array:
+    """What the metrics add to `gain`, before a policy is evaluated: [...]."""
+    return -jnp.sum(problem.weights * jnp.log(cost_shares(problem, policy)), axis=-1)
+
+
 def observe(
     problem: Problem, space: Space, base: jax.Array, layer: jax.Array, actions: jax.Array
 ) -> jax.Array:
@@ -134,15 +154,35 @@ def observe_episode(
 
 
 def reward(problem: Problem, evaluation: Evaluation) -> jax.Array:
-    """Σ_m weight_m ln(dense_m / cost_m) - penalty ln(1 + 4 x points below the limit); [].
+    """`gain` - penalty ln(1 + 400 x `shortfall`): []; a hundredth short counts ln 5.
 
-    The percentage points are those of the expected accuracy: see `expected_accuracy`. The
-    logarithm keeps policies far below the limit from drowning, in the critic's error, the small
-    differences near it.
+    The logarithm keeps policies far from the limits from drowning, in the critic's error, the
+    small differences near them.
     """
+    return gain(problem, evaluation) - problem.penalty * jnp.log1p(
+        400.0 * shortfall(problem, evaluation)
+    )
+
+
+def gain(problem: Problem, evaluation: Evaluation) -> jax.Array:
+    """Σ_m weight_m ln(dense_m / cost_m) - quality ln(1 + 10 x points lost), limits aside: [].
+
+    The points are of expected accuracy. Near none lost a tenth of a point counts as much as a
+    factor of two does at many, as costs do by their ratios.
+    """
+    metrics = jnp.sum(problem.weights * log_ratios(problem, evaluation), axis=-1)
+    lost = problem.float_accuracy - expected_accuracy(problem, evaluation)
+    return metrics - problem.quality * jnp.log1p(1000.0 * jnp.maximum(lost, 0.0))
+
+
+def log_ratios(problem: Problem, evaluation: Evaluation) -> jax.Array:
+    """ln(dense / cost) of each metric: [M]."""
+    return jnp.log(problem.dense / _costs(evaluation))
+
+
+def _costs(evaluation: Evaluation) -> jax.Array:
     costs = jnp.stack([getattr(evaluation, name) for name in METRICS], axis=-1)
-    gain = jnp.sum(problem.weights * jnp.log(problem.dense / costs.astype(jnp.float32)), axis=-1)
-    return gain - problem.penalty * jnp.log1p(400.0 * shortfall(problem, evaluation))
+    return costs.astype(jnp.float32)
 
 
 def expected_accuracy(problem: Problem, evaluation: Evaluation) -> jax.Array:
@@ -156,8 +196,14 @@ def expected_accuracy(problem: Problem, evaluation: Evaluation) -> jax.Array:
 
 
 def shortfall(problem: Problem, evaluation: Evaluation) -> jax.Array:
-    """How far the expected accuracy is below the limit, as a fraction of 1; 0 where it is met."""
-    return jnp.maximum(problem.min_accuracy - expected_accuracy(problem, evaluation), 0.0)
+    """How far a policy is from the limits: [], 0 where all are met.
+
+    Expected accuracy below its limit, as a fraction of 1, plus the part by which each metric is
+    above its own.
+    """
+    below = jnp.maximum(problem.min_accuracy - expected_accuracy(problem, evaluation), 0.0)
+    above = jnp.maximum(_costs(evaluation) / problem.max_cost - 1.0, 0.0)
+    return below + above.sum(axis=-1)
 
 
 def fit_drop_per_nat(float_accuracy: float, accuracy: np.ndarray, divergence: np.ndarray) -> float:
@@ -219,6 +265,8 @@ def build_problem(
     height: int,
     space: Space,
     objective: dict[str, float],
+    quality: float,
+    limits: dict[str, float],
     float_accuracy: float,
     max_drop: float,
     drop_per_nat: float,
@@ -229,18 +277,25 @@ def build_problem(
     Args:
       prices: of every choice, on the host, up to 8 and 8 bits.
       height: rows of an operation unit.
-      objective: metric's name (of METRICS) to its weight; divided by their sum.
+      objective: metric's name (of METRICS) to its weight; divided by their sum. Where it is
+        empty, closed forms pay for the metrics that are limited, all alike.
+      quality: what accuracy counts.
+      limits: metric's name to the most that is allowed of it.
       float_accuracy: of the uncompressed network on the scored images, a fraction of 1.
-      max_drop: accuracy that may be lost, a fraction of 1.
+      max_drop: accuracy that may be lost, a fraction of 1; inf where there is no limit.
       drop_per_nat: from `fit_drop_per_nat`.
-      penalty: of falling below it.
+      penalty: of missing a limit.
     """
     count, levels = len(layers), space.levels
     full = np.full(count, 8)
     dense = crossbar.cost(layers, crossbar.dense(layers, full, prices.chip), prices.chip, full)
     dense_values = np.asarray([getattr(dense, name) for name in METRICS], np.float64)
-    weights = np.asarray([objective.get(name, 0.0) for name in METRICS], np.float64)
-    weights /= weights.sum()
+    weights, limited = (
+        np.asarray([part.get(name, 0.0) for name in METRICS], np.float64)
+        for part in (objective, dict.fromkeys(limits, 1.0))
+    )
+    weights /= max(weights.sum(), 1e-30)
+    paid = weights if weights.any() else limited / max(limited.sum(), 1e-30)
     of_layers = crossbar.unflattened(prices)  # [L, K, 8, 8] each
     metrics = (
         of_layers.slots,
@@ -249,7 +304,11 @@ def build_problem(
         of_layers.energy_nj,
         of_layers.latency_us,
     )
-    share = sum(w * m / d for w, m, d in zip(weights, metrics, dense_values, strict=True))
+    whole = dense._replace(area_mm2=dense.area_pro_rata_mm2)  # layers have no whole tiles
+    costs = np.stack(
+        [m / getattr(whole, name) for name, m in zip(METRICS, metrics, strict=True)], axis=-1
+    )
+    share = costs @ paid
 
     error = np.stack([np.asarray(layer.error) for layer in plan])
     dense_share = share[:, 0, -1, -1]
@@ -276,13 +335,35 @@ def build_problem(
         input_error=jnp.asarray(inputs, jnp.float32),
         lamp=jnp.asarray([_lamp(layer, height) for layer in plan], jnp.float32),
         share=jnp.asarray(share, jnp.float32),
+        costs=jnp.asarray(costs, jnp.float32),
         weights=jnp.asarray(weights, jnp.float32),
+        quality=jnp.asarray(quality, jnp.float32),
         dense=jnp.asarray(dense_values, jnp.float32),
+        max_cost=jnp.asarray([limits.get(name, np.inf) for name in METRICS], jnp.float32),
         float_accuracy=jnp.asarray(float_accuracy, jnp.float32),
         min_accuracy=jnp.asarray(float_accuracy - max_drop, jnp.float32),
         drop_per_nat=jnp.asarray(drop_per_nat, jnp.float32),
         penalty=jnp.asarray(penalty, jnp.float32),
+        phase=jnp.zeros((), jnp.float32),
     )
+
+
+def least_costs(prices: crossbar.Prices, space: Space) -> dict[str, float]:
+    """The least of each metric that any policy of the space can have.
+
+    Each layer's least apart: it is not always at the last keep level and the fewest bits, for
+    one crossbar is read longer than each of two.
+
+    Args:
+      prices: of every choice, on the host, up to 8 and 8 bits.
+      space: static.
+    """
+    chosen = np.ix_(np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1)
+    least = crossbar.LayerCost(
+        *(field[:, :, *chosen].min(axis=(1, 2, 3)) for field in crossbar.unflattened(prices))
+    )
+    cost = crossbar.total(least, prices.chip)
+    return {name: getattr(cost, name).item() for name in METRICS}
 
 
 def _lamp(layer: LayerPlan, height: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Ask, evaluate, tell: one compiled scan, run in chunks."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -33,26 +34,9 @@ class Record(NamedTuple):
     reward: np.ndarray  # [N]
 
 
-def run(
-    strategy: Strategy,
-    evaluate: Evaluate,
-    subject: Any,
-    problem: Problem,
-    key: jax.Array,
-    budget: int,
-    chunk: int,
-) -> Iterator[Record]:
-    """Searches until the budget is spent, yielding what each chunk evaluated.
-
-    Args:
-      strategy: what proposes.
-      evaluate: one policy's worth; mapped over the policies asked for, compiled once.
-      subject: the arrays it needs, passed in and never closed over.
-      problem: what the strategy may know.
-      key: the search's randomness.
-      budget: evaluations in all.
-      chunk: batches of policies between two looks from the host.
-    """
+@functools.lru_cache(maxsize=16)
+def _compiled(strategy: Strategy, evaluate: Evaluate, chunk: int) -> Callable:
+    """A chunk of batches: one program for a strategy and an evaluation, whatever the problem."""
 
     def step(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
         key, ask_key, tell_key = jax.random.split(carry.key, 3)
@@ -77,6 +61,30 @@ def run(
     def steps(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
         return lax.scan(lambda c, _: step(c, subject, problem), carry, length=chunk)
 
+    return steps
+
+
+def run(
+    strategy: Strategy,
+    evaluate: Evaluate,
+    subject: Any,
+    problem: Problem,
+    key: jax.Array,
+    budget: int,
+    chunk: int,
+) -> Iterator[Record]:
+    """Searches until the budget is spent, yielding what each chunk evaluated.
+
+    Args:
+      strategy: what proposes.
+      evaluate: one policy's worth; mapped over the policies asked for, compiled once.
+      subject: the arrays it needs, passed in and never closed over.
+      problem: what the strategy may know.
+      key: the search's randomness.
+      budget: evaluations in all.
+      chunk: batches of policies between two looks from the host.
+    """
+    steps = _compiled(strategy, evaluate, chunk)
     key, init_key = jax.random.split(key)
     carry = Carry(key, strategy.init(init_key, problem), jnp.asarray(budget, jnp.int32))
     left = budget

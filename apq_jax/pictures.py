@@ -69,10 +69,11 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
     """Accuracy against crossbars and slots, with the Pareto front."""
     figure, axes = _figure(columns=2)
     best, floats = result["best"], result["float"]
-    limit = 100 * (floats["search_accuracy"] - result["limit"]["max_accuracy_drop"] / 100)
+    drop = result["limits"].get("accuracy_drop")
     expected, measured = 100 * rows["expected_accuracy"], 100 * rows["accuracy"]
     top = 100 * floats["search_accuracy"]
-    low = limit - 2.5 * max(top - limit, 0.4)
+    shown = result["front"]["reference"]["points_lost"] if drop is None else drop
+    low = top - shown - (0 if drop is None else 2.5 * max(drop, 0.4))
     for axis, name in zip(axes, ("crossbars", "slots"), strict=True):
         cost, seen = rows[name], expected >= low
         axis.scatter(cost, measured, s=7, color=_GREY, alpha=0.3, linewidths=0, label="measured")
@@ -80,7 +81,11 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
         order = np.lexsort((-expected, cost))
         front = np.maximum.accumulate(expected[order])
         axis.step(cost[order], front, where="post", color=_BLUE, linewidth=1.4, label="front")
-        axis.axhline(limit, color=_RED, linestyle="--", linewidth=1.2, label="limit")
+        if drop is not None:
+            axis.axhline(top - drop, color=_RED, linestyle="--", linewidth=1.2, label="limit")
+        if name in result["limits"]:
+            most = result["limits"][name]
+            axis.axvline(most, color=_RED, linestyle=":", linewidth=1.2, label="most allowed")
         dense = result["dense"]["8"][name]
         axis.scatter(
             [dense], [top], marker="s", s=45, color=_ORANGE, label="dense, 8 bits", zorder=4
@@ -232,9 +237,11 @@ def adc(result: dict[str, Any], rows: Rows) -> Figure:
     figure, (accuracy, energy) = _figure(columns=2, height=2.8)
     bits = [point["bits"] for point in points]
     accuracy.plot(bits, [100 * point["accuracy"] for point in points], marker="o", color=_BLUE)
-    limit = 100 * result["limit"]["min_accuracy"]
-    accuracy.axhline(limit, color=_RED, linestyle="--", linewidth=1.2)
-    accuracy.annotate("limit", (bits[-1], limit), (0, -12), textcoords="offset points", color=_RED)
+    if "accuracy_drop" in result["limits"]:
+        limit = 100 * result["float"]["validation_accuracy"] - result["limits"]["accuracy_drop"]
+        accuracy.axhline(limit, color=_RED, linestyle="--", linewidth=1.2)
+        below = (0, -12)
+        accuracy.annotate("limit", (bits[-1], limit), below, textcoords="offset points", color=_RED)
     accuracy.set_ylabel("accuracy, selection half, %")
     energy.plot(bits, [point["energy_nj"] for point in points], marker="o", color=_GREEN)
     energy.set_ylabel("energy, nJ an inference")

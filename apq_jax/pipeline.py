@@ -54,6 +54,8 @@ _PROBE_PRICES = (0.03, 100.0)  # from nothing lost to nearly everything
 _PROBE_IMAGES = 1000
 _CALIBRATION_IMAGES = 5000
 _CURVE_IMAGES = 1000
+FRONT_DROPS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # points lost that the front is searched at
+_BLIND = ("random", "uniform", "lamp")  # strategies to which the limits are nothing
 
 
 class Prepared(NamedTuple):
@@ -76,7 +78,12 @@ class Choice(NamedTuple):
     finalists: int  # how many there were
     accuracy: float  # on the selection images
     float_accuracy: float
-    meets_limit: bool
+    misses: tuple[archive.Miss, ...]  # limits that it does not meet there
+
+    @property
+    def meets_limit(self) -> bool:
+        """Whether it meets all."""
+        return not self.misses
 
 
 class Measured(NamedTuple):
@@ -129,7 +136,8 @@ def prepare(
       config: the run's.
 
     Raises:
-      InputError: the replay buffer cannot hold one batch of episodes.
+      InputError: the replay buffer cannot hold one batch of episodes; a limit is below the least
+        that any policy can have.
     """
     steps = config.search.parallel * len(network.layers)
     if config.agent.capacity < steps:
@@ -151,6 +159,16 @@ def prepare(
     )
     bits = quantization.MAX_BITS
     prices = crossbar.price_list(network.layers, tables, chip, bits, bits)
+    limits = limits_of(config)
+    max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
+    least = environment.least_costs(prices, space)
+    for name, most in limits.items():
+        if least[name] > most:
+            raise InputError(
+                f"config.limits.{name}: {most:g}; allowed: at least {_rounded_up(least[name]):g}, "
+                "the least of any policy, or 0 for no limit"
+            )
+    accuracy_first = config.search.goal == "accuracy"
     subject = Subject(
         params,
         layers,
@@ -168,9 +186,11 @@ def prepare(
             prices,
             accelerator.unit_rows,
             space,
-            {name: getattr(config.objective, name) for name in environment.METRICS},
+            {} if accuracy_first else dataclasses.asdict(config.objective),
+            float(accuracy_first),
+            limits,
             float_accuracy,
-            config.search.max_accuracy_drop / 100.0,
+            max_drop,
             drop_per_nat,
             config.search.penalty,
         )
@@ -180,6 +200,19 @@ def prepare(
         network, accelerator, space, config, subject, problem(float_accuracy, 1.0), tables
     )
     return prepared._replace(problem=problem(float_accuracy, _drop_per_nat(prepared, dataset)))
+
+
+def limits_of(config: Config) -> dict[str, float]:
+    """The limits of a run by name, as `archive` has them."""
+    set_ = {name: most for name, most in dataclasses.asdict(config.limits).items() if most}
+    drop = {"accuracy_drop": config.search.max_accuracy_drop}
+    return (drop if config.search.goal == "cost" else {}) | set_
+
+
+def _rounded_up(value: float) -> float:
+    """To four digits, so that what is said to be allowed is."""
+    digits = 3 - int(np.floor(np.log10(value)))
+    return float(np.ceil(value * 10.0**digits) / 10.0**digits)
 
 
 def _scored(
@@ -246,17 +279,17 @@ def evaluate_many(
     return jax.tree.map(np.asarray, mapped(subject, jax.tree.map(jnp.asarray, policies)))
 
 
-def strategy_of(prepared: Prepared) -> Strategy:
-    """The strategy that the configuration names."""
+def strategy_of(prepared: Prepared, budget: int) -> Strategy:
+    """The strategy that the configuration names, for so many evaluations."""
     search, agent, space = prepared.config.search, prepared.config.agent, prepared.space
     parallel, layers = search.parallel, len(prepared.network.layers)
-    pruning = round(search.episodes * search.pruning_share)
+    pruning = round(budget * search.pruning_share)
     return {
         "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
         "joint": lambda: ddpg(space, agent, (True, True, True), parallel),
         "random": lambda: random(space, parallel),
         "uniform": lambda: uniform(space, parallel),
-        "lamp": lambda: lamp(space, parallel, search.episodes),
+        "lamp": lambda: lamp(space, parallel, budget),
         "greedy": lambda: greedy(space, GreedyOptions(), parallel, layers),
         "genetic": lambda: genetic(space, GeneticOptions(), parallel),
         "cma_es": lambda: cma_es(space, CmaOptions(), layers),
@@ -264,17 +297,26 @@ def strategy_of(prepared: Prepared) -> Strategy:
 
 
 def search_policies(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
-    """Runs the configured strategy; yields what each chunk of batches evaluated."""
-    config = prepared.config
-    return loop.run(
-        strategy_of(prepared),
-        evaluator(prepared),
-        prepared.subject,
-        prepared.problem,
-        jax.random.key(config.seed),
-        config.search.episodes,
-        chunk,
-    )
+    """Runs the configured strategy; yields what each chunk of batches evaluated.
+
+    The front is searched at one accuracy limit after the other, the strategy started anew for
+    each with its part of the evaluations.
+    """
+    search, problem = prepared.config.search, prepared.problem
+    key, problems = jax.random.key(prepared.config.seed), [problem]
+    if search.goal == "front" and search.strategy not in _BLIND:
+        problems = [
+            problem._replace(
+                min_accuracy=problem.float_accuracy - drop / 100.0,
+                phase=jnp.asarray(at / len(FRONT_DROPS), jnp.float32),  # no closed form twice
+            )
+            for at, drop in enumerate(FRONT_DROPS)
+        ]
+    keys = [key] if len(problems) == 1 else jax.random.split(key, len(problems))
+    budgets = np.diff(np.arange(len(problems) + 1) * search.episodes // len(problems))
+    strategy, evaluate = strategy_of(prepared, int(budgets.max())), evaluator(prepared)
+    for problem, key, budget in zip(problems, keys, budgets, strict=True):
+        yield from loop.run(strategy, evaluate, prepared.subject, problem, key, int(budget), chunk)
 
 
 def joined(records: Iterable[Record]) -> Record:
@@ -288,20 +330,40 @@ def expected_accuracy(prepared: Prepared, record: Record) -> np.ndarray:
 
 
 def gain(prepared: Prepared, record: Record) -> np.ndarray:
-    """The objective of every policy without any penalty, [N]."""
-    free = prepared.problem._replace(penalty=jnp.zeros(()))
-    return np.asarray(environment.reward(free, record.evaluation))
+    """Σ_m weight_m ln(dense_m / cost_m) with the weights of `config.objective`, [N]."""
+    objective = prepared.config.objective
+    weights = np.asarray([getattr(objective, name) for name in environment.METRICS])
+    ratios = np.asarray(environment.log_ratios(prepared.problem, record.evaluation), np.float64)
+    return ratios @ (weights / weights.sum())
+
+
+def lost(prepared: Prepared, record: Record) -> np.ndarray:
+    """Points of expected accuracy below the float network, [N]."""
+    return 100.0 * (float(prepared.problem.float_accuracy) - expected_accuracy(prepared, record))
+
+
+def knee(prepared: Prepared, record: Record) -> int:
+    """The knee of the front of `gain` and expected accuracy: its place in the record."""
+    points = gain(prepared, record), -lost(prepared, record)
+    return archive.knee(*points, archive.LEAST_GAIN, -archive.MOST_LOST)
 
 
 def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
-    """Scores the finalists on the selection images; the best that meets the limit wins.
+    """Scores the finalists on the selection images; the best that meets the limits wins.
 
-    Where none meets it, the nearest: the one that is least below.
+    The best is the cheapest, or the most accurate where that is the goal. Where none meets the
+    limits, the nearest. Of a front the knee is taken, and only it is scored.
     """
-    config = prepared.config.search
-    accuracy, benefit = expected_accuracy(prepared, record), gain(prepared, record)
-    limit = float(prepared.problem.min_accuracy)
-    numbers = archive.finalists(benefit, accuracy, limit, config.finalists)
+    config, limits = prepared.config.search, limits_of(prepared.config)
+    if config.goal == "front":
+        numbers = np.asarray([knee(prepared, record)])
+    else:
+        new = archive.distinct(record.policy)
+        of_new = jax.tree.map(lambda x: x[new], record)
+        accuracy = expected_accuracy(prepared, of_new)
+        benefit = accuracy if config.goal == "accuracy" else gain(prepared, of_new)
+        short = np.asarray(environment.shortfall(prepared.problem, of_new.evaluation))
+        numbers = new[archive.finalists(benefit, accuracy, short, config.finalists)]
     policies = jax.tree.map(lambda x: x[numbers], record.policy)
     scored = _scored(
         prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
@@ -311,13 +373,20 @@ def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     accuracies = evaluate_many(prepared, policies, *scored).accuracy
     found = np.round(count * accuracies.astype(np.float64)) / count
     float_accuracy = _accuracy(scored[2], dataset.select_labels)
-    # The last bit of a limit must not decide.
-    meets = found >= float_accuracy - config.max_accuracy_drop / 100.0 - 1e-9
-    place = int(np.argmax(meets)) if meets.any() else int(np.argmax(found))
+    costs = {name: getattr(record.evaluation, name)[numbers] for name in environment.METRICS}
+    measured = {"accuracy_drop": 100.0 * (float_accuracy - found), **costs}
+    order = (
+        np.argsort(-found, kind="stable") if config.goal == "accuracy" else np.arange(len(found))
+    )
+    place = int(order[np.argmin(archive.shortfall(measured, limits)[order])])
     number = int(numbers[place])
-    policy = jax.tree.map(lambda x: x[number], record.policy)
     return Choice(
-        number, policy, len(numbers), float(found[place]), float_accuracy, bool(meets[place])
+        number,
+        jax.tree.map(lambda x: x[number], record.policy),
+        len(numbers),
+        float(found[place]),
+        float_accuracy,
+        archive.misses(measured, limits, place),
     )
 
 

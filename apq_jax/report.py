@@ -2,29 +2,40 @@
 
     python -m apq_jax.report RUN [RUN ...]
 
-Writes report.md and six pictures into each run's folder.
+Writes report.md and six pictures into each run's folder. With limits it writes nothing, but says
+which of the policies that the run evaluated is the best within them:
+
+    python -m apq_jax.report RUN --max-accuracy-drop=1.0   the cheapest that loses no more
+    python -m apq_jax.report RUN --max-slots=300           the most accurate that needs no more
+
+Also --max-crossbars, --max-area-mm2, --max-energy-nj, --max-latency-us; several hold together.
+
+Exit status: 0 done; 2 input that cannot be used; 3 no policy is within the limits (the nearest is
+said).
 """
 
 import argparse
 import csv
 import io
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import rich.table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from apq_jax import pictures
+from apq_jax import archive, pictures
 from apq_jax.data import standard_error
+from apq_jax.environment import METRICS
 from apq_jax.files import InputError, write_whole
 from apq_jax.pictures import Rows, short_names
 
-SCHEMA = 2  # of the result.json that is read here
+SCHEMA = 3  # of the result.json that is read here
 _METRICS = (  # field of a cost, name of its ratio, words, format
     ("slots", "slots", "operation-unit slots", "{:,}"),
     ("crossbars", "crossbars", "crossbars", "{:,}"),
@@ -41,7 +52,8 @@ _NEEDED: tuple[str, ...] = (
     "interrupted",
     "data",
     "float",
-    "limit",
+    "goal",
+    "limits",
     "best",
     "dense",
     "dense_isaac",
@@ -53,8 +65,17 @@ _NEEDED: tuple[str, ...] = (
     "accelerator",
     "layers",
     "search",
+    "front",
     "pareto",
 )
+_LOSSES = "accuracy_drop"  # the limit that is not a metric's
+_UNITS = {
+    "slots": "slots",
+    "crossbars": "crossbars",
+    "area_mm2": "mm²",
+    "energy_nj": "nJ an inference",
+    "latency_us": "µs an inference",
+}
 
 
 PICTURES: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
@@ -73,12 +94,7 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       InputError: result.json or search.csv is missing, damaged or lacks a field.
     """
-    result, rows = _read_result(folder / "result.json"), _read_rows(folder / "search.csv")
-    if len(rows["reward"]) != result["search"].get("evaluations"):
-        raise InputError(
-            f"{folder / 'search.csv'}: {len(rows['reward'])} rows; allowed: those of result.json's "
-            f"search.evaluations, {result['search'].get('evaluations')}"
-        )
+    result, rows = _read_run(folder)
     written = []
     try:
         for name, draw in PICTURES.items():
@@ -90,6 +106,16 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{folder}: result.json or search.csv lacks {error}") from error
     return [*written, folder / "report.md"]
+
+
+def _read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
+    result, rows = _read_result(folder / "result.json"), _read_rows(folder / "search.csv")
+    if len(rows["reward"]) != result["search"].get("evaluations"):
+        raise InputError(
+            f"{folder / 'search.csv'}: {len(rows['reward'])} rows; allowed: those of result.json's "
+            f"search.evaluations, {result['search'].get('evaluations')}"
+        )
+    return result, rows
 
 
 def _read_result(path: pathlib.Path) -> dict[str, Any]:
@@ -118,10 +144,41 @@ def _read_rows(path: pathlib.Path) -> Rows:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, IndexError) as error:
         raise InputError(f"{path}: is not a table of numbers ({error})") from error
-    for name in ("reward", "accuracy", "expected_accuracy", "slots", "crossbars", "feasible"):
+    for name in ("reward", "accuracy", "expected_accuracy", "feasible", *METRICS):
         if name not in rows:
             raise InputError(f"{path}: {name}: no such column")
+        if not np.isfinite(rows[name]).all() or (name in METRICS and rows[name].min() <= 0):
+            words = "above 0" if name in METRICS else "finite"
+            raise InputError(f"{path}: {name}: has values that are not {words}")
     return rows
+
+
+def goal_words(goal: str, limits: dict[str, float]) -> str:
+    """What was asked for: "the cheapest policy that needs at most 300 slots"."""
+    asked = {
+        "cost": "the cheapest policy",
+        "accuracy": "the most accurate policy",
+        "front": "the front of accuracy against cost",
+    }[goal]
+    return f"{asked} that {_limit_words(limits)}" if limits else asked
+
+
+def _limit_words(limits: dict[str, float]) -> str:
+    return " and ".join(
+        f"loses at most {most:g} points of accuracy"
+        if name == _LOSSES
+        else f"needs at most {most:g} {_UNITS[name]}"
+        for name, most in limits.items()
+    )
+
+
+def miss_words(miss: dict[str, Any]) -> str:
+    """A limit that is not met: "loses 1.5 points of accuracy, 1 allowed"."""
+    name, found, allowed = miss["name"], miss["found"], miss["allowed"]
+    if name == _LOSSES:
+        return f"loses {found:.3g} points of accuracy, {allowed:g} allowed"
+    more = 100 * (found / allowed - 1)
+    return f"needs {found:,.6g} {_UNITS[name]}, {allowed:,.6g} allowed ({more:.2g} % more)"
 
 
 def _percent(accuracy: float, count: int) -> str:
@@ -145,7 +202,7 @@ def summary(result: dict[str, Any]) -> rich.table.Table:
     """The answer for a terminal of 80 columns."""
     best, floats, data = result["best"], result["float"], result["data"]
     table = rich.table.Table(
-        title="meets the limit" if best["meets_limit"] else "does NOT meet the limit",
+        title=_verdict(result, "meets", "does NOT meet"),
         caption=f"select: {data['select']} validation images; test: {data['test']} images, once",
     )
     for name in ("", "dense 16", "dense 8", "chosen", "over 8", "over 16"):
@@ -174,9 +231,9 @@ def _markdown(head: list[str], body: list[list[str]]) -> str:
 def _text(result: dict[str, Any]) -> str:
     best, floats, data = result["best"], result["float"], result["data"]
     config, search, change = result["config"], result["search"], best["test_difference"]
-    drop = result["limit"]["max_accuracy_drop"]
     lost = 100 * (floats["validation_accuracy"] - best["validation_accuracy"])
-    verdict = "meets" if best["meets_limit"] else "**does not meet**"
+    verdict = _verdict(result, "meets", "**does not meet**")
+    verdict += "".join(f"; it {miss_words(miss)}" for miss in best["misses"])
     names = short_names([layer["name"] for layer in result["layers"]])
     layers = [
         [
@@ -210,12 +267,12 @@ def _text(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return f"""# {config["model"]["name"]} on {data["name"]}, compressed for {result["accelerator"]}
 
-Asked: the cheapest policy that loses at most {drop:g} points of accuracy against the float network.
+Asked: {goal_words(result["goal"], result["limits"])}; lost is against the float network.
 The `{search["strategy"]}` search evaluated {search["evaluations"]:,} policies in
 {search["seconds"]:.0f} s.{stopped} The policy it chose **needs
 {result["ratios"]["slots"]["dense_8"]:.1f} times fewer operation-unit slots and
 {result["ratios"]["energy"]["dense_8"]:.1f} times less energy than the unpruned network at 8 bits**;
-it loses {lost:.1f} points on the selection half of validation and {verdict} the limit.
+it loses {lost:.1f} points on the selection half of validation and {verdict}.
 
 {_markdown(["", "dense 16", "dense 8", "chosen", "over dense 8", "over dense 16"], _answer(result))}
 
@@ -238,7 +295,9 @@ finalists the second; nothing saw the third.
 ![Accuracy against crossbars and slots](pareto.png)
 
 Every policy that was evaluated: measured accuracy faint, expected accuracy (by which the search is
-limited, docs/search.md) and its Pareto front in blue. Policies far below the limit are cut off.
+limited, docs/search.md) and its Pareto front in blue. Policies that lose much more are cut off.
+
+{_front(result)}
 
 ## The policy
 
@@ -283,6 +342,29 @@ Each point is an evaluation; triangles on the lower edge are below it. The line 
 Seed {result["seed"]}; {versions}. The same seed on the same machine gives the same `result.json`
 but for times.
 """
+
+
+def _verdict(result: dict[str, Any], meets: str, misses: str) -> str:
+    if not result["limits"]:
+        return "is the knee of the front"
+    words = meets if result["best"]["meets_limit"] else misses
+    return f"{words} the limit{'s' if len(result['limits']) > 1 else ''}"
+
+
+def _front(result: dict[str, Any]) -> str:
+    front, search = result["front"], result["search"]
+    knee = next(point for point in result["pareto"] if point["evaluation"] == front["knee"])
+    full, reference = result["float"]["search_accuracy"], front["reference"]
+    lost = 100 * (full - knee["expected_accuracy"])
+    return (
+        f"{search['distinct']:,} of the {search['evaluations']:,} evaluated policies are distinct. "
+        f"{len(result['pareto']):,} are on the front of the\nobjective and expected accuracy, "
+        f"{len(front['non_dominated']):,} on that of expected accuracy and each metric. The "
+        f"objective is\nln of the saving over dense 8, by the weights of `config.objective`. "
+        f"Hypervolume of the first front, above no\nsaving and {reference['points_lost']:g} points "
+        f"lost: {front['hypervolume']:.2f}. Its knee is evaluation {front['knee']}: "
+        f"{np.exp(knee['gain']):.2f}x, {lost:.2f} points lost, {knee['slots']:,} slots."
+    )
 
 
 def _area_words(result: dict[str, Any]) -> str:
@@ -407,18 +489,126 @@ _LAW_RATIOS = (
 )
 
 
-def main(argv: list[str]) -> int:
-    """Makes the reports of run folders again; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="apq_jax.report", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
+def answer(folder: pathlib.Path, limits: dict[str, float]) -> tuple[str, bool]:
+    """The best policy that a run evaluated within limits, in words; whether there is one.
+
+    With a limit on the accuracy that may be lost the cheapest, else the most accurate; where
+    none is within the limits, the nearest (`archive.shortfall`).
+
+    Args:
+      folder: the run's.
+      limits: by name, as `archive` has them; at least one.
+
+    Raises:
+      InputError: as `make`.
+    """
+    result, rows = _read_run(folder)
     try:
-        for folder in parser.parse_args(argv).runs:
-            make(folder)
-            print(folder / "report.md")
+        return _answer_of(folder, result, rows, limits)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{folder}: result.json or search.csv lacks {error}") from error
+
+
+def _answer_of(
+    folder: pathlib.Path, result: dict[str, Any], rows: Rows, limits: dict[str, float]
+) -> tuple[str, bool]:
+    dense = [result["dense"][bits] for bits in ("16", "8")]
+    weights = {name: float(result["config"]["objective"][name]) for name in METRICS}
+    gain = sum(weight * np.log(dense[1][name] / rows[name]) for name, weight in weights.items())
+    full, expected = float(result["float"]["search_accuracy"]), rows["expected_accuracy"]
+    found = {_LOSSES: 100 * (full - expected), **{name: rows[name] for name in METRICS}}
+    goal = "cost" if _LOSSES in limits else "accuracy"
+    wanted = (-gain, -expected) if goal == "cost" else (-expected, -gain)
+    at = int(np.lexsort((*wanted[::-1], archive.shortfall(found, limits)))[0])
+    missed = archive.misses(found, limits, at)
+    costs = []
+    for field, _, words, form in _METRICS:
+        if field in METRICS:
+            # Counts are read as reals and written as the whole numbers that they are.
+            cost = rows[field][at].item()
+            cells = [form.format(c[field]) for c in dense]
+            cells.append(form.format(int(cost) if field in ("slots", "crossbars") else cost))
+            costs.append([words, *cells, *(f"{c[field] / cost:.2f}x" for c in dense[::-1])])
+    names = [layer["name"] for layer in result["layers"]]
+    policy = [
+        [
+            short,
+            f"{100 * rows[f'keep.{name}'][at]:.1f} %",
+            *(f"{rows[f'{kind}_bits.{name}'][at]:.0f}" for kind in ("weight", "input")),
+        ]
+        for name, short in zip(names, short_names(names), strict=True)
+    ]
+    count, number = f"{len(expected):,} evaluated policies", int(rows["evaluation"][at])
+    said = f"Of {count} {goal_words(goal, limits)} is evaluation {number}."
+    if missed:
+        words = "; ".join(miss_words(miss._asdict()) for miss in missed)
+        said = f"None of {count} {_limit_words(limits)}. The nearest, evaluation {number}, {words}."
+    head = ["", "dense 16", "dense 8", "policy", "over dense 8", "over dense 16"]
+    text = f"""{folder}: {said}
+
+{_markdown(head, costs)}
+
+{_markdown(["layer", "keep", "weight bits", "input bits"], policy)}
+
+Expected accuracy on the search half of validation ({result["data"]["search"]:,} images): \
+{100 * expected[at]:.2f} %, {found[_LOSSES][at]:.2f} points
+below the float network; measured on the same images: {100 * rows["accuracy"][at]:.2f} %. This is \
+NOT a test
+accuracy: the search chose by these images, and only the run's own result was tested."""
+    return text, not missed
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def _limits(options: argparse.Namespace) -> dict[str, float]:
+    limits = {}
+    for name in (_LOSSES, *METRICS):
+        value = getattr(options, f"max_{name}")
+        if value is None:
+            continue
+        flag = f"--max-{name.replace('_', '-')}"
+        drop = name == _LOSSES
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (0 <= number <= 100 if drop else 0 < number < math.inf):
+            words = "a number, 0 to 100" if drop else "a number above 0"
+            raise InputError(f"{flag}: {value!r}; allowed: {words}")
+        limits[name] = number
+    return limits
+
+
+def main(argv: list[str]) -> int:
+    """Makes the reports of run folders again, or answers; returns the exit status."""
+    parser = _Parser(
+        prog="apq_jax.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
+    for name in (_LOSSES, *METRICS):
+        parser.add_argument(f"--max-{name.replace('_', '-')}", metavar="NUMBER")
+    status = 0
+    try:
+        options = parser.parse_args(argv)
+        limits = _limits(options)
+        for folder in options.runs:
+            if limits:
+                text, within = answer(folder, limits)
+                print(text)
+                status = status if within else 3
+            else:
+                make(folder)
+                print(folder / "report.md")
     except InputError as error:
         print(f"apq_jax.report: {error}", file=sys.stderr)
         return 2
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -72,10 +72,13 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
     """search.csv: every evaluation, in order."""
     names = [layer.name for layer in prepared.network.layers]
     expected = pipeline.expected_accuracy(prepared, record)
-    feasible = expected >= float(prepared.problem.min_accuracy)
     measured = record.evaluation
+    feasible = np.asarray(environment.shortfall(prepared.problem, measured)) == 0
+    number = np.arange(1, len(record.reward) + 1)
+    first = archive.first_of(record.policy) + 1
     columns = {
-        "evaluation": np.arange(1, len(record.reward) + 1),
+        "evaluation": number,
+        "repeats": np.where(first == number, 0, first),
         "accuracy": measured.accuracy,
         "expected_accuracy": expected,
         "divergence": measured.divergence,
@@ -226,10 +229,8 @@ def result(
             "search_accuracy": _quotient(prepared.problem.float_accuracy, scored),
             "test_accuracy": measured.float_accuracy,
         },
-        "limit": {
-            "max_accuracy_drop": options.max_accuracy_drop,
-            "min_accuracy": choice.float_accuracy - options.max_accuracy_drop / 100.0,
-        },
+        "goal": options.goal,
+        "limits": pipeline.limits_of(prepared.config),
         "best": {
             "policy": policy_json(prepared, policy),
             "evaluation": choice.number + 1,
@@ -243,6 +244,7 @@ def result(
                 "high": measured.high,
             },
             "meets_limit": choice.meets_limit,
+            "misses": [miss._asdict() for miss in choice.misses],
             **cost,
         },
         "dense": dense,
@@ -270,11 +272,13 @@ def result(
         "search": {
             "strategy": options.strategy,
             "evaluations": len(record.reward),
+            "distinct": len(archive.distinct(record.policy)),
             "seconds": seconds,
             "evaluations_per_second": len(record.reward) / max(seconds, 1e-9),
             "finalists": choice.finalists,
             "drop_per_nat": float(prepared.problem.drop_per_nat),
         },
+        "front": _front(prepared, record),
         "pareto": _pareto(prepared, record, expected),
     }
 
@@ -343,13 +347,29 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
     ]
 
 
+def _front(prepared: Prepared, record: Record) -> dict[str, Any]:
+    """The front in all dimensions, and what is said of the one of two in a number or a point."""
+    gain, lost = pipeline.gain(prepared, record), pipeline.lost(prepared, record)
+    costs = [np.asarray(getattr(record.evaluation, name)) for name in environment.METRICS]
+    front = archive.non_dominated(-np.stack([lost, *costs], axis=1))
+    least, most = archive.LEAST_GAIN, archive.MOST_LOST
+    return {
+        "hypervolume": archive.hypervolume(gain, -lost, least, -most),
+        "reference": {"gain": least, "points_lost": most},
+        "knee": pipeline.knee(prepared, record) + 1,
+        "non_dominated": (front + 1).tolist(),
+    }
+
+
 def _pareto(prepared: Prepared, record: Record, expected: np.ndarray) -> list[dict[str, Any]]:
     """Policies that none beats in both the objective and the expected accuracy."""
-    front = archive.pareto_front(pipeline.gain(prepared, record), expected)
+    gain = pipeline.gain(prepared, record)
+    front = archive.pareto_front(gain, expected)
     names = ("accuracy", *environment.METRICS)
     return [
         {
             "evaluation": int(number) + 1,
+            "gain": float(gain[number]),
             "expected_accuracy": float(expected[number]),
             **{name: getattr(record.evaluation, name)[number].item() for name in names},
         }

@@ -9,6 +9,9 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
 
     --config.search.episodes=100            evaluations in all
     --config.search.max_accuracy_drop=1.0   percentage points below the float network
+    --config.search.goal=accuracy           the best within limits; or cost (least, the
+                                            default), or front (all trade-offs)
+    --config.limits.slots=300               the most allowed; also crossbars, area_mm2, ...
     --config.search.strategy=joint          apq, joint, or a baseline: random, uniform,
                                             lamp, greedy, genetic, cma_es
     --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
@@ -17,8 +20,8 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
                                             python -m apq_jax.hardware
     --config.seed=1
 
-Exit status: 0 done; 2 input that cannot be used; 3 no policy meets the accuracy limit (the nearest
-is reported); 4 the mapping to crossbars does not compute the network; 130 interrupted (what there
+Exit status: 0 done; 2 input that cannot be used; 3 no policy meets the limits (the nearest is
+reported); 4 the mapping to crossbars does not compute the network; 130 interrupted (what there
 is has been written).
 """
 
@@ -169,8 +172,8 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     options = config.search
     console.print(
         f"{config.model.name} on {dataset.name}, accelerator {accelerator.name}: "
-        f"{options.strategy} search of {options.episodes} policies, at most "
-        f"{options.max_accuracy_drop:g} points of accuracy lost.\n"
+        f"{options.strategy} search of {options.episodes} policies for "
+        f"{report.goal_words(options.goal, pipeline.limits_of(config))}.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
         # Measured: 20 policies a second, half a minute for the rest.
         f"LeNet-5 on two cores takes about {30 + options.episodes // 20} s.",
@@ -344,10 +347,9 @@ def _finish(
     if interrupt.pressed:
         return INTERRUPTED
     if not choice.meets_limit:
-        lost = 100 * (choice.float_accuracy - choice.accuracy)
+        missed = "; ".join(report.miss_words(miss._asdict()) for miss in choice.misses)
         console.print(
-            f"No policy meets the limit of {prepared.config.search.max_accuracy_drop:g} points; "
-            f"the nearest loses {lost:.1f}. It is the one reported."
+            f"No policy meets the limits. The nearest, which is reported, {missed}.", soft_wrap=True
         )
         return LIMIT_MISSED
     return OK

@@ -29,7 +29,6 @@ from apq_jax.models.lenet import LeNet5
 from apq_jax.pipeline import Prepared
 
 EVALUATIONS = 600
-REFERENCE = 0.0, 10.0  # of the hypervolume: the dense network's cost; points lost
 
 
 def main() -> int:
@@ -99,10 +98,11 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
     best = np.maximum.accumulate(np.where(expected >= limit, gain, -np.inf))
     best = np.pad(best, (0, EVALUATIONS - len(best)), mode="edge")  # what has stopped stays
     choice = pipeline.choose(prepared, record, dataset)
-    least_gain, lost = REFERENCE
     return {
         "best": [None if np.isinf(value) else float(value) for value in best],
-        "hypervolume": archive.hypervolume(gain, 100 * (expected - full), least_gain, -lost),
+        "hypervolume": archive.hypervolume(
+            gain, 100 * (expected - full), archive.LEAST_GAIN, -archive.MOST_LOST
+        ),
         "chosen": float(gain[choice.number]),
         "meets_limit": choice.meets_limit,
         "lost": 100 * (choice.float_accuracy - choice.accuracy),

@@ -1,10 +1,11 @@
-"""Pareto front and finalists, by hand and against the definition."""
+"""Limits, fronts and finalists, by hand and against the definition."""
 
 import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
 from apq_jax import archive
+from apq_jax.types import Policy
 
 VALUES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=30)
 
@@ -36,16 +37,80 @@ def test_front_is_what_none_beats(points: list[tuple[int, int]]) -> None:
 @hypothesis.given(points=VALUES, limit=st.integers(0, 7), count=st.integers(2, 8))
 def test_finalists(points: list[tuple[int, int]], limit: int, count: int) -> None:
     benefit, accuracy = np.asarray(points, float).T
-    chosen = archive.finalists(benefit, accuracy, limit, count)
+    short = np.maximum(limit - accuracy, 0)
+    chosen = archive.finalists(benefit, accuracy, short, count)
     assert 1 <= len(chosen) <= count
-    assert len({points[at] for at in chosen}) == len(chosen)
-    assert (np.diff(benefit[chosen]) <= 0).all()
+    assert len(set(chosen.tolist())) == len(chosen)
     if accuracy.max() >= limit:
+        assert (np.diff(benefit[chosen]) <= 0).all()
         assert (accuracy[chosen] >= limit).all()
         assert benefit[chosen[0]] == benefit[accuracy >= limit].max()
         assert accuracy[chosen].max() == accuracy.max() or count < 4
     else:
-        assert accuracy[chosen].max() == accuracy.max()
+        assert sorted(short[chosen]) == sorted(short)[: len(chosen)]
+        best = accuracy == accuracy.max()
+        assert (accuracy[chosen[0]], benefit[chosen[0]]) == (accuracy.max(), benefit[best].max())
+
+
+def test_distinct_policies_stand_for_those_that_repeat_them() -> None:
+    """Evaluations 0, 2 and 3 differ in one field each; 1 and 5 repeat 0, 4 repeats 2."""
+    level = np.asarray([[0, 1], [0, 1], [0, 2], [0, 1], [0, 2], [0, 1]])
+    weight_bits = np.full((6, 2), 4)
+    input_bits = np.asarray([[8, 8], [8, 8], [8, 8], [8, 6], [8, 8], [8, 8]])
+    policy = Policy(level, weight_bits, input_bits)
+    assert archive.first_of(policy).tolist() == [0, 0, 2, 3, 2, 0]
+    assert archive.distinct(policy).tolist() == [0, 2, 3]
+
+
+ROWS = st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=40)
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(rows=ROWS)
+def test_non_dominated_is_what_none_beats(rows: list[tuple[int, int, int]]) -> None:
+    front = archive.non_dominated(np.asarray(rows, float)).tolist()
+    expected = [
+        at
+        for at, one in enumerate(rows)
+        if one not in rows[:at]
+        and not any(all(x >= y for x, y in zip(o, one, strict=True)) and o != one for o in rows)
+    ]
+    assert front == expected
+
+
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(points=VALUES)
+def test_both_fronts_agree_in_two_dimensions(points: list[tuple[int, int]]) -> None:
+    values = np.asarray(points, float)
+    assert sorted(archive.pareto_front(*values.T)) == archive.non_dominated(values).tolist()
+
+
+def test_shortfall_and_misses_by_hand() -> None:
+    found = {"accuracy_drop": [0.5, 2.5, 0.0], "slots": [300, 450, 301], "energy_nj": [1, 1, 99.0]}
+    limits = {"accuracy_drop": 0.5, "slots": 300.0}
+    # 2 points are 0.02; 450 is half too many; the energy has no limit.
+    np.testing.assert_allclose(archive.shortfall(found, limits), [0, 0.52, 1 / 300])
+    assert archive.misses(found, limits, 0) == ()
+    assert archive.misses(found, limits, 1) == (
+        archive.Miss("accuracy_drop", 2.5, 0.5),
+        archive.Miss("slots", 450, 300.0),
+    )
+    assert archive.shortfall(found, {}).tolist() == [0, 0, 0]
+    # 100 (0.98 - 0.97) is a bit more than 1.
+    assert archive.shortfall({"accuracy_drop": [100 * (0.98 - 0.97)]}, {"accuracy_drop": 1.0}) == 0
+
+
+def test_knee_by_hand() -> None:
+    """The fifth is below the reference, the last is beaten by the second."""
+    benefit = np.asarray([4.0, 3.0, 1.0, 0.5, 9.0, 2.0])
+    accuracy = np.asarray([-9.0, -2.0, -1.0, 0.0, -11.0, -3.0])
+    # Along the axes: (1, 0), (2.5/3.5, 7/9), (0.5/3.5, 8/9), (0, 1); sums 1, 1.49, 1.03, 1.
+    assert archive.knee(benefit, accuracy, 0.0, -10.0) == 1
+    # Were it not: (2.5/8.5, 9/11) and the sum 1.11 are still the most.
+    assert archive.knee(benefit, accuracy, 0.0, -12.0) == 1
+    assert archive.knee(benefit[:1], accuracy[:1], 0.0, -10.0) == 0
+    # Nothing above the reference: the most accurate.
+    assert archive.knee(benefit, accuracy, 10.0, -10.0) == 3
 
 
 def test_hypervolume_by_hand() -> None:

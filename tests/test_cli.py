@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -208,13 +209,73 @@ def test_a_limit_that_none_meets_exits_with_3(
     result = json.loads((tmp_path / "result.json").read_text())
     assert done.returncode == 3, done.stdout
     assert not result["best"]["meets_limit"]
-    assert "No policy meets the limit of 0 points" in done.stdout
+    assert "No policy meets the limits. The nearest, which is reported, loses" in done.stdout
+    assert "points of accuracy, 0 allowed." in done.stdout
     assert result["accelerator"] == "mine"
     assert hardware.load(str(tmp_path / "accelerator.toml")) == hardware.load(str(mine))
     text = (tmp_path / "report.md").read_text()
     assert "**Note.** Converters of 2 bits lose what 3-bit ones keep" in text
     # Pairs of cells, and no offset to take off.
     assert not any(layer["actions"]["input_count"] for layer in result["layers"])
+
+
+def test_the_most_accurate_within_limits_that_can_hardly_be_met(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the least of any policy: said before the search. At it: chance does not get there."""
+    goal = ["--config.search.goal=accuracy", "--config.search.strategy=random"]
+    done = run(*small(digits, cache, tmp_path, *goal, "--config.limits.slots=1"))
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    said = re.search(r"limits\.slots: 1; allowed: at least (\d+), the least of any", done.stderr)
+    assert said is not None
+    assert not (tmp_path / "search.csv").exists()
+    least = int(said.group(1))
+    done = run(*small(digits, cache, tmp_path, *goal, f"--config.limits.slots={least}"))
+    assert done.returncode == 3, done.stdout
+    printed = " ".join(done.stdout.split())
+    assert f"most accurate policy that needs at most {least} slots" in printed
+    rows = rows_of(tmp_path / "search.csv")
+    nearest = min(int(row["slots"]) for row in rows)
+    assert not any(int(row["feasible"]) for row in rows)
+    assert f"The nearest, which is reported, needs {nearest} slots, {least} allowed" in printed
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["goal"], result["limits"]) == ("accuracy", {"slots": least})
+    assert result["best"]["slots"] == nearest > least
+    miss = {"name": "slots", "found": nearest, "allowed": least}
+    assert result["best"]["misses"] == [miss]
+    # Asked afterwards for what there is.
+    assert report.main([str(tmp_path), f"--max-slots={nearest}"]) == 0
+    assert f"is evaluation {result['best']['evaluation']}." in capsys.readouterr().out
+
+
+def test_the_front_is_searched_at_several_limits(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    """36 evaluations, six a limit."""
+    goal = ["--config.search.goal=front", "--config.search.strategy=genetic"]
+    more = ["--config.search.episodes=36", "--config.search.parallel=2"]
+    done = run(*small(digits, cache, tmp_path, *goal, *more))
+    assert done.returncode == 0, done.stdout
+    result, rows = (
+        json.loads((tmp_path / "result.json").read_text()),
+        rows_of(tmp_path / "search.csv"),
+    )
+    assert len(rows) == 36
+    assert (result["goal"], result["limits"]) == ("front", {})
+    assert result["best"]["evaluation"] == result["front"]["knee"]
+    assert result["best"]["meets_limit"]
+    assert result["search"]["finalists"] == 1
+    first = [int(row["repeats"]) for row in rows]
+    assert result["search"]["distinct"] == first.count(0) > 6
+    names = [name for name in rows[0] if name.startswith(("keep.", "weight_bits.", "input_bits."))]
+    for row, number in zip(rows, first, strict=True):
+        if number:
+            assert [row[name] for name in names] == [rows[number - 1][name] for name in names]
+    front = set(result["front"]["non_dominated"])
+    assert {point["evaluation"] for point in result["pareto"]} & front
+    assert result["front"]["hypervolume"] > 0
+    assert "is the knee of the front" in (tmp_path / "report.md").read_text()
 
 
 def test_interrupt_writes_what_is_there(

@@ -12,6 +12,7 @@ import pytest
 import rich.console
 
 from apq_jax import pictures, report
+from apq_jax.environment import METRICS
 from apq_jax.files import InputError
 
 COST = {"area_mm2": 0.02, "energy_nj": 50.0, "latency_us": 400.0, "index_bits": 900}
@@ -70,9 +71,11 @@ def result() -> dict[str, Any]:
     dense |= energies(150.0, 49.0, 1.0)
     over = {"dense_8": dense, "dense_16": twice, "isaac_8": isaac, "isaac_16": twice}
     return {
-        "schema": 2,
+        "schema": 3,
         "config": {
             "model": {"name": "lenet5"},
+            "objective": {"slots": 0.75, "crossbars": 0.0, "area_mm2": 0.0, "energy_nj": 0.25}
+            | {"latency_us": 0.0},
             "search": {"episodes": 40, "pruning_share": 0.5, "parallel": 8},
         },
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
@@ -82,7 +85,8 @@ def result() -> dict[str, Any]:
         "interrupted": False,
         "data": {"name": "digits", "train": 600, "search": 100, "select": 100, "test": 400},
         "float": {"validation_accuracy": 0.98, "search_accuracy": 0.97, "test_accuracy": 0.96},
-        "limit": {"max_accuracy_drop": 1.0, "min_accuracy": 0.97},
+        "goal": "cost",
+        "limits": {"accuracy_drop": 1.0},
         "best": {
             "policy": {"keep": [0.25] * 3, "weight_bits": [4] * 3, "input_bits": [6] * 3},
             "evaluation": 40,
@@ -92,6 +96,7 @@ def result() -> dict[str, Any]:
             "test_accuracy": 0.9575,
             "test_difference": {"mean": -0.25, "low": -1.1, "high": 0.6},
             "meets_limit": True,
+            "misses": [],
             **best,
         },
         "dense": {"8": dense, "16": twice},
@@ -127,8 +132,18 @@ def result() -> dict[str, Any]:
         ],
         "notes": ["The converters are imaginary."],
         "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
-        "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5},
-        "pareto": [],
+        "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5}
+        | {"distinct": 38},
+        "front": {
+            "hypervolume": 12.345,
+            "reference": {"gain": 0.0, "points_lost": 10.0},
+            "knee": 31,
+            "non_dominated": [1, 31, 40],
+        },
+        "pareto": [
+            {"evaluation": 31, "gain": 2.0, "expected_accuracy": 0.965, "slots": 77},
+            {"evaluation": 40, "gain": 2.2, "expected_accuracy": 0.962, "slots": 62},
+        ],
     }
 
 
@@ -136,15 +151,20 @@ def result() -> dict[str, Any]:
 def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
     rng = np.random.default_rng(0)
     text = io.StringIO()
-    writer = csv.writer(text)
-    names = ["evaluation", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
-    writer.writerow([*names, "feasible"])
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["evaluation", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
+    head += ["area_mm2", "energy_nj", "latency_us", "feasible"]
+    names = [one["name"] for one in result["layers"]]
+    fields = ("keep", "weight_bits", "input_bits")
+    writer.writerow([*head, *(f"{field}.{name}" for field in fields for name in names)])
     for number in range(1, 41):
         slots = int(480 / (1 + number / 6))
         expected = 0.97 - 0.0002 * number
         reward = np.log(480 / slots) if number % 9 else -8.0
         accuracy = expected + 0.005 * rng.normal()
-        writer.writerow([number, reward, accuracy, expected, slots, 3 + slots // 160, 1])
+        costs = [slots, 3 + slots // 160, 0.02, 200 - 4 * number, 400.0]
+        policy = [*[1 / number] * 3, *[4] * 3, *[6] * 3]
+        writer.writerow([number, reward, accuracy, expected, *costs, 1, *policy])
     (tmp_path / "search.csv").write_text(text.getvalue())
     (tmp_path / "result.json").write_text(json.dumps(result))
     return tmp_path
@@ -162,7 +182,12 @@ def test_report_says_what_was_measured(folder: pathlib.Path) -> None:
     assert "| test, measured once (400 images) | 96.0 ± 1.0 % | 95.8 ± 1.0 % | -0.2 |" in text
     assert "-0.25 points, 95 % interval -1.10 to\n+0.60" in text
     assert "| conv2 | 1 x 27 x 16 | 25.0 % | 4 | 6 | 1 of 2 | 20 of 160 | 16.5 of 66.0 |" in text
-    assert "meets the limit" in text
+    assert "and meets the limit." in text
+    assert "Asked: the cheapest policy that loses at most 1 points of accuracy; lost" in text
+    assert "38 of the 40 evaluated policies are distinct. 2 are on the front" in text
+    # e^2; 97 - 96.5.
+    assert "first front, above no\nsaving and 10 points lost: 12.35. Its knee is" in text
+    assert "evaluation 31: 7.39x, 0.50 points lost, 77 slots." in text
     # 100 / 400; 1600 / 400 is dense on the same accelerator.
     assert "| latency of an inference, µs | 3,200.0 | 100.0 | 400.0 | 0.25x | 8.00x |" in text
     assert "| sum | 80.00 | 200.00 | 50.00 |" in text
@@ -185,10 +210,98 @@ def test_pictures_are_drawn(folder: pathlib.Path) -> None:
 
 def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
     result["best"]["meets_limit"] = False
+    result["limits"] = {"accuracy_drop": 1.0, "slots": 50}
+    result["best"]["misses"] = [
+        {"name": "accuracy_drop", "found": 1.25, "allowed": 1.0},
+        {"name": "slots", "found": 60, "allowed": 50},
+    ]
     (folder / "result.json").write_text(json.dumps(result))
     report.make(folder)
-    assert "**does not meet** the limit" in (folder / "report.md").read_text()
-    assert report.summary(result).title == "does NOT meet the limit"
+    text = (folder / "report.md").read_text()
+    assert "loses at most 1 points of accuracy and needs at most 50 slots" in text
+    assert "**does not meet** the limits; it loses 1.25 points of accuracy, 1 allowed; " in text
+    assert "needs 60 slots, 50 allowed (20 % more)." in text
+    assert report.summary(result).title == "does NOT meet the limits"
+
+
+def test_a_front_has_no_limit(folder: pathlib.Path, result: dict[str, Any]) -> None:
+    result |= {"goal": "front", "limits": {}}
+    (folder / "result.json").write_text(json.dumps(result))
+    report.make(folder)
+    text = (folder / "report.md").read_text()
+    assert "Asked: the front of accuracy against cost; lost" in text
+    assert "selection half of validation and is the knee of the front." in text
+    assert report.summary(result).title == "is the knee of the front"
+
+
+# Evaluation n has ⌊480 / (1 + n / 6)⌋ slots, 200 - 4 n nJ, and loses 0.02 n points.
+def test_what_is_best_within_other_limits(folder: pathlib.Path, capsys: Any) -> None:
+    before = {path.name for path in folder.iterdir()}
+    assert report.main([str(folder), "--max-accuracy-drop=0.5"]) == 0
+    text = capsys.readouterr().out
+    asked = "the cheapest policy that loses at most 0.5 points of accuracy"
+    assert f"Of 40 evaluated policies {asked} is evaluation 25." in text
+    # ⌊480 / (31 / 6)⌋ = 92; 100 nJ.
+    assert "| operation-unit slots | 960 | 480 | 92 | 5.22x | 10.43x |" in text
+    assert "| energy an inference, nJ | 400.0 | 200.0 | 100.0 | 2.00x | 4.00x |" in text
+    assert "| conv2 | 4.0 % | 4 | 6 |" in text
+    assert "(100 images): 96.50 %, 0.50 points\nbelow the float network" in text
+    assert "NOT a test\naccuracy" in text
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_the_most_accurate_within_costs(folder: pathlib.Path, capsys: Any) -> None:
+    """400 slots: n >= 1.2; 150 nJ: n >= 12.5."""
+    assert report.main([str(folder), "--max-slots", "400"]) == 0
+    text = capsys.readouterr().out
+    assert "the most accurate policy that needs at most 400 slots is evaluation 2." in text
+    assert report.main([str(folder), "--max-slots=400", "--max-energy-nj=150"]) == 0
+    text = capsys.readouterr().out
+    assert "at most 400 slots and needs at most 150 nJ an inference is evaluation 13." in text
+
+
+def test_where_none_is_within_the_nearest_is_said(folder: pathlib.Path, capsys: Any) -> None:
+    """84 slots: from 28 on, which loses 0.56 points; 27 has 3 slots too many, 3.6 %."""
+    limits = ["--max-accuracy-drop=0.1", "--max-slots=84"]
+    assert report.main([str(folder), *limits]) == 3
+    text = capsys.readouterr().out
+    words = "loses at most 0.1 points of accuracy and needs at most 84 slots"
+    assert f"None of 40 evaluated policies {words}. The nearest, " in text
+    assert "evaluation 28, loses 0.56 points of accuracy, 0.1 allowed." in text
+    assert report.main([str(folder), "--max-crossbars=2"]) == 3
+    text = capsys.readouterr().out
+    assert "needs 3 crossbars, 2 allowed (50 % more)." in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--max-slots=abc"], "--max-slots: 'abc'; allowed: a number above 0"),
+        (["--max-slots=0"], "--max-slots: '0'; allowed: a number above 0"),
+        (["--max-area-mm2=nan"], "--max-area-mm2: 'nan'; allowed: a number above 0"),
+        (["--max-latency-us=inf"], "--max-latency-us: 'inf'; allowed: a number above 0"),
+        (["--max-accuracy-drop=-1"], "--max-accuracy-drop: '-1'; allowed: a number, 0 to 100"),
+        (["--max-accuracy-drop=101"], "--max-accuracy-drop: '101'; allowed: a number, 0 to 100"),
+        (["--max-accuracy-drop"], "--max-accuracy-drop: expected one argument"),
+        (["--max-cost=3"], "unrecognized arguments: --max-cost=3"),
+    ],
+)
+def test_questions_that_cannot_be_answered(
+    folder: pathlib.Path, flags: list[str], says: str, capsys: Any
+) -> None:
+    assert report.main([str(folder), *flags]) == 2
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_question_to_a_damaged_run(folder: pathlib.Path, capsys: Any) -> None:
+    text = (folder / "search.csv").read_text()
+    (folder / "search.csv").write_text(text.replace("keep.params/fc/kernel", "keep.other"))
+    assert report.main([str(folder), "--max-slots=400"]) == 2
+    printed = capsys.readouterr().err
+    assert "lacks 'keep.params/fc/kernel'" in printed
+    assert len(printed.splitlines()) == 1
 
 
 def test_summary_fits_a_terminal(result: dict[str, Any]) -> None:
@@ -211,14 +324,20 @@ def test_short_names() -> None:
         ("result.json", None, "result.json: cannot be read"),
         ("result.json", "{", "result.json: is not JSON"),
         ("result.json", '{"schema": 1}', "result.json: schema"),
-        ("result.json", '{"schema": 2, "config": {}}', "result.json: versions: missing"),
+        ("result.json", '{"schema": 3, "config": {}}', "result.json: versions: missing"),
         ("search.csv", None, "search.csv: cannot be read"),
         ("search.csv", "", "search.csv: is not a table"),
         ("search.csv", "reward\nx\n", "search.csv: is not a table"),
         ("search.csv", "reward\n1\n", "search.csv: accuracy: no such column"),
+        ("search.csv", "reward\nnan\n", "search.csv: reward: has values that are not finite"),
         (
             "search.csv",
-            "reward,accuracy,expected_accuracy,slots,crossbars,feasible\n1,1,1,1,1,1\n",
+            "reward,accuracy,expected_accuracy,feasible,slots\n1,1,1,1,0\n",
+            "search.csv: slots: has values that are not above 0",
+        ),
+        (
+            "search.csv",
+            f"reward,accuracy,expected_accuracy,feasible,{','.join(METRICS)}\n{'1,' * 8}1\n",
             "search.csv: 1 rows; allowed: those of result.json's search.evaluations, 40",
         ),
     ],

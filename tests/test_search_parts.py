@@ -23,6 +23,7 @@ from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.plan import LayerPlan
 from apq_jax.strategies import Strategy
+from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
 from apq_jax.strategies.ddpg import DdpgOptions, ddpg
 from apq_jax.strategies.genetic import GeneticOptions, genetic
@@ -53,12 +54,16 @@ def problem() -> Problem:
         "input_error": rng.uniform(0.5, 1, (LAYERS, 1)) * 4.0 ** -np.arange(1, 9),
         "lamp": np.sort(rng.uniform(0.01, 1, (LAYERS, SPACE.levels)), axis=1),
         "share": share,
+        "costs": np.repeat(share[..., None], len(METRICS), axis=-1),
         "weights": [0.5, 0, 0, 0.5, 0],
+        "quality": 0.0,
         "dense": [1000, 10, 2, 400, 50],
+        "max_cost": [np.inf] * len(METRICS),
         "float_accuracy": 0.95,
         "min_accuracy": 0.94,
         "drop_per_nat": 0.5,
         "penalty": 2.0,
+        "phase": 0.0,
     }
     return Problem(**{name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()})
 
@@ -460,6 +465,10 @@ def test_evaluation_is_traced_for_the_first_chunk_only(problem: Problem) -> None
     first = traces
     assert len(list(chunks)) == 3
     assert 1 <= traces == first
+    # Nor for another limit, as the front is searched.
+    stricter = problem._replace(min_accuracy=problem.min_accuracy + 0.005)
+    assert len(list(loop.run(strategy, counted, problem, stricter, key, 8, chunk=2))) == 1
+    assert traces == first
 
 
 def test_ddpg_leaves_what_is_not_free(problem: Problem) -> None:
@@ -605,6 +614,24 @@ def test_the_fittest_stay_and_stand_once(problem: Problem) -> None:
 def test_what_learns_is_better_than_chance(problem: Problem, name: str) -> None:
     chance = searched(random(SPACE, 4), problem, 0, 120).reward.max()
     assert searched(STRATEGIES[name](), problem, 0, 120).reward.max() > chance
+
+
+@pytest.mark.parametrize("name", ["apq", "greedy", "genetic", "ddpg"])
+def test_accuracy_within_a_limit_is_better_than_chance(problem: Problem, name: str) -> None:
+    """A third of the dense network's slots; pruning alone has to reach 58 % in `apq`."""
+    limited = problem._replace(
+        weights=jnp.zeros(len(METRICS)),
+        quality=jnp.ones(()),
+        min_accuracy=jnp.asarray(-jnp.inf),
+        max_cost=jnp.full(len(METRICS), jnp.inf).at[METRICS.index("slots")].set(333.0),
+    )
+    makers = {**STRATEGIES, "apq": lambda: apq(SPACE, OPTIONS, 4, 60, 0.0)}
+
+    def best(strategy: Strategy) -> float:
+        found = searched(strategy, limited, 0, 120).evaluation
+        return float(found.divergence[found.slots <= 333].min())
+
+    assert best(makers[name]()) < best(random(SPACE, 4))
 
 
 def test_cma_es_starts_from_the_best_closed_form(problem: Problem) -> None:

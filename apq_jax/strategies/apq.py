@@ -7,6 +7,7 @@ agent searches the bitwidths of the pruned network.
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from apq_jax.environment import Problem, Space
@@ -39,8 +40,15 @@ def apq(
     second = ddpg(space, options, (False, True, True), parallel)
 
     def stricter(problem: Problem) -> Problem:
+        """Of the accuracy a share; of the ratio that a cost must come down by, the root."""
         drop = problem.float_accuracy - problem.min_accuracy
-        return problem._replace(min_accuracy=problem.float_accuracy - pruning_drop * drop)
+        limited = jnp.isfinite(problem.min_accuracy)
+        least = problem.float_accuracy - pruning_drop * jnp.where(limited, drop, 0.0)
+        root = jnp.sqrt(problem.max_cost * jnp.maximum(problem.dense, problem.max_cost))
+        return problem._replace(
+            min_accuracy=jnp.where(limited, least, problem.min_accuracy),
+            max_cost=root,
+        )
 
     def init(key: jax.Array, problem: Problem) -> ApqState:
         first_key, second_key = jax.random.split(key)

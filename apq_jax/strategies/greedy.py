@@ -147,7 +147,10 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         place = jnp.where(probing, number, len(probes))
         measured = state.measured.at[place].set(evaluations.divergence, mode="drop")
         on_path = (state.asked >= probe_calls) & (state.asked < path_calls) & valid
-        meets = environment.shortfall(problem, evaluations) == 0
+        unlimited = problem._replace(max_cost=jnp.full_like(problem.max_cost, jnp.inf))
+        meets = environment.shortfall(unlimited, evaluations) == 0
+        # Where accuracy is the goal, as far as the path costs too much.
+        meets &= (problem.quality == 0) | (environment.shortfall(problem, evaluations) > 0)
         looked = places(state)
         low = jnp.max(jnp.where(on_path & meets, looked, state.low))
         worse = jnp.where(on_path & ~meets & (looked > low), looked, state.high)

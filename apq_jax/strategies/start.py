@@ -57,10 +57,10 @@ def closed_forms(
     """The policies `number` [E] of `count` closed-form ones, from dear to cheap.
 
     So a feasible one comes early, or is known not to exist. `allowed` is from
-    `environment.allowed_by`.
+    `environment.allowed_by`. Searches of another `Problem.phase` begin with other ones.
     """
     low, high = jnp.log(jnp.asarray(_PRICES))
-    prices = jnp.exp(low + (high - low) * number / max(count - 1, 1))
+    prices = jnp.exp(low + (high - low) * (number + problem.phase) / max(count - 1, 1))
     return jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(prices)
 
 
