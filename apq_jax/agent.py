@@ -1,10 +1,16 @@
-"""The actor-critic: deep deterministic policy gradient (Lillicrap et al., ICLR 2016, 1509.02971).
+"""The actor-critic: deterministic policy gradients (Lillicrap et al., ICLR 2016, 1509.02971).
 
-The actor gives a correction to a base action and starts at none: its last layer is zero, so the
-first policy is the base itself.
+The reward comes at the end of an episode and all of it but the divergence is known beforehand, so
+the critic predicts just that, from the whole episode, and Q is the reward with the prediction in
+place of the measurement. It is an ensemble whose members see different samples (Osband et al.,
+NeurIPS 2016, 1602.04621): each is a guess that is consistent with what was measured.
+
+The actor walks the layers and gives a correction to a base action. It starts at none: its last
+layer is zero, so the first policy is the base itself.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,18 +19,22 @@ import jax.numpy as jnp
 import optax
 import rlax
 
-from apq_jax.types import Transition
+from apq_jax.environment import interpolated
+
+Q = Callable[[Any, jax.Array], jax.Array]  # (a member's parameters, an episode [L, A]) -> Q []
 
 
 @dataclasses.dataclass(frozen=True)
 class AgentOptions:
     """Static."""
 
-    hidden: int = 128  # units of each of two hidden layers
-    actor_rate: float = 1e-4
-    critic_rate: float = 1e-3
+    hidden: int = 64  # units of each of two hidden layers
+    members: int = 4  # of the critic's ensemble
+    tables: bool = True  # the critic learns a number for each choice of each layer
+    perceptron: bool = True  # and a perceptron of the whole episode
+    actor_rate: float = 3e-4
+    critic_rate: float = 3e-3
     reach: float = 0.2  # largest correction of the base action
-    restraint: float = 0.0  # what a correction costs, by half its square
 
 
 class Actor(nn.Module):
@@ -43,25 +53,51 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Observation [..., O] and action [..., A] to the return that follows, [...]."""
+    """Errors of the layers' own outputs and places among the choices to ln divergence, [].
 
+    ln Σ_parts e^(c ln error + b + Σ tables) + perceptron. The parts are every layer's weights and
+    inputs; c starts at 1, all else at 0, where the divergence is the sum of the errors: what the
+    closed form assumes.
+    """
+
+    choices: tuple[int, int, int]
     hidden: int
+    tables: bool
+    perceptron: bool
 
     @nn.compact
-    def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
-        x = jnp.concatenate([observation, action], axis=-1)
-        x = nn.tanh(nn.LayerNorm()(nn.Dense(self.hidden)(x)))
+    def __call__(self, log_errors: jax.Array, places: jax.Array) -> jax.Array:
+        """log_errors [L, 2] of weights and inputs; places [L, 3], between two choices too."""
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        exponent = self.param("exponent", ones, log_errors.shape)
+        parts = exponent * log_errors + self.param("factor", zeros, log_errors.shape)
+        if self.tables:
+            found = []
+            for at, (name, size) in enumerate(
+                zip(("keep", "weight_bits", "input_bits"), self.choices, strict=True)
+            ):
+                table = self.param(name, zeros, (len(places), size))
+                found.append(jax.vmap(interpolated)(table, places[:, at : at + 1]))
+            parts += jnp.stack([found[0] + found[1], found[2]], axis=1)
+        total = jax.nn.logsumexp(parts)
+        if not self.perceptron:
+            return total
+        seen = jnp.concatenate(
+            [(log_errors + 4.0) / 3.0, places / jnp.maximum(jnp.asarray(self.choices) - 1.0, 1.0)],
+            axis=1,
+        )
+        x = nn.tanh(nn.LayerNorm()(nn.Dense(self.hidden)(seen.reshape(-1))))
         x = nn.relu(nn.Dense(self.hidden)(x))
-        return nn.Dense(1)(x)[..., 0]
+        return total + nn.Dense(1, kernel_init=zeros)(x)[0]
 
 
 class AgentState(NamedTuple):
-    """Networks and the optimisers' states."""
+    """Networks and the optimisers' states; of the critic one a member."""
 
     actor: Any
-    critic: Any
+    critics: Any
     actor_optimiser: Any
-    critic_optimiser: Any
+    critic_optimisers: Any
 
 
 class Agent(NamedTuple):
@@ -71,87 +107,87 @@ class Agent(NamedTuple):
     critic: Critic
     actor_optimiser: optax.GradientTransformation
     critic_optimiser: optax.GradientTransformation
-    restraint: float
-    free: tuple[bool, ...]  # [A]: actions that the agent decides; the others stay at the base
-    base_at: int  # where in an observation the base action begins
+    members: int
 
 
-def make_agent(options: AgentOptions, free: tuple[bool, ...], base_at: int) -> Agent:
-    """An agent that decides the `free` actions."""
+def make_agent(options: AgentOptions, choices: tuple[int, int, int]) -> Agent:
+    """An agent for that many choices of keep ratio, weight bits and input bits."""
     return Agent(
-        Actor(options.hidden, len(free), options.reach),
-        Critic(options.hidden),
+        Actor(options.hidden, len(choices), options.reach),
+        Critic(choices, options.hidden, options.tables, options.perceptron),
         optax.adam(options.actor_rate),
         optax.adam(options.critic_rate),
-        options.restraint,
-        free,
-        base_at,
+        options.members,
     )
 
 
-def init(key: jax.Array, agent: Agent, observations: int) -> AgentState:
-    """Fresh networks for observations [O]."""
+def init(key: jax.Array, agent: Agent, layers: int, observations: int) -> AgentState:
+    """Fresh networks for L layers and observations [O]."""
     actor_key, critic_key = jax.random.split(key)
-    observation, action = jnp.zeros(observations), jnp.zeros(len(agent.free))
-    actor = agent.actor.init(actor_key, observation)
-    critic = agent.critic.init(critic_key, observation, action)
+    actor = agent.actor.init(actor_key, jnp.zeros(observations))
+    errors, places = jnp.zeros((layers, 2)), jnp.zeros((layers, len(agent.critic.choices)))
+    keys = jax.random.split(critic_key, agent.members)
+    critics = jax.vmap(lambda key: agent.critic.init(key, errors, places))(keys)
     return AgentState(
         actor,
-        critic,
+        critics,
         agent.actor_optimiser.init(actor),
-        agent.critic_optimiser.init(critic),
+        jax.vmap(agent.critic_optimiser.init)(critics),
     )
 
 
-def act(agent: Agent, actor: Any, observation: jax.Array, noise: jax.Array) -> jax.Array:
-    """The action [A] in [0, 1] for an observation [O]: base + correction + noise."""
-    base = observation[agent.base_at : agent.base_at + len(agent.free)]
-    correction: Any = agent.actor.apply(actor, observation)
-    moved = base + correction + noise
-    return jnp.where(jnp.asarray(agent.free), jnp.clip(moved, 0.0, 1.0), base)
-
-
-def update(
-    agent: Agent, state: AgentState, batch: Transition, learn_actor: jax.Array
+def update_critics(
+    agent: Agent,
+    state: AgentState,
+    log_errors: jax.Array,
+    places: jax.Array,
+    log_divergence: jax.Array,
 ) -> AgentState:
-    """One step of the critic and, where `learn_actor` [] bool says so, of the actor.
+    """One step of every member on its own batch of B episodes.
 
-    Critic: squared error to the episode's return. There is no target network, because there is
-    no bootstrapping: the whole reward comes at the end and is known when the step is learnt from.
-    Actor: the deterministic policy gradient (rlax.dpg_loss), and a pull of `restraint` towards the
-    base.
+    Args:
+      log_errors: [members, B, L, 2].
+      places: [members, B, L, 3].
+      log_divergence: [members, B], measured. There is no bootstrapping, so no target network and
+        no clipped double Q: the return is known when it is learnt from.
     """
-    none = jnp.zeros(len(agent.free))
 
-    def q(critic: Any, observation: jax.Array, action: jax.Array) -> Any:
-        return agent.critic.apply(critic, observation, action)
+    def step(
+        critic: Any, optimiser: Any, errors: jax.Array, places: jax.Array, target: jax.Array
+    ) -> tuple[Any, Any]:
+        def loss(critic: Any) -> jax.Array:
+            predict: Any = jax.vmap(agent.critic.apply, (None, 0, 0))
+            return jnp.mean(rlax.huber_loss(predict(critic, errors, places) - target, 0.5))
 
-    def critic_loss(critic: Any) -> jax.Array:
-        q_tm1 = q(critic, batch.observation_tm1, batch.action_tm1)
-        return jnp.mean(rlax.l2_loss(q_tm1, batch.return_t))
+        change, optimiser = agent.critic_optimiser.update(jax.grad(loss)(critic), optimiser)
+        return optax.apply_updates(critic, change), optimiser
 
-    def actor_loss(actor: Any) -> jax.Array:
-        def loss(observation: jax.Array) -> jax.Array:
-            action = act(agent, actor, observation, none)
-            dqda = jax.grad(q, argnums=2)(state.critic, observation, action)
-            correction: Any = agent.actor.apply(actor, observation)
-            return rlax.dpg_loss(action, dqda) + agent.restraint * rlax.l2_loss(correction).sum()
-
-        return jnp.mean(jax.vmap(loss)(batch.observation_tm1))
-
-    gradient = jax.grad(critic_loss)(state.critic)
-    change, critic_optimiser = agent.critic_optimiser.update(gradient, state.critic_optimiser)
-    critic = optax.apply_updates(state.critic, change)
-    gradient = jax.grad(actor_loss)(state.actor)
-    change, actor_optimiser = agent.actor_optimiser.update(gradient, state.actor_optimiser)
-    actor, actor_optimiser = jax.tree.map(
-        lambda new, old: jnp.where(learn_actor, new, old),
-        (optax.apply_updates(state.actor, change), actor_optimiser),
-        (state.actor, state.actor_optimiser),
+    critics, optimisers = jax.vmap(step)(
+        state.critics, state.critic_optimisers, log_errors, places, log_divergence
     )
-    return AgentState(
-        actor,
-        critic,
-        actor_optimiser,
-        critic_optimiser,
+    return state._replace(critics=critics, critic_optimisers=optimisers)
+
+
+def update_actor(
+    agent: Agent, state: AgentState, act: Callable[[Any], jax.Array], q: Q
+) -> AgentState:
+    """One step of the actor along the gradient of Q, the members' mean (rlax.dpg_loss).
+
+    Args:
+      act: the actor's parameters to the actions [B, L, A] that it takes in B walks.
+      q: of one walk's actions.
+    """
+
+    def value(actions: jax.Array) -> jax.Array:
+        return jnp.mean(jax.vmap(q, (0, None))(state.critics, actions))
+
+    dqda = jax.vmap(jax.grad(value))(act(state.actor))
+
+    def loss(actor: Any) -> jax.Array:
+        every = jax.vmap(jax.vmap(rlax.dpg_loss))
+        return jnp.mean(every(act(actor), dqda))
+
+    change, optimiser = agent.actor_optimiser.update(
+        jax.grad(loss)(state.actor), state.actor_optimiser
     )
+    return state._replace(actor=optax.apply_updates(state.actor, change), actor_optimiser=optimiser)

@@ -9,7 +9,7 @@ from apq_jax import pruning, training
 from apq_jax.evaluation import Recovery
 from apq_jax.files import InputError
 from apq_jax.plan import PlanOptions
-from apq_jax.strategies.ddpg import DdpgOptions
+from apq_jax.strategies.actor_critic import ActorCriticOptions
 from apq_jax.training import Training
 
 STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
@@ -90,7 +90,7 @@ class Config:
     objective: Objective = Objective()
     limits: Limits = Limits()
     search: SearchOptions = SearchOptions()
-    agent: DdpgOptions = DdpgOptions()
+    agent: ActorCriticOptions = ActorCriticOptions()
 
 
 # Allowed values by field: a range, or a choice.
@@ -128,17 +128,25 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.moment_images": (2, 1_000_000),
     "search.chunk": (1, 1_000_000),
     "agent.warmup": (1, 1_000_000),
-    "agent.actor_from": (0, 1_000_000),
-    "agent.updates": (1, 100_000),
-    "agent.batch": (1, 100_000),
+    "agent.imagined": (1, 65_536),
+    "agent.walks": (0.0, 1.0),
+    "agent.population": (1, 65_536),
     "agent.noise": (0.0, 1.0),
     "agent.explore": (0.0, 1.0),
-    "agent.capacity": (1, 100_000_000),
+    "agent.updates": (0, 100_000),
+    "agent.batch": (1, 100_000),
+    "agent.actor_updates": (0, 100_000),
+    "agent.actor_batch": (1, 100_000),
+    "agent.capacity": (1, 1_000_000),
     "agent.networks.hidden": (1, 65_536),
+    "agent.networks.members": (1, 1024),
     "agent.networks.actor_rate": (0.0, 1.0),
     "agent.networks.critic_rate": (0.0, 1.0),
     "agent.networks.reach": (0.0, 1.0),
-    "agent.networks.restraint": (0.0, 1e6),
+    "agent.breeding.tournament": (1, 65_536),
+    "agent.breeding.changes": (0.0, 1e6),
+    "agent.breeding.steps": (0.0, 1e6),
+    "agent.breeding.anew": (0.0, 1.0),
 }
 _HIDDEN = {"training.seed"}  # the run's seed serves for it
 

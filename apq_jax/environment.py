@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.ndimage import map_coordinates
 
 from apq_jax import crossbar
 from apq_jax.calibration import Statistics
 from apq_jax.plan import LayerPlan, Plan
 from apq_jax.types import Evaluation, Layer, Policy
 
-Act = Callable[[jax.Array, jax.Array], jax.Array]  # (observation [O], noise [3]) -> action [3]
+Correct = Callable[[jax.Array], jax.Array]  # observation [O] -> correction [3] of the base action
 ACTIONS = 3  # keep ratio, weight bits, input bits
 METRICS = ("slots", "crossbars", "area_mm2", "energy_nj", "latency_us")
 
@@ -59,16 +60,21 @@ def decode(space: Space, action: jax.Array) -> Policy:
     Keep 1 is level 0. Bits are equal intervals of the action, as HAQ's, one for each choice.
     """
 
-    def bits(a: jax.Array, choices: tuple[int, ...]) -> jax.Array:
-        index = jnp.floor(len(choices) * a).astype(jnp.int32)
-        return jnp.asarray(choices, jnp.int32)[jnp.clip(index, 0, len(choices) - 1)]
+    place = jnp.floor(between(space, action) + 0.5).astype(jnp.int32)
+    return policy_at(space, jnp.clip(place, 0, jnp.asarray(sizes(space)) - 1))
 
-    level = jnp.round((1.0 - action[..., 0]) * (space.levels - 1)).astype(jnp.int32)
-    return Policy(
-        jnp.clip(level, 0, space.levels - 1),
-        bits(action[..., 1], space.weight_bits),
-        bits(action[..., 2], space.input_bits),
-    )
+
+def between(space: Space, action: jax.Array) -> jax.Array:
+    """Where actions [..., 3] lie among the choices, between two of them too: [..., 3] float32."""
+    levels, weight, inputs = sizes(space)
+    keep = (1.0 - action[..., 0]) * (levels - 1)
+    bits = action[..., 1:] * jnp.asarray([weight, inputs]) - 0.5
+    return jnp.concatenate([keep[..., None], bits], axis=-1)
+
+
+def sizes(space: Space) -> tuple[int, int, int]:
+    """Number of choices of keep level, weight bits and input bits."""
+    return space.levels, len(space.weight_bits), len(space.input_bits)
 
 
 def encode(space: Space, policy: Policy) -> jax.Array:
@@ -122,6 +128,49 @@ def known_gain(problem: Problem, policy: Policy) -> jax.Array:
     return -jnp.sum(problem.weights * jnp.log(cost_shares(problem, policy)), axis=-1)
 
 
+class Choices(NamedTuple):
+    """What is known of every choice of every layer before anything is evaluated."""
+
+    log_error: jax.Array  # [L, K, B], ln of the output error that keep ratio and weight bits cause
+    log_input_error: jax.Array  # [L, A]
+    costs: jax.Array  # [L, K, B, A, M], each metric over the dense network's
+
+
+def choices(problem: Problem, space: Space) -> Choices:
+    """The problem's tables at the space's choices."""
+    weight, inputs = np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1
+    least = 1e-7  # an error that is none
+    return Choices(
+        jnp.log(problem.error[:, :, weight] + least),
+        jnp.log(problem.input_error[:, inputs] + least),
+        problem.costs[:, :, weight][:, :, :, inputs],
+    )
+
+
+def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
+    """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: []."""
+    return map_coordinates(table, list(place), order=1, mode="nearest")
+
+
+def log_errors_at(known: Choices, places: jax.Array) -> jax.Array:
+    """ln errors of the layers' weights and inputs, [L, 2], at places [L, 3], as of `between`."""
+    of_weights = jax.vmap(interpolated)(known.log_error, places[:, :2])
+    return jnp.stack(
+        [of_weights, jax.vmap(interpolated)(known.log_input_error, places[:, 2:])], axis=1
+    )
+
+
+def imagined(
+    problem: Problem, known: Choices, places: jax.Array, divergence: jax.Array
+) -> Evaluation:
+    """The evaluation of places [L, 3], as of `between`, if the divergence [] were this."""
+    at_metrics = jax.vmap(interpolated, (-1, None))  # [M]
+    shares = jax.vmap(at_metrics)(known.costs, places).sum(axis=0)
+    found = Evaluation(divergence, divergence, *(len(METRICS) * (divergence,)))
+    costs = dict(zip(METRICS, problem.dense * shares, strict=True))
+    return found._replace(accuracy=expected_accuracy(problem, found), **costs)
+
+
 def observe(
     problem: Problem, space: Space, base: jax.Array, layer: jax.Array, actions: jax.Array
 ) -> jax.Array:
@@ -136,13 +185,16 @@ def observe(
 
     Returns:
       [O]: the layer's features, its base action, the action before, the cost of the layers
-      decided so far and of the rest at the base, both over the dense network's.
+      decided so far and of the rest at the base, both over the dense network's, and the limit.
     """
     done = jnp.arange(problem.features.shape[0]) < layer
     used = jnp.sum(jnp.where(done, shares(problem, decode(space, actions)), 0.0))
     rest = jnp.sum(jnp.where(done, 0.0, shares(problem, decode(space, base))))
     before = jnp.where(layer > 0, actions[jnp.maximum(layer - 1, 0)], 0.0)
-    return jnp.concatenate([problem.features[layer], base[layer], before, jnp.stack([used, rest])])
+    # The points that may be lost: 0 at none, 1 where all may.
+    allowed = jnp.clip(problem.float_accuracy - problem.min_accuracy, 0.0, 1.0)
+    rest_of_it = jnp.stack([used, rest, jnp.log1p(1000.0 * allowed) / jnp.log(1001.0)])
+    return jnp.concatenate([problem.features[layer], base[layer], before, rest_of_it])
 
 
 def observe_episode(
@@ -312,6 +364,7 @@ def build_problem(
 
     error = np.stack([np.asarray(layer.error) for layer in plan])
     dense_share = share[:, 0, -1, -1]
+    halved = share[:, levels // 2, -1, -1], share[:, 0, 3, -1], share[:, 0, -1, 3]
     curve = np.linspace(0, levels - 1, 5).round().astype(int)
     features = np.asarray(
         [
@@ -323,6 +376,8 @@ def build_problem(
                 np.log10(layer.positions) / 4,
                 np.log10(layer.groups) / 4,
                 dense_share[index] / dense_share.sum(),
+                # What the accelerator charges at half the keep levels, or half the bits.
+                *(np.log(at[index] / dense_share[index]) for at in halved),
                 *(np.log10(error[index, curve, -1] + 1e-6) / 6 + 1),
             ]
             for index, layer in enumerate(layers)
@@ -382,15 +437,21 @@ def _lamp(layer: LayerPlan, height: int) -> np.ndarray:
 
 
 def rollout(
-    problem: Problem, space: Space, base: jax.Array, act: Act, noise: jax.Array
+    problem: Problem,
+    space: Space,
+    base: jax.Array,
+    correct: Correct,
+    moves: jax.Array,
+    noise: jax.Array,
 ) -> jax.Array:
-    """Walks the layers with `act` and returns what was executed.
+    """Walks the layers and returns what was executed.
 
     Args:
       problem: see `Problem`.
       space: static.
       base: [L, 3].
-      act: the agent.
+      correct: the agent.
+      moves: [L, 3] bool, where the base is left at all.
       noise: [L, 3].
 
     Returns:
@@ -398,10 +459,9 @@ def rollout(
     """
 
     def step(actions: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:
-        observation = observe(problem, space, base, layer, actions)
-        action = act(observation, noise[layer])
-        executed = encode(space, decode(space, action))
-        return actions.at[layer].set(executed), None
+        move = correct(observe(problem, space, base, layer, actions)) + noise[layer]
+        action = jnp.clip(base[layer] + jnp.where(moves[layer], move, 0.0), 0.0, 1.0)
+        return actions.at[layer].set(encode(space, decode(space, action))), None
 
     actions, _ = lax.scan(step, jnp.zeros_like(base), jnp.arange(base.shape[0]))
     return actions

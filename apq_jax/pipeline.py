@@ -40,9 +40,9 @@ from apq_jax.hardware import Accelerator, adc
 from apq_jax.loop import Record
 from apq_jax.mapping import Mapping, Scales, counted, map_layer
 from apq_jax.strategies import Strategy
+from apq_jax.strategies.actor_critic import actor_critic
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
-from apq_jax.strategies.ddpg import ddpg
 from apq_jax.strategies.genetic import GeneticOptions, genetic
 from apq_jax.strategies.greedy import GreedyOptions, greedy
 from apq_jax.strategies.lamp import lamp
@@ -286,7 +286,7 @@ def strategy_of(prepared: Prepared, budget: int) -> Strategy:
     pruning = round(budget * search.pruning_share)
     return {
         "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
-        "joint": lambda: ddpg(space, agent, (True, True, True), parallel),
+        "joint": lambda: actor_critic(space, agent, (True, True, True), parallel),
         "random": lambda: random(space, parallel),
         "uniform": lambda: uniform(space, parallel),
         "lamp": lambda: lamp(space, parallel, budget),

@@ -1,42 +1,73 @@
-"""A replay buffer as a pytree: a ring of transitions."""
+"""A replay buffer as a pytree: the policies that were evaluated, and what only that can tell.
+
+Costs and rewards are not kept: they follow from the policy, its divergence and the problem, so
+that what was learnt for one accelerator and one limit holds for others.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from apq_jax.types import Transition
+_MULTIPLIER = 1_664_525  # of a linear congruential generator (Numerical Recipes): any odd one does
 
 
 class Replay(NamedTuple):
-    """The newest `capacity` transitions."""
+    """Up to N distinct policies: the first `filled` of the arrays."""
 
-    data: Transition  # [capacity, ...] each
-    added: jax.Array  # [] int32, transitions ever added
+    places: jax.Array  # [N, L, 3] int32, among the choices: see `environment.places_of`
+    log_divergence: jax.Array  # [N] float32, ln nats
+    filled: jax.Array  # [] int32
 
 
-def empty(capacity: int, observations: int, actions: int) -> Replay:
-    """A buffer for `capacity` transitions with observations [O] and actions [A]."""
-    data = Transition(
-        jnp.zeros((capacity, observations)),
-        jnp.zeros((capacity, actions)),
-        jnp.zeros(capacity),
+def empty(capacity: int, layers: int) -> Replay:
+    """A buffer for `capacity` policies of L layers."""
+    places = jnp.zeros((capacity, layers, 3), jnp.int32)
+    return Replay(places, jnp.zeros(capacity), jnp.zeros((), jnp.int32))
+
+
+def known(replay: Replay, places: jax.Array) -> jax.Array:
+    """Whether policies [M, L, 3] are in the buffer: [M] bool. By a hash of 32 bits."""
+    there = jnp.arange(len(replay.places)) < replay.filled
+    return ((_hash(places)[:, None] == _hash(replay.places)[None]) & there).any(axis=1)
+
+
+def add(
+    replay: Replay,
+    fitness: jax.Array,
+    places: jax.Array,
+    log_divergence: jax.Array,
+    valid: jax.Array,
+) -> Replay:
+    """Adds policies; once it is full, the new ones take the place of the least fit.
+
+    Args:
+      replay: for N policies.
+      fitness: [N] of what is in it.
+      places: [E, L, 3], E <= N.
+      log_divergence: [E].
+      valid: [E] bool; others, and those that are known or come twice, are left out.
+    """
+    count = len(replay.places)
+    hashes = _hash(places)
+    twin = jnp.tril((hashes[:, None] == hashes[None]) & valid[None], -1).any(axis=1)
+    new = valid & ~twin & ~known(replay, places)
+    there = jnp.arange(count) < replay.filled
+    # The empty come first, and of equals the first, so that what is filled stays in front.
+    _, least = lax.top_k(jnp.where(there, -fitness, jnp.inf), len(places))
+    rank = jnp.cumsum(new) - 1
+    # Out of bounds is dropped.
+    at = jnp.where(new, least[jnp.clip(rank, 0)], count)
+    return Replay(
+        replay.places.at[at].set(places, mode="drop"),
+        replay.log_divergence.at[at].set(log_divergence, mode="drop"),
+        jnp.minimum(replay.filled + new.sum(dtype=jnp.int32), count),
     )
-    return Replay(data, jnp.zeros((), jnp.int32))
 
 
-def add(replay: Replay, batch: Transition, valid: jax.Array) -> Replay:
-    """Adds those of a batch of N <= capacity transitions that are `valid` [N] bool."""
-    capacity = replay.data.return_t.shape[0]
-    place = replay.added + jnp.cumsum(valid) - 1
-    # Out of bounds is dropped: that is where the invalid ones go.
-    place = jnp.where(valid, place % capacity, capacity)
-    data = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), replay.data, batch)
-    return Replay(data, replay.added + valid.sum(dtype=jnp.int32))
-
-
-def sample(key: jax.Array, replay: Replay, count: int) -> Transition:
-    """`count` transitions, drawn uniformly with replacement; zeros where there are none yet."""
-    size = jnp.minimum(replay.added, replay.data.return_t.shape[0])
-    index = jax.random.randint(key, (count,), 0, jnp.maximum(size, 1))
-    return jax.tree.map(lambda data: data[index], replay.data)
+def _hash(places: jax.Array) -> jax.Array:
+    """[..., L, 3] to [...] uint32: a polynomial modulo 2^32."""
+    flat = places.reshape(*places.shape[:-2], -1).astype(jnp.uint32)
+    powers = jnp.cumprod(jnp.full(flat.shape[-1], _MULTIPLIER, jnp.uint32))
+    return (flat * powers).sum(axis=-1, dtype=jnp.uint32)

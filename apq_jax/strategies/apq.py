@@ -12,7 +12,7 @@ from jax import lax
 
 from apq_jax.environment import Problem, Space
 from apq_jax.strategies import Strategy
-from apq_jax.strategies.ddpg import DdpgOptions, State, ddpg
+from apq_jax.strategies.actor_critic import ActorCriticOptions, State, actor_critic
 from apq_jax.types import Evaluation, Policy
 
 
@@ -24,7 +24,11 @@ class ApqState(NamedTuple):
 
 
 def apq(
-    space: Space, options: DdpgOptions, parallel: int, pruning_budget: int, pruning_drop: float
+    space: Space,
+    options: ActorCriticOptions,
+    parallel: int,
+    pruning_budget: int,
+    pruning_drop: float,
 ) -> Strategy:
     """The two searches, one after the other.
 
@@ -36,8 +40,8 @@ def apq(
       pruning_drop: share of the accuracy that may be lost which pruning may use up; the bits
         need the rest (ours: the paper does not say).
     """
-    first = ddpg(space, options, (True, False, False), parallel)
-    second = ddpg(space, options, (False, True, True), parallel)
+    first = actor_critic(space, options, (True, False, False), parallel)
+    second = actor_critic(space, options, (False, True, True), parallel)
 
     def stricter(problem: Problem) -> Problem:
         """Of the accuracy a share; of the ratio that a cost must come down by, the root."""

@@ -17,15 +17,22 @@ from apq_jax.types import Evaluation, Policy
 
 
 @dataclasses.dataclass(frozen=True)
+class Breeding:
+    """Static."""
+
+    tournament: int = 3
+    changes: float = 1.5  # genes of a child that change, in the mean
+    steps: float = 2.0  # deviation of a change, in choices; levels three times that
+    anew: float = 0.1  # share of the changes that draw any choice
+
+
+@dataclasses.dataclass(frozen=True)
 class GeneticOptions:
     """Static."""
 
     population: int = 32
     warmup: int = 24  # evaluations of closed-form policies
-    tournament: int = 3
-    changes: float = 1.5  # genes of a child that change, in the mean
-    steps: float = 2.0  # deviation of a change, in choices; levels three times that
-    anew: float = 0.1  # share of the changes that draw any choice
+    breeding: Breeding = Breeding()
 
 
 class State(NamedTuple):
@@ -36,9 +43,29 @@ class State(NamedTuple):
     told: jax.Array  # [] int32
 
 
+def breed(
+    key: jax.Array, space: Space, options: Breeding, genes: jax.Array, alive: jax.Array
+) -> jax.Array:
+    """A child [L, 3] of the first `alive` of a population [N, L, 3], in order of fitness."""
+    keys = jax.random.split(key, 6)
+    sizes = jnp.asarray(environment.sizes(space))
+    drawn = jax.random.randint(keys[0], (2, options.tournament), 0, alive)
+    # The lowest place wins: it is the fittest.
+    mother, father = genes[drawn.min(axis=1)]
+    child = jnp.where(jax.random.bernoulli(keys[1], 0.5, mother.shape), mother, father)
+    chance = jnp.minimum(options.changes / child.size, 1.0)
+    changes = jax.random.bernoulli(keys[2], chance, child.shape)
+    scale = options.steps * jnp.asarray([3.0, 1.0, 1.0]) / 2.0
+    by = scale * jax.random.normal(keys[3], child.shape)
+    by = jnp.where(by < 0, jnp.floor(by), jnp.ceil(by)).astype(jnp.int32)
+    anew = jax.random.randint(keys[4], child.shape, 0, sizes)
+    fresh = jax.random.bernoulli(keys[5], options.anew, child.shape)
+    moved = jnp.where(fresh, anew, jnp.clip(child + by, 0, sizes - 1))
+    return jnp.where(changes, moved, child)
+
+
 def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
     """The algorithm; E children at a time."""
-    sizes = jnp.asarray([space.levels, len(space.weight_bits), len(space.input_bits)])
 
     def init(key: jax.Array, problem: Problem) -> State:
         del key
@@ -47,30 +74,15 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
         return State(jnp.zeros(shape, jnp.int32), nobody, jnp.zeros((), jnp.int32))
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
-        child_keys = jax.random.split(key, parallel)
         alive = jnp.maximum((state.fitness > -jnp.inf).sum(), 1)
-
-        def child(key: jax.Array) -> jax.Array:
-            keys = jax.random.split(key, 6)
-            drawn = jax.random.randint(keys[0], (2, options.tournament), 0, alive)
-            # The population is in order of fitness: the winner has the lowest place.
-            mother, father = state.genes[drawn.min(axis=1)]
-            genes = jnp.where(jax.random.bernoulli(keys[1], 0.5, mother.shape), mother, father)
-            chance = jnp.minimum(options.changes / genes.size, 1.0)
-            changes = jax.random.bernoulli(keys[2], chance, genes.shape)
-            scale = options.steps * jnp.asarray([3.0, 1.0, 1.0]) / 2.0
-            by = scale * jax.random.normal(keys[3], genes.shape)
-            by = jnp.where(by < 0, jnp.floor(by), jnp.ceil(by)).astype(jnp.int32)
-            anew = jax.random.randint(keys[4], genes.shape, 0, sizes)
-            fresh = jax.random.bernoulli(keys[5], options.anew, genes.shape)
-            moved = jnp.where(fresh, anew, jnp.clip(genes + by, 0, sizes - 1))
-            return jnp.where(changes, moved, genes)
-
+        children = jax.vmap(lambda key: breed(key, space, options.breeding, state.genes, alive))(
+            jax.random.split(key, parallel)
+        )
         number = state.told + jnp.arange(parallel)
         allowed = start.everything(problem, space)
         begin = start.closed_forms(problem, space, number, options.warmup, allowed)
-        children = environment.policy_at(space, jax.vmap(child)(child_keys))
-        policies = start.first_then(number, options.warmup, begin, children)
+        after = environment.policy_at(space, children)
+        policies = start.first_then(number, options.warmup, begin, after)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(

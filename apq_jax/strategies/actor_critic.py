@@ -1,0 +1,213 @@
+"""Layer-wise actor-critic search that imagines many episodes and evaluates the most promising.
+
+The first `warmup` evaluations are closed-form policies over a range of prices. From then on a
+proposal is the one of several imagined episodes that a member of the critic's ensemble likes best:
+walks of the actor from good policies, with noise, and crossings of good policies. The number that
+are imagined rises over the batch from one, which trusts the critic with nothing, to `imagined`.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from apq_jax import agent as agents
+from apq_jax import environment, replay
+from apq_jax.agent import AgentOptions, AgentState
+from apq_jax.environment import Problem, Space
+from apq_jax.replay import Replay
+from apq_jax.strategies import Strategy, start
+from apq_jax.strategies.genetic import Breeding, breed
+from apq_jax.strategies.start import Best
+from apq_jax.types import Evaluation, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCriticOptions:
+    """Static."""
+
+    warmup: int = 24  # evaluations of closed-form policies
+    imagined: int = 64  # episodes at most to choose a proposal among
+    walks: float = 0.5  # share of them that the actor walks; the others are crossings
+    population: int = 32  # policies, the best so far, that episodes start from
+    noise: float = 0.15  # deviation of a walk's exploration
+    explore: float = 0.2  # share of a walk's actions that get noise at all
+    updates: int = 64  # of the critic after each batch of evaluations
+    batch: int = 64  # episodes an update
+    actor_updates: int = 16
+    actor_batch: int = 16  # walks an update
+    capacity: int = 4096  # policies
+    networks: AgentOptions = AgentOptions()
+    breeding: Breeding = Breeding()
+
+
+class State(NamedTuple):
+    """A search between two calls."""
+
+    agent: AgentState
+    replay: Replay
+    best: Best  # what stays as it is where an action is not free
+    told: jax.Array  # [] int32, policies told
+
+
+def actor_critic(
+    space: Space, options: ActorCriticOptions, free: tuple[bool, bool, bool], parallel: int
+) -> Strategy:
+    """A search over the `free` ones of keep ratio, weight bits and input bits.
+
+    `parallel` is E, the episodes at a time. Actions that are not free stay as in
+    `State.best`, which starts unpruned at the most bits.
+    """
+    agent = agents.make_agent(options.networks, environment.sizes(space))
+    imagined = np.geomspace(1, options.imagined, parallel).round().astype(int)
+
+    def init(key: jax.Array, problem: Problem) -> State:
+        layers = problem.features.shape[0]
+        base = jnp.zeros((layers, environment.ACTIONS))
+        seen = environment.observe(problem, space, base, jnp.asarray(0), base)
+        return State(
+            agents.init(key, agent, layers, seen.size),
+            replay.empty(options.capacity, layers),
+            start.nothing(problem, space),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def judge(problem: Problem, known: environment.Choices) -> agents.Q:
+        """(a member's parameters, places [L, 3]) -> Q []: the reward as far as it is known."""
+
+        def q(critic: Any, places: jax.Array) -> jax.Array:
+            errors = environment.log_errors_at(known, places)
+            log_divergence: Any = agent.critic.apply(critic, errors, places)
+            found = environment.imagined(problem, known, places, jnp.exp(log_divergence))
+            return environment.reward(problem, found)
+
+        return q
+
+    def fitness(problem: Problem, known: environment.Choices, memory: Replay) -> jax.Array:
+        """Rewards of what is in the buffer under this problem: [N], -inf where nothing is."""
+
+        def one(places: jax.Array, log_divergence: jax.Array) -> jax.Array:
+            found = environment.imagined(problem, known, places, jnp.exp(log_divergence))
+            return environment.reward(problem, found)
+
+        rewards = jax.vmap(one)(memory.places.astype(jnp.float32), memory.log_divergence)
+        return jnp.where(jnp.arange(options.capacity) < memory.filled, rewards, -jnp.inf)
+
+    def fittest(problem: Problem, known: environment.Choices, memory: Replay) -> jax.Array:
+        """The population, best first: [N, L, 3] places."""
+        return memory.places[lax.top_k(fitness(problem, known, memory), options.population)[1]]
+
+    def walk(
+        problem: Problem, state: State, base: jax.Array, moves: jax.Array, noise: jax.Array
+    ) -> jax.Array:
+        """Executed actions [L, 3] of an episode that leaves its base where `moves` [L, 3] says."""
+
+        def correct(observation: jax.Array) -> Any:
+            return agent.actor.apply(state.agent.actor, observation)
+
+        moves &= jnp.asarray(free)
+        return environment.rollout(problem, space, base, correct, moves, noise)
+
+    def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
+        known = environment.choices(problem, space)
+        judged = judge(problem, known)
+        people = fittest(problem, known, state.replay)
+        alive = jnp.clip(state.replay.filled, 1, options.population)
+        frozen = environment.places_of(space, environment.decode(space, state.best.actions))
+
+        def imagine(key: jax.Array) -> jax.Array:
+            """The places [L, 3] of one episode."""
+            cross_key, base_key, noise_key, chance_key, kind_key = jax.random.split(key, 5)
+            crossed = breed(cross_key, space, options.breeding, people, alive)
+            drawn = jax.random.randint(base_key, (options.breeding.tournament,), 0, alive)
+            base = environment.encode(space, environment.policy_at(space, people[drawn.min()]))
+            noise = options.noise * jax.random.truncated_normal(noise_key, -2.0, 2.0, base.shape)
+            moves = jax.random.bernoulli(chance_key, options.explore, base.shape)
+            walked = walk(problem, state, base, moves, noise)
+            walked = environment.places_of(space, environment.decode(space, walked))
+            places = jnp.where(jax.random.bernoulli(kind_key, options.walks), walked, crossed)
+            return jnp.where(jnp.asarray(free), places, frozen)
+
+        def propose(key: jax.Array, member: jax.Array, count: jax.Array) -> jax.Array:
+            """The episode of the first `count` that this member likes best; new ones first."""
+            episodes = jax.vmap(imagine)(jax.random.split(key, options.imagined))
+            critic = jax.tree.map(lambda x: x[member], state.agent.critics)
+            worth = jax.vmap(judged, (None, 0))(critic, episodes.astype(jnp.float32))
+            worth = jnp.where(replay.known(state.replay, episodes), worth - 1e6, worth)
+            return episodes[jnp.argmax(jnp.where(jnp.arange(len(worth)) < count, worth, -jnp.inf))]
+
+        members = jnp.arange(parallel) % options.networks.members
+        proposed = jax.vmap(propose)(
+            jax.random.split(key, parallel), members, jnp.asarray(imagined)
+        )
+        number = state.told + jnp.arange(parallel)
+        allowed = environment.allowed_by(space, free, state.best.actions)
+        closed = start.closed_forms(problem, space, number, options.warmup, allowed)
+        after = environment.policy_at(space, proposed)
+        policies = start.first_then(number, options.warmup, closed, after)
+        return policies, jnp.ones(parallel, bool), state
+
+    def tell(
+        key: jax.Array,
+        state: State,
+        problem: Problem,
+        policies: Policy,
+        valid: jax.Array,
+        evaluations: Evaluation,
+    ) -> State:
+        known = environment.choices(problem, space)
+        places = environment.places_of(space, policies)
+        measured = jnp.log(evaluations.divergence + 1e-6)
+        memory = replay.add(
+            state.replay, fitness(problem, known, state.replay), places, measured, valid
+        )
+        learner = learn(key, state._replace(replay=memory), problem, known)
+        actions = environment.encode(space, policies)
+        best = start.improved(state.best, problem, actions, valid, evaluations)
+        return State(learner, memory, best, state.told + valid.sum(dtype=jnp.int32))
+
+    def learn(
+        key: jax.Array, state: State, problem: Problem, known: environment.Choices
+    ) -> AgentState:
+        """The critic learns the divergences, then the actor where Q rises."""
+        memory, judged = state.replay, judge(problem, known)
+        errors = jax.vmap(environment.log_errors_at, (None, 0))(
+            known, memory.places.astype(jnp.float32)
+        )
+        shape = options.networks.members, options.batch
+
+        def of_critics(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
+            at = jax.random.randint(key, shape, 0, jnp.maximum(memory.filled, 1))
+            places = memory.places[at].astype(jnp.float32)
+            target = memory.log_divergence[at]
+            return agents.update_critics(agent, learner, errors[at], places, target), None
+
+        everywhere = jnp.ones(memory.places.shape[1:], bool)
+        people = fittest(problem, known, memory)
+        bases = environment.encode(space, environment.policy_at(space, people))
+        alive = jnp.clip(memory.filled, 1, options.population)
+
+        def of_actor(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
+            base = bases[jax.random.randint(key, (options.actor_batch,), 0, alive)]
+            now = state._replace(agent=learner)
+            walked = jax.vmap(lambda base: walk(problem, now, base, everywhere, jnp.zeros(base.shape)))(base)
+            seen = jax.vmap(environment.observe_episode, (None, None, 0, 0))(
+                problem, space, base, walked
+            )
+
+            def act(actor: Any) -> jax.Array:
+                correction: Any = agent.actor.apply(actor, seen)
+                return jnp.clip(base + jnp.where(jnp.asarray(free), correction, 0.0), 0.0, 1.0)
+
+            def q(critic: Any, actions: jax.Array) -> jax.Array:
+                return judged(critic, environment.between(space, actions))
+
+            return agents.update_actor(agent, learner, act, q), None
+
+        learner, _ = lax.scan(of_critics, state.agent, jax.random.split(key, options.updates))
+        return lax.scan(of_actor, learner, jax.random.split(key, options.actor_updates))[0]
+
+    return Strategy(init, ask, tell)
