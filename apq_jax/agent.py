@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
-from apq_jax.environment import interpolated
+from apq_jax.foresight import interpolated
 
 Q = Callable[[Any, jax.Array], jax.Array]  # (a member's parameters, an episode [L, A]) -> Q []
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.ndimage import map_coordinates
 
 from apq_jax import crossbar
 from apq_jax.calibration import Statistics
@@ -126,49 +125,6 @@ def cost_shares(problem: Problem, policy: Policy) -> jax.Array:
 def known_gain(problem: Problem, policy: Policy) -> jax.Array:
     """What the metrics add to `gain`, before a policy is evaluated: [...]."""
     return -jnp.sum(problem.weights * jnp.log(cost_shares(problem, policy)), axis=-1)
-
-
-class Choices(NamedTuple):
-    """What is known of every choice of every layer before anything is evaluated."""
-
-    log_error: jax.Array  # [L, K, B], ln of the output error that keep ratio and weight bits cause
-    log_input_error: jax.Array  # [L, A]
-    costs: jax.Array  # [L, K, B, A, M], each metric over the dense network's
-
-
-def choices(problem: Problem, space: Space) -> Choices:
-    """The problem's tables at the space's choices."""
-    weight, inputs = np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1
-    least = 1e-7  # an error that is none
-    return Choices(
-        jnp.log(problem.error[:, :, weight] + least),
-        jnp.log(problem.input_error[:, inputs] + least),
-        problem.costs[:, :, weight][:, :, :, inputs],
-    )
-
-
-def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
-    """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: []."""
-    return map_coordinates(table, list(place), order=1, mode="nearest")
-
-
-def log_errors_at(known: Choices, places: jax.Array) -> jax.Array:
-    """ln errors of the layers' weights and inputs, [L, 2], at places [L, 3], as of `between`."""
-    of_weights = jax.vmap(interpolated)(known.log_error, places[:, :2])
-    return jnp.stack(
-        [of_weights, jax.vmap(interpolated)(known.log_input_error, places[:, 2:])], axis=1
-    )
-
-
-def imagined(
-    problem: Problem, known: Choices, places: jax.Array, divergence: jax.Array
-) -> Evaluation:
-    """The evaluation of places [L, 3], as of `between`, if the divergence [] were this."""
-    at_metrics = jax.vmap(interpolated, (-1, None))  # [M]
-    shares = jax.vmap(at_metrics)(known.costs, places).sum(axis=0)
-    found = Evaluation(divergence, divergence, *(len(METRICS) * (divergence,)))
-    costs = dict(zip(METRICS, problem.dense * shares, strict=True))
-    return found._replace(accuracy=expected_accuracy(problem, found), **costs)
 
 
 def observe(

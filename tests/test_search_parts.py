@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from apq_jax import agent as agents
-from apq_jax import environment, loop, pipeline, replay
+from apq_jax import environment, foresight, loop, pipeline, replay
 from apq_jax.agent import AgentOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.environment import METRICS, Problem, Space
@@ -296,21 +296,21 @@ def test_an_action_lies_beside_the_choice_that_it_decodes_to(action: list[float]
 def test_interpolation_by_hand() -> None:
     table = jnp.asarray([[0.0, 2.0], [4.0, 10.0]])
     for place, expected in (((0, 1), 2), ((0.5, 0), 2), ((0.5, 0.5), 4), ((-1, 5), 2)):
-        assert environment.interpolated(table, jnp.asarray(place, jnp.float32)) == expected
+        assert foresight.interpolated(table, jnp.asarray(place, jnp.float32)) == expected
 
 
 def test_an_imagined_evaluation_is_the_one_that_follows(problem: Problem) -> None:
     """Given its divergence: costs and reward of a policy, from the tables alone."""
     policy = Policy(*map(jnp.asarray, ([1, 4, 0], [2, 6, 7], [3, 5, 6])))
     found = evaluate(problem, policy)
-    known = environment.choices(problem, SPACE)
+    known = foresight.choices(problem, SPACE)
     places = environment.places_of(SPACE, policy).astype(jnp.float32)
-    imagined = environment.imagined(problem, known, places, found.divergence)
+    imagined = foresight.evaluation(problem, known, places, found.divergence)
     for name in ("divergence", "slots", "energy_nj"):
         np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=0.02)
     expected = environment.reward(problem, found)
     np.testing.assert_allclose(environment.reward(problem, imagined), expected, atol=0.02)
-    errors = environment.log_errors_at(known, places)
+    errors = foresight.log_errors(known, places)
     of_weights = problem.error[jnp.arange(3), policy.level, policy.weight_bits - 1]
     np.testing.assert_allclose(jnp.exp(errors[:, 0]), of_weights, rtol=1e-4)
     of_inputs = problem.input_error[jnp.arange(3), policy.input_bits - 1]

@@ -15,9 +15,10 @@ import numpy as np
 from jax import lax
 
 from apq_jax import agent as agents
-from apq_jax import environment, replay
+from apq_jax import environment, foresight, replay
 from apq_jax.agent import AgentOptions, AgentState
 from apq_jax.environment import Problem, Space
+from apq_jax.foresight import Choices
 from apq_jax.replay import Replay
 from apq_jax.strategies import Strategy, start
 from apq_jax.strategies.genetic import Breeding, breed
@@ -75,28 +76,21 @@ def actor_critic(
             jnp.zeros((), jnp.int32),
         )
 
-    def judge(problem: Problem, known: environment.Choices) -> agents.Q:
-        """(a member's parameters, places [L, 3]) -> Q []: the reward as far as it is known."""
-
+    def judge(problem: Problem, known: Choices) -> agents.Q:
         def q(critic: Any, places: jax.Array) -> jax.Array:
-            errors = environment.log_errors_at(known, places)
-            log_divergence: Any = agent.critic.apply(critic, errors, places)
-            found = environment.imagined(problem, known, places, jnp.exp(log_divergence))
-            return environment.reward(problem, found)
+            predicted: Any = agent.critic.apply(critic, foresight.log_errors(known, places), places)
+            return foresight.reward(problem, known, places, predicted)
 
         return q
 
-    def fitness(problem: Problem, known: environment.Choices, memory: Replay) -> jax.Array:
+    def fitness(problem: Problem, known: Choices, memory: Replay) -> jax.Array:
         """Rewards of what is in the buffer under this problem: [N], -inf where nothing is."""
-
-        def one(places: jax.Array, log_divergence: jax.Array) -> jax.Array:
-            found = environment.imagined(problem, known, places, jnp.exp(log_divergence))
-            return environment.reward(problem, found)
-
-        rewards = jax.vmap(one)(memory.places.astype(jnp.float32), memory.log_divergence)
+        rewards = jax.vmap(foresight.reward, (None, None, 0, 0))(
+            problem, known, memory.places.astype(jnp.float32), memory.log_divergence
+        )
         return jnp.where(jnp.arange(options.capacity) < memory.filled, rewards, -jnp.inf)
 
-    def fittest(problem: Problem, known: environment.Choices, memory: Replay) -> jax.Array:
+    def fittest(problem: Problem, known: Choices, memory: Replay) -> jax.Array:
         """The population, best first: [N, L, 3] places."""
         return memory.places[lax.top_k(fitness(problem, known, memory), options.population)[1]]
 
@@ -112,7 +106,7 @@ def actor_critic(
         return environment.rollout(problem, space, base, correct, moves, noise)
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
-        known = environment.choices(problem, space)
+        known = foresight.choices(problem, space)
         judged = judge(problem, known)
         people = fittest(problem, known, state.replay)
         alive = jnp.clip(state.replay.filled, 1, options.population)
@@ -158,7 +152,7 @@ def actor_critic(
         valid: jax.Array,
         evaluations: Evaluation,
     ) -> State:
-        known = environment.choices(problem, space)
+        known = foresight.choices(problem, space)
         places = environment.places_of(space, policies)
         measured = jnp.log(evaluations.divergence + 1e-6)
         memory = replay.add(
@@ -169,14 +163,10 @@ def actor_critic(
         best = start.improved(state.best, problem, actions, valid, evaluations)
         return State(learner, memory, best, state.told + valid.sum(dtype=jnp.int32))
 
-    def learn(
-        key: jax.Array, state: State, problem: Problem, known: environment.Choices
-    ) -> AgentState:
+    def learn(key: jax.Array, state: State, problem: Problem, known: Choices) -> AgentState:
         """The critic learns the divergences, then the actor where Q rises."""
         memory, judged = state.replay, judge(problem, known)
-        errors = jax.vmap(environment.log_errors_at, (None, 0))(
-            known, memory.places.astype(jnp.float32)
-        )
+        errors = jax.vmap(foresight.log_errors, (None, 0))(known, memory.places.astype(jnp.float32))
         shape = options.networks.members, options.batch
 
         def of_critics(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
@@ -185,15 +175,16 @@ def actor_critic(
             target = memory.log_divergence[at]
             return agents.update_critics(agent, learner, errors[at], places, target), None
 
-        everywhere = jnp.ones(memory.places.shape[1:], bool)
         people = fittest(problem, known, memory)
         bases = environment.encode(space, environment.policy_at(space, people))
         alive = jnp.clip(memory.filled, 1, options.population)
 
         def of_actor(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
             base = bases[jax.random.randint(key, (options.actor_batch,), 0, alive)]
-            now = state._replace(agent=learner)
-            walked = jax.vmap(lambda base: walk(problem, now, base, everywhere, jnp.zeros(base.shape)))(base)
+            noise, now = jnp.zeros(base.shape[1:]), state._replace(agent=learner)
+            walked = jax.vmap(walk, (None, None, 0, None, None))(
+                problem, now, base, noise == 0, noise
+            )
             seen = jax.vmap(environment.observe_episode, (None, None, 0, 0))(
                 problem, space, base, walked
             )

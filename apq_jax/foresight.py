@@ -1,0 +1,66 @@
+"""What is known of a policy before it is evaluated: all of its reward but the divergence.
+
+Policies are places among the choices (`environment.between`) and may lie between two of them, so
+that the actor's gradients pass.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.ndimage import map_coordinates
+
+from apq_jax import environment
+from apq_jax.environment import Problem, Space
+from apq_jax.types import Evaluation
+
+
+class Choices(NamedTuple):
+    """What is known of every choice of every layer before anything is evaluated."""
+
+    log_error: jax.Array  # [L, K, B], ln of the output error that keep ratio and weight bits cause
+    log_input_error: jax.Array  # [L, A]
+    costs: jax.Array  # [L, K, B, A, M], each metric over the dense network's
+
+
+def choices(problem: Problem, space: Space) -> Choices:
+    """The problem's tables at the space's choices."""
+    weight, inputs = np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1
+    least = 1e-7  # an error that is none
+    return Choices(
+        jnp.log(problem.error[:, :, weight] + least),
+        jnp.log(problem.input_error[:, inputs] + least),
+        problem.costs[:, :, weight][:, :, :, inputs],
+    )
+
+
+def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
+    """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: []."""
+    return map_coordinates(table, list(place), order=1, mode="nearest")
+
+
+def log_errors(known: Choices, places: jax.Array) -> jax.Array:
+    """ln errors of the layers' weights and of their inputs, [L, 2], at places [L, 3]."""
+    of_weights = jax.vmap(interpolated)(known.log_error, places[:, :2])
+    return jnp.stack(
+        [of_weights, jax.vmap(interpolated)(known.log_input_error, places[:, 2:])], axis=1
+    )
+
+
+def evaluation(
+    problem: Problem, known: Choices, places: jax.Array, divergence: jax.Array
+) -> Evaluation:
+    """The evaluation of places [L, 3] if the divergence [] were this; accuracy the expected one."""
+    at_metrics = jax.vmap(interpolated, (-1, None))  # [M]
+    shares = jax.vmap(at_metrics)(known.costs, places).sum(axis=0)
+    found = Evaluation(divergence, divergence, *(len(environment.METRICS) * (divergence,)))
+    costs = dict(zip(environment.METRICS, problem.dense * shares, strict=True))
+    return found._replace(accuracy=environment.expected_accuracy(problem, found), **costs)
+
+
+def reward(
+    problem: Problem, known: Choices, places: jax.Array, log_divergence: jax.Array
+) -> jax.Array:
+    """The reward of places [L, 3] if the ln divergence [] were this: []."""
+    return environment.reward(problem, evaluation(problem, known, places, jnp.exp(log_divergence)))
