@@ -174,6 +174,12 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
             raise InputError(
                 f"config.search.min_{kind}_bits: {least}; allowed: 1 to max_{kind}_bits ({most})"
             )
+    least = max(search.parallel, config.agent.population)
+    if config.agent.capacity < least:
+        raise InputError(
+            f"config.agent.capacity: {config.agent.capacity}; allowed: at least {least}, the larger "
+            "of search.parallel and agent.population"
+        )
     if config.plan.centre and config.plan.compensate and not config.recovery.match_moments:
         raise InputError(
             "config.plan.centre: True without recovery.match_moments, which restores the means "

@@ -136,15 +136,9 @@ def prepare(
       config: the run's.
 
     Raises:
-      InputError: the replay buffer cannot hold one batch of episodes; a limit is below the least
+      InputError: a limit is below the least
         that any policy can have.
     """
-    steps = config.search.parallel * len(network.layers)
-    if config.agent.capacity < steps:
-        raise InputError(
-            f"config.agent.capacity: {config.agent.capacity}; allowed: at least {steps}, "
-            f"search.parallel x {len(network.layers)} layers"
-        )
     space = space_of(config, accelerator)
     weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])

@@ -4,11 +4,15 @@ A network a seed, trained apart; every strategy searches each of them once. What
 in the work folder, so that the benchmark may be stopped and gone on with, also by several
 processes at once; tables are printed, and a picture drawn, from those files alone.
 
-    python benchmarks/strategies.py [--seeds 10] [--strategies a,b] [--workdir runs/strategies]
+    python benchmarks/strategies.py [--seeds 10] [--strategies a b] [--workdir runs/strategies]
     python benchmarks/strategies.py --table [--picture docs/images/strategies.png]
+
+A strategy may stand with other options than the usual, "joint agent.walks=0"; --ablation stands
+for joint with each of its parts changed.
 """
 
 import argparse
+import ast
 import dataclasses
 import json
 import pathlib
@@ -23,24 +27,39 @@ import scipy.stats
 
 from apq_jax import archive, data, hardware, pipeline, search
 from apq_jax.capture import capture
-from apq_jax.config import STRATEGIES, Config
+from apq_jax.config import STRATEGIES, Config, from_config_dict, to_config_dict
 from apq_jax.files import write_whole
 from apq_jax.models.lenet import LeNet5
 from apq_jax.pipeline import Prepared
 
 EVALUATIONS = 600
+ABLATION = (
+    "joint",
+    "joint agent.imagined=1",
+    "joint agent.imagined=16",
+    "joint agent.imagined=256",
+    "joint agent.walks=0",
+    "joint agent.walks=1",
+    "joint agent.actor_updates=0",
+    "joint agent.networks.members=1",
+    "joint agent.networks.tables=False",
+    "joint agent.networks.perceptron=False",
+    "joint agent.updates=16",
+    "joint agent.warmup=1",
+)
 
 
 def main() -> int:
     """Runs what is missing, or prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--strategies", default=",".join(STRATEGIES))
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
+    parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/strategies"))
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--picture", type=pathlib.Path)
     options = parser.parse_args()
-    strategies = options.strategies.split(",")
+    strategies = ABLATION if options.ablation else options.strategies
     if options.table:
         found = {name: _read(options.workdir, name, options.seeds) for name in strategies}
         _print(found)
@@ -63,7 +82,7 @@ def main() -> int:
 
 
 def _path(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
-    return workdir / name / f"{seed}.json"
+    return workdir / name.replace(" ", ",") / f"{seed}.json"
 
 
 def _prepared(seed: int, cache: pathlib.Path) -> tuple[Prepared, data.Dataset]:
@@ -82,12 +101,13 @@ def _prepared(seed: int, cache: pathlib.Path) -> tuple[Prepared, data.Dataset]:
 
 def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, Any]:
     """One search: the objective of the best policy so far that meets the limit, and the rest."""
-    config = prepared.config
-    prepared = prepared._replace(
-        config=dataclasses.replace(
-            config, search=dataclasses.replace(config.search, strategy=strategy)
-        )
-    )
+    name, *changes = strategy.split(" ")
+    tree = to_config_dict(prepared.config)
+    tree.search.strategy = name
+    for change in changes:
+        field, value = change.split("=")
+        tree.update_from_flattened_dict({field: ast.literal_eval(value)})
+    prepared = prepared._replace(config=from_config_dict(tree))
     start = time.perf_counter()
     record = pipeline.joined(pipeline.search_policies(prepared))
     seconds = time.perf_counter() - start

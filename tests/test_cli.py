@@ -337,7 +337,7 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
         ([CONFIG, "-config.search.episodes=0"], "config.search.episodes: 0; allowed: a whole"),
         ([CONFIG, "--config.search.episodes", "0"], "config.search.episodes: 0; allowed: a whole"),
         ([CONFIG, "--config.search=3"], "config.search: '3'; allowed: a section with"),
-        ([CONFIG, "--config.agent.capacity=39"], "config.agent.capacity: 39; allowed: at least 40"),
+        ([CONFIG, "--config.agent.capacity=31"], "config.agent.capacity: 31; allowed: at least 32"),
         ([CONFIG, "stray"], "'stray': not a flag"),
         (
             [CONFIG, "--config.search.episods=3"],

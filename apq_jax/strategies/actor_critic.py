@@ -3,7 +3,7 @@
 The first `warmup` evaluations are closed-form policies over a range of prices. From then on a
 proposal is the one of several imagined episodes that a member of the critic's ensemble likes best:
 walks of the actor from good policies, with noise, and crossings of good policies. The number that
-are imagined rises over the batch from one, which trusts the critic with nothing, to `imagined`.
+are imagined falls over the batch from `imagined` to one, which trusts the critic with nothing.
 """
 
 import dataclasses
@@ -63,7 +63,10 @@ def actor_critic(
     `State.best`, which starts unpruned at the most bits.
     """
     agent = agents.make_agent(options.networks, environment.sizes(space))
-    imagined = np.geomspace(1, options.imagined, parallel).round().astype(int)
+    imagined = np.geomspace(options.imagined, 1, parallel).round().astype(int)
+    # As many changes a child, whatever is free.
+    part = sum(free) / len(free)
+    breeding = dataclasses.replace(options.breeding, changes=options.breeding.changes / part)
 
     def init(key: jax.Array, problem: Problem) -> State:
         layers = problem.features.shape[0]
@@ -115,7 +118,7 @@ def actor_critic(
         def imagine(key: jax.Array) -> jax.Array:
             """The places [L, 3] of one episode."""
             cross_key, base_key, noise_key, chance_key, kind_key = jax.random.split(key, 5)
-            crossed = breed(cross_key, space, options.breeding, people, alive)
+            crossed = breed(cross_key, space, breeding, people, alive)
             drawn = jax.random.randint(base_key, (options.breeding.tournament,), 0, alive)
             base = environment.encode(space, environment.policy_at(space, people[drawn.min()]))
             noise = options.noise * jax.random.truncated_normal(noise_key, -2.0, 2.0, base.shape)
