@@ -177,8 +177,8 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
     least = max(search.parallel, config.agent.population)
     if config.agent.capacity < least:
         raise InputError(
-            f"config.agent.capacity: {config.agent.capacity}; allowed: at least {least}, the larger "
-            "of search.parallel and agent.population"
+            f"config.agent.capacity: {config.agent.capacity}; allowed: at least {least}, the "
+            "larger of search.parallel and agent.population"
         )
     if config.plan.centre and config.plan.compensate and not config.recovery.match_moments:
         raise InputError(

@@ -136,8 +136,7 @@ def prepare(
       config: the run's.
 
     Raises:
-      InputError: a limit is below the least
-        that any policy can have.
+      InputError: a limit is below the least that any policy can have.
     """
     space = space_of(config, accelerator)
     weights = matrices(network, params)
