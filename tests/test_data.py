@@ -419,6 +419,8 @@ def test_limits_leave_training_alone(folder: pathlib.Path) -> None:
     assert less.fingerprint() != whole.fingerprint()
     same = data.limited(whole, search=1000, select=1000)
     assert same.fingerprint() == whole.fingerprint()
+    with pytest.raises(InputError, match=r"select_images: 19; allowed: 0 for all, or"):
+        data.limited(whole, search=20, select=19)
 
 
 def idx_refused(folder: pathlib.Path, file: str = "") -> str:

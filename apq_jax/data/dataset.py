@@ -109,7 +109,16 @@ def limited(dataset: Dataset, search: int, select: int) -> Dataset:
 
     The first of each split stay: splits are shuffled, so these are drawn at random, and the same
     every time.
+
+    Raises:
+      InputError: so few that an accuracy says nothing.
     """
+    for field, count in (("search", search), ("select", select)):
+        if 0 < count < FEWEST_IMAGES:
+            raise InputError(
+                f"config.data.{field}_images: {count}; allowed: 0 for all, or at least "
+                f"{FEWEST_IMAGES}"
+            )
     return dataclasses.replace(
         dataset,
         **{
