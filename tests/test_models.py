@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import runpy
 from typing import Any
 
 import jax
@@ -10,13 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax import models
+from apq_jax import models, training
 from apq_jax.capture import Network, capture, forward_float
+from apq_jax.config import from_config_dict
 from apq_jax.data import Dataset
 from apq_jax.files import InputError
 from apq_jax.models import ModelOptions
 from apq_jax.networks import NETWORKS
 from apq_jax.training import Training
+
+# Fingerprint of the 54,000 training images. It changes only if the split does, and then the shipped
+# weights must be trained again.
+FASHION_MNIST = "2fb24ea46a764bf7b8636129e4fc52ef1fe01d4168a1f0912902871db0f8db7a"
 
 
 def pictures(size: tuple[int, ...], count: int = 40) -> Dataset:
@@ -142,3 +148,19 @@ def test_refused() -> None:
     with pytest.raises(InputError, match=r"pictures: images of 11 x 28 pixels; allowed: at least"):
         models.build(ModelOptions("lenet5"), pictures((11, 28, 1)))
     assert models.build(ModelOptions("lenet5"), pictures((12, 12, 1))).classes == 2
+
+
+def test_shipped_vgg8_is_the_configured_one() -> None:
+    """Otherwise the example would train for half an hour."""
+    config = from_config_dict(runpy.run_path("configs/vgg8_fashion.py")["get_config"]())
+    identity = {
+        "model": str(config.model),
+        "training_images": FASHION_MNIST,
+        "options": repr(config.training),
+    }
+    model = models.build(config.model, pictures((28, 28, 1))).clone(classes=10)
+    like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    params = training.load_shipped(identity, like)
+    assert params is not None
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert (params["batch_stats"]["norm1"]["var"] > 0).all()
