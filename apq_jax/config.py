@@ -5,15 +5,15 @@ from typing import Any
 
 import ml_collections
 
-from apq_jax import pruning, training
+from apq_jax import data, models, pruning, training
 from apq_jax.evaluation import Recovery
 from apq_jax.files import InputError
+from apq_jax.models import ModelOptions
 from apq_jax.plan import PlanOptions
 from apq_jax.strategies.actor_critic import ActorCriticOptions
 from apq_jax.training import Training
 
 STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
-MODELS = ("lenet5",)
 GOALS = ("cost", "accuracy", "front")
 
 
@@ -21,14 +21,10 @@ GOALS = ("cost", "accuracy", "front")
 class DataOptions:
     """Where the images come from."""
 
-    path: str = ""  # an .npz file of images and labels; "" is MNIST-5k
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """Which network."""
-
-    name: str = "lenet5"
+    name: str = "mnist_5k"  # an installed data set
+    path: str = ""  # an .npz file, or a folder of IDX files, in its place
+    search_images: int = 0  # at most so many score the search; 0 is all of that split
+    select_images: int = 0  # at most so many choose among the finalists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +92,11 @@ class Config:
 # Allowed values by field: a range, or a choice.
 ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "seed": (0, 2**31 - 1),
-    "model.name": MODELS,
+    "data.name": data.NAMES,
+    "data.search_images": (0, 1_000_000),
+    "data.select_images": (0, 1_000_000),
+    "model.name": models.NAMES,
+    "model.width": (0.01, 4.0),
     **{f"training.{name}": bounds for name, bounds in training.RANGES.items()},
     "plan.levels": (2, 256),
     "plan.min_keep": (0.001, 1.0),

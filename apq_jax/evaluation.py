@@ -166,6 +166,9 @@ def compress(
     return match_moments(network, params, compressed, statistics, images, recovery)
 
 
+_Score = tuple[jax.Array, jax.Array]  # correct answers, sum of divergences
+
+
 class Subject(NamedTuple):
     """The arrays that the evaluation of a policy needs."""
 
@@ -205,15 +208,27 @@ def evaluate(
         recovery,
         policy,
     )
+    scored = subject.images, subject.labels, subject.reference
     count = subject.images.shape[0]
-    right, divergence = jnp.zeros((), jnp.int32), jnp.zeros(())
-    for start in range(0, count, chunk):
-        part = slice(start, start + chunk)
-        logits = apply(network, subject.params, compressed, subject.images[part])
-        right += (logits.argmax(axis=-1) == subject.labels[part]).sum(dtype=jnp.int32)
-        target = jax.nn.log_softmax(subject.reference[part])
+    whole = count // chunk
+
+    def score(images: jax.Array, labels: jax.Array, reference: jax.Array) -> _Score:
+        logits = apply(network, subject.params, compressed, images)
+        right = (logits.argmax(axis=-1) == labels).sum(dtype=jnp.int32)
+        target = jax.nn.log_softmax(reference)
         gap = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
-        divergence += gap.sum()
+        return right, gap.sum()
+
+    def step(total: _Score, part: tuple[jax.Array, ...]) -> tuple[_Score, None]:
+        return jax.tree.map(jnp.add, total, score(*part)), None
+
+    total = jnp.zeros((), jnp.int32), jnp.zeros(())
+    if whole:
+        chunks = [x[: whole * chunk].reshape(whole, chunk, *x.shape[1:]) for x in scored]
+        total, _ = lax.scan(step, total, tuple(chunks))
+    if count % chunk:
+        total, _ = step(total, tuple(x[whole * chunk :] for x in scored))
+    right, divergence = total
     cost = crossbar.look_up(subject.prices, policy)
     return Evaluation(
         right / count,

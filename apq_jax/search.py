@@ -15,7 +15,8 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
     --config.search.strategy=joint          apq, joint, or a baseline: random, uniform,
                                             lamp, greedy, genetic, cma_es
     --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
-    --config.data.path=my.npz               your images and labels (docs/data.md)
+    --config.data.path=my.npz               your images and labels (docs/data.md); also a folder
+                                            of IDX files, such as MNIST's
     --config.accelerator=my.toml            isaac_ou, isaac, sre, puma, or your own: see
                                             python -m apq_jax.hardware
     --config.seed=1
@@ -44,14 +45,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from apq_jax import data, datapath, hardware, pipeline, report, results, training
+from apq_jax import data, datapath, hardware, models, pipeline, report, results
 from apq_jax.capture import capture
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
 from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping import save as save_mapping
-from apq_jax.models.lenet import MIN_PIXELS, LeNet5
 from apq_jax.pipeline import Prepared
 
 OK, BAD_INPUT, LIMIT_MISSED, WRONG_MAPPING, INTERRUPTED = 0, 2, 3, 4, 130
@@ -167,21 +167,21 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
-    dataset = data.load(config.data.path)
+    dataset = data.load(config.data.path, config.data.name)
+    dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)
     options = config.search
     console.print(
-        f"{config.model.name} on {dataset.name}, accelerator {accelerator.name}: "
+        f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies for "
         f"{report.goal_words(options.goal, pipeline.limits_of(config))}.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
         # Measured: 20 policies a second, half a minute for the rest.
-        f"LeNet-5 on two cores takes about {30 + options.episodes // 20} s.",
+        f"LeNet-5 on two cores takes about {30 + options.episodes // 20} s, VGG longer.",
         soft_wrap=True,
     )
-    model = LeNet5(dataset.classes)
-    params = _train(model, dataset, config, cache)
-    network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
+    apply_fn, params = _train(dataset, config, cache)
+    network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     for operation in network.operations:
         if operation.status == "refused":
             console.print(f"not mapped: {operation.name}: {operation.reason}")
@@ -237,27 +237,21 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(base) / "apq_jax"
 
 
-def _train(model: LeNet5, dataset: data.Dataset, config: Config, cache: pathlib.Path) -> Any:
-    height, width = dataset.train_images.shape[1:3]
-    if min(height, width) < MIN_PIXELS:
-        raise InputError(
-            f"{dataset.name}: images of {height} x {width} pixels; "
-            f"allowed: at least {MIN_PIXELS} x {MIN_PIXELS} for {config.model.name}"
-        )
-    init = model.init(jax.random.key(config.seed), jnp.asarray(dataset.train_images[:1]))
+def _train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[Any, Any]:
+    """The model as a function, and its params."""
     with _bar("training", config.training.epochs) as advance:
-        params, reused = training.trained(
-            config.model.name,
-            model.apply,
-            init,
-            dataset,
-            config.training,
-            cache,
-            lambda epoch, loss: advance(1, f"loss {loss:.3f}"),
+        done = 0.0
+
+        def progress(epochs: float, loss: float) -> None:
+            nonlocal done
+            advance(epochs - done, f"loss {loss:.3f}")
+            done = epochs
+
+        apply_fn, params, whence = models.trained(
+            config.model, config.training, dataset, cache, progress
         )
-        if reused:
-            advance(config.training.epochs, "cached")
-    return params
+        advance(config.training.epochs - done, whence)
+    return apply_fn, params
 
 
 def _search(

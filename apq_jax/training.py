@@ -3,6 +3,9 @@
 B is the number of images in a batch, N in a data set; images are [N, H, W, C] float32.
 A model is a function `apply_fn(params, images) -> logits [B, classes]`. It is a static
 argument of the jitted functions here: pass an equal object again and nothing is recompiled.
+A model that behaves otherwise in training, by batch normalisation say, comes with a second one,
+`train_fn(params, images) -> logits, moved`: `moved` replaces top-level entries of the params, such
+as {"batch_stats": ...}; what Flax's `apply(..., mutable=["batch_stats"])` returns.
 """
 
 import dataclasses
@@ -28,6 +31,8 @@ from apq_jax.files import InputError, write_whole
 
 Params: TypeAlias = Any  # a pytree of arrays
 ApplyFn: TypeAlias = Callable[[Params, jax.Array], Any]
+TrainFn: TypeAlias = Callable[[Params, jax.Array], tuple[Any, Mapping[str, Any]]]
+Progress: TypeAlias = Callable[[float, float], None]  # epochs done, mean loss of this one in nats
 
 RANGES = {
     "epochs": (1, 10_000),
@@ -38,6 +43,8 @@ RANGES = {
     "seed": (0, 2**31 - 1),
 }
 CHUNK = 500  # images a forward pass of `accuracy`
+SHIPPED = pathlib.Path(__file__).with_name("checkpoints")  # trained weights in float16
+_REPORT = 50  # steps between two reports of progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +57,8 @@ class Training:
       learning_rate: of AdamW, at the start of a cosine decay to zero.
       weight_decay: of AdamW, a step, in units of the learning rate.
       max_shift: pixels; images are shifted by up to this many, each way and at random.
-      seed: of the shuffles and shifts.
+      flip: every second image, at random, is mirrored left to right.
+      seed: of the shuffles, shifts and flips.
     """
 
     epochs: int = 30
@@ -58,6 +66,7 @@ class Training:
     learning_rate: float = 5e-3
     weight_decay: float = 0.01
     max_shift: int = 2
+    flip: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +91,12 @@ def random_shifts(key: jax.Array, images: jax.Array, max_shift: int) -> jax.Arra
     return jax.vmap(shift)(images, corners)
 
 
+def random_flips(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors images [B, H, W, C] left to right, each with probability one half."""
+    flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)
+
+
 def train(
     apply_fn: ApplyFn,
     params: Params,
@@ -89,25 +104,38 @@ def train(
     options: Training,
     key: jax.Array,
     *,
-    on_epoch: Callable[[int, float], None] | None = None,
+    train_fn: TrainFn | None = None,
+    on_progress: Progress | None = None,
+    unfinished: pathlib.Path | None = None,
 ) -> Params:
     """Trains `params` with AdamW on the cross entropy of the training split.
 
     Args:
-      on_epoch: called with the epoch from 1 and its mean loss in nats.
+      train_fn: the model in training, where it differs from `apply_fn`.
+      on_progress: called now and then, and at the end of every epoch.
+      unfinished: written after every epoch but the last; where it is there, training goes on from
+        it, to the same result. It must belong to this very training.
 
     Raises:
-      InputError: the loss stopped being finite.
+      InputError: the loss stopped being finite, or `unfinished` cannot be written.
     """
     images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
     batch_size = min(options.batch_size, len(labels))
     steps = len(labels) // batch_size
     rates = (options.learning_rate, options.weight_decay)
     state = _optimizer(*rates, steps * options.epochs).init(params)
+    done = 0
+    if unfinished is not None and unfinished.exists():
+        try:
+            params, state, done = _resumed(unfinished, (params, state), options.epochs)
+        except InputError as error:
+            logging.warning("%s; trained from the start", error)
     for epoch, epoch_key in enumerate(jax.random.split(key, options.epochs), start=1):
+        if epoch <= done:
+            continue
         shuffle_key, shift_key = jax.random.split(epoch_key)
         order = jax.random.permutation(shuffle_key, len(labels))[: steps * batch_size]
-        losses = []
+        losses: list[jax.Array] = []
         for batch, step_key in zip(
             order.reshape(steps, batch_size), jax.random.split(shift_key, steps), strict=True
         ):
@@ -119,19 +147,33 @@ def train(
                 labels[batch],
                 rates=rates,
                 key=step_key,
+                train_fn=train_fn,
                 max_shift=options.max_shift,
+                flip=options.flip,
                 steps=steps * options.epochs,
             )
             losses.append(loss)
+            if on_progress is not None and len(losses) % _REPORT == 0 and len(losses) < steps:
+                on_progress(epoch - 1 + len(losses) / steps, float(np.mean(jax.device_get(losses))))
         mean_loss = float(np.mean(jax.device_get(losses)))
         if not np.isfinite(mean_loss):
             raise InputError(
                 f"training.learning_rate: {options.learning_rate}; the loss is {mean_loss} in "
                 f"epoch {epoch}, so that a smaller rate is needed"
             )
-        if on_epoch is not None:
-            on_epoch(epoch, mean_loss)
+        if unfinished is not None and epoch < options.epochs:
+            save_params(unfinished, (params, state, jnp.int32(epoch)), {})
+        if on_progress is not None:
+            on_progress(epoch, mean_loss)
     return params
+
+
+def _resumed(path: pathlib.Path, like: tuple[Any, Any], epochs: int) -> tuple[Any, Any, int]:
+    """Params, the optimizer's state and the epochs done."""
+    params, state, done = load_params(path, (*like, jnp.int32(0)))
+    if not 0 < done < epochs:
+        raise InputError(f"{path}: {done} epochs done; allowed: 1 to {epochs - 1}")
+    return params, state, int(done)
 
 
 def _optimizer(
@@ -143,7 +185,7 @@ def _optimizer(
 
 # A step is jitted, not a scan over steps: inside a loop XLA's CPU convolutions run four times
 # slower (LeNet-5, batch of 64: 40 ms a step against 9 ms), and elsewhere dispatch is hidden.
-@functools.partial(jax.jit, static_argnames=("apply_fn", "max_shift", "steps"))
+@functools.partial(jax.jit, static_argnames=("apply_fn", "train_fn", "max_shift", "flip", "steps"))
 def _step(
     apply_fn: ApplyFn,
     params: Params,
@@ -153,22 +195,27 @@ def _step(
     *,
     rates: tuple[ArrayLike, ArrayLike],
     key: jax.Array,
+    train_fn: TrainFn | None,
     max_shift: int,
+    flip: bool,
     steps: int,
 ) -> tuple[Params, optax.OptState, jax.Array]:
     """One of `steps` steps on images [B, H, W, C]; returns params, optimizer state and loss.
 
     `rates` are the learning rate and the weight decay.
     """
-    shifted = random_shifts(key, images, max_shift)
+    seen = random_shifts(key, images, max_shift)
+    if flip:
+        seen = random_flips(jax.random.fold_in(key, 1), seen)
 
-    def mean_loss(params: Params) -> jax.Array:
-        logits = apply_fn(params, shifted)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    def mean_loss(params: Params) -> tuple[jax.Array, Mapping[str, Any]]:
+        logits, moved = train_fn(params, seen) if train_fn else (apply_fn(params, seen), {})
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
 
-    loss, grads = jax.value_and_grad(mean_loss)(params)
+    (loss, moved), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
     updates, state = _optimizer(*rates, steps).update(grads, state, params)
-    return optax.apply_updates(params, updates), state, loss
+    params = optax.apply_updates(params, updates)
+    return {**params, **moved} if moved else params, state, loss
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -262,35 +309,76 @@ def trained(
     dataset: Dataset,
     options: Training,
     cache_dir: str | os.PathLike[str],
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> tuple[Params, bool]:
-    """Trained params, from the cache if this training has been run before, and whether it has.
+    on_progress: Progress | None = None,
+    train_fn: TrainFn | None = None,
+) -> tuple[Params, str]:
+    """Trained params, and whence: "shipped" with the package, "cached", or "" for trained now.
 
-    A cache file stands for the model's name, the initial params (names, shapes and values), the
-    data, the options and the versions of jax, optax and flax. The model's code is not part of it:
-    give a changed model a new name.
+    Weights stand for the model's name, the training images, the options (with them the seed) and,
+    in the cache, the initial params (names, shapes and values) and the versions of jax, optax and
+    flax. The model's code is not part of it: give a changed model a new name. Training that was
+    interrupted goes on after the last whole epoch.
 
     Raises:
       InputError: as `train`, or the cache cannot be written.
     """
+    identity = identify(model_name, dataset, options)
     metadata = {
-        "model": model_name,
+        **identity,
         "init": _digest(init_params),
-        "dataset": dataset.fingerprint(),
-        "options": repr(options),
         **{name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")},
     }
     digest = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
     path = pathlib.Path(cache_dir, f"{digest}.safetensors")
-    if path.exists():
-        try:
-            return load_params(path, init_params), True
-        except InputError as error:
-            logging.warning("%s; trained again", error)
-    key = jax.random.key(options.seed)
-    params = train(apply_fn, init_params, dataset, options, key, on_epoch=on_epoch)
+    try:
+        if path.exists():
+            return load_params(path, init_params), "cached"
+    except InputError as error:
+        logging.warning("%s; trained again", error)
+    params = load_shipped(identity, init_params)
+    if params is not None:
+        return params, "shipped"
+    unfinished = path.with_suffix(".unfinished.safetensors")
+    params = train(
+        apply_fn,
+        init_params,
+        dataset,
+        options,
+        jax.random.key(options.seed),
+        train_fn=train_fn,
+        on_progress=on_progress,
+        unfinished=unfinished,
+    )
     save_params(path, params, metadata)
-    return params, False
+    unfinished.unlink(missing_ok=True)
+    return params, ""
+
+
+def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, str]:
+    """What tells trained weights apart, as the metadata of a file of them."""
+    return {
+        "model": model_name,
+        "training_images": dataset.fingerprint("train"),
+        "options": repr(options),
+    }
+
+
+def save_shipped(params: Params, identity: Mapping[str, str], name: str) -> pathlib.Path:
+    """Writes float32 params as float16 among the weights that the package carries."""
+    path = SHIPPED / f"{name}.safetensors"
+    save_params(path, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), identity)
+    return path
+
+
+def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
+    """The float32 params that the package carries for an `identity`; None where it has none."""
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        with safetensors.safe_open(path, framework="np") as file:
+            if file.metadata() != identity:
+                continue
+        half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float16), like)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), load_params(path, half))
+    return None
 
 
 def _digest(params: Params) -> str:

@@ -25,11 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from apq_jax import archive, data, hardware, pipeline, search
+from apq_jax import archive, data, hardware, models, pipeline, search
 from apq_jax.capture import capture
 from apq_jax.config import STRATEGIES, Config, from_config_dict, to_config_dict
 from apq_jax.files import write_whole
-from apq_jax.models.lenet import LeNet5
 from apq_jax.pipeline import Prepared
 
 EVALUATIONS = 600
@@ -93,9 +92,8 @@ def _prepared(seed: int, cache: pathlib.Path) -> tuple[Prepared, data.Dataset]:
         search=dataclasses.replace(config.search, episodes=EVALUATIONS),
     )
     dataset = data.load("")
-    model = LeNet5(dataset.classes)
-    params = search._train(model, dataset, config, cache)
-    network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
+    apply_fn, params, _ = models.trained(config.model, config.training, dataset, cache)
+    network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     return pipeline.prepare(network, params, dataset, hardware.load("isaac_ou"), config), dataset
 
 

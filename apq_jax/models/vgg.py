@@ -1,0 +1,55 @@
+"""VGG (Simonyan and Zisserman, arXiv 1409.1556) in its CIFAR forms, with batch normalisation.
+
+VGG-8 is the one that NeuroSim maps (Peng et al., "DNN+NeuroSim V2.0", 2020: 2 x 128, 2 x 256,
+2 x 512 channels, 1024 neurons); VGG-16 has the 13 convolutions of the paper and one classifier.
+Poolings round up, so that 28 and 32 pixels give the same layers.
+"""
+
+import jax
+from flax import linen as nn
+
+VGG8 = ((128, 2), (256, 2), (512, 2))
+VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+
+class Vgg(nn.Module):
+    """Blocks of 3 x 3 convolutions, each followed by a 2 x 2 max pooling, then a classifier.
+
+    Every convolution and hidden layer is normalised over the batch: in training by the batch's own
+    moments, which also move the running ones; otherwise by the running ones, which are parameters.
+
+    Attributes:
+      blocks: channels and convolutions of each block.
+      hidden: neurons between the convolutions and the logits; 0 for none.
+      width: what channels and neurons are multiplied by.
+      classes: number of logits.
+    """
+
+    blocks: tuple[tuple[int, int], ...]
+    hidden: int = 0
+    width: float = 1.0
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [B, H, W, C] to logits [B, classes]."""
+
+        def normalised(x: jax.Array, name: str) -> jax.Array:
+            norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)
+            return nn.relu(norm(x))
+
+        x, number = images, 0
+        for channels, count in self.blocks:
+            for _ in range(count):
+                number += 1
+                conv = nn.Conv(self._wide(channels), (3, 3), use_bias=False, name=f"conv{number}")
+                x = normalised(conv(x), f"norm{number}")
+            x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+        x = x.reshape(x.shape[0], -1)
+        if self.hidden:
+            x = nn.Dense(self._wide(self.hidden), use_bias=False, name="hidden")(x)
+            x = normalised(x, "norm_hidden")
+        return nn.Dense(self.classes, name="logits")(x)
+
+    def _wide(self, channels: int) -> int:
+        return max(round(self.width * channels), 1)

@@ -1,0 +1,32 @@
+"""VGG-8 at an eighth of its width on Fashion-MNIST: 93.9 % on test.
+
+The weights are carried by the package (apq_jax/checkpoints, float16, 414 kB), so that nobody need
+train them. Training anew, with another seed say: 16 epochs of 54,000 images, AdamW with cosine
+decay, shifts of two pixels and mirroring; 33 minutes on two cores that other work shared.
+
+Every field and its default stands in apq_jax/config.py; set here what differs.
+"""
+
+import ml_collections
+
+from apq_jax import config
+from apq_jax.training import Training
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """What differs from LeNet-5."""
+    return config.to_config_dict(
+        config.Config(
+            data=config.DataOptions(name="fashion_mnist", search_images=500),
+            model=config.ModelOptions(name="vgg8", width=0.125),
+            training=Training(
+                epochs=16,
+                batch_size=128,
+                learning_rate=4e-3,
+                weight_decay=0.05,
+                max_shift=2,
+                flip=True,
+            ),
+            search=config.SearchOptions(chunk=100, moment_images=128, finalists=16),
+        )
+    )

@@ -1,0 +1,40 @@
+"""Trains a configuration's network and keeps its weights, in float16, in the package.
+
+    python scripts/ship_weights.py configs/vgg8_fashion.py
+
+Runs with the same model, training images and options then need not train. Weights that are already
+there are taken again: remove the file first to train anew.
+"""
+
+import runpy
+import sys
+import time
+
+from apq_jax import data, models, training
+from apq_jax.config import from_config_dict
+from apq_jax.search import cache_folder
+
+
+def main(path: str) -> None:
+    config = from_config_dict(runpy.run_path(path)["get_config"]())
+    dataset = data.load(config.data.path, config.data.name)
+    start = time.monotonic()
+
+    def report(epochs: float, loss: float) -> None:
+        print(f"{time.monotonic() - start:.0f} s, epoch {epochs:.2f}: loss {loss:.4f}", flush=True)
+
+    apply_fn, params, _ = models.trained(
+        config.model, config.training, dataset, cache_folder(), report
+    )
+    identity = training.identify(str(config.model), dataset, config.training)
+    file = training.save_shipped(params, identity, f"{config.model.name}_{dataset.name}")
+    shipped = training.load_shipped(identity, params)
+    for name, weights in (("float32", params), ("shipped", shipped)):
+        images, labels = dataset.test_images, dataset.test_labels
+        accuracy = training.accuracy(apply_fn, weights, images, labels)
+        print(f"{name}: test accuracy {100 * accuracy:.2f} %")
+    print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
