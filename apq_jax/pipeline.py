@@ -12,7 +12,7 @@ Training images prepare; one half of validation is searched on, the other choose
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -138,19 +138,61 @@ def prepare(
     Raises:
       InputError: a limit is below the least that any policy can have.
     """
-    space = space_of(config, accelerator)
     weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     statistics = calibration.calibrate(network, params, weights, train)
     moment_images = train[: config.search.moment_images]
     statistics = calibration.match_images(network, params, weights, statistics, moment_images)
     layers = plan.build_plan(weights, statistics, accelerator.unit_rows, config.plan)
-    survivors = crossbar.survivors_of([np.asarray(layer.mask) for layer in layers])
-    chip, slices = accelerator.chip(), accelerator.slices(quantization.MAX_BITS)
-    tables = crossbar.column_vector_tables(
-        network.layers, survivors, accelerator.unit_rows, chip, slices
+    scored = _scored(network, params, dataset.search_images, dataset.search_labels)
+    unpriced: Any = None  # what the accelerator adds
+    subject = Subject(params, layers, statistics, unpriced, moment_images, *scored)
+    float_accuracy = _accuracy(subject.reference, dataset.search_labels)
+    prepared = _aimed(network, subject, accelerator, config, float_accuracy, 1.0)
+    drop = jnp.asarray(_drop_per_nat(prepared, dataset), jnp.float32)
+    return prepared._replace(problem=prepared.problem._replace(drop_per_nat=drop))
+
+
+def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepared:
+    """The same network and Plan for another accelerator, limit, goal or objective.
+
+    Raises:
+      InputError: the Plan is for operation units of another height, or made with other options; a
+        limit is below the least that any policy can have.
+    """
+    height = prepared.accelerator.unit_rows
+    if accelerator.unit_rows != height:
+        raise InputError(
+            f"accelerator.unit_rows: {accelerator.unit_rows}; allowed: {height}, the Plan's"
+        )
+    if config.plan != prepared.config.plan:
+        raise InputError(f"config.plan: {config.plan}; allowed: {prepared.config.plan}")
+    of = prepared.problem
+    return _aimed(
+        prepared.network,
+        prepared.subject,
+        accelerator,
+        config,
+        float(of.float_accuracy),
+        float(of.drop_per_nat),
     )
-    bits = quantization.MAX_BITS
+
+
+def _aimed(
+    network: Network,
+    subject: Subject,
+    accelerator: Accelerator,
+    config: Config,
+    float_accuracy: float,
+    drop_per_nat: float,
+) -> Prepared:
+    """Builds the tables of the accelerator and the problem that they and the limits make."""
+    space = space_of(config, accelerator)
+    survivors = crossbar.survivors_of([np.asarray(layer.mask) for layer in subject.plan])
+    chip, bits = accelerator.chip(), quantization.MAX_BITS
+    tables = crossbar.column_vector_tables(
+        network.layers, survivors, accelerator.unit_rows, chip, accelerator.slices(bits)
+    )
     prices = crossbar.price_list(network.layers, tables, chip, bits, bits)
     limits = limits_of(config)
     max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
@@ -162,37 +204,23 @@ def prepare(
                 "the least of any policy, or 0 for no limit"
             )
     accuracy_first = config.search.goal == "accuracy"
-    subject = Subject(
-        params,
-        layers,
-        statistics,
-        crossbar.device(prices),
-        moment_images,
-        *_scored(network, params, dataset.search_images, dataset.search_labels),
+    problem = environment.build_problem(
+        network.layers,
+        subject.plan,
+        subject.statistics,
+        prices,
+        accelerator.unit_rows,
+        space,
+        {} if accuracy_first else dataclasses.asdict(config.objective),
+        float(accuracy_first),
+        limits,
+        float_accuracy,
+        max_drop,
+        drop_per_nat,
+        config.search.penalty,
     )
-
-    def problem(float_accuracy: float, drop_per_nat: float) -> Problem:
-        return environment.build_problem(
-            network.layers,
-            layers,
-            statistics,
-            prices,
-            accelerator.unit_rows,
-            space,
-            {} if accuracy_first else dataclasses.asdict(config.objective),
-            float(accuracy_first),
-            limits,
-            float_accuracy,
-            max_drop,
-            drop_per_nat,
-            config.search.penalty,
-        )
-
-    float_accuracy = _accuracy(subject.reference, dataset.search_labels)
-    prepared = Prepared(
-        network, accelerator, space, config, subject, problem(float_accuracy, 1.0), tables
-    )
-    return prepared._replace(problem=problem(float_accuracy, _drop_per_nat(prepared, dataset)))
+    subject = subject._replace(prices=crossbar.device(prices))
+    return Prepared(network, accelerator, space, config, subject, problem, tables)
 
 
 def limits_of(config: Config) -> dict[str, float]:
