@@ -72,7 +72,7 @@ def main() -> int:
         missing = [name for name in strategies if not _path(options.workdir, name, seed).exists()]
         if not missing:
             continue
-        prepared, dataset = _prepared(seed, cache)
+        prepared, dataset = prepared_of(seed, cache)
         for name in missing:
             found = _run(prepared, dataset, name)
             write_whole(_path(options.workdir, name, seed), json.dumps(found))
@@ -84,7 +84,8 @@ def _path(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
     return workdir / name.replace(" ", ",") / f"{seed}.json"
 
 
-def _prepared(seed: int, cache: pathlib.Path) -> tuple[Prepared, data.Dataset]:
+def prepared_of(seed: int, cache: pathlib.Path) -> tuple[Prepared, data.Dataset]:
+    """LeNet-5 on MNIST-5k, trained with this seed, ready to be searched."""
     config = Config(seed=seed)
     config = dataclasses.replace(
         config,
