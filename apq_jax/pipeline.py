@@ -308,7 +308,7 @@ def search_policies(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
         problems = [
             problem._replace(
                 min_accuracy=problem.float_accuracy - drop / 100.0,
-                phase=jnp.asarray(at / len(FRONT_DROPS), jnp.float32),  # no closed form twice
+                phase=jnp.asarray(at / len(FRONT_DROPS), jnp.float32),  # other closed forms
             )
             for at, drop in enumerate(FRONT_DROPS)
         ]
