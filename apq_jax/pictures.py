@@ -45,7 +45,7 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
         color=_RED,
     )
     config = result["config"]
-    if result["search"]["strategy"] == "apq":
+    if result["search"]["strategy"] == "apq" and result["goal"] != "front":
         # The agents change between two batches.
         parallel = config["search"]["parallel"]
         half = round(config["search"]["episodes"] * config["search"]["pruning_share"])

@@ -54,7 +54,7 @@ _PROBE_PRICES = (0.03, 100.0)  # from nothing lost to nearly everything
 _PROBE_IMAGES = 1000
 _CALIBRATION_IMAGES = 5000
 _CURVE_IMAGES = 1000
-FRONT_DROPS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # points lost that the front is searched at
+FRONT_DROPS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # points lost that the front is searched at
 _BLIND = ("random", "uniform", "lamp")  # strategies to which the limits are nothing
 
 
@@ -329,7 +329,7 @@ def search_policies(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
         problems = [
             problem._replace(
                 min_accuracy=problem.float_accuracy - drop / 100.0,
-                phase=jnp.asarray(at / len(FRONT_DROPS), jnp.float32),  # no closed form twice
+                phase=jnp.asarray(at / len(FRONT_DROPS), jnp.float32),  # other closed forms
             )
             for at, drop in enumerate(FRONT_DROPS)
         ]

@@ -178,7 +178,8 @@ def miss_words(miss: dict[str, Any]) -> str:
     if name == _LOSSES:
         return f"loses {found:.3g} points of accuracy, {allowed:g} allowed"
     more = 100 * (found / allowed - 1)
-    return f"needs {found:,.6g} {_UNITS[name]}, {allowed:,.6g} allowed ({more:.2g} % more)"
+    percent = format(more, ",.0f" if more >= 10 else ".2g")
+    return f"needs {found:,.6g} {_UNITS[name]}, {allowed:,.6g} allowed ({percent} % more)"
 
 
 def _percent(accuracy: float, count: int) -> str:

@@ -271,6 +271,8 @@ def test_where_none_is_within_the_nearest_is_said(folder: pathlib.Path, capsys: 
     assert report.main([str(folder), "--max-crossbars=2"]) == 3
     text = capsys.readouterr().out
     assert "needs 3 crossbars, 2 allowed (50 % more)." in text
+    assert report.main([str(folder), "--max-energy-nj=4"]) == 3
+    assert "needs 40 nJ an inference, 4 allowed (900 % more)." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
