@@ -111,22 +111,6 @@ def shares(problem: Problem, policy: Policy) -> jax.Array:
     return problem.share[index, policy.level, policy.weight_bits - 1, policy.input_bits - 1]
 
 
-def cost_shares(problem: Problem, policy: Policy) -> jax.Array:
-    """Each metric of a policy over the dense network's, before it is evaluated: [..., M].
-
-    Exact but for the area of an accelerator in whole tiles, which is no sum over layers: there
-    both areas are in proportion.
-    """
-    index = jnp.arange(problem.costs.shape[0])
-    found = problem.costs[index, policy.level, policy.weight_bits - 1, policy.input_bits - 1]
-    return found.sum(axis=-2)
-
-
-def known_gain(problem: Problem, policy: Policy) -> jax.Array:
-    """What the metrics add to `gain`, before a policy is evaluated: [...]."""
-    return -jnp.sum(problem.weights * jnp.log(cost_shares(problem, policy)), axis=-1)
-
-
 def observe(
     problem: Problem, space: Space, base: jax.Array, layer: jax.Array, actions: jax.Array
 ) -> jax.Array:

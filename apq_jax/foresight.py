@@ -21,7 +21,9 @@ class Choices(NamedTuple):
 
     log_error: jax.Array  # [L, K, B], ln of the output error that keep ratio and weight bits cause
     log_input_error: jax.Array  # [L, A]
-    costs: jax.Array  # [L, K, B, A, M], each metric over the dense network's
+    # [L, K, B, A, M], each metric over the dense network's; exact but for the area of an
+    # accelerator in whole tiles, which is no sum over layers: there both are in proportion.
+    costs: jax.Array
 
 
 def choices(problem: Problem, space: Space) -> Choices:

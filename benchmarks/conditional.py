@@ -132,7 +132,8 @@ def _first(
     margin of one deviation between them, says will meet the limit. It is then measured: 0 where it
     does not.
     """
-    problem, agent = task.problem, agents.make_agent(task.config.agent.networks, environment.sizes(space))
+    networks, problem = task.config.agent.networks, task.problem
+    agent = agents.make_agent(networks, environment.sizes(space))
     choices = foresight.choices(problem, space)
 
     @jax.jit

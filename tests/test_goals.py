@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from apq_jax import crossbar, environment
+from apq_jax import crossbar, environment, foresight
 from apq_jax.calibration import LayerStatistics
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.environment import METRICS, Problem, Space
@@ -63,6 +63,14 @@ def problem_of(prices: crossbar.Prices = PRICES, **changes: Any) -> Problem:
     return environment.build_problem(LAYERS, *shape, **arguments)
 
 
+def foreseen(problem: Problem, policy: Policy) -> Evaluation:
+    """What is known beforehand of policies [N, L] that lose nothing: [N] fields."""
+    known = foresight.choices(problem, SPACE)
+    places = environment.places_of(SPACE, policy).astype(jnp.float32)
+    evaluate = jax.vmap(foresight.evaluation, (None, None, 0, None))
+    return jax.jit(evaluate)(problem, known, places, jnp.zeros(()))
+
+
 def policies(count: int) -> Policy:
     rng = np.random.default_rng(1)
     shape = count, len(LAYERS)
@@ -81,13 +89,13 @@ def test_what_is_known_beforehand_is_what_evaluation_finds(mapping: dict[str, An
     prices = prices_of(Accelerator(**mapping))
     problem, some = problem_of(prices), policies(50)
     found = evaluated(crossbar.look_up(crossbar.device(prices), some))
-    ratios = environment.log_ratios(problem, found)
-    shares = jax.jit(environment.cost_shares)(problem, some)
-    assert shares.shape == (50, len(METRICS))
-    np.testing.assert_allclose(shares, np.exp(-ratios), rtol=2e-6)
-    gain = environment.gain(problem, found)
-    np.testing.assert_allclose(environment.known_gain(problem, some), gain, atol=5e-6)
+    imagined = foreseen(problem, some)
+    for name in METRICS:
+        np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=2e-6)
+    gains = (environment.gain(problem, one) for one in (imagined, found))
+    np.testing.assert_allclose(*gains, atol=5e-6)
     paid = environment.shares(problem, some).sum(axis=-1)
+    shares = np.exp(-environment.log_ratios(problem, imagined))
     np.testing.assert_allclose(paid, 0.75 * shares[:, 0] + 0.25 * shares[:, 3], rtol=1e-5)
 
 
@@ -95,8 +103,9 @@ def test_unpruned_at_eight_bits_is_the_whole_in_whole_tiles_too() -> None:
     prices = prices_of(dataclasses.replace(Accelerator(), round_hierarchy=True))
     problem = problem_of(prices)
     eight = jnp.full(len(LAYERS), 8, jnp.int32)
-    shares = environment.cost_shares(problem, Policy(0 * eight, eight, eight))
-    dense = dict(zip(METRICS, np.asarray(shares), strict=True))
+    policy = jax.tree.map(lambda x: x[None], Policy(0 * eight, eight, eight))
+    shares = np.exp(-environment.log_ratios(problem, foreseen(problem, policy)))
+    dense = dict(zip(METRICS, shares[0], strict=True))
     # Column-vectors of the unpruned network need a few units more, but pack them otherwise.
     assert 1.0 <= dense["slots"] < 1.1
     assert 0.8 < dense["area_mm2"] < 1.2
@@ -139,7 +148,7 @@ def test_closed_forms_pay_for_what_is_limited_where_accuracy_is_the_goal() -> No
     assert problem.weights.tolist() == [0] * 5
     costs = np.asarray(problem.costs)
     np.testing.assert_allclose(problem.share, (costs[..., 0] + costs[..., 4]) / 2, rtol=1e-6)
-    assert (environment.known_gain(problem, policies(3)) == 0).all()
+    assert (environment.gain(problem, foreseen(problem, policies(3))) == 0).all()
 
 
 def test_the_goal_is_traced() -> None:
