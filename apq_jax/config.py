@@ -54,7 +54,7 @@ class SearchOptions:
     """What is searched, and how long."""
 
     goal: str = "cost"  # the least; or the best accuracy within `limits`; or the whole front
-    strategy: str = "apq"
+    strategy: str = "joint"
     episodes: int = 600  # evaluations in all
     parallel: int = 8  # policies at a time
     max_accuracy_drop: float = 0.5  # goal cost: percentage points below the float network
