@@ -144,9 +144,9 @@ def prepare(
     moment_images = train[: config.search.moment_images]
     statistics = calibration.match_images(network, params, weights, statistics, moment_images)
     layers = plan.build_plan(weights, statistics, accelerator.unit_rows, config.plan)
-    scored = _scored(network, params, dataset.search_images, dataset.search_labels)
+    images = scored(network, params, dataset.search_images, dataset.search_labels)
     unpriced: Any = None  # what the accelerator adds
-    subject = Subject(params, layers, statistics, unpriced, moment_images, *scored)
+    subject = Subject(params, layers, statistics, unpriced, moment_images, *images)
     float_accuracy = _accuracy(subject.reference, dataset.search_labels)
     prepared = _aimed(network, subject, accelerator, config, float_accuracy, 1.0)
     drop = jnp.asarray(_drop_per_nat(prepared, dataset), jnp.float32)
@@ -236,7 +236,7 @@ def _rounded_up(value: float) -> float:
     return float(np.ceil(value * 10.0**digits) / 10.0**digits)
 
 
-def _scored(
+def scored(
     network: Network, params: Params, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images, labels and the float network's logits on them."""
@@ -262,16 +262,16 @@ def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
         part = slice(0, _PROBE_IMAGES)
     images, labels = dataset.train_images[part], dataset.train_labels[part]
     subject = prepared.subject
-    scored = _scored(prepared.network, subject.params, images, labels)
+    seen = scored(prepared.network, subject.params, images, labels)
     base = jnp.zeros((len(prepared.network.layers), environment.ACTIONS))
     allowed = environment.allowed_by(space, (True, True, True), base)
     prices = jnp.geomspace(*_PROBE_PRICES, prepared.config.search.probes)
     policies = jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
         prices
     )
-    found = evaluate_many(prepared, policies, *scored)
+    found = evaluate_many(prepared, policies, *seen)
     return environment.fit_drop_per_nat(
-        _accuracy(scored[2], labels), np.asarray(found.accuracy), np.asarray(found.divergence)
+        _accuracy(seen[2], labels), np.asarray(found.accuracy), np.asarray(found.divergence)
     )
 
 
@@ -386,14 +386,14 @@ def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
         short = np.asarray(environment.shortfall(prepared.problem, of_new.evaluation))
         numbers = new[archive.finalists(benefit, accuracy, short, config.finalists)]
     policies = jax.tree.map(lambda x: x[numbers], record.policy)
-    scored = _scored(
+    seen = scored(
         prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
     )
     count = len(dataset.select_labels)
     # Quotients of whole numbers, exact again after float32.
-    accuracies = evaluate_many(prepared, policies, *scored).accuracy
+    accuracies = evaluate_many(prepared, policies, *seen).accuracy
     found = np.round(count * accuracies.astype(np.float64)) / count
-    float_accuracy = _accuracy(scored[2], dataset.select_labels)
+    float_accuracy = _accuracy(seen[2], dataset.select_labels)
     costs = {name: getattr(record.evaluation, name)[numbers] for name in environment.METRICS}
     measured = {"accuracy_drop": 100.0 * (float_accuracy - found), **costs}
     order = (
@@ -570,7 +570,7 @@ def measure(
         for start in range(0, len(images), step)
     ]
     right = np.concatenate(chunks).argmax(axis=-1) == labels
-    reference = _scored(prepared.network, params, images, labels)[2]
+    reference = scored(prepared.network, params, images, labels)[2]
     float_right = np.asarray(reference).argmax(axis=-1) == labels
     change = 100.0 * (right.astype(float) - float_right)
     half = 1.96 * change.std() / np.sqrt(len(change))

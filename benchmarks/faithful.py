@@ -1,0 +1,158 @@
+"""Does the search's score rank policies as their accuracy after fine-tuning does?
+
+A network a seed. Policies that a search evaluated, spread evenly over what they are expected to
+lose (up to 20 points), are fine-tuned on the training images; Spearman's rank correlation of
+each score on the 500 search images with the fine-tuned networks on 1,500 images that no score saw.
+Then: what an evaluation on fewer images costs, and how it ranks.
+
+    python benchmarks/faithful.py [--seeds 2] [--policies 36]
+"""
+
+import argparse
+import functools
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+import strategies  # beside this file
+
+from apq_jax import evaluation, finetune, pipeline, pruning, search
+from apq_jax.data import Dataset
+from apq_jax.finetune import FinetuneOptions
+from apq_jax.loop import Record
+from apq_jax.pipeline import Prepared
+from apq_jax.types import Policy
+
+FEWER = (50, 100, 250, 500)
+
+
+def main() -> int:
+    """Prints a row a network and score."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--policies", type=int, default=36)
+    options = parser.parse_args()
+    cache = search.cache_folder()
+    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    for seed in range(options.seeds):
+        prepared, dataset = strategies.prepared_of(seed, cache)
+        record = _spread(prepared, options.policies)
+        tuned, divergence = _tuned(prepared, dataset, record.policy)
+        full = float(prepared.problem.float_accuracy)
+        scores = {
+            "measured accuracy": record.evaluation.accuracy,
+            "expected accuracy": pipeline.expected_accuracy(prepared, record),
+        }
+        lost = 100 * (full - scores["expected accuracy"])
+        print(
+            f"network {seed}: {len(lost)} policies expected to lose {lost.min():.1f} to "
+            f"{lost.max():.1f} points; fine-tuned {100 * tuned.min():.1f} to "
+            f"{100 * tuned.max():.1f} %"
+        )
+        for name, score in scores.items():
+            by_accuracy = scipy.stats.spearmanr(score, tuned)[0]
+            by_divergence = scipy.stats.spearmanr(score, -divergence)[0]
+            print(
+                f"  {name}: Spearman {by_accuracy:.2f} with the fine-tuned accuracy, "
+                f"{by_divergence:.2f} with the fine-tuned divergence"
+            )
+        _fewer(prepared, record)
+    return 0
+
+
+def _spread(prepared: Prepared, count: int) -> Record:
+    """Distinct policies of the usual search, evenly over the expected loss."""
+    record = pipeline.joined(pipeline.search_policies(prepared))
+    lost = float(prepared.problem.float_accuracy) - pipeline.expected_accuracy(prepared, record)
+    _, first = np.unique(lost, return_index=True)  # rising
+    inside = first[lost[first] <= 0.2]
+    wanted = np.linspace(lost[inside[0]], lost[inside[-1]], count)
+    chosen: list[int] = []
+    for loss in wanted:
+        left = np.setdiff1d(inside, chosen)
+        chosen.append(int(left[np.argmin(np.abs(lost[left] - loss))]))
+    return jax.tree.map(lambda x: x[np.asarray(chosen)], record)
+
+
+def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy and divergence of each policy's fine-tuned network on unseen images."""
+    model = prepared.network, prepared.subject.params
+    images, _, reference = pipeline.scored(*model, dataset.train_images, dataset.train_labels)
+    unseen = pipeline.scored(
+        *model,
+        np.concatenate([dataset.select_images, dataset.test_images]),
+        np.concatenate([dataset.select_labels, dataset.test_labels]),
+    )
+    subject, height = prepared.subject, prepared.accelerator.unit_rows
+
+    @jax.jit
+    def one(policy: Policy, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        network = evaluation.compress(
+            prepared.network,
+            subject.params,
+            subject.plan,
+            subject.statistics,
+            subject.moment_images,
+            height,
+            prepared.config.recovery,
+            policy,
+        )
+        masks = tuple(
+            pruning.row_mask(layer.mask[policy.level[at]], height, layer.weights.shape[2])
+            for at, layer in enumerate(subject.plan)
+        )
+        network = finetune.finetune(
+            prepared.network,
+            subject.params,
+            network,
+            masks,
+            policy.weight_bits,
+            images,
+            reference,
+            key,
+            FinetuneOptions(),
+        )
+        logits = evaluation.apply(prepared.network, subject.params, network, unseen[0])
+        target = jax.nn.log_softmax(unseen[2])
+        gap = (jnp.exp(target) * (target - jax.nn.log_softmax(logits))).sum(axis=-1)
+        return jnp.mean(logits.argmax(axis=-1) == unseen[1]), gap.mean()
+
+    found = []
+    for number in range(len(policies.level)):
+        policy = jax.tree.map(lambda x, at=number: jnp.asarray(x[at]), policies)
+        found.append(one(policy, jax.random.key(number)))
+        print(f"fine-tuned {number + 1} of {len(policies.level)}", file=sys.stderr, flush=True)
+    accuracy, divergence = np.asarray(found).T
+    return accuracy, divergence
+
+
+def _fewer(prepared: Prepared, record: Record) -> None:
+    """Time and ranks of evaluations on the first images only."""
+    evaluate = pipeline.evaluator(prepared)
+    policies = jax.tree.map(jnp.asarray, record.policy)
+    whole = None
+    for count in reversed(FEWER):
+        part = {name: getattr(prepared.subject, name)[:count] for name in _SCORED}
+        subject = prepared.subject._replace(**part)
+        mapped = jax.jit(lambda s, p: jax.lax.map(functools.partial(evaluate, s), p))
+        found = np.asarray(mapped(subject, policies).divergence)
+        whole = found if whole is None else whole
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            jax.block_until_ready(mapped(subject, policies))
+            times.append((time.perf_counter() - start) / len(found))
+        rank = scipy.stats.spearmanr(found, whole)[0]
+        print(
+            f"  {count} images: {1e3 * np.median(times):.1f} ms a policy, Spearman of the "
+            f"divergence with that on {max(FEWER)}: {rank:.3f}"
+        )
+
+
+_SCORED = ("images", "labels", "reference")
+
+if __name__ == "__main__":
+    sys.exit(main())
