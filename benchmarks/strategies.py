@@ -1,10 +1,11 @@
 """Every strategy at the same budget on the same networks: what each finds, how soon, how surely.
 
-A network a seed, trained apart; every strategy searches each of them once. What a run gave is kept
-in the work folder, so that the benchmark may be stopped and gone on with, also by several
-processes at once; tables are printed, and a picture drawn, from those files alone.
+LeNet-5: a network a seed, trained apart. VGG-8: one network, a search a seed. Every strategy
+searches each once. What a run gave is kept in the work folder, so that the benchmark may be stopped
+and gone on with, also by several processes at once; tables are printed, and a picture drawn, from
+those files alone.
 
-    python benchmarks/strategies.py [--seeds 10] [--strategies a b] [--workdir runs/strategies]
+    python benchmarks/strategies.py [--network vgg8] [--seeds 3] [--strategies a b]
     python benchmarks/strategies.py --table [--picture docs/images/strategies.png]
 
 A strategy may stand with other options than the usual, "joint agent.walks=0"; --ablation stands
@@ -16,6 +17,7 @@ import ast
 import dataclasses
 import json
 import pathlib
+import runpy
 import sys
 import time
 from typing import Any
@@ -27,11 +29,13 @@ import scipy.stats
 
 from apq_jax import archive, data, hardware, models, pipeline, search
 from apq_jax.capture import capture
-from apq_jax.config import STRATEGIES, Config, from_config_dict, to_config_dict
+from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
 from apq_jax.files import write_whole
 from apq_jax.pipeline import Prepared
 
-EVALUATIONS = 600
+RESULTS = pathlib.Path(__file__).parent / "results"
+EVALUATIONS = {"lenet5": 600, "vgg8": 300}
+CONFIGS = {"lenet5": "lenet_mnist.py", "vgg8": "vgg8_fashion.py"}
 ABLATION = (
     "joint",
     "joint agent.imagined=1",
@@ -51,16 +55,18 @@ ABLATION = (
 def main() -> int:
     """Runs what is missing, or prints."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", choices=CONFIGS, default="lenet5")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     parser.add_argument("--ablation", action="store_true")
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/strategies"))
+    parser.add_argument("--workdir", type=pathlib.Path, default=RESULTS / "strategies")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--picture", type=pathlib.Path)
     options = parser.parse_args()
     strategies = ABLATION if options.ablation else options.strategies
+    workdir = options.workdir / options.network
     if options.table:
-        found = {name: _read(options.workdir, name, options.seeds) for name in strategies}
+        found = {name: _read(workdir, name, options.seeds) for name in strategies}
         _print(found)
         if options.picture:
             _draw(found, options.picture)
@@ -69,13 +75,13 @@ def main() -> int:
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     for seed in range(options.seeds):
-        missing = [name for name in strategies if not _path(options.workdir, name, seed).exists()]
+        missing = [name for name in strategies if not _path(workdir, name, seed).exists()]
         if not missing:
             continue
-        prepared, dataset = prepared_of(seed, cache)
+        prepared, dataset = prepared_of(seed, cache, options.network)
         for name in missing:
             found = _run(prepared, dataset, name)
-            write_whole(_path(options.workdir, name, seed), json.dumps(found))
+            write_whole(_path(workdir, name, seed), json.dumps(found) + "\n")
             print(f"{name}, seed {seed}: {found['seconds']:.0f} s", file=sys.stderr, flush=True)
     return 0
 
@@ -84,18 +90,24 @@ def _path(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
     return workdir / name.replace(" ", ",") / f"{seed}.json"
 
 
-def prepared_of(seed: int, cache: pathlib.Path) -> tuple[Prepared, data.Dataset]:
-    """LeNet-5 on MNIST-5k, trained with this seed, ready to be searched."""
-    config = Config(seed=seed)
-    config = dataclasses.replace(
-        config,
-        training=dataclasses.replace(config.training, seed=seed),
-        search=dataclasses.replace(config.search, episodes=EVALUATIONS),
-    )
-    dataset = data.load("")
+def prepared_of(
+    seed: int, cache: pathlib.Path, network: str = "lenet5"
+) -> tuple[Prepared, data.Dataset]:
+    """A network, trained with this seed but for VGG-8, ready to be searched."""
+    path = pathlib.Path(__file__).parents[1] / "configs" / CONFIGS[network]
+    tree = runpy.run_path(str(path))["get_config"]()
+    tree.search.episodes = EVALUATIONS[network]
+    if network == "lenet5":
+        tree.seed = seed
+    config = from_config_dict(tree)
+    dataset = data.load(config.data.path, config.data.name)
+    dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     apply_fn, params, _ = models.trained(config.model, config.training, dataset, cache)
-    network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-    return pipeline.prepare(network, params, dataset, hardware.load("isaac_ou"), config), dataset
+    captured = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
+    prepared = pipeline.prepare(
+        captured, params, dataset, hardware.load(config.accelerator), config
+    )
+    return prepared._replace(config=dataclasses.replace(config, seed=seed)), dataset
 
 
 def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, Any]:
@@ -115,10 +127,10 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
         float(getattr(prepared.problem, name)) for name in ("min_accuracy", "float_accuracy")
     )
     best = np.maximum.accumulate(np.where(expected >= limit, gain, -np.inf))
-    best = np.pad(best, (0, EVALUATIONS - len(best)), mode="edge")  # what has stopped stays
+    better = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
     choice = pipeline.choose(prepared, record, dataset)
     return {
-        "best": [None if np.isinf(value) else float(value) for value in best],
+        "best": [[int(at) + 1, float(best[at])] for at in better],  # from which evaluation on
         "hypervolume": archive.hypervolume(
             gain, 100 * (expected - full), archive.LEAST_GAIN, -archive.MOST_LOST
         ),
@@ -126,6 +138,7 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
         "meets_limit": choice.meets_limit,
         "lost": 100 * (choice.float_accuracy - choice.accuracy),
         "evaluations": len(gain),
+        "budget": prepared.config.search.episodes,
         "seconds": seconds,
     }
 
@@ -139,7 +152,11 @@ def _read(workdir: pathlib.Path, name: str, seeds: int) -> list[dict[str, Any]]:
 
 def _best(runs: list[dict[str, Any]]) -> np.ndarray:
     """[seeds, evaluations], -inf before the first policy that meets the limit."""
-    return np.asarray([[-np.inf if x is None else x for x in run["best"]] for run in runs])
+    best = np.full((len(runs), max(run["budget"] for run in runs)), -np.inf)
+    for row, run in zip(best, runs, strict=True):
+        for evaluation, value in run["best"]:
+            row[evaluation - 1 :] = value
+    return best
 
 
 def _quartiles(values: Any, form: str) -> str:
@@ -151,9 +168,10 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
     """A row a strategy, the best first; ratios are e^objective."""
     last = {name: _best(runs)[:, -1] for name, runs in found.items()}
     order = sorted(found, key=lambda name: -np.median(last[name]))
+    budget = found[order[0]][0]["budget"]
     print(
-        "| strategy | over dense 8, 100 evaluations | 600 evaluations | chosen on unseen images, "
-        "those that meet the limit | hypervolume | seconds | p against the first |"
+        f"| strategy | over dense 8, 100 evaluations | {budget} evaluations | chosen on unseen "
+        "images, those that meet the limit | hypervolume | seconds | p against the first |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name in order:
@@ -192,7 +210,7 @@ def _draw(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
         "#000000",
         "#999999",
     ]
-    evaluations = np.arange(1, EVALUATIONS + 1)
+    evaluations = np.arange(1, _best(found[order[0]]).shape[1] + 1)
     for name, colour in zip(order, colours, strict=False):
         low, middle, high = np.quantile(np.exp(_best(found[name])), (0.25, 0.5, 0.75), axis=0)
         axis.plot(evaluations, middle, color=colour, label=name)
