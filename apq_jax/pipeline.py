@@ -68,6 +68,21 @@ class Prepared(NamedTuple):
     tables: crossbar.Counts  # [L, K, S], on the host
 
 
+class Stage(NamedTuple):
+    """Searches of one problem."""
+
+    problem: Problem
+    keys: jax.Array  # [S]
+    budget: int  # evaluations of each
+
+
+class Standing(NamedTuple):
+    """Where a run's searches stand between two chunks."""
+
+    stage: np.ndarray  # [] int32, number of the stage
+    carry: loop.Carry
+
+
 class Choice(NamedTuple):
     """The finalist that was chosen, and what the selection images said of it."""
 
@@ -263,18 +278,64 @@ def strategy_of(prepared: Prepared) -> Strategy:
     }[search.strategy]()
 
 
-def search_policies(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
-    """Runs the configured strategy; yields what each chunk of batches evaluated."""
+def stages(prepared: Prepared) -> list[Stage]:
+    """What a run searches, one after the other."""
     config = prepared.config
-    return loop.run(
-        strategy_of(prepared),
-        evaluator(prepared),
-        prepared.subject,
-        prepared.problem,
-        jax.random.key(config.seed),
-        config.search.episodes,
-        chunk,
-    )
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds_of(config)])
+    return [Stage(prepared.problem, keys, config.search.episodes)]
+
+
+def seeds_of(config: Config) -> range:
+    """The seeds of a run's searches, [S]."""
+    return range(config.seed, config.seed + config.search.seeds)
+
+
+def batch_of(config: Config) -> loop.Batch:
+    """How several searches share a program: side by side only where that is faster."""
+    asked = config.search.batch_seeds
+    if asked != "auto":
+        return "vmap" if asked == "vmap" else "map"
+    return "map" if config.search.seeds == 1 or jax.default_backend() == "cpu" else "vmap"
+
+
+def start(prepared: Prepared, strategy: Strategy) -> Standing:
+    """The beginning of a run's searches."""
+    stage = stages(prepared)[0]
+    return _entered(0, stage, strategy)
+
+
+def _entered(number: int, stage: Stage, strategy: Strategy) -> Standing:
+    carry = loop.start(strategy, stage.problem, stage.keys, stage.budget)
+    return Standing(np.asarray(number, np.int32), carry)
+
+
+def go_on(
+    prepared: Prepared, strategy: Strategy, standing: Standing, chunk: int = 2
+) -> Iterator[tuple[Standing, Record]]:
+    """Runs the searches from where they stand to their end; yields each chunk and where it led."""
+    evaluate, batch = evaluator(prepared), batch_of(prepared.config)
+    first = int(standing.stage)
+    for number, stage in list(enumerate(stages(prepared)))[first:]:
+        if number > first:
+            standing = _entered(number, stage, strategy)
+        subject = prepared.subject
+        for carry, record in loop.go_on(
+            strategy, evaluate, subject, stage.problem, standing.carry, chunk, batch
+        ):
+            yield Standing(standing.stage, carry), record
+
+
+def nothing(prepared: Prepared) -> Record:
+    """The record of no evaluation."""
+    return loop.nothing(evaluator(prepared), prepared.subject, len(prepared.network.layers))
+
+
+def search_policies(
+    prepared: Prepared, chunk: int = 2, strategy: Strategy | None = None
+) -> Iterator[Record]:
+    """Runs the configured strategy, or one's own; yields what each chunk of batches evaluated."""
+    strategy = strategy_of(prepared) if strategy is None else strategy
+    return (record for _, record in go_on(prepared, strategy, start(prepared, strategy), chunk))
 
 
 def joined(records: Iterable[Record]) -> Record:

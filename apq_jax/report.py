@@ -24,7 +24,7 @@ from apq_jax.data import standard_error
 from apq_jax.files import InputError, write_whole
 from apq_jax.pictures import Rows, short_names
 
-SCHEMA = 2  # of the result.json that is read here
+SCHEMA = 3  # of the result.json that is read here
 _METRICS = (  # field of a cost, name of its ratio, words, format
     ("slots", "slots", "operation-unit slots", "{:,}"),
     ("crossbars", "crossbars", "crossbars", "{:,}"),
@@ -118,7 +118,15 @@ def _read_rows(path: pathlib.Path) -> Rows:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, IndexError) as error:
         raise InputError(f"{path}: is not a table of numbers ({error})") from error
-    for name in ("reward", "accuracy", "expected_accuracy", "slots", "crossbars", "feasible"):
+    for name in (
+        "seed",
+        "reward",
+        "accuracy",
+        "expected_accuracy",
+        "slots",
+        "crossbars",
+        "feasible",
+    ):
         if name not in rows:
             raise InputError(f"{path}: {name}: no such column")
     return rows
@@ -275,7 +283,7 @@ limited, docs/search.md) and its Pareto front in blue. Policies far below the li
 ![Reward over evaluations](progress.png)
 
 Each point is an evaluation; triangles on the lower edge are below it. The line is the best so far.
-
+{_spread(result)}
 ## To repeat it
 
     {result["command"]}
@@ -283,6 +291,29 @@ Each point is an evaluation; triangles on the lower edge are below it. The line 
 Seed {result["seed"]}; {versions}. The same seed on the same machine gives the same `result.json`
 but for times.
 """
+
+
+def _spread(result: dict[str, Any]) -> str:
+    """What each of several seeds found, and how far they lie apart."""
+    seeds, best = result["search"]["seeds"], result["best"]
+
+    def shown(objective: float | None) -> str:
+        return "none meets the limit" if objective is None else f"{objective:.3f}"
+
+    if len(seeds["each"]) == 1:
+        return ""
+    rows = [
+        [str(one["seed"]), f"{one['evaluations']:,}", shown(one["objective"])]
+        for one in seeds["each"]
+    ]
+    least, median, most = (shown(seeds[name]) for name in ("least", "median", "most"))
+    return (
+        f"\n{len(rows)} searches of the same network, alike but for their seeds. The best "
+        "objective within the\nlimit (expected accuracy): "
+        f"median {median}, least {least}, most {most}. The finalists are those of\n"
+        f"all seeds together; the chosen policy is of seed {best['seed']}."
+        f"\n\n{_markdown(['seed', 'evaluations', 'best objective'], rows)}\n"
+    )
 
 
 def _area_words(result: dict[str, Any]) -> str:

@@ -37,7 +37,8 @@ FILES = (  # and command.txt, tensorboard/
     "energy.png",
     "adc.png",
 )
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "numpy", "chex")
+CHECKPOINT = "checkpoint.safetensors"  # of a search that is not finished
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "evosax", "numpy", "chex")
 _RATIOS = {
     "crossbars": "crossbars",
     "slots": "slots",
@@ -49,14 +50,18 @@ _RATIOS = {
 }
 
 
-def clear(workdir: pathlib.Path) -> None:
+def clear(workdir: pathlib.Path, *more: str) -> None:
     """Removes what an earlier run left in the folder, so that no two runs are mixed there.
+
+    Args:
+      workdir: the folder.
+      more: names of further files.
 
     Raises:
       InputError: a file cannot be removed.
     """
     events = workdir.glob("tensorboard/events.out.tfevents.*")
-    for path in [*(workdir / name for name in FILES), *events]:
+    for path in [*(workdir / name for name in (*FILES, *more)), *events]:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -76,6 +81,7 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
     measured = record.evaluation
     columns = {
         "evaluation": np.arange(1, len(record.reward) + 1),
+        "seed": prepared.config.seed + record.search,
         "accuracy": measured.accuracy,
         "expected_accuracy": expected,
         "divergence": measured.divergence,
@@ -233,6 +239,7 @@ def result(
         "best": {
             "policy": policy_json(prepared, policy),
             "evaluation": choice.number + 1,
+            "seed": prepared.config.seed + int(record.search[choice.number]),
             "validation_accuracy": choice.accuracy,
             "search_accuracy": _quotient(record.evaluation.accuracy[choice.number], scored),
             "expected_accuracy": float(expected[choice.number]),
@@ -274,6 +281,7 @@ def result(
             "evaluations_per_second": len(record.reward) / max(seconds, 1e-9),
             "finalists": choice.finalists,
             "drop_per_nat": float(prepared.problem.drop_per_nat),
+            "seeds": _seeds(prepared, record, expected),
         },
         "pareto": _pareto(prepared, record, expected),
     }
@@ -341,6 +349,26 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
         }
         for at, layer in enumerate(layers)
     ]
+
+
+def _seeds(prepared: Prepared, record: Record, expected: np.ndarray) -> dict[str, Any]:
+    """The best objective that each seed found within the limit, and their spread."""
+    gain, meets = pipeline.gain(prepared, record), expected >= float(prepared.problem.min_accuracy)
+    each = []
+    for number, seed in enumerate(pipeline.seeds_of(prepared.config)):
+        own = record.search == number
+        best = float(gain[own & meets].max()) if (own & meets).any() else None
+        each.append({"seed": seed, "evaluations": int(own.sum()), "objective": best})
+    found = [one["objective"] for one in each if one["objective"] is not None]
+    spread = {"least": 0.0, "median": 0.5, "most": 1.0}
+    return {
+        "batch": pipeline.batch_of(prepared.config),
+        "each": each,
+        **{
+            name: float(np.quantile(found, part)) if found else None
+            for name, part in spread.items()
+        },
+    }
 
 
 def _pareto(prepared: Prepared, record: Record, expected: np.ndarray) -> list[dict[str, Any]]:

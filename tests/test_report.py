@@ -58,6 +58,16 @@ def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
     }
 
 
+def seeds_of(*objectives: float | None) -> dict[str, Any]:
+    found = [one for one in objectives if one is not None]
+    each = [
+        {"seed": 7 + at, "evaluations": 40 // len(objectives), "objective": one}
+        for at, one in enumerate(objectives)
+    ]
+    spread = {"least": min(found), "median": float(np.median(found)), "most": max(found)}
+    return {"batch": "map", "each": each, **spread}
+
+
 @pytest.fixture
 def result() -> dict[str, Any]:
     dense = {"crossbars": 6, "slots": 480, "area_mm2": 0.06, "energy_nj": 200.0}
@@ -70,7 +80,7 @@ def result() -> dict[str, Any]:
     dense |= energies(150.0, 49.0, 1.0)
     over = {"dense_8": dense, "dense_16": twice, "isaac_8": isaac, "isaac_16": twice}
     return {
-        "schema": 2,
+        "schema": 3,
         "config": {
             "model": {"name": "lenet5"},
             "search": {"episodes": 40, "pruning_share": 0.5, "parallel": 8},
@@ -86,6 +96,7 @@ def result() -> dict[str, Any]:
         "best": {
             "policy": {"keep": [0.25] * 3, "weight_bits": [4] * 3, "input_bits": [6] * 3},
             "evaluation": 40,
+            "seed": 7,
             "validation_accuracy": 0.97,
             "search_accuracy": 0.96,
             "expected_accuracy": 0.965,
@@ -127,7 +138,8 @@ def result() -> dict[str, Any]:
         ],
         "notes": ["The converters are imaginary."],
         "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
-        "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5},
+        "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5}
+        | {"seeds": seeds_of(1.25)},
         "pareto": [],
     }
 
@@ -137,14 +149,16 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
     rng = np.random.default_rng(0)
     text = io.StringIO()
     writer = csv.writer(text)
-    names = ["evaluation", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
+    names = ["evaluation", "seed", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
     writer.writerow([*names, "feasible"])
     for number in range(1, 41):
         slots = int(480 / (1 + number / 6))
         expected = 0.97 - 0.0002 * number
         reward = np.log(480 / slots) if number % 9 else -8.0
         accuracy = expected + 0.005 * rng.normal()
-        writer.writerow([number, reward, accuracy, expected, slots, 3 + slots // 160, 1])
+        writer.writerow(
+            [number, 7 + number // 21, reward, accuracy, expected, slots, 3 + slots // 160, 1]
+        )
     (tmp_path / "search.csv").write_text(text.getvalue())
     (tmp_path / "result.json").write_text(json.dumps(result))
     return tmp_path
@@ -183,6 +197,29 @@ def test_pictures_are_drawn(folder: pathlib.Path) -> None:
         assert 0.02 < (picture[..., :3].min(axis=-1) < 0.9).mean() < 0.7
 
 
+def test_the_spread_over_seeds_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
+    report.make(folder)
+    assert "best objective" not in (folder / "report.md").read_text()
+    result["search"]["seeds"] = seeds_of(1.25, 2.5, None, 1.5)
+    result["best"]["seed"] = 8
+    (folder / "result.json").write_text(json.dumps(result))
+    report.make(folder)
+    text = (folder / "report.md").read_text()
+    assert "median 1.500, least 1.250, most 2.500" in text
+    assert "is of seed 8." in text
+    assert "| 8 | 10 | 2.500 |\n| 9 | 10 | none meets the limit |" in text
+
+
+def test_each_seed_has_its_curve(folder: pathlib.Path, result: dict[str, Any]) -> None:
+    rows = report._read_rows(folder / "search.csv")
+    (axis,) = pictures.progress(result, rows).axes
+    first, second = (line.get_xydata() for line in axis.get_lines()[:2])
+    assert (len(first), len(second)) == (20, 20)
+    np.testing.assert_allclose(first[-1], [20, rows["reward"][:20].max()])
+    np.testing.assert_allclose(second[-1], [20, rows["reward"][20:].max()])
+    assert (np.diff(second[:, 1]) >= 0).all()
+
+
 def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
     result["best"]["meets_limit"] = False
     (folder / "result.json").write_text(json.dumps(result))
@@ -211,14 +248,15 @@ def test_short_names() -> None:
         ("result.json", None, "result.json: cannot be read"),
         ("result.json", "{", "result.json: is not JSON"),
         ("result.json", '{"schema": 1}', "result.json: schema"),
-        ("result.json", '{"schema": 2, "config": {}}', "result.json: versions: missing"),
+        ("result.json", '{"schema": 3, "config": {}}', "result.json: versions: missing"),
         ("search.csv", None, "search.csv: cannot be read"),
         ("search.csv", "", "search.csv: is not a table"),
         ("search.csv", "reward\nx\n", "search.csv: is not a table"),
-        ("search.csv", "reward\n1\n", "search.csv: accuracy: no such column"),
+        ("search.csv", "reward\n1\n", "search.csv: seed: no such column"),
+        ("search.csv", "seed,reward\n1,1\n", "search.csv: accuracy: no such column"),
         (
             "search.csv",
-            "reward,accuracy,expected_accuracy,slots,crossbars,feasible\n1,1,1,1,1,1\n",
+            "seed,reward,accuracy,expected_accuracy,slots,crossbars,feasible\n1,1,1,1,1,1,1\n",
             "search.csv: 1 rows; allowed: those of result.json's search.evaluations, 40",
         ),
     ],
