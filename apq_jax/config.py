@@ -55,7 +55,9 @@ class SearchOptions:
 
     goal: str = "cost"  # the least; or the best accuracy within `limits`; or the whole front
     strategy: str = "joint"
-    episodes: int = 600  # evaluations in all
+    episodes: int = 600  # evaluations in all, of each seed
+    seeds: int = 1  # searches, with the seeds from the run's on
+    batch_seeds: str = "auto"  # map: one after the other; vmap: side by side; auto: vmap on GPUs
     parallel: int = 8  # policies at a time
     max_accuracy_drop: float = 0.5  # goal cost: percentage points below the float network
     penalty: float = 1.0  # of missing a limit
@@ -114,6 +116,8 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.goal": GOALS,
     "search.strategy": STRATEGIES,
     "search.episodes": (1, 10_000_000),
+    "search.seeds": (1, 1024),
+    "search.batch_seeds": ("auto", "map", "vmap"),
     "search.parallel": (1, 4096),
     "search.max_accuracy_drop": (0.0, 100.0),
     "search.penalty": (0.0, 1e6),
@@ -179,6 +183,11 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
         raise InputError(
             f"config.agent.capacity: {config.agent.capacity}; allowed: at least {least}, the "
             "larger of search.parallel and agent.population"
+        )
+    if config.seed + search.seeds - 1 > ALLOWED["seed"][1]:
+        raise InputError(
+            f"config.search.seeds: {search.seeds} from seed {config.seed} on; allowed: up to seed "
+            f"{ALLOWED['seed'][1]}"
         )
     if config.plan.centre and config.plan.compensate and not config.recovery.match_moments:
         raise InputError(

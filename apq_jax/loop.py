@@ -1,8 +1,8 @@
-"""Ask, evaluate, tell: one compiled scan, run in chunks."""
+"""Ask, evaluate, tell: one compiled scan, run in chunks; several searches in one program."""
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,15 @@ from apq_jax.types import Evaluation, Policy
 
 # (arrays that evaluation needs, one policy) -> its evaluation
 Evaluate = Callable[[Any, Policy], Evaluation]
+Batch = Literal["map", "vmap"]
 
 
 class Carry(NamedTuple):
-    """A search between two chunks."""
+    """S searches between two chunks; with it they go on as if never stopped."""
 
-    key: jax.Array
-    state: Any  # the strategy's
-    left: jax.Array  # [] int32, evaluations of the budget that are left
+    key: jax.Array  # [S]
+    state: Any  # the strategy's, [S, ...]
+    left: jax.Array  # [S] int32, evaluations of the budget that are left
 
 
 class Record(NamedTuple):
@@ -32,11 +33,12 @@ class Record(NamedTuple):
     policy: Policy  # [N, L]
     evaluation: Evaluation  # [N]
     reward: np.ndarray  # [N]
+    search: np.ndarray  # [N] int32, which of the S searches, from 0
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(strategy: Strategy, evaluate: Evaluate, chunk: int) -> Callable:
-    """A chunk of batches: one program for a strategy and an evaluation, whatever the problem."""
+def _compiled(strategy: Strategy, evaluate: Evaluate, chunk: int, batch: Batch) -> Callable:
+    """A chunk of batches of every search: one program, whatever the problem."""
 
     def step(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
         key, ask_key, tell_key = jax.random.split(carry.key, 3)
@@ -57,11 +59,19 @@ def _compiled(strategy: Strategy, evaluate: Evaluate, chunk: int) -> Callable:
         left = carry.left - valid.sum(dtype=jnp.int32)
         return Carry(key, state, left), (policies, evaluations, rewards, valid)
 
-    @jax.jit
-    def steps(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
-        return lax.scan(lambda c, _: step(c, subject, problem), carry, length=chunk)
+    def search(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
+        after, found = lax.scan(lambda c, _: step(c, subject, problem), carry, length=chunk)
+        # A strategy that had nothing to propose has none of its budget left.
+        left = jnp.where(after.left < carry.left, after.left, 0)
+        return after._replace(left=left), found
 
-    return steps
+    @jax.jit
+    def searches(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
+        if batch == "vmap":
+            return jax.vmap(search, (0, None, None))(carry, subject, problem)
+        return lax.map(lambda one: search(one, subject, problem), carry)
+
+    return searches
 
 
 def run(
@@ -73,28 +83,72 @@ def run(
     budget: int,
     chunk: int,
 ) -> Iterator[Record]:
-    """Searches until the budget is spent, yielding what each chunk evaluated.
+    """One search until its budget is spent: `start` and `go_on` with a single key."""
+    carry = start(strategy, problem, key[None], budget)
+    return (record for _, record in go_on(strategy, evaluate, subject, problem, carry, chunk))
+
+
+def start(strategy: Strategy, problem: Problem, keys: jax.Array, budget: int) -> Carry:
+    """Independent searches before the first chunk.
+
+    Args:
+      strategy: what proposes.
+      problem: what it may know.
+      keys: [S], each search's randomness.
+      budget: evaluations of each.
+    """
+
+    def one(key: jax.Array) -> Carry:
+        key, init_key = jax.random.split(key)
+        state = strategy.init(init_key, problem)
+        return Carry(key, state, jnp.asarray(budget, jnp.int32))
+
+    # One after the other, not compiled together: each begins as it does alone.
+    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(one, keys))
+    # A weak type would turn strong in the first chunk and compile the second anew.
+    return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), carry)
+
+
+def go_on(
+    strategy: Strategy,
+    evaluate: Evaluate,
+    subject: Any,
+    problem: Problem,
+    carry: Carry,
+    chunk: int,
+    batch: Batch = "map",
+) -> Iterator[tuple[Carry, Record]]:
+    """Searches until the budgets are spent; yields what each chunk evaluated and where it led.
 
     Args:
       strategy: what proposes.
       evaluate: one policy's worth; mapped over the policies asked for, compiled once.
       subject: the arrays it needs, passed in and never closed over.
       problem: what the strategy may know.
-      key: the search's randomness.
-      budget: evaluations in all.
-      chunk: batches of policies between two looks from the host.
+      carry: where the S searches stand.
+      chunk: batches of policies of each search between two looks from the host.
+      batch: the searches one after the other, each bit for bit as it is alone; or side by side.
     """
-    steps = _compiled(strategy, evaluate, chunk)
-    key, init_key = jax.random.split(key)
-    carry = Carry(key, strategy.init(init_key, problem), jnp.asarray(budget, jnp.int32))
-    left = budget
-    while left > 0:
-        carry, (policies, evaluations, rewards, valid) = steps(carry, subject, problem)
-        chosen = np.asarray(valid)
+
+    searches = _compiled(strategy, evaluate, chunk, batch)
+    while np.asarray(carry.left).any():
+        carry, (policies, evaluations, rewards, valid) = searches(carry, subject, problem)
+        chosen = np.asarray(valid)  # [S, chunk, E]
         policies, evaluations, rewards = jax.tree.map(
             lambda x, chosen=chosen: np.asarray(x)[chosen], (policies, evaluations, rewards)
         )
-        yield Record(policies, evaluations, rewards)
-        if not chosen.any():  # a strategy that has nothing more to propose
-            return
-        left -= int(chosen.sum())
+        which = np.nonzero(chosen)[0].astype(np.int32)
+        yield carry, Record(policies, evaluations, rewards, which)
+
+
+def nothing(evaluate: Evaluate, subject: Any, layers: int) -> Record:
+    """The record of no evaluation, for its dtypes."""
+    bits = jax.ShapeDtypeStruct((layers,), jnp.int32)
+    policy = Policy(bits, bits, bits)
+    found = Record(
+        policy,
+        jax.eval_shape(evaluate, subject, policy),
+        np.zeros((), np.float32),
+        np.zeros((), np.int32),
+    )
+    return jax.tree.map(lambda x: np.zeros((0, *x.shape), x.dtype), found)

@@ -25,20 +25,27 @@ def _figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figur
 
 
 def progress(result: dict[str, Any], rows: Rows) -> Figure:
-    """Reward of every evaluation and the best so far."""
+    """Reward of every evaluation and the best so far, of each seed."""
     figure, (axis,) = _figure()
-    reward = rows["reward"]
-    number = np.arange(1, len(reward) + 1)
-    best = np.maximum.accumulate(reward)
+    reward, seed = rows["reward"], rows["seed"]
+    number = np.zeros(len(reward), int)  # of an evaluation in its own search
+    curves = []
+    for one in np.unique(seed):
+        own = np.flatnonzero(seed == one)
+        number[own] = np.arange(1, len(own) + 1)
+        curves.append(np.maximum.accumulate(reward[own]))
     # The few far below the limit would flatten the rest: they lie on the bottom edge.
-    floor = min(float(np.quantile(reward, 0.1)), float(best[-1]) - 1.0)
+    floor = min(float(np.quantile(reward, 0.1)), min(float(best[-1]) for best in curves) - 1.0)
     below = reward < floor
     axis.scatter(number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45, linewidths=0)
     axis.scatter(number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
-    axis.step(number, np.maximum(best, floor), where="post", color=_RED, linewidth=2)
+    width = 2.0 if len(curves) == 1 else 1.2
+    for best in curves:
+        steps, heights = np.arange(1, len(best) + 1), np.maximum(best, floor)
+        axis.step(steps, heights, where="post", color=_RED, linewidth=width)
     axis.annotate(
-        "best so far",
-        (number[-1], best[-1]),
+        "best so far" if len(curves) == 1 else "best so far, each seed",
+        (number.max(), reward.max()),
         (0, 5),
         textcoords="offset points",
         ha="right",
@@ -50,7 +57,7 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
         parallel = config["search"]["parallel"]
         half = round(config["search"]["episodes"] * config["search"]["pruning_share"])
         half = -(-half // parallel) * parallel
-        if half < len(number):
+        if half < number.max():
             axis.axvline(half + 0.5, color=_GREY, linewidth=1, linestyle=":")
             axis.annotate(
                 "pruning | bits",

@@ -70,6 +70,21 @@ class Prepared(NamedTuple):
     tables: crossbar.Counts  # [L, K, S], on the host
 
 
+class Stage(NamedTuple):
+    """Searches of one problem."""
+
+    problem: Problem
+    keys: jax.Array  # [S]
+    budget: int  # evaluations of each
+
+
+class Standing(NamedTuple):
+    """Where a run's searches stand between two chunks."""
+
+    stage: np.ndarray  # [] int32, number of the stage
+    carry: loop.Carry
+
+
 class Choice(NamedTuple):
     """The finalist that was chosen, and what the selection images said of it."""
 
@@ -300,10 +315,11 @@ def evaluate_many(
     return jax.tree.map(np.asarray, mapped(subject, jax.tree.map(jnp.asarray, policies)))
 
 
-def strategy_of(prepared: Prepared, budget: int) -> Strategy:
-    """The strategy that the configuration names, for so many evaluations."""
+def strategy_of(prepared: Prepared) -> Strategy:
+    """The strategy that the configuration names."""
     search, agent, space = prepared.config.search, prepared.config.agent, prepared.space
     parallel, layers = search.parallel, len(prepared.network.layers)
+    budget = max(stage.budget for stage in stages(prepared))
     pruning = round(budget * search.pruning_share)
     return {
         "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
@@ -317,27 +333,84 @@ def strategy_of(prepared: Prepared, budget: int) -> Strategy:
     }[search.strategy]()
 
 
-def search_policies(prepared: Prepared, chunk: int = 2) -> Iterator[Record]:
-    """Runs the configured strategy; yields what each chunk of batches evaluated.
-
-    The front is searched at one accuracy limit after the other, the strategy started anew for
-    each with its part of the evaluations.
-    """
+def stages(prepared: Prepared) -> list[Stage]:
+    """What a run searches, one after the other: of the front one accuracy limit, then the next."""
     search, problem = prepared.config.search, prepared.problem
-    key, problems = jax.random.key(prepared.config.seed), [problem]
-    if search.goal == "front" and search.strategy not in _BLIND:
-        problems = [
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds_of(prepared.config)])
+    if search.goal != "front" or search.strategy in _BLIND:
+        return [Stage(problem, keys, search.episodes)]
+    count = len(FRONT_DROPS)
+    each = jax.vmap(lambda key: jax.random.split(key, count))(keys)  # [S, count]
+    budgets = np.diff(np.arange(count + 1) * search.episodes // count)
+    return [
+        Stage(
             problem._replace(
                 min_accuracy=problem.float_accuracy - drop / 100.0,
-                phase=jnp.asarray(at / len(FRONT_DROPS), jnp.float32),  # other closed forms
-            )
-            for at, drop in enumerate(FRONT_DROPS)
-        ]
-    keys = [key] if len(problems) == 1 else jax.random.split(key, len(problems))
-    budgets = np.diff(np.arange(len(problems) + 1) * search.episodes // len(problems))
-    strategy, evaluate = strategy_of(prepared, int(budgets.max())), evaluator(prepared)
-    for problem, key, budget in zip(problems, keys, budgets, strict=True):
-        yield from loop.run(strategy, evaluate, prepared.subject, problem, key, int(budget), chunk)
+                phase=jnp.asarray(at / count, jnp.float32),  # other closed forms
+            ),
+            each[:, at],
+            int(budgets[at]),
+        )
+        for at, drop in enumerate(FRONT_DROPS)
+    ]
+
+
+def seeds_of(config: Config) -> range:
+    """The seeds of a run's searches, [S]."""
+    return range(config.seed, config.seed + config.search.seeds)
+
+
+def batch_of(config: Config) -> loop.Batch:
+    """How several searches share a program: side by side only where that is faster."""
+    asked = config.search.batch_seeds
+    if asked != "auto":
+        return "vmap" if asked == "vmap" else "map"
+    return "map" if config.search.seeds == 1 or jax.default_backend() == "cpu" else "vmap"
+
+
+def start(prepared: Prepared, strategy: Strategy) -> Standing:
+    """The beginning of a run's searches."""
+    return _entered(0, stages(prepared)[0], strategy)
+
+
+def _entered(
+    number: int, stage: Stage, strategy: Strategy, before: Standing | None = None
+) -> Standing:
+    """The beginning of a stage, with what was learnt before where that holds."""
+    carry = loop.start(strategy, stage.problem, stage.keys, stage.budget)
+    if before is not None and strategy.lasting:
+        carry = carry._replace(state=before.carry.state)
+    return Standing(np.asarray(number, np.int32), carry)
+
+
+def go_on(
+    prepared: Prepared, strategy: Strategy, standing: Standing, chunk: int = 2
+) -> Iterator[tuple[Standing, Record]]:
+    """Runs the searches from where they stand to their end; yields each chunk and where it led."""
+    evaluate, batch = evaluator(prepared), batch_of(prepared.config)
+    first = int(standing.stage)
+    for number, stage in list(enumerate(stages(prepared)))[first:]:
+        if number > first:
+            standing = _entered(number, stage, strategy, standing)
+        subject = prepared.subject
+        for carry, record in loop.go_on(
+            strategy, evaluate, subject, stage.problem, standing.carry, chunk, batch
+        ):
+            standing = Standing(standing.stage, carry)
+            yield standing, record
+
+
+def nothing(prepared: Prepared) -> Record:
+    """The record of no evaluation."""
+    return loop.nothing(evaluator(prepared), prepared.subject, len(prepared.network.layers))
+
+
+def search_policies(
+    prepared: Prepared, chunk: int = 2, strategy: Strategy | None = None
+) -> Iterator[Record]:
+    """Runs the configured strategy, or one's own; yields what each chunk of batches evaluated."""
+    strategy = strategy_of(prepared) if strategy is None else strategy
+    return (record for _, record in go_on(prepared, strategy, start(prepared, strategy), chunk))
 
 
 def joined(records: Iterable[Record]) -> Record:

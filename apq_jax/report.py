@@ -144,7 +144,7 @@ def _read_rows(path: pathlib.Path) -> Rows:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, IndexError) as error:
         raise InputError(f"{path}: is not a table of numbers ({error})") from error
-    for name in ("reward", "accuracy", "expected_accuracy", "feasible", *METRICS):
+    for name in ("seed", "reward", "accuracy", "expected_accuracy", "feasible", *METRICS):
         if name not in rows:
             raise InputError(f"{path}: {name}: no such column")
         if not np.isfinite(rows[name]).all() or (name in METRICS and rows[name].min() <= 0):
@@ -335,7 +335,7 @@ limited, docs/search.md) and its Pareto front in blue. Policies that lose much m
 ![Reward over evaluations](progress.png)
 
 Each point is an evaluation; triangles on the lower edge are below it. The line is the best so far.
-
+{_spread(result)}
 ## To repeat it
 
     {result["command"]}
@@ -365,6 +365,29 @@ def _front(result: dict[str, Any]) -> str:
         f"Hypervolume of the first front, above no\nsaving and {reference['points_lost']:g} points "
         f"lost: {front['hypervolume']:.2f}. Its knee is evaluation {front['knee']}: "
         f"{np.exp(knee['gain']):.2f}x, {lost:.2f} points lost, {knee['slots']:,} slots."
+    )
+
+
+def _spread(result: dict[str, Any]) -> str:
+    """What each of several seeds found, and how far they lie apart."""
+    seeds, best = result["search"]["seeds"], result["best"]
+
+    def shown(objective: float | None) -> str:
+        return "none meets the limit" if objective is None else f"{objective:.3f}"
+
+    if len(seeds["each"]) == 1:
+        return ""
+    rows = [
+        [str(one["seed"]), f"{one['evaluations']:,}", shown(one["objective"])]
+        for one in seeds["each"]
+    ]
+    least, median, most = (shown(seeds[name]) for name in ("least", "median", "most"))
+    return (
+        f"\n{len(rows)} searches of the same network, alike but for their seeds. The best "
+        "objective within the\nlimit (expected accuracy): "
+        f"median {median}, least {least}, most {most}. The finalists are those of\n"
+        f"all seeds together; the chosen policy is of seed {best['seed']}."
+        f"\n\n{_markdown(['seed', 'evaluations', 'best objective'], rows)}\n"
     )
 
 

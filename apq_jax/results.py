@@ -37,7 +37,8 @@ FILES = (  # and command.txt, tensorboard/
     "energy.png",
     "adc.png",
 )
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "numpy", "chex")
+CHECKPOINT = "checkpoint.safetensors"  # of a search that is not finished
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "evosax", "numpy", "chex")
 _RATIOS = {
     "crossbars": "crossbars",
     "slots": "slots",
@@ -49,14 +50,18 @@ _RATIOS = {
 }
 
 
-def clear(workdir: pathlib.Path) -> None:
+def clear(workdir: pathlib.Path, *more: str) -> None:
     """Removes what an earlier run left in the folder, so that no two runs are mixed there.
+
+    Args:
+      workdir: the folder.
+      more: names of further files.
 
     Raises:
       InputError: a file cannot be removed.
     """
     events = workdir.glob("tensorboard/events.out.tfevents.*")
-    for path in [*(workdir / name for name in FILES), *events]:
+    for path in [*(workdir / name for name in (*FILES, *more)), *events]:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -79,6 +84,7 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
     columns = {
         "evaluation": number,
         "repeats": np.where(first == number, 0, first),
+        "seed": prepared.config.seed + record.search,
         "accuracy": measured.accuracy,
         "expected_accuracy": expected,
         "divergence": measured.divergence,
@@ -234,6 +240,7 @@ def result(
         "best": {
             "policy": policy_json(prepared, policy),
             "evaluation": choice.number + 1,
+            "seed": prepared.config.seed + int(record.search[choice.number]),
             "validation_accuracy": choice.accuracy,
             "search_accuracy": _quotient(record.evaluation.accuracy[choice.number], scored),
             "expected_accuracy": float(expected[choice.number]),
@@ -277,6 +284,7 @@ def result(
             "evaluations_per_second": len(record.reward) / max(seconds, 1e-9),
             "finalists": choice.finalists,
             "drop_per_nat": float(prepared.problem.drop_per_nat),
+            "seeds": _seeds(prepared, record),
         },
         "front": _front(prepared, record),
         "pareto": _pareto(prepared, record, expected),
@@ -358,6 +366,27 @@ def _front(prepared: Prepared, record: Record) -> dict[str, Any]:
         "reference": {"gain": least, "points_lost": most},
         "knee": pipeline.knee(prepared, record) + 1,
         "non_dominated": (front + 1).tolist(),
+    }
+
+
+def _seeds(prepared: Prepared, record: Record) -> dict[str, Any]:
+    """The best objective that each seed found within the limits, and their spread."""
+    gain = pipeline.gain(prepared, record)
+    meets = np.asarray(environment.shortfall(prepared.problem, record.evaluation)) == 0
+    each = []
+    for number, seed in enumerate(pipeline.seeds_of(prepared.config)):
+        own = record.search == number
+        best = float(gain[own & meets].max()) if (own & meets).any() else None
+        each.append({"seed": seed, "evaluations": int(own.sum()), "objective": best})
+    found = [one["objective"] for one in each if one["objective"] is not None]
+    spread = {"least": 0.0, "median": 0.5, "most": 1.0}
+    return {
+        "batch": pipeline.batch_of(prepared.config),
+        "each": each,
+        **{
+            name: float(np.quantile(found, part)) if found else None
+            for name, part in spread.items()
+        },
     }
 
 

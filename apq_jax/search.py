@@ -20,6 +20,10 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
     --config.accelerator=my.toml            isaac_ou, isaac, sre, puma, or your own: see
                                             python -m apq_jax.hardware
     --config.seed=1
+    --config.search.seeds=8                 eight searches in one program: seeds 1 to 8
+
+A search that was stopped leaves checkpoint.safetensors in its work folder. The same command goes on
+from it with --resume, to the same result as if never stopped; with --noresume it begins anew.
 
 Exit status: 0 done; 2 input that cannot be used; 3 no policy meets the limits (the nearest is
 reported); 4 the mapping to crossbars does not compute the network; 130 interrupted (what there
@@ -34,7 +38,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +49,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from apq_jax import data, datapath, hardware, models, pipeline, report, results
+from apq_jax import checkpoint, data, datapath, hardware, models, pipeline, report, results
 from apq_jax.capture import capture
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.files import InputError, write_whole
@@ -65,8 +69,11 @@ def main(argv: list[str]) -> int:
         print((__doc__ or "").strip())
         return OK
     try:
-        config, workdir = _parse(argv)
-        return run(config, workdir, shlex.join(["python", "-m", "apq_jax.search", *argv[1:]]))
+        config, workdir, resume = _parse(argv)
+        # As it is repeated from the beginning.
+        flags = [flag for flag in argv[1:] if not _is_resume(flag)]
+        command = shlex.join(["python", "-m", "apq_jax.search", *flags])
+        return run(config, workdir, command, resume)
     except InputError as error:
         print(f"apq_jax.search: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -75,8 +82,12 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
 
 
-def _parse(argv: list[str]) -> tuple[Config, pathlib.Path]:
-    """The flags as a configuration and a work folder.
+def _is_resume(flag: str) -> bool:
+    return flag.lstrip("-").partition("=")[0] in ("resume", "noresume")
+
+
+def _parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
+    """The flags as a configuration, a work folder and whether to resume, None if not said.
 
     Raises:
       InputError: whatever is wrong with them, in one line.
@@ -87,6 +98,7 @@ def _parse(argv: list[str]) -> tuple[Config, pathlib.Path]:
         "config", _config_file(path), flag_values=values, sys_argv=arguments
     )
     flags.DEFINE_string("workdir", "runs/latest", "Folder of the run.", flag_values=values)
+    flags.DEFINE_boolean("resume", None, "Go on, or begin anew.", flag_values=values)
     try:
         values([argv[0], *arguments])
     except flags.Error as error:
@@ -95,17 +107,22 @@ def _parse(argv: list[str]) -> tuple[Config, pathlib.Path]:
             raise InputError(str(error).splitlines()[0]) from error
         name, value = field.groups()
         raise InputError(f"config.{name}: {value!r}; allowed: {allowed(name)}") from error
-    return from_config_dict(values["config"].value), pathlib.Path(str(values["workdir"].value))
+    workdir = pathlib.Path(str(values["workdir"].value))
+    return from_config_dict(values["config"].value), workdir, values["resume"].value
 
 
 def _arguments(argv: list[str]) -> tuple[list[str], str]:
     """The arguments as --name=value, without --config, and what that is set to."""
     found, path, rest = [], None, iter(argv)
     for argument in rest:
+        if argument.startswith("-") and _is_resume(argument):
+            found.append(f"--{argument.lstrip('-')}")
+            continue
         name, equals, value = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or name.partition(".")[0] not in ("config", "workdir"):
             raise InputError(
-                f"{argument!r}: not a flag; allowed: --config, --config.FIELD, --workdir, --help"
+                f"{argument!r}: not a flag; allowed: --config, --config.FIELD, --workdir, "
+                "--resume, --noresume, --help"
             )
         field = name.removeprefix("config.") if name.startswith("config.") else ""
         words = allowed(field) if field else ""  # refuses an unknown field
@@ -161,23 +178,34 @@ def _bar(description: str, total: int) -> Iterator[Any]:
         yield lambda count, note="": progress.update(task, advance=count, note=note)
 
 
-def run(config: Config, workdir: pathlib.Path, command: str) -> int:
-    """The main job, from data to report; returns the exit status."""
+def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None = None) -> int:
+    """The main job, from data to report; returns the exit status.
+
+    Args:
+      config: the run's.
+      workdir: its folder.
+      command: what repeats it.
+      resume: go on from the folder's checkpoint; or begin anew; None refuses to choose where the
+        checkpoint is of this configuration.
+    """
     cache = pathlib.Path(config.cache_dir) if config.cache_dir else cache_folder()
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)
-    options = config.search
+    options, total = config.search, config.search.episodes * config.search.seeds
+    identity = checkpoint.identity(config, accelerator, dataset)
+    saved = _saved(workdir, identity, resume)
+    write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
+    seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
-        f"{options.strategy} search of {options.episodes} policies for "
+        f"{options.strategy} search of {options.episodes} policies{seeds} for "
         f"{report.goal_words(options.goal, pipeline.limits_of(config))}.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
         # Measured: 20 policies a second, half a minute for the rest.
-        f"LeNet-5 on two cores takes about {30 + options.episodes // 20} s, VGG longer.",
+        f"LeNet-5 on two cores takes about {30 + total // 20} s, VGG longer.",
         soft_wrap=True,
     )
     apply_fn, params = _train(dataset, config, cache)
@@ -185,26 +213,59 @@ def run(config: Config, workdir: pathlib.Path, command: str) -> int:
     for operation in network.operations:
         if operation.status == "refused":
             console.print(f"not mapped: {operation.name}: {operation.reason}")
+    identity |= checkpoint.weights_identity(params)
+    if saved is not None:
+        _need_same(saved, identity)
     with console.status(f"plans {len(network.layers)} layers"):
         prepared = pipeline.prepare(network, params, dataset, accelerator, config)
-    results.clear(workdir)
+    searches = _Searches(prepared, workdir / results.CHECKPOINT, identity, saved)
+    results.clear(workdir, *([] if saved else [results.CHECKPOINT]))
     write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
-    records: list[Record] = []
     with _interruptible() as interrupt:
         try:
-            start = time.perf_counter()
-            _search(prepared, workdir, records, interrupt)
-            seconds = time.perf_counter() - start
-            return _finish(prepared, dataset, records, seconds, command, interrupt, workdir)
+            searches.run(interrupt)
+            return _finish(prepared, dataset, searches, command, interrupt, workdir)
         except KeyboardInterrupt:
-            if not records:
+            if not len(searches.record().reward):
                 raise
-            results.write_search(workdir / "search.csv", prepared, pipeline.joined(records))
+            searches.write()
             print(
-                f"apq_jax.search: interrupted; the evaluations are in {workdir / 'search.csv'}",
+                f"apq_jax.search: interrupted; the evaluations are in {workdir / 'search.csv'}; "
+                "--resume goes on",
                 file=sys.stderr,
             )
             return INTERRUPTED
+
+
+def _saved(
+    workdir: pathlib.Path, identity: dict[str, str], resume: bool | None
+) -> checkpoint.Saved | None:
+    """The checkpoint to go on from, if any."""
+    path = workdir / results.CHECKPOINT
+    if resume is False:
+        return None
+    saved = checkpoint.read(path)
+    if saved is None:
+        if resume and (workdir / "result.json").exists():
+            raise InputError(
+                f"{path}: there is none, the search is finished; without --resume it runs again"
+            )
+        return None
+    if resume:
+        return _need_same(saved, identity)
+    if checkpoint.difference(saved, identity) is None:
+        raise InputError(
+            f"{path}: an unfinished search of this configuration, {saved.evaluations} evaluations "
+            "done; --resume goes on, --noresume begins anew"
+        )
+    return None  # of another configuration: overwritten like the rest of its run
+
+
+def _need_same(saved: checkpoint.Saved, identity: dict[str, str]) -> checkpoint.Saved:
+    differs = checkpoint.difference(saved, identity)
+    if differs is not None:
+        raise InputError(f"{saved.path}: {differs}; allowed: the same, to go on")
+    return saved
 
 
 class _Interrupt:
@@ -254,55 +315,109 @@ def _train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[
     return apply_fn, params
 
 
-def _search(
-    prepared: Prepared, workdir: pathlib.Path, records: list[Record], interrupt: _Interrupt
-) -> None:
-    """Adds to `records` until done or Ctrl-C, and keeps search.csv up with them."""
-    from tensorboardX import SummaryWriter  # it starts a thread: only where it is used
+class _Searches:
+    """The run's searches as they go, kept in the work folder so that they can go on."""
 
+    def __init__(
+        self,
+        prepared: Prepared,
+        path: pathlib.Path,
+        identity: dict[str, str],
+        saved: checkpoint.Saved | None,
+    ) -> None:
+        self.prepared, self.path, self.identity = prepared, path, identity
+        self.strategy = pipeline.strategy_of(prepared)
+        standing, record = pipeline.start(prepared, self.strategy), pipeline.nothing(prepared)
+        self.before = 0.0  # seconds
+        if saved is not None:
+            levels = prepared.space.levels
+            standing, record = checkpoint.restore(saved, standing, record, levels)
+            self.before = saved.seconds
+        self.records = [record]
+        self.stand = standing, 1  # after so many records; assigned at once, for Ctrl-C
+        self.began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """That the searches have taken, with those before the checkpoint."""
+        return self.before + time.perf_counter() - self.began
+
+    def record(self) -> Record:
+        """All that was evaluated."""
+        return pipeline.joined(self.records[: self.stand[1]])
+
+    def write(self) -> None:
+        """The checkpoint and search.csv."""
+        record = self.record()
+        checkpoint.save(self.path, self.identity, self.seconds, self.stand[0], record)
+        results.write_search(self.path.parent / "search.csv", self.prepared, record)
+
+    def run(self, interrupt: _Interrupt) -> None:
+        """Until done or Ctrl-C; the files are kept up."""
+        from tensorboardX import SummaryWriter  # it starts a thread: only where it is used
+
+        search = self.prepared.config.search
+        with (
+            _bar("search", search.episodes * search.seeds) as advance,
+            SummaryWriter(str(self.path.parent / "tensorboard")) as events,
+        ):
+            show = _shower(self.prepared, events, advance)
+            show(self.records[0])  # what came before the checkpoint
+            next_write = 0.0
+            for standing, record in pipeline.go_on(self.prepared, self.strategy, self.stand[0]):
+                self.records.append(record)
+                self.stand = standing, len(self.records)
+                show(record)
+                start = time.monotonic()
+                if start >= next_write:
+                    self.write()
+                    # Files are written whole each time, so the longer it takes the rarer.
+                    next_write = start + max(1.0, 20 * (time.monotonic() - start))
+                if interrupt.pressed:
+                    break
+        self.write()
+        if not len(self.record().reward):  # a strategy that proposes nothing
+            raise InputError("search.strategy: it proposed no policy")
+
+
+def _shower(prepared: Prepared, events: Any, advance: Any) -> Callable[[Record], None]:
+    """Shows records on TensorBoard, a curve a seed, and on the progress bar."""
     dense_slots = results.dense_cost(prepared, 8)["slots"]
-    best, done, next_write = None, 0, 0.0
-    with (
-        _bar("search", prepared.config.search.episodes) as advance,
-        SummaryWriter(str(workdir / "tensorboard")) as events,
-    ):
-        for record in pipeline.search_policies(prepared):
-            records.append(record)
-            for at, reward in enumerate(record.reward):
-                if best is None or reward > best[0]:
-                    best = reward, record.evaluation.slots[at], record.evaluation.accuracy[at]
-                events.add_scalar("reward", reward, done)
-                events.add_scalar("best", best[0], done)
-                events.add_scalar("accuracy", record.evaluation.accuracy[at], done)
-                events.add_scalar("slots", record.evaluation.slots[at], done)
-                done += 1
-            start = time.monotonic()
-            if start >= next_write:
-                results.write_search(workdir / "search.csv", prepared, pipeline.joined(records))
-                # The file is written whole each time, so the longer it takes the rarer.
-                next_write = start + max(1.0, 20 * (time.monotonic() - start))
-            _, slots, accuracy = best or (0, 1, 0)
-            note = f"best {dense_slots / slots:.1f}x fewer slots, {100 * accuracy:.1f} %"
-            advance(len(record.reward), note)
-            if interrupt.pressed:
-                break
-    if not records:  # a strategy that proposes nothing
-        raise InputError("search.strategy: it proposed no policy")
+    seeds = pipeline.seeds_of(prepared.config)
+    best: list[Any] = [None] * len(seeds)
+    done = [0] * len(seeds)
+
+    def show(record: Record) -> None:
+        measured = record.evaluation
+        for at, (reward, search) in enumerate(zip(record.reward, record.search, strict=True)):
+            found = reward, measured.slots[at], measured.accuracy[at]
+            if best[search] is None or reward > best[search][0]:
+                best[search] = found
+            tag = f"/seed_{seeds[search]}" if len(seeds) > 1 else ""
+            values = {"reward": reward, "best": best[search][0]}
+            values |= {"accuracy": measured.accuracy[at], "slots": measured.slots[at]}
+            for name, value in values.items():
+                events.add_scalar(name + tag, value, done[search])
+            done[search] += 1
+        _, slots, accuracy = max((one for one in best if one is not None), default=(0, 1, 0))
+        note = f"best {dense_slots / slots:.1f}x fewer slots, {100 * accuracy:.1f} %"
+        advance(len(record.reward), note if any(done) else "")
+
+    return show
 
 
 def _finish(
     prepared: Prepared,
     dataset: data.Dataset,
-    records: list[Record],
-    seconds: float,
+    searches: _Searches,
     command: str,
     interrupt: _Interrupt,
     workdir: pathlib.Path,
 ) -> int:
+    seconds = searches.seconds
     interrupted = interrupt.pressed  # what comes later does not cut the search short
     with console.status("chooses among the finalists, measures on test, maps, writes the report"):
-        record = pipeline.joined(records)
-        results.write_search(workdir / "search.csv", prepared, record)
+        record = searches.record()
         choice = pipeline.choose(prepared, record, dataset)
         network = pipeline.compressed(prepared, choice.policy)
         measured = pipeline.measure(prepared, network, dataset.test_images, dataset.test_labels)
@@ -325,6 +440,8 @@ def _finish(
         )
         results.write_json(workdir / "result.json", result)
         report.make(workdir)
+    if not interrupted:
+        searches.path.unlink(missing_ok=True)
     console.print(report.summary(result))
     console.print(f"The report: {workdir / 'report.md'}", soft_wrap=True)
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
@@ -337,7 +454,11 @@ def _finish(
         )
         return WRONG_MAPPING
     if interrupted:
-        console.print(f"Interrupted after {len(record.reward)} evaluations; they are written.")
+        console.print(
+            f"Interrupted after {len(record.reward)} evaluations; they are written. "
+            "The same command with --resume goes on to the rest.",
+            soft_wrap=True,
+        )
     if interrupt.pressed:
         return INTERRUPTED
     if not choice.meets_limit:

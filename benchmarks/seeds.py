@@ -60,7 +60,9 @@ def _run(seed: int, folder: pathlib.Path, flags: list[str]) -> float:
         if kept["command"] == command:
             return float(kept["seconds"])
     start = time.perf_counter()
-    status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+    status = subprocess.run(
+        [*command, "--noresume"], check=False, stdout=subprocess.DEVNULL
+    ).returncode
     seconds = time.perf_counter() - start
     if status not in FINISHED:
         raise SystemExit(f"seed {seed}: exit status {status}")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import hardware, mapping, pipeline, report, results, search
+from apq_jax import checkpoint, hardware, mapping, pipeline, report, results, search
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.files import InputError
 
@@ -324,6 +324,92 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
     assert not (tmp_path / "result.json").exists()
 
 
+def started(flags: list[str], until: pathlib.Path) -> subprocess.Popen[str]:
+    """A run that has left the file `until`."""
+    process = subprocess.Popen(
+        command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not until.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    return process
+
+
+def test_a_stopped_search_goes_on_as_if_it_never_was(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Killed, then stopped by Ctrl-C, then left to finish: two seeds of 240 evaluations."""
+    monkeypatch.chdir(ROOT)
+    more = ["--config.search.episodes=240", "--config.search.seeds=2"]
+    more.append("--config.search.strategy=joint")
+    never, stopped = tmp_path / "never", tmp_path / "stopped"
+    flags, kept = small(digits, cache, stopped, *more), stopped / results.CHECKPOINT
+
+    process = started(flags, kept)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    content = kept.read_bytes()
+    saved = checkpoint.read(kept)
+    assert saved is not None
+    assert 0 < saved.evaluations < 480
+
+    def refused(says: str, *flags: str) -> None:
+        capsys.readouterr()
+        assert search.main(["search", *flags]) == 2
+        errors = capsys.readouterr().err
+        assert says in errors
+        assert len(errors.splitlines()) == 1
+        assert kept.exists()
+
+    refused(f"{saved.evaluations} evaluations done; --resume goes on, --noresume begins", *flags)
+    other = [*flags, "--config.search.episodes=241", "--resume"]
+    refused("config.search.episodes: 240 in the checkpoint, 241 here; allowed: the same", *other)
+    kept.write_bytes(content[: len(content) // 2])
+    for flag in ("--resume", "--resume=true", "--config.seed=0"):
+        refused("is damaged", *flags, flag)
+    kept.write_bytes(content)
+
+    (stopped / "search.csv").unlink(missing_ok=True)
+    process = started([*flags, "--resume"], stopped / "search.csv")
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, printed
+    assert "with --resume goes on" in printed
+    result = json.loads((stopped / "result.json").read_text())
+    assert result["interrupted"]
+    assert saved.evaluations < result["search"]["evaluations"] < 480
+    after = checkpoint.read(kept)
+    assert after is not None
+    assert after.evaluations == result["search"]["evaluations"]
+    assert after.seconds > saved.seconds
+
+    assert search.main(["search", *flags, "--resume"]) in (0, 3)
+    assert not kept.exists()
+    assert search.main(["search", *flags, "--resume"]) == 2
+    assert "the search is finished" in capsys.readouterr().err
+
+    assert search.main(["search", *small(digits, cache, never, *more)]) in (0, 3)
+    names = {path.name for path in never.iterdir()} - {"tensorboard"}
+    assert names == {path.name for path in stopped.iterdir()} - {"tensorboard"}
+    assert without_times(stopped) == without_times(never)
+    for name in names - {"result.json", "report.md", "command.txt"}:
+        read = safetensors.numpy.load_file if name.endswith("tensors") else pathlib.Path.read_bytes
+        np.testing.assert_equal(read(stopped / name), read(never / name), name)
+    assert "--resume" not in (stopped / "command.txt").read_text()
+    rows = rows_of(stopped / "search.csv")
+    assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [240, 240]
+    seeds = json.loads((never / "result.json").read_text())["search"]["seeds"]
+    best = [one["objective"] for one in seeds["each"]]
+    assert (seeds["least"], seeds["most"]) == (min(best), max(best))
+    assert "searches of the same network" in (stopped / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -339,6 +425,8 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
         ([CONFIG, "--config.search=3"], "config.search: '3'; allowed: a section with"),
         ([CONFIG, "--config.agent.capacity=31"], "config.agent.capacity: 31; allowed: at least 32"),
         ([CONFIG, "stray"], "'stray': not a flag"),
+        ([CONFIG, "resume"], "'resume': not a flag"),
+        ([CONFIG, "--resume=perhaps"], "resume=perhaps"),
         (
             [CONFIG, "--config.search.episods=3"],
             "config.search.episods: unknown; config.search has",
@@ -398,7 +486,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "def get_config(): return ConfigDict({'seed': 3, 'search': {'episodes': 7}})\n"
     )
     flags = [f"--config={path}", "--config.search.parallel=2", "--config.plan.levels", "9"]
-    config, workdir = search._parse(["search", *flags, "--workdir", "a b"])
+    config, workdir, _ = search._parse(["search", *flags, "--workdir", "a b"])
     assert workdir == pathlib.Path("a b")
     assert (config.seed, config.search.episodes) == (3, 7)
     assert (config.search.parallel, config.plan.levels) == (2, 9)
@@ -452,6 +540,8 @@ def test_help() -> None:
         ("search", "strategy", "luck"),
         ("recovery", "match_moments", 1),
         ("data", "path", 3),
+        ("search", "seeds", 0),
+        ("search", "batch_seeds", "both"),
     ],
 )
 def test_values_out_of_range_name_the_field(section: str, field: str, value: object) -> None:
@@ -471,6 +561,15 @@ def test_fields_that_contradict_each_other() -> None:
     tree = to_config_dict(Config()).to_dict()
     tree["objective"] = dict.fromkeys(tree["objective"], 0.0)
     with pytest.raises(InputError, match=r"config\.objective: every metric counts 0"):
+        from_config_dict(_tree(tree))
+
+
+def test_the_last_seed_is_a_seed() -> None:
+    tree = to_config_dict(Config()).to_dict()
+    tree["seed"], tree["search"]["seeds"] = 2**31 - 2, 2
+    assert from_config_dict(_tree(tree)).search.seeds == 2
+    tree["search"]["seeds"] = 3
+    with pytest.raises(InputError, match=r"^config\.search\.seeds: 3 from seed 2147483646 on"):
         from_config_dict(_tree(tree))
 
 

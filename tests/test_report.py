@@ -59,6 +59,16 @@ def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
     }
 
 
+def seeds_of(*objectives: float | None) -> dict[str, Any]:
+    found = [one for one in objectives if one is not None]
+    each = [
+        {"seed": 7 + at, "evaluations": 40 // len(objectives), "objective": one}
+        for at, one in enumerate(objectives)
+    ]
+    spread = {"least": min(found), "median": float(np.median(found)), "most": max(found)}
+    return {"batch": "map", "each": each, **spread}
+
+
 @pytest.fixture
 def result() -> dict[str, Any]:
     dense = {"crossbars": 6, "slots": 480, "area_mm2": 0.06, "energy_nj": 200.0}
@@ -90,6 +100,7 @@ def result() -> dict[str, Any]:
         "best": {
             "policy": {"keep": [0.25] * 3, "weight_bits": [4] * 3, "input_bits": [6] * 3},
             "evaluation": 40,
+            "seed": 7,
             "validation_accuracy": 0.97,
             "search_accuracy": 0.96,
             "expected_accuracy": 0.965,
@@ -133,7 +144,7 @@ def result() -> dict[str, Any]:
         "notes": ["The converters are imaginary."],
         "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
         "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5}
-        | {"distinct": 38},
+        | {"distinct": 38, "seeds": seeds_of(1.25)},
         "front": {
             "hypervolume": 12.345,
             "reference": {"gain": 0.0, "points_lost": 10.0},
@@ -152,7 +163,7 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
     rng = np.random.default_rng(0)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["evaluation", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
+    head = ["evaluation", "seed", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
     head += ["area_mm2", "energy_nj", "latency_us", "feasible"]
     names = [one["name"] for one in result["layers"]]
     fields = ("keep", "weight_bits", "input_bits")
@@ -164,7 +175,8 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
         accuracy = expected + 0.005 * rng.normal()
         costs = [slots, 3 + slots // 160, 0.02, 200 - 4 * number, 400.0]
         policy = [*[1 / number] * 3, *[4] * 3, *[6] * 3]
-        writer.writerow([number, reward, accuracy, expected, *costs, 1, *policy])
+        seed = 7 + number // 21
+        writer.writerow([number, seed, reward, accuracy, expected, *costs, 1, *policy])
     (tmp_path / "search.csv").write_text(text.getvalue())
     (tmp_path / "result.json").write_text(json.dumps(result))
     return tmp_path
@@ -206,6 +218,29 @@ def test_pictures_are_drawn(folder: pathlib.Path) -> None:
         picture = matplotlib.image.imread(path)
         assert picture.shape[1] == 1080
         assert 0.02 < (picture[..., :3].min(axis=-1) < 0.9).mean() < 0.7
+
+
+def test_the_spread_over_seeds_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
+    report.make(folder)
+    assert "best objective" not in (folder / "report.md").read_text()
+    result["search"]["seeds"] = seeds_of(1.25, 2.5, None, 1.5)
+    result["best"]["seed"] = 8
+    (folder / "result.json").write_text(json.dumps(result))
+    report.make(folder)
+    text = (folder / "report.md").read_text()
+    assert "median 1.500, least 1.250, most 2.500" in text
+    assert "is of seed 8." in text
+    assert "| 8 | 10 | 2.500 |\n| 9 | 10 | none meets the limit |" in text
+
+
+def test_each_seed_has_its_curve(folder: pathlib.Path, result: dict[str, Any]) -> None:
+    rows = report._read_rows(folder / "search.csv")
+    (axis,) = pictures.progress(result, rows).axes
+    first, second = (line.get_xydata() for line in axis.get_lines()[:2])
+    assert (len(first), len(second)) == (20, 20)
+    np.testing.assert_allclose(first[-1], [20, rows["reward"][:20].max()])
+    np.testing.assert_allclose(second[-1], [20, rows["reward"][20:].max()])
+    assert (np.diff(second[:, 1]) >= 0).all()
 
 
 def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
@@ -330,16 +365,21 @@ def test_short_names() -> None:
         ("search.csv", None, "search.csv: cannot be read"),
         ("search.csv", "", "search.csv: is not a table"),
         ("search.csv", "reward\nx\n", "search.csv: is not a table"),
-        ("search.csv", "reward\n1\n", "search.csv: accuracy: no such column"),
-        ("search.csv", "reward\nnan\n", "search.csv: reward: has values that are not finite"),
+        ("search.csv", "reward\n1\n", "search.csv: seed: no such column"),
+        ("search.csv", "seed,reward\n1,1\n", "search.csv: accuracy: no such column"),
         (
             "search.csv",
-            "reward,accuracy,expected_accuracy,feasible,slots\n1,1,1,1,0\n",
+            "seed,reward\n1,nan\n",
+            "search.csv: reward: has values that are not finite",
+        ),
+        (
+            "search.csv",
+            "seed,reward,accuracy,expected_accuracy,feasible,slots\n1,1,1,1,1,0\n",
             "search.csv: slots: has values that are not above 0",
         ),
         (
             "search.csv",
-            f"reward,accuracy,expected_accuracy,feasible,{','.join(METRICS)}\n{'1,' * 8}1\n",
+            f"seed,reward,accuracy,expected_accuracy,feasible,{','.join(METRICS)}\n{'1,' * 9}1\n",
             "search.csv: 1 rows; allowed: those of result.json's search.evaluations, 40",
         ),
     ],

@@ -16,8 +16,11 @@ class Strategy(NamedTuple):
     ask(key, state, problem) -> policies [E, L], valid [E] bool, state.
     tell(key, state, problem, policies, valid, evaluations [E]) -> state; `valid` may be fewer
     than were asked for, where the budget ends.
+    lasting: what the state holds is true of the same network under any other limit, goal and
+    accelerator of the same space, so that a search of one may begin with the state of another.
     """
 
     init: Callable[[jax.Array, Problem], Any]
     ask: Callable[[jax.Array, Any, Problem], tuple[Policy, jax.Array, Any]]
     tell: Callable[[jax.Array, Any, Problem, Policy, jax.Array, Evaluation], Any]
+    lasting: bool = False
