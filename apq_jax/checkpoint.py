@@ -94,11 +94,11 @@ def read(path: pathlib.Path) -> Saved | None:
     """Reads a checkpoint; None where there is none.
 
     Raises:
-      InputError: the file is damaged, or no checkpoint.
+      InputError: the file cannot be read, is damaged, or no checkpoint.
     """
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

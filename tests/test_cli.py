@@ -320,7 +320,9 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
     assert process.returncode == 130, errors
     assert f"interrupted; the evaluations are in {tmp_path / 'search.csv'}" in errors
     assert len(errors.strip().splitlines()) == 1
-    assert len(rows_of(tmp_path / "search.csv")) > 0
+    kept = checkpoint.read(tmp_path / results.CHECKPOINT)
+    assert kept is not None
+    assert kept.evaluations == len(rows_of(tmp_path / "search.csv")) > 0
     assert not (tmp_path / "result.json").exists()
 
 
@@ -496,6 +498,15 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
     )
     with pytest.raises(InputError, match=r"^config\.x: unknown; config has"):
         search._parse(["search", f"--config={path}"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "resume"),
+    [([], None), (["--resume"], True), (["-resume=true"], True), (["--noresume"], False)],
+)
+def test_resume_is_asked_for_refused_or_left_open(flags: list[str], resume: bool | None) -> None:
+    parsed = search._parse(["search", *flags, f"--config={ROOT}/configs/lenet_mnist.py"])
+    assert parsed[2] is resume
 
 
 def test_work_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:

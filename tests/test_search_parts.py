@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from apq_jax import agent as agents
-from apq_jax import checkpoint, environment, foresight, loop, pipeline, replay
+from apq_jax import checkpoint, environment, foresight, loop, pipeline, replay, search
 from apq_jax.agent import AgentOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
@@ -707,6 +707,28 @@ def test_what_differs_is_named(saved: pathlib.Path) -> None:
     assert words == "config.seed: 0 in the checkpoint, 1 here"
     words = checkpoint.difference(found, IDENTITY | {"weights": "f"})
     assert words == "weights: nothing in the checkpoint, f here"
+
+
+@pytest.mark.parametrize("two", ["genetic"], indirect=True)
+def test_whether_a_run_goes_on(saved: pathlib.Path) -> None:
+    folder, other = saved.parent, IDENTITY | {"data": "x"}
+    found = search._saved(folder, IDENTITY, True)
+    assert found is not None
+    assert found.evaluations == 16
+    assert search._saved(folder, IDENTITY, False) is None
+    assert search._saved(folder, other, None) is None
+    for identity, resume, says in (
+        (IDENTITY, None, "16 evaluations done; --resume goes on, --noresume begins anew"),
+        (other, True, "data: abc in the checkpoint, x here"),
+    ):
+        with pytest.raises(InputError, match=says):
+            search._saved(folder, identity, resume)
+    saved.unlink()
+    assert search._saved(folder, IDENTITY, None) is None
+    assert search._saved(folder, IDENTITY, True) is None  # nothing to go on from: it begins
+    (folder / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="the search is finished"):
+        search._saved(folder, IDENTITY, True)
 
 
 def test_what_decides_the_numbers() -> None:
