@@ -423,6 +423,11 @@ def expected_accuracy(prepared: Prepared, record: Record) -> np.ndarray:
     return np.asarray(environment.expected_accuracy(prepared.problem, record.evaluation))
 
 
+def feasible(prepared: Prepared, record: Record) -> np.ndarray:
+    """Which policies of a record meet the limits, by expected accuracy: [N] bool."""
+    return np.asarray(environment.shortfall(prepared.problem, record.evaluation)) == 0
+
+
 def gain(prepared: Prepared, record: Record) -> np.ndarray:
     """Σ_m weight_m ln(dense_m / cost_m) with the weights of `config.objective`, [N]."""
     objective = prepared.config.objective

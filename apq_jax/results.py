@@ -78,7 +78,7 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
     names = [layer.name for layer in prepared.network.layers]
     expected = pipeline.expected_accuracy(prepared, record)
     measured = record.evaluation
-    feasible = np.asarray(environment.shortfall(prepared.problem, measured)) == 0
+    feasible = pipeline.feasible(prepared, record)
     number = np.arange(1, len(record.reward) + 1)
     first = archive.first_of(record.policy) + 1
     columns = {
@@ -372,7 +372,7 @@ def _front(prepared: Prepared, record: Record) -> dict[str, Any]:
 def _seeds(prepared: Prepared, record: Record) -> dict[str, Any]:
     """The best objective that each seed found within the limits, and their spread."""
     gain = pipeline.gain(prepared, record)
-    meets = np.asarray(environment.shortfall(prepared.problem, record.evaluation)) == 0
+    meets = pipeline.feasible(prepared, record)
     each = []
     for number, seed in enumerate(pipeline.seeds_of(prepared.config)):
         own = record.search == number

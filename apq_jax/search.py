@@ -388,18 +388,20 @@ def _shower(prepared: Prepared, events: Any, advance: Any) -> Callable[[Record],
     done = [0] * len(seeds)
 
     def show(record: Record) -> None:
-        measured = record.evaluation
+        measured, meets = record.evaluation, pipeline.feasible(prepared, record)
         for at, (reward, search) in enumerate(zip(record.reward, record.search, strict=True)):
-            found = reward, measured.slots[at], measured.accuracy[at]
-            if best[search] is None or reward > best[search][0]:
+            # What meets the limits is better, whatever the reward.
+            found = meets[at], reward, measured.slots[at], measured.accuracy[at]
+            if best[search] is None or found[:2] > best[search][:2]:
                 best[search] = found
             tag = f"/seed_{seeds[search]}" if len(seeds) > 1 else ""
-            values = {"reward": reward, "best": best[search][0]}
+            values = {"reward": reward, "best": best[search][1]}
             values |= {"accuracy": measured.accuracy[at], "slots": measured.slots[at]}
             for name, value in values.items():
                 events.add_scalar(name + tag, value, done[search])
             done[search] += 1
-        _, slots, accuracy = max((one for one in best if one is not None), default=(0, 1, 0))
+        of_seeds = [one for one in best if one is not None]
+        *_, slots, accuracy = max(of_seeds, default=(True, 0, 1, 0))
         note = f"best {dense_slots / slots:.1f}x fewer slots, {100 * accuracy:.1f} %"
         advance(len(record.reward), note if any(done) else "")
 
