@@ -49,6 +49,7 @@ ABLATION = (
     "joint agent.networks.perceptron=False",
     "joint agent.updates=16",
     "joint agent.warmup=1",
+    "joint agent.strict=0",
 )
 
 
