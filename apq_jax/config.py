@@ -134,7 +134,6 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "agent.warmup": (1, 1_000_000),
     "agent.imagined": (1, 65_536),
     "agent.walks": (0.0, 1.0),
-    "agent.strict": (0.0, 1.0),
     "agent.population": (1, 65_536),
     "agent.noise": (0.0, 1.0),
     "agent.explore": (0.0, 1.0),

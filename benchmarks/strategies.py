@@ -49,7 +49,6 @@ ABLATION = (
     "joint agent.networks.perceptron=False",
     "joint agent.updates=16",
     "joint agent.warmup=1",
-    "joint agent.strict=0",
 )
 
 

@@ -25,8 +25,6 @@ from apq_jax.strategies.genetic import Breeding, breed
 from apq_jax.strategies.start import Best
 from apq_jax.types import Evaluation, Policy
 
-_STRICTEST = 0.3  # part of the accuracy drop
-
 
 @dataclasses.dataclass(frozen=True)
 class ActorCriticOptions:
@@ -35,9 +33,6 @@ class ActorCriticOptions:
     warmup: int = 24  # evaluations of closed-form policies
     imagined: int = 64  # episodes at most to choose a proposal among
     walks: float = 0.5  # share of them that the actor walks; the others are crossings
-    strict: float = (
-        0.25  # share of the proposals that aim at a stricter limit, 0.3 to 1 of the drop
-    )
     population: int = 32  # policies, the best so far, that episodes start from
     noise: float = 0.15  # deviation of a walk's exploration
     explore: float = 0.2  # share of a walk's actions that get noise at all
@@ -113,23 +108,14 @@ def actor_critic(
         moves &= jnp.asarray(free)
         return environment.rollout(problem, space, base, correct, moves, noise)
 
-    def stricter(problem: Problem, key: jax.Array) -> Problem:
-        """The problem or, by chance, one with less accuracy to lose.
-
-        On other images some of what just meets the limit does not: something is to be left then.
-        """
-        some_key, part_key = jax.random.split(key)
-        part = jax.random.uniform(part_key, minval=_STRICTEST)
-        part = jnp.where(jax.random.bernoulli(some_key, options.strict), part, 1.0)
-        drop = problem.float_accuracy - problem.min_accuracy
-        return problem._replace(min_accuracy=problem.float_accuracy - part * drop)
-
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         known = foresight.choices(problem, space)
+        judged = judge(problem, known)
+        people = fittest(problem, known, state.replay)
         alive = jnp.clip(state.replay.filled, 1, options.population)
         frozen = environment.places_of(space, environment.decode(space, state.best.actions))
 
-        def imagine(key: jax.Array, problem: Problem, people: jax.Array) -> jax.Array:
+        def imagine(key: jax.Array) -> jax.Array:
             """The places [L, 3] of one episode."""
             cross_key, base_key, noise_key, chance_key, kind_key = jax.random.split(key, 5)
             crossed = breed(cross_key, space, breeding, people, alive)
@@ -144,13 +130,9 @@ def actor_critic(
 
         def propose(key: jax.Array, member: jax.Array, count: jax.Array) -> jax.Array:
             """The episode of the first `count` that this member likes best; new ones first."""
-            aim_key, key = jax.random.split(key)
-            aim = stricter(problem, aim_key)
-            people = fittest(aim, known, state.replay)
-            keys = jax.random.split(key, options.imagined)
-            episodes = jax.vmap(imagine, (0, None, None))(keys, aim, people)
+            episodes = jax.vmap(imagine)(jax.random.split(key, options.imagined))
             critic = jax.tree.map(lambda x: x[member], state.agent.critics)
-            worth = jax.vmap(judge(aim, known), (None, 0))(critic, episodes.astype(jnp.float32))
+            worth = jax.vmap(judged, (None, 0))(critic, episodes.astype(jnp.float32))
             worth = jnp.where(replay.known(state.replay, episodes), worth - 1e6, worth)
             return episodes[jnp.argmax(jnp.where(jnp.arange(len(worth)) < count, worth, -jnp.inf))]
 
