@@ -14,6 +14,7 @@ from apq_jax.types import Policy
 # The reference of hypervolumes: the dense network's cost at 8 bits; points of accuracy lost.
 LEAST_GAIN, MOST_LOST = 0.0, 10.0
 _LAST_BIT = 1e-9  # of a limit, which must not decide
+_SPREAD = np.log(4.0)  # of the finalists' benefit
 
 
 class Miss(NamedTuple):
@@ -95,11 +96,13 @@ def finalists(
 ) -> np.ndarray:
     """At most `count` indices of policies that meet the limits, most benefit first.
 
-    Half are those of most benefit. Half lie evenly along the Pareto front, so that accurate ones
-    are among them. Where none meets the limits, the nearest stand in, the nearest first.
+    Half are spread: a factor of 4 below the most benefit is cut into equal steps, the last one
+    takes in all that is beyond, and of each the most accurate is taken. For the policies of most
+    benefit are alike, and where other images refuse one they refuse its likes. The others are
+    those of most benefit. Where none meets the limits, the nearest stand in, the nearest first.
 
     Args:
-      benefit: [N], more is better; of distinct policies.
+      benefit: [N], more is better, the logarithm of a ratio; of distinct policies.
       accuracy: [N], more is better.
       short: [N], 0 where all limits are met.
       count: at least 2.
@@ -107,10 +110,14 @@ def finalists(
     meets = np.flatnonzero(short == 0)
     if not len(meets):
         return np.lexsort((-benefit, short))[:count]
-    along = meets[pareto_front(benefit[meets], accuracy[meets])]
-    even = along[np.unique(np.linspace(0, len(along) - 1, count // 2).round().astype(int))]
-    top = meets[np.lexsort((meets, -benefit[meets]))][: count - len(even)]
-    chosen = np.union1d(top, even)
+    order = meets[np.lexsort((meets, -benefit[meets]))]
+    by_accuracy = order[np.argsort(-accuracy[order], kind="stable")]
+    below = benefit[order[0]] - benefit[by_accuracy]
+    steps = count // 2
+    step = np.minimum(np.floor(below / (_SPREAD / steps)), steps - 1)
+    spread = by_accuracy[np.unique(step, return_index=True)[1]]
+    top = np.setdiff1d(order, spread, assume_unique=True)[: count - len(spread)]
+    chosen = np.concatenate([spread, top])
     return chosen[np.lexsort((chosen, -benefit[chosen]))]
 
 

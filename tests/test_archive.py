@@ -52,6 +52,16 @@ def test_finalists(points: list[tuple[int, int]], limit: int, count: int) -> Non
         assert (accuracy[chosen[0]], benefit[chosen[0]]) == (accuracy.max(), benefit[best].max())
 
 
+def test_finalists_by_hand() -> None:
+    """Six: three steps of ln 4 / 3 = 0.46 below 2, the last open; then those of most benefit."""
+    benefit = np.asarray([2.0, 1.99, 1.98, 1.6, 1.5, 1.2, 0.3, 0.2, 2.1])
+    accuracy = np.asarray([96.0, 97.0, 96.5, 96.8, 97.5, 97.2, 98.0, 97.9, 90.0])
+    short = np.maximum(96.0 - accuracy, 0)
+    chosen = archive.finalists(benefit, accuracy, short, 6)
+    # The most accurate of 2.0 to 1.54, of 1.5 and 1.2, and of the rest; then 2.0, 1.98, 1.6.
+    assert chosen.tolist() == [0, 1, 2, 3, 4, 6]
+
+
 def test_distinct_policies_stand_for_those_that_repeat_them() -> None:
     """Evaluations 0, 2 and 3 differ in one field each; 1 and 5 repeat 0, 4 repeats 2."""
     level = np.asarray([[0, 1], [0, 1], [0, 2], [0, 1], [0, 2], [0, 1]])
