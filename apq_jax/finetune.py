@@ -58,6 +58,7 @@ def finetune(
     reference: jax.Array,
     key: jax.Array,
     options: FinetuneOptions,
+    scale_bits: int = 16,
 ) -> Compressed:
     """Learns to give the float network's outputs.
 
@@ -70,6 +71,7 @@ def finetune(
       reference: [N, classes] the float network's logits on them; no label is used.
       key: draws the batches.
       options: static.
+      scale_bits: of the fixed-point multipliers and offsets, `Recovery.scale_bits`.
 
     Returns:
       A network of the same bits and masks, fixed point as before.
@@ -92,7 +94,7 @@ def finetune(
 
     carry = learnt, optimiser.init(learnt)
     (learnt, _), _ = lax.scan(step, carry, jax.random.split(key, options.steps))
-    return tuple(map(_rounded, fixed, learnt))
+    return tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
 
 
 def begin(
@@ -170,7 +172,7 @@ def apply(
     return forward(network, params, x, replace)
 
 
-def _rounded(one: Fixed, now: Learnt, scale_bits: int = 16) -> CompressedLayer:
+def _rounded(one: Fixed, now: Learnt, scale_bits: int) -> CompressedLayer:
     """What was learnt as a layer's integers and fixed-point numbers."""
     fixed_point = functools.partial(quantization.fixed_point, bits=scale_bits)
     return one.layer._replace(

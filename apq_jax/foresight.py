@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.ndimage import map_coordinates
+from jax import lax
 
 from apq_jax import environment
 from apq_jax.environment import Problem, Space
@@ -38,8 +38,17 @@ def choices(problem: Problem, space: Space) -> Choices:
 
 
 def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
-    """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: []."""
-    return map_coordinates(table, list(place), order=1, mode="nearest")
+    """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: [].
+
+    Outside it is the nearest entry, but the gradient is that of the last two: an actor that has
+    come to the end of the choices is still told the way back.
+    """
+    for x, size in zip(place, table.shape, strict=True):
+        inside = x + lax.stop_gradient(jnp.clip(x, 0.0, size - 1.0) - x)
+        lower = jnp.clip(jnp.floor(inside), 0, max(size - 2, 0)).astype(jnp.int32)
+        part = inside - lower
+        table = (1.0 - part) * table[lower] + part * table[jnp.minimum(lower + 1, size - 1)]
+    return table
 
 
 def log_errors(known: Choices, places: jax.Array) -> jax.Array:

@@ -321,6 +321,7 @@ def strategy_of(prepared: Prepared) -> Strategy:
     parallel, layers = search.parallel, len(prepared.network.layers)
     budget = max(stage.budget for stage in stages(prepared))
     pruning = round(budget * search.pruning_share)
+    breeding = GeneticOptions(agent.population, agent.warmup, agent.breeding)
     return {
         "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
         "joint": lambda: actor_critic(space, agent, (True, True, True), parallel),
@@ -328,7 +329,7 @@ def strategy_of(prepared: Prepared) -> Strategy:
         "uniform": lambda: uniform(space, parallel),
         "lamp": lambda: lamp(space, parallel, budget),
         "greedy": lambda: greedy(space, GreedyOptions(), parallel, layers),
-        "genetic": lambda: genetic(space, GeneticOptions(), parallel),
+        "genetic": lambda: genetic(space, breeding, parallel),
         "cma_es": lambda: cma_es(space, CmaOptions(), layers),
     }[search.strategy]()
 
@@ -463,20 +464,19 @@ def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
         benefit = accuracy if config.goal == "accuracy" else gain(prepared, of_new)
         short = np.asarray(environment.shortfall(prepared.problem, of_new.evaluation))
         numbers = new[archive.finalists(benefit, accuracy, short, config.finalists)]
-    policies = jax.tree.map(lambda x: x[numbers], record.policy)
+    of_these = jax.tree.map(lambda x: x[numbers], record)
     seen = scored(
         prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
     )
     count = len(dataset.select_labels)
     # Quotients of whole numbers, exact again after float32.
-    accuracies = evaluate_many(prepared, policies, *seen).accuracy
+    accuracies = evaluate_many(prepared, of_these.policy, *seen).accuracy
     found = np.round(count * accuracies.astype(np.float64)) / count
     float_accuracy = _accuracy(seen[2], dataset.select_labels)
-    costs = {name: getattr(record.evaluation, name)[numbers] for name in environment.METRICS}
+    costs = {name: getattr(of_these.evaluation, name) for name in environment.METRICS}
     measured = {"accuracy_drop": 100.0 * (float_accuracy - found), **costs}
-    order = (
-        np.argsort(-found, kind="stable") if config.goal == "accuracy" else np.arange(len(found))
-    )
+    benefit = found if config.goal == "accuracy" else gain(prepared, of_these)
+    order = np.argsort(-benefit, kind="stable")
     place = int(order[np.argmin(archive.shortfall(measured, limits)[order])])
     number = int(numbers[place])
     return Choice(

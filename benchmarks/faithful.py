@@ -114,6 +114,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
             reference,
             key,
             FinetuneOptions(),
+            prepared.config.recovery.scale_bits,
         )
         logits = evaluation.apply(prepared.network, subject.params, network, unseen[0])
         target = jax.nn.log_softmax(unseen[2])

@@ -3,7 +3,8 @@
 The first `warmup` evaluations are closed-form policies over a range of prices. From then on a
 proposal is the one of several imagined episodes that a member of the critic's ensemble likes best:
 walks of the actor from good policies, with noise, and crossings of good policies. The number that
-are imagined falls over the batch from `imagined` to one, which trusts the critic with nothing.
+are imagined falls from proposal to proposal, from `imagined` to one, which trusts the critic with
+nothing, and begins again.
 """
 
 import dataclasses
@@ -63,7 +64,8 @@ def actor_critic(
     `State.best`, which starts unpruned at the most bits.
     """
     agent = agents.make_agent(options.networks, environment.sizes(space))
-    imagined = np.geomspace(options.imagined, 1, parallel).round().astype(int)
+    # In turn over the proposals, also where only a few are made at a time.
+    imagined = np.geomspace(options.imagined, 1, max(parallel, 8)).round().astype(int)
     # As many changes a child, whatever is free.
     part = sum(free) / len(free)
     breeding = dataclasses.replace(options.breeding, changes=options.breeding.changes / part)
@@ -129,18 +131,25 @@ def actor_critic(
             return jnp.where(jnp.asarray(free), places, frozen)
 
         def propose(key: jax.Array, member: jax.Array, count: jax.Array) -> jax.Array:
-            """The episode of the first `count` that this member likes best; new ones first."""
+            """The episode of the first `count` that this member likes best.
+
+            Where all of these are known, the first one beyond them that is not.
+            """
             episodes = jax.vmap(imagine)(jax.random.split(key, options.imagined))
             critic = jax.tree.map(lambda x: x[member], state.agent.critics)
             worth = jax.vmap(judged, (None, 0))(critic, episodes.astype(jnp.float32))
-            worth = jnp.where(replay.known(state.replay, episodes), worth - 1e6, worth)
-            return episodes[jnp.argmax(jnp.where(jnp.arange(len(worth)) < count, worth, -jnp.inf))]
+            place = jnp.arange(options.imagined)
+            worth = jnp.where(place < count, worth, -1e6 - place)
+            worth = jnp.where(replay.known(state.replay, episodes), worth - 1e9, worth)
+            return episodes[jnp.argmax(worth)]
 
-        members = jnp.arange(parallel) % options.networks.members
-        proposed = jax.vmap(propose)(
-            jax.random.split(key, parallel), members, jnp.asarray(imagined)
-        )
         number = state.told + jnp.arange(parallel)
+        turn = number % len(imagined)
+        # Each member has each turn sooner or later.
+        members = (number + number // len(imagined)) % options.networks.members
+        proposed = jax.vmap(propose)(
+            jax.random.split(key, parallel), members, jnp.asarray(imagined)[turn]
+        )
         allowed = environment.allowed_by(space, free, state.best.actions)
         closed = start.closed_forms(problem, space, number, options.warmup, allowed)
         after = environment.policy_at(space, proposed)
@@ -157,7 +166,7 @@ def actor_critic(
     ) -> State:
         known = foresight.choices(problem, space)
         places = environment.places_of(space, policies)
-        measured = jnp.log(evaluations.divergence + 1e-6)
+        measured = jnp.log(jnp.maximum(evaluations.divergence, 0.0) + 1e-6)
         memory = replay.add(
             state.replay, fitness(problem, known, state.replay), places, measured, valid
         )
