@@ -33,24 +33,29 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
     for one in np.unique(seed):
         own = np.flatnonzero(seed == one)
         number[own] = np.arange(1, len(own) + 1)
-        curves.append(np.maximum.accumulate(reward[own]))
+        # What meets the limits is better, whatever the reward.
+        meets = rows["feasible"][own] > 0
+        best = np.maximum.accumulate(np.where(meets, reward[own], -np.inf))
+        any_reward = np.maximum.accumulate(reward[own])
+        curves.append(np.where(np.isfinite(best), best, any_reward))
     # The few far below the limit would flatten the rest: they lie on the bottom edge.
     floor = min(float(np.quantile(reward, 0.1)), min(float(best[-1]) for best in curves) - 1.0)
     below = reward < floor
     axis.scatter(number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45, linewidths=0)
     axis.scatter(number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
     width = 2.0 if len(curves) == 1 else 1.2
-    for best in curves:
+    # The rewards of a front are of several limits: none of them is the best.
+    for best in [] if result["goal"] == "front" else curves:
         steps, heights = np.arange(1, len(best) + 1), np.maximum(best, floor)
         axis.step(steps, heights, where="post", color=_RED, linewidth=width)
-    axis.annotate(
-        "best so far" if len(curves) == 1 else "best so far, each seed",
-        (number.max(), reward.max()),
-        (0, 5),
-        textcoords="offset points",
-        ha="right",
-        color=_RED,
-    )
+        axis.annotate(
+            "best so far" if len(curves) == 1 else "best so far, each seed",
+            (number.max(), max(float(best[-1]) for best in curves)),
+            (0, 5),
+            textcoords="offset points",
+            ha="right",
+            color=_RED,
+        )
     config = result["config"]
     if result["search"]["strategy"] == "apq" and result["goal"] != "front":
         # The agents change between two batches.

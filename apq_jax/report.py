@@ -378,16 +378,15 @@ def _spread(result: dict[str, Any]) -> str:
     if len(seeds["each"]) == 1:
         return ""
     rows = [
-        [str(one["seed"]), f"{one['evaluations']:,}", shown(one["objective"])]
-        for one in seeds["each"]
+        [str(one["seed"]), f"{one['evaluations']:,}", shown(one["best"])] for one in seeds["each"]
     ]
     least, median, most = (shown(seeds[name]) for name in ("least", "median", "most"))
     return (
         f"\n{len(rows)} searches of the same network, alike but for their seeds. The best "
-        "objective within the\nlimit (expected accuracy): "
+        f"{seeds['of']} of each\nwithin the limits, if any (expected accuracy): "
         f"median {median}, least {least}, most {most}. The finalists are those of\n"
         f"all seeds together; the chosen policy is of seed {best['seed']}."
-        f"\n\n{_markdown(['seed', 'evaluations', 'best objective'], rows)}\n"
+        f"\n\n{_markdown(['seed', 'evaluations', 'best'], rows)}\n"
     )
 
 

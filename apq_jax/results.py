@@ -370,18 +370,28 @@ def _front(prepared: Prepared, record: Record) -> dict[str, Any]:
 
 
 def _seeds(prepared: Prepared, record: Record) -> dict[str, Any]:
-    """The best objective that each seed found within the limits, and their spread."""
-    gain = pipeline.gain(prepared, record)
-    meets = pipeline.feasible(prepared, record)
-    each = []
+    """The best that each seed found within the limits, and their spread.
+
+    Of the front, which has no limit, the hypervolume.
+    """
+    goal, meets = prepared.config.search.goal, pipeline.feasible(prepared, record)
+    gain, lost = pipeline.gain(prepared, record), pipeline.lost(prepared, record)
+    expected = pipeline.expected_accuracy(prepared, record)
+    each: list[dict[str, Any]] = []
     for number, seed in enumerate(pipeline.seeds_of(prepared.config)):
         own = record.search == number
-        best = float(gain[own & meets].max()) if (own & meets).any() else None
-        each.append({"seed": seed, "evaluations": int(own.sum()), "objective": best})
-    found = [one["objective"] for one in each if one["objective"] is not None]
+        best = None
+        if goal == "front":
+            least, most = archive.LEAST_GAIN, archive.MOST_LOST
+            best = archive.hypervolume(gain[own], -lost[own], least, -most)
+        elif (own & meets).any():
+            best = float((expected if goal == "accuracy" else gain)[own & meets].max())
+        each.append({"seed": seed, "evaluations": int(own.sum()), "best": best})
+    found = [one["best"] for one in each if one["best"] is not None]
     spread = {"least": 0.0, "median": 0.5, "most": 1.0}
     return {
         "batch": pipeline.batch_of(prepared.config),
+        "of": {"cost": "objective", "accuracy": "expected accuracy", "front": "hypervolume"}[goal],
         "each": each,
         **{
             name: float(np.quantile(found, part)) if found else None

@@ -15,6 +15,7 @@ for joint with each of its parts changed.
 import argparse
 import ast
 import dataclasses
+import itertools
 import json
 import pathlib
 import runpy
@@ -170,9 +171,9 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
     order = sorted(found, key=lambda name: -np.median(curves[name][:, -1]))
     first, few, budget = curves[order[0]], 100, curves[order[0]].shape[1]
     print(
-        f"| strategy | over dense 8, {few} evaluations | {budget} evaluations | chosen on unseen "
-        "images, those that meet the limit | hypervolume | seconds | p against the first, at "
-        f"{few} and {budget} |"
+        f"| strategy | over dense 8, {few} evaluations | {budget} evaluations | chosen on the "
+        "selection half, those that meet the limit | hypervolume | seconds | p against the first, "
+        f"at {few} and {budget} |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name in order:
@@ -213,7 +214,7 @@ def _draw(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
         "#999999",
     ]
     evaluations = np.arange(1, _best(found[order[0]]).shape[1] + 1)
-    for name, colour in zip(order, colours, strict=False):
+    for name, colour in zip(order, itertools.cycle(colours)):
         low, middle, high = np.quantile(np.exp(_best(found[name])), (0.25, 0.5, 0.75), axis=0)
         axis.plot(evaluations, middle, color=colour, label=name)
         axis.fill_between(evaluations, low, high, color=colour, alpha=0.12, linewidth=0)

@@ -407,7 +407,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     rows = rows_of(stopped / "search.csv")
     assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [240, 240]
     seeds = json.loads((never / "result.json").read_text())["search"]["seeds"]
-    best = [one["objective"] for one in seeds["each"]]
+    best = [one["best"] for one in seeds["each"]]
     assert (seeds["least"], seeds["most"]) == (min(best), max(best))
     assert "searches of the same network" in (stopped / "report.md").read_text()
 

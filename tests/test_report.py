@@ -62,11 +62,11 @@ def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
 def seeds_of(*objectives: float | None) -> dict[str, Any]:
     found = [one for one in objectives if one is not None]
     each = [
-        {"seed": 7 + at, "evaluations": 40 // len(objectives), "objective": one}
+        {"seed": 7 + at, "evaluations": 40 // len(objectives), "best": one}
         for at, one in enumerate(objectives)
     ]
     spread = {"least": min(found), "median": float(np.median(found)), "most": max(found)}
-    return {"batch": "map", "each": each, **spread}
+    return {"batch": "map", "of": "objective", "each": each, **spread}
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_pictures_are_drawn(folder: pathlib.Path) -> None:
 
 def test_the_spread_over_seeds_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
     report.make(folder)
-    assert "best objective" not in (folder / "report.md").read_text()
+    assert "alike but for their seeds" not in (folder / "report.md").read_text()
     result["search"]["seeds"] = seeds_of(1.25, 2.5, None, 1.5)
     result["best"]["seed"] = 8
     (folder / "result.json").write_text(json.dumps(result))

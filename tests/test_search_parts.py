@@ -299,6 +299,9 @@ def test_interpolation_by_hand() -> None:
     table = jnp.asarray([[0.0, 2.0], [4.0, 10.0]])
     for place, expected in (((0, 1), 2), ((0.5, 0), 2), ((0.5, 0.5), 4), ((-1, 5), 2)):
         assert foresight.interpolated(table, jnp.asarray(place, jnp.float32)) == expected
+    # The slope to the right; at the last entry and beyond it the one to the left.
+    slope = jax.grad(lambda x: foresight.interpolated(jnp.asarray([5.0, 3.0, 2.0, -1.0]), x[None]))
+    assert [float(slope(x)) for x in (0.0, 1.5, 2.0, 3.0, 3.4)] == [-2, -1, -3, -3, -3]
 
 
 def test_an_imagined_evaluation_is_the_one_that_follows(problem: Problem) -> None:
@@ -764,6 +767,34 @@ def test_the_agent_leaves_what_is_not_free(problem: Problem) -> None:
         assert set(policies.weight_bits.ravel().tolist()) == {SPACE.weight_bits[-1]}
         assert set(policies.input_bits.ravel().tolist()) == {SPACE.input_bits[-1]}
         assert len(np.unique(policies.level)) > 1
+
+
+def test_what_is_known_is_not_proposed_again(problem: Problem) -> None:
+    """While there is more to imagine; and each proposal has its turn, also one at a time."""
+    for parallel in (4, 1):
+        options = dataclasses.replace(OPTIONS, imagined=32, warmup=4)
+        strategy = actor_critic(SPACE, options, (True, True, True), parallel)
+        record = searched(strategy, problem, 0, 36)
+        policies = [tuple(row.ravel().tolist()) for row in choices(record)]
+        known: set[tuple[int, ...]] = set(policies[:4])
+        for start in range(4, 36, parallel):
+            batch = policies[start : start + parallel]
+            assert not known.intersection(batch)
+            known.update(batch)
+
+
+def test_what_was_learnt_of_one_limit_serves_another(problem: Problem) -> None:
+    """With the state of a search for a looser limit, no closed form is asked for again."""
+    strategy = actor_critic(SPACE, OPTIONS, (True, True, True), 4)
+    assert strategy.lasting
+    assert not actor_critic(SPACE, OPTIONS, (True, False, False), 4).lasting
+    begin = loop.start(strategy, problem, jax.random.key(0)[None], 24)
+    *_, (carry, first) = loop.go_on(strategy, evaluate, problem, problem, begin, 6)
+    stricter = problem._replace(min_accuracy=problem.min_accuracy + 0.005)
+    further = carry._replace(left=jnp.full(1, 8, jnp.int32))
+    (_, second), *_ = loop.go_on(strategy, evaluate, problem, stricter, further, 2)
+    again = {tuple(row.ravel().tolist()) for row in choices(second)}
+    assert not again.intersection(tuple(row.ravel().tolist()) for row in choices(first))
 
 
 def test_the_agent_keeps_the_best_and_counts_what_is_valid(problem: Problem) -> None:
