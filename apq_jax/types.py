@@ -8,8 +8,6 @@ Dimensions, used everywhere: `L` layers, `K` keep levels, `γ` groups of a layer
 import dataclasses
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
-
 Array: TypeAlias = Any  # a jax.Array; on the host, where results are formed, an np.ndarray
 
 
@@ -53,11 +51,3 @@ class Evaluation(NamedTuple):
     area_mm2: Array  # [] float32
     energy_nj: Array  # [] float32, one inference
     latency_us: Array  # [] float32, one inference
-
-
-class Transition(NamedTuple):
-    """One step of the layer-wise decision process and what it led to. Batched: a leading axis."""
-
-    observation_tm1: jax.Array  # [O] float32
-    action_tm1: jax.Array  # [A] float32 in [0, 1], the action that was executed
-    return_t: jax.Array  # [] float32, the episode's reward, which comes at its end

@@ -151,9 +151,7 @@ def actor_critic(
             jax.random.split(key, parallel), members, jnp.asarray(imagined)[turn]
         )
         allowed = environment.allowed_by(space, free, state.best.actions)
-        closed = start.closed_forms(problem, space, number, options.warmup, allowed)
-        after = environment.policy_at(space, proposed)
-        policies = start.first_then(number, options.warmup, closed, after)
+        policies = start.opening(problem, space, number, options.warmup, allowed, proposed)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(

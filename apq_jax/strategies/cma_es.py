@@ -52,9 +52,10 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
         drawn, cma = algorithm.ask(key, state.cma, params)
         number = state.told * population + jnp.arange(population)
         allowed = start.everything(problem, space)
-        begin = start.closed_forms(problem, space, number, generations * population, allowed)
-        after = environment.decode(space, jnp.clip(drawn, 0.0, 1.0))
-        policies = start.first_then(number, generations * population, begin, after)
+        decoded = environment.decode(space, jnp.clip(drawn, 0.0, 1.0))
+        after = environment.places_of(space, decoded)
+        count = generations * population
+        policies = start.opening(problem, space, number, count, allowed, after)
         return policies, jnp.ones(population, bool), state._replace(cma=cma, drawn=drawn)
 
     def tell(

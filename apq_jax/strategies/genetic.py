@@ -80,9 +80,7 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
         )
         number = state.told + jnp.arange(parallel)
         allowed = start.everything(problem, space)
-        begin = start.closed_forms(problem, space, number, options.warmup, allowed)
-        after = environment.policy_at(space, children)
-        policies = start.first_then(number, options.warmup, begin, after)
+        policies = start.opening(problem, space, number, options.warmup, allowed, children)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(

@@ -70,6 +70,18 @@ def everything(problem: Problem, space: Space) -> jax.Array:
     return jnp.ones((problem.features.shape[0], *shape), bool)
 
 
-def first_then(number: jax.Array, count: int, begin: Policy, after: Policy) -> Policy:
-    """`begin` where the evaluation's `number` [E] is below `count`, `after` from there on."""
-    return jax.tree.map(lambda a, b: jnp.where(number[:, None] < count, a, b), begin, after)
+def opening(
+    problem: Problem,
+    space: Space,
+    number: jax.Array,
+    count: int,
+    allowed: jax.Array,
+    after: jax.Array,
+) -> Policy:
+    """The first `count` evaluations are `closed_forms`, by `number` [E]; then come `after`.
+
+    `after` is places among the choices, [E, L, 3].
+    """
+    begin = closed_forms(problem, space, number, count, allowed)
+    then = environment.policy_at(space, after)
+    return jax.tree.map(lambda a, b: jnp.where(number[:, None] < count, a, b), begin, then)
