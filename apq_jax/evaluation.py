@@ -73,9 +73,9 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
     128 Σ_r levels is added back.
     """
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
-    rows = product.unfold((u - 128).astype(jnp.int8), pad=(layer.input_zero - 128).astype(jnp.int8))
-    axes = (((2,), (1,)), ((0,), (0,)))
-    shifted = lax.dot_general(rows, layer.levels, axes, preferred_element_type=jnp.int32)
+    shifted = product.multiply(
+        (u - 128).astype(jnp.int8), layer.levels, pad=(layer.input_zero - 128).astype(jnp.int8)
+    )
     return shifted + 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
 
 

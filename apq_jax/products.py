@@ -33,9 +33,19 @@ class Product(Protocol):
         """The data operand as [γ, M, R]; what lies outside the input reads `pad`."""
         ...
 
+    def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        """unfold(x, pad) @ matrix, [γ, M, C]: exact, in int32, where both are int8."""
+        ...
+
     def fold(self, y: jax.Array) -> jax.Array:
         """[γ, M, C] in the layout of the operation's result."""
         ...
+
+
+def _matmul(rows: jax.Array, matrix: jax.Array) -> jax.Array:
+    kind = jnp.int32 if rows.dtype == jnp.int8 else jnp.float32
+    axes = (((2,), (1,)), ((0,), (0,)))
+    return lax.dot_general(rows, matrix, axes, preferred_element_type=kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,26 +68,32 @@ class Convolution:
         return w.reshape(self.groups, columns, -1).swapaxes(1, 2)
 
     def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        windows = self._windows(x, pad).swapaxes(2, 3)  # γ, M, C_in/γ, kernel
+        return windows.reshape(*windows.shape[:2], -1)
+
+    def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        # The rows of a matrix are turned faster than those of every window.
+        windows = self._windows(x, pad)
+        groups, count, taps, channels = windows.shape
+        matrix = matrix.reshape(groups, channels, taps, -1).swapaxes(1, 2)
+        rows = channels * taps
+        return _matmul(windows.reshape(groups, count, rows), matrix.reshape(groups, rows, -1))
+
+    def _windows(self, x: jax.Array, pad: ArrayLike) -> jax.Array:
+        """[γ, M, kernel, C_in/γ]: an axis at a time, so that whole runs are copied."""
         batch, channel, *space = self.lhs_spec
         x = x.transpose(batch, *space, channel)
         edges = [(0, 0, 0), *((low, high, 0) for low, high in self.padding), (0, 0, 0)]
         x = lax.pad(x, jnp.asarray(pad, x.dtype), edges)
         out = [self.out_shape[axis] for axis in self.out_spec[2:]]
-        taps = []
-        for tap in range(math.prod(self.kernel)):
-            start = [0]
-            for size, step in zip(reversed(self.kernel), reversed(self.dilation), strict=True):
-                start.insert(1, tap % size * step)
-                tap //= size
-            start.append(0)
-            stop = [x.shape[0]]
-            for first, size, step in zip(start[1:], out, self.stride, strict=False):
-                stop.append(first + (size - 1) * step + 1)
-            stop.append(x.shape[-1])
-            taps.append(lax.slice(x, start, stop, [1, *self.stride, 1]))
-        patches = jnp.stack(taps, axis=-1)  # B, *out, C_in, kernel
-        patches = patches.reshape(x.shape[0] * math.prod(out), self.groups, -1)
-        return patches.swapaxes(0, 1)
+        for at in reversed(range(len(out))):
+            step, reach = self.stride[at], (out[at] - 1) * self.stride[at] + 1
+            starts = [tap * self.dilation[at] for tap in range(self.kernel[at])]
+            taps = [lax.slice_in_dim(x, start, start + reach, step, at + 1) for start in starts]
+            # Without the barrier XLA would go back to single elements.
+            x = lax.optimization_barrier(jnp.concatenate(taps, axis=-1))
+        windows = x.reshape(x.shape[0] * math.prod(out), math.prod(self.kernel), self.groups, -1)
+        return jnp.moveaxis(windows, 2, 0)
 
     def fold(self, y: jax.Array) -> jax.Array:
         batch, channel, *space = self.out_spec
@@ -114,6 +130,9 @@ class Dot:
         groups = math.prod(x.shape[axis] for axis in self.batch)
         rows = math.prod(x.shape[axis] for axis in self.contract)
         return x.transpose(self.batch + self.free + self.contract).reshape(groups, -1, rows)
+
+    def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        return _matmul(self.unfold(x, pad), matrix)
 
     def fold(self, y: jax.Array) -> jax.Array:
         batch = [self.shape[axis] for axis in self.batch]
