@@ -56,29 +56,28 @@ class Critic(nn.Module):
     """Errors of the layers' own outputs and places among the choices to ln divergence, [].
 
     ln Σ_parts e^(c ln error + b + Σ tables) + perceptron. The parts are every layer's weights and
-    inputs; c starts at 1, all else at 0, where the divergence is the sum of the errors: what the
-    closed form assumes.
+    inputs, and its converters where their bits are searched; c starts at 1, all else at 0, where
+    the divergence is the sum of the errors: what the closed form assumes.
     """
 
-    choices: tuple[int, int, int]
+    choices: tuple[int, ...]  # [D]
     hidden: int
     tables: bool
     perceptron: bool
 
     @nn.compact
     def __call__(self, log_errors: jax.Array, places: jax.Array) -> jax.Array:
-        """log_errors [L, 2] of weights and inputs; places [L, 3], between two choices too."""
+        """log_errors [L, D - 1], see `foresight`; places [L, D], between two choices too."""
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
         exponent = self.param("exponent", ones, log_errors.shape)
         parts = exponent * log_errors + self.param("factor", zeros, log_errors.shape)
         if self.tables:
             found = []
-            for at, (name, size) in enumerate(
-                zip(("keep", "weight_bits", "input_bits"), self.choices, strict=True)
-            ):
+            names = "keep", "weight_bits", "input_bits", "adc_bits"
+            for at, (name, size) in enumerate(zip(names, self.choices, strict=False)):
                 table = self.param(name, zeros, (len(places), size))
                 found.append(jax.vmap(interpolated)(table, places[:, at : at + 1]))
-            parts += jnp.stack([found[0] + found[1], found[2]], axis=1)
+            parts += jnp.stack([found[0] + found[1], *found[2:]], axis=1)
         total = jax.nn.logsumexp(parts)
         if not self.perceptron:
             return total
@@ -110,8 +109,8 @@ class Agent(NamedTuple):
     members: int
 
 
-def make_agent(options: AgentOptions, choices: tuple[int, int, int]) -> Agent:
-    """An agent for that many choices of keep ratio, weight bits and input bits."""
+def make_agent(options: AgentOptions, choices: tuple[int, ...]) -> Agent:
+    """An agent for that many choices of every action, [D]."""
     return Agent(
         Actor(options.hidden, len(choices), options.reach),
         Critic(choices, options.hidden, options.tables, options.perceptron),
@@ -125,7 +124,8 @@ def init(key: jax.Array, agent: Agent, layers: int, observations: int) -> AgentS
     """Fresh networks for L layers and observations [O]."""
     actor_key, critic_key = jax.random.split(key)
     actor = agent.actor.init(actor_key, jnp.zeros(observations))
-    errors, places = jnp.zeros((layers, 2)), jnp.zeros((layers, len(agent.critic.choices)))
+    count = len(agent.critic.choices)
+    errors, places = jnp.zeros((layers, count - 1)), jnp.zeros((layers, count))
     keys = jax.random.split(critic_key, agent.members)
     critics = jax.vmap(lambda key: agent.critic.init(key, errors, places))(keys)
     return AgentState(
@@ -146,8 +146,8 @@ def update_critics(
     """One step of every member on its own batch of B episodes.
 
     Args:
-      log_errors: [members, B, L, 2].
-      places: [members, B, L, 3].
+      log_errors: [members, B, L, D - 1].
+      places: [members, B, L, D].
       log_divergence: [members, B], measured. There is no bootstrapping, so no target network and
         no clipped double Q: the return is known when it is learnt from.
     """

@@ -7,6 +7,7 @@ float network, and the metrics of `environment.METRICS`. A limit that is not the
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from apq_jax.types import Policy
@@ -52,7 +53,7 @@ def misses(found: Mapping[str, Any], limits: Mapping[str, float], number: int) -
 
 def first_of(policy: Policy) -> np.ndarray:
     """The first evaluation of the policy of each of N evaluations [N, L], its own if it is: [N]."""
-    flat = np.concatenate([np.asarray(field) for field in policy], axis=1)
+    flat = np.concatenate(jax.tree.leaves(policy), axis=1)
     _, first, which = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     return first[which.reshape(-1)]
 

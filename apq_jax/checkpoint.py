@@ -20,7 +20,7 @@ from apq_jax import quantization, results
 from apq_jax.config import Config, to_config_dict
 from apq_jax.data import Dataset
 from apq_jax.files import InputError, write_whole
-from apq_jax.hardware import Accelerator
+from apq_jax.hardware import Accelerator, adc
 from apq_jax.loop import Record
 from apq_jax.pipeline import Standing
 
@@ -154,9 +154,12 @@ def restore(
         ("record.policy.level", record.policy.level, 0, levels - 1),
         ("record.policy.weight_bits", record.policy.weight_bits, 1, most),
         ("record.policy.input_bits", record.policy.input_bits, 1, most),
+        ("record.policy.adc_bits", record.policy.adc_bits, 1, adc.MAX_BITS),
         ("record.search", record.search, 0, len(left) - 1),
     ):
-        if values.size and not (least <= values.min() and values.max() <= greatest):
+        if values is None or not values.size:
+            continue
+        if not (least <= values.min() and values.max() <= greatest):
             raise InputError(f"{saved.path}: {name}: out of range; allowed: {least} to {greatest}")
     return standing, record
 

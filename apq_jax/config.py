@@ -8,6 +8,7 @@ import ml_collections
 from apq_jax import data, models, pruning, training
 from apq_jax.evaluation import Recovery
 from apq_jax.files import InputError
+from apq_jax.hardware import adc
 from apq_jax.models import ModelOptions
 from apq_jax.plan import PlanOptions
 from apq_jax.strategies.actor_critic import ActorCriticOptions
@@ -67,6 +68,7 @@ class SearchOptions:
     max_weight_bits: int = 8
     min_input_bits: int = 2
     max_input_bits: int = 8
+    min_adc_bits: int = 0  # of the converters, up to the accelerator's; 0: these, not searched
     probes: int = 24  # policies that tell how much accuracy a nat of divergence costs
     finalists: int = 48  # policies that the selection images choose among
     moment_images: int = 256  # training images that output moments are matched on
@@ -127,6 +129,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.max_weight_bits": (1, 8),
     "search.min_input_bits": (1, 8),
     "search.max_input_bits": (1, 8),
+    "search.min_adc_bits": (0, adc.MAX_BITS),
     "search.probes": (2, 10_000),
     "search.finalists": (4, 10_000),
     "search.moment_images": (2, 1_000_000),

@@ -50,6 +50,7 @@ class LayerCost(NamedTuple):
     memory_um2: Array  # index and scales
     energy_nj: Array  # one inference
     latency_us: Array  # one inference
+    adc_nj: Array  # the conversions' part of the energy
 
 
 class Cost(NamedTuple):
@@ -291,11 +292,21 @@ def _real(counts: Counts) -> Counts:
 
 
 def energy(
-    layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
+    layers: tuple[Layer, ...],
+    counts: Counts,
+    chip: Chip,
+    input_bits: Array,
+    adc_bits: Array | None = None,
 ) -> dict[str, Array]:
-    """Energy of one inference by component and layer, nJ: actions times the table; [..., L]."""
-    found = actions(layers, counts, chip, input_bits)
-    return {name: number * (chip.energy_pj[name] * 1e-3) for name, number in found.items()}
+    """Energy of one inference by component and layer, nJ: actions times the table; [..., L].
+
+    Where conversions stop after `adc_bits` [..., L], they cost less.
+    """
+    actions_ = actions(layers, counts, chip, input_bits)
+    found = {name: number * (chip.energy_pj[name] * 1e-3) for name, number in actions_.items()}
+    if adc_bits is not None:
+        found["adc"] = found["adc"] * (1.0 - chip.adc_saved[adc_bits - 1])
+    return found
 
 
 def latency(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array) -> Array:
@@ -307,16 +318,20 @@ def latency(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: A
 
 
 def layer_costs(
-    layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
+    layers: tuple[Layer, ...],
+    counts: Counts,
+    chip: Chip,
+    input_bits: Array,
+    adc_bits: Array | None = None,
 ) -> LayerCost:
-    """What the network's cost is summed from, of every layer."""
+    """What the network's cost is summed from, of every layer; `adc_bits` as in `energy`."""
     xp = _xp(counts.units)
     replicas = copies(layers, chip)
     crossbars = counts.crossbars * replicas
     scales = np.asarray([layer.groups * layer.columns * _SCALE_BITS for layer in layers])
     index_bits = counts.index_bits * replicas
     memory = (index_bits + scales * replicas) * chip.memory_bit_um2
-    parts = energy(layers, counts, chip, input_bits).values()
+    parts = energy(layers, counts, chip, input_bits, adc_bits)
     wide = 0 * (counts.units + input_bits)  # what is the same at every number of input bits
     found = LayerCost(
         crossbars + wide,
@@ -324,8 +339,9 @@ def layer_costs(
         counts.slots * replicas + wide,
         index_bits + wide,
         memory + wide,
-        sum(parts),
+        sum(parts.values()),
         latency(layers, counts, chip, input_bits),
+        parts["adc"],
     )
     return LayerCost(*(xp.asarray(field) for field in found))
 
@@ -367,9 +383,15 @@ def total(layer_cost: LayerCost, chip: Chip) -> Cost:
     )
 
 
-def cost(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array) -> Cost:
-    """The network's cost: [...]."""
-    return total(layer_costs(layers, counts, chip, input_bits), chip)
+def cost(
+    layers: tuple[Layer, ...],
+    counts: Counts,
+    chip: Chip,
+    input_bits: Array,
+    adc_bits: Array | None = None,
+) -> Cost:
+    """The network's cost: [...]; `adc_bits` as in `energy`."""
+    return total(layer_costs(layers, counts, chip, input_bits, adc_bits), chip)
 
 
 # --- a price list --------------------------------------------------------------------------------
@@ -383,7 +405,7 @@ class Prices(NamedTuple):
     """
 
     whole: Array  # [L K B A, 4] int32: crossbars, imas, slots, index bits
-    real: Array  # [L K B A, 3] float32: memory um2, energy nJ, latency us
+    real: Array  # [L K B A, 4] float32: memory um2, energy nJ, latency us, conversions' nJ
     chip: Chip
     shape: Any  # [L, K, B, A] int32
 
@@ -435,5 +457,8 @@ def look_up(prices: Prices, policy: Policy) -> Cost:
     index = (layers * levels + policy.level) * weight_bits + policy.weight_bits - 1
     index = index * input_bits + policy.input_bits - 1
     whole, real = prices.whole[index], prices.real[index]
-    fields = [x[..., at] for x in (whole, real) for at in range(x.shape[-1])]
-    return total(LayerCost(*fields), prices.chip)
+    found = LayerCost(*(x[..., at] for x in (whole, real) for at in range(x.shape[-1])))
+    if policy.adc_bits is not None:
+        saved = found.adc_nj * prices.chip.adc_saved[policy.adc_bits - 1]
+        found = found._replace(energy_nj=found.energy_nj - saved)
+    return total(found, prices.chip)

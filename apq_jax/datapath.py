@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax import products, quantization
+from apq_jax import conversion, products, quantization
 from apq_jax.capture import Network, Params, forward
+from apq_jax.conversion import Converter, convert, converter
 from apq_jax.crossbar import ceil_div
 from apq_jax.evaluation import Compressed, CompressedLayer, accumulate, scaled
 from apq_jax.hardware import Accelerator
@@ -98,28 +99,6 @@ def banks_of(found: LayerMap, accelerator: Accelerator) -> Banks:
     )
 
 
-class Converter(NamedTuple):
-    """An ADC; may be traced."""
-
-    step: Any  # [] float32, analogue units between two codes, a power of 2
-    top: Any  # [] float32, the largest code
-
-
-def converter(accelerator: Accelerator, bits: int | None = None) -> Converter:
-    """The accelerator's converters, or the same with other bits.
-
-    With fewer bits than are lossless a step is 2^(lossless - b).
-    """
-    bits = accelerator.adc_resolution if bits is None else bits
-    step = 2.0 ** (accelerator.lossless_adc_bits - bits)
-    return Converter(jnp.float32(step), jnp.float32(2**bits - 1))
-
-
-def convert(adc: Converter, sums: jax.Array) -> jax.Array:
-    """Analogue sums, whole numbers, to the nearest code, clipped at the largest, and back."""
-    return jnp.clip(jnp.round(sums / adc.step), 0, adc.top) * adc.step
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def execute(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> jax.Array:
     """Σ u w of every window, as the accelerator forms it.
@@ -127,7 +106,7 @@ def execute(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> 
     Args:
       path: static.
       banks: from `banks_of`.
-      adc: from `converter`.
+      adc: from `conversion.converter`.
       levels: [M, γ R] int32, unsigned input levels u of M windows.
 
     Returns:
@@ -227,8 +206,8 @@ def check(
     """Compares every layer's data path with the quantized network, bit for bit.
 
     Each layer is given the levels that the quantized network gives it, and random ones of its whole
-    range: inputs that are 0 on all images would hide a wrong cell. The converters are taken as
-    lossless, whatever the accelerator's.
+    range: inputs that are 0 on all images would hide a wrong cell. The converters are the quantized
+    network's.
 
     Args:
       network, params: the model.
@@ -238,7 +217,6 @@ def check(
       images: [B, ...].
     """
     found: dict[int, Check] = {}
-    lossless = converter(accelerator, accelerator.lossless_adc_bits)
 
     def replace(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
@@ -250,17 +228,16 @@ def check(
         top = int(quantization.input_limit(layer.input_bits))
         anything = jax.random.randint(jax.random.key(index), (_RANDOM, u.shape[1]), 0, top + 1)
         groups, rows, _ = layer.levels.shape
-        expected = (
-            jnp.moveaxis(sums, 0, 1).reshape(len(u), -1),  # [M, γ C]
-            jnp.einsum(
-                "mgr,grc->mgc",
-                anything.reshape(_RANDOM, groups, rows),
-                layer.levels.astype(jnp.int32),
-            ).reshape(_RANDOM, -1),
-        )
+        windows = jnp.moveaxis(anything.reshape(_RANDOM, groups, rows), 1, 0)
+        of_any = jnp.matmul(windows, layer.levels.astype(jnp.int32))
+        if layer.reading is not None:
+            of_any += conversion.lost(layer.reading, layer.levels, windows, layer.input_bits)
+        # [M, γ C] each
+        expected = [jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in (sums, of_any)]
+        adc = _converter_of(layer, accelerator)
         mismatches, compared = found.get(index, Check(0, 0))
         for levels, right in zip((u, anything), expected, strict=True):
-            executed = execute(path, banks, lossless, levels)
+            executed = execute(path, banks, adc, levels)
             mismatches += int((executed != right).sum())
             compared += right.size
         found[index] = Check(mismatches, compared)
@@ -291,7 +268,6 @@ def end_to_end(
     images: jax.Array,
 ) -> EndToEnd:
     """Runs both networks; arguments as of `check`."""
-    lossless = converter(accelerator, accelerator.lossless_adc_bits)
 
     def run(executes: bool) -> tuple[jax.Array, list[jax.Array]]:
         seen = []
@@ -305,7 +281,8 @@ def end_to_end(
             seen.append(u)
             if not executes:
                 return product.fold(scaled(layer, accumulate(layer, product, x)))
-            return product.fold(scaled(layer, _grouped(execute(path, banks, lossless, u), layer)))
+            sums = execute(path, banks, _converter_of(layer, accelerator), u)
+            return product.fold(scaled(layer, _grouped(sums, layer)))
 
         return forward(network, params, images, replace), seen
 
@@ -316,6 +293,12 @@ def end_to_end(
         sum(int((a != b).sum()) for a, b in zip(levels, expected, strict=True)),
         sum(a.size for a in levels),
     )
+
+
+def _converter_of(layer: CompressedLayer, accelerator: Accelerator) -> Converter:
+    """The converters that a layer of the quantized network is read by."""
+    read = layer.reading
+    return converter(accelerator, read.adc_bits if read else accelerator.lossless_adc_bits)
 
 
 def _grouped(sums: jax.Array, layer: CompressedLayer) -> jax.Array:
@@ -338,7 +321,7 @@ def apply(
       network, params: the model.
       compressed: its integer form, of which only the scales are used.
       parts: from `prepare`.
-      adc: from `converter`.
+      adc: from `conversion.converter`, of all layers.
       x: [B, ...].
     """
 

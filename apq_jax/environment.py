@@ -1,7 +1,8 @@
 """The layer-wise decision process: observation, action, reward.
 
-An episode walks the layers in the order in which the network runs them. At each it takes an
-action in [0, 1]^3: keep ratio, weight bits, input bits. The process follows AMC (He et al., ECCV
+An episode walks the layers in the order in which the network runs them. At each it takes D actions
+in [0, 1]: keep ratio, weight bits, input bits, and the converters' bits where those are searched,
+so D is 3 or 4. The process follows AMC (He et al., ECCV
 2018) and HAQ (Wang et al., CVPR 2019); docs/search.md lists the deviations.
 """
 
@@ -14,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax import crossbar
+from apq_jax import crossbar, quantization
 from apq_jax.calibration import Statistics
+from apq_jax.conversion import Cells
+from apq_jax.hardware import Chip
 from apq_jax.plan import LayerPlan, Plan
 from apq_jax.types import Evaluation, Layer, Policy
 
-Correct = Callable[[jax.Array], jax.Array]  # observation [O] -> correction [3] of the base action
-ACTIONS = 3  # keep ratio, weight bits, input bits
+Correct = Callable[[jax.Array], jax.Array]  # observation [O] -> correction [D] of the base action
 METRICS = ("slots", "crossbars", "area_mm2", "energy_nj", "latency_us")
 
 
@@ -31,6 +33,26 @@ class Space:
     levels: int  # K
     weight_bits: tuple[int, ...]  # B choices, rising
     input_bits: tuple[int, ...]  # A choices, rising
+    adc_bits: tuple[int, ...] = ()  # choices, rising; none: the converters are the accelerator's
+
+    @property
+    def bits(self) -> tuple[tuple[int, ...], ...]:
+        """The choices of every action but the keep level, in the order of `Policy`."""
+        found = self.weight_bits, self.input_bits
+        return (*found, self.adc_bits) if self.adc_bits else found
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of choices of every action, [D]."""
+        return self.levels, *map(len, self.bits)
+
+
+class Conversions(NamedTuple):
+    """What a layer's converters change by stopping after 1, 2, ... bits: [L, K, 8, 8, ADC bits]."""
+
+    saved: jax.Array  # float32, energy over the dense network's
+    error: jax.Array  # float32, of the output, over its variance; roundings taken as independent
+    paid: jax.Array  # [] float32, what energy counts in `Problem.share`
 
 
 class Problem(NamedTuple):
@@ -51,33 +73,29 @@ class Problem(NamedTuple):
     drop_per_nat: jax.Array  # [] float32, accuracy lost for a nat of divergence
     penalty: jax.Array  # [] float32, of missing a limit: see `reward`
     phase: jax.Array  # [] float32 in [0, 1), by which closed forms are on from the usual prices
+    conversions: Conversions | None = None  # where the converters' bits are searched
 
 
 def decode(space: Space, action: jax.Array) -> Policy:
-    """Actions [..., 3] in [0, 1] to a policy's fields [...].
+    """Actions [..., D] in [0, 1] to a policy's fields [...].
 
     Keep 1 is level 0. Bits are equal intervals of the action, as HAQ's, one for each choice.
     """
 
     place = jnp.floor(between(space, action) + 0.5).astype(jnp.int32)
-    return policy_at(space, jnp.clip(place, 0, jnp.asarray(sizes(space)) - 1))
+    return policy_at(space, jnp.clip(place, 0, jnp.asarray(space.sizes) - 1))
 
 
 def between(space: Space, action: jax.Array) -> jax.Array:
-    """Where actions [..., 3] lie among the choices, between two of them too: [..., 3] float32."""
-    levels, weight, inputs = sizes(space)
+    """Where actions [..., D] lie among the choices, between two of them too: [..., D] float32."""
+    levels, *bits_ = space.sizes
     keep = (1.0 - action[..., 0]) * (levels - 1)
-    bits = action[..., 1:] * jnp.asarray([weight, inputs]) - 0.5
+    bits = action[..., 1:] * jnp.asarray(bits_) - 0.5
     return jnp.concatenate([keep[..., None], bits], axis=-1)
 
 
-def sizes(space: Space) -> tuple[int, int, int]:
-    """Number of choices of keep level, weight bits and input bits."""
-    return space.levels, len(space.weight_bits), len(space.input_bits)
-
-
 def encode(space: Space, policy: Policy) -> jax.Array:
-    """The action [..., 3] in the middle of those that `decode` to this policy.
+    """The action [..., D] in the middle of those that `decode` to this policy.
 
     Bits that are not among the choices count as the next choice above. At the ends of the keep
     levels the interval is cut by 0 and 1; there it is the end.
@@ -87,28 +105,33 @@ def encode(space: Space, policy: Policy) -> jax.Array:
         return (jnp.searchsorted(jnp.asarray(choices), bits) + 0.5) / len(choices)
 
     keep = 1.0 - policy.level / max(space.levels - 1, 1)
-    weight = action(policy.weight_bits, space.weight_bits)
-    inputs = action(policy.input_bits, space.input_bits)
-    return jnp.stack([keep, weight, inputs], axis=-1).astype(jnp.float32)
+    bits = [action(*pair) for pair in zip(policy[1:], space.bits, strict=False)]
+    return jnp.stack([keep, *bits], axis=-1).astype(jnp.float32)
 
 
 def policy_at(space: Space, places: jax.Array) -> Policy:
-    """Places among the choices [..., 3] int32 to a policy's fields [...]."""
-    weight_bits, input_bits = jnp.asarray(space.weight_bits), jnp.asarray(space.input_bits)
-    return Policy(places[..., 0], weight_bits[places[..., 1]], input_bits[places[..., 2]])
+    """Places among the choices [..., D] int32 to a policy's fields [...]."""
+    bits = (jnp.asarray(one)[places[..., at]] for at, one in enumerate(space.bits, start=1))
+    return Policy(places[..., 0], *bits)
 
 
 def places_of(space: Space, policy: Policy) -> jax.Array:
-    """A policy's places among the choices, [..., 3] int32."""
-    weight = jnp.searchsorted(jnp.asarray(space.weight_bits), policy.weight_bits)
-    inputs = jnp.searchsorted(jnp.asarray(space.input_bits), policy.input_bits)
-    return jnp.stack([policy.level, weight, inputs], axis=-1).astype(jnp.int32)
+    """A policy's places among the choices, [..., D] int32."""
+    pairs = zip(policy[1:], space.bits, strict=False)
+    places = [jnp.searchsorted(jnp.asarray(choices), bits) for bits, choices in pairs]
+    return jnp.stack([policy.level, *places], axis=-1).astype(jnp.int32)
 
 
 def shares(problem: Problem, policy: Policy) -> jax.Array:
     """Each layer's part of the dense network's cost under this policy, [..., L]."""
-    index = jnp.arange(problem.share.shape[0])
-    return problem.share[index, policy.level, policy.weight_bits - 1, policy.input_bits - 1]
+    layers = jnp.arange(problem.share.shape[0])
+    index = layers, policy.level, policy.weight_bits - 1, policy.input_bits - 1
+    share = problem.share[index]
+    if policy.adc_bits is None:
+        return share
+    assert problem.conversions is not None
+    at = (*index, policy.adc_bits - 1)
+    return share - problem.conversions.paid * problem.conversions.saved[at]
 
 
 def observe(
@@ -119,9 +142,9 @@ def observe(
     Args:
       problem: see `Problem`.
       space: static.
-      base: [L, 3], the policy that the agent starts from.
+      base: [L, D], the policy that the agent starts from.
       layer: [] int32 in 0 .. L - 1.
-      actions: [L, 3], taken so far; those from `layer` on are not looked at.
+      actions: [L, D], taken so far; those from `layer` on are not looked at.
 
     Returns:
       [O]: the layer's features, its base action, the action before, the cost of the layers
@@ -140,7 +163,7 @@ def observe(
 def observe_episode(
     problem: Problem, space: Space, base: jax.Array, actions: jax.Array
 ) -> jax.Array:
-    """The observations of an episode that took `actions` [L, 3]: [L, O]."""
+    """The observations of an episode that took `actions` [L, D]: [L, O]."""
     layers = jnp.arange(actions.shape[0])
     return jax.vmap(lambda layer: observe(problem, space, base, layer, actions))(layers)
 
@@ -225,28 +248,35 @@ def closed_form(problem: Problem, space: Space, price: jax.Array, allowed: jax.A
       problem: see `Problem`.
       space: static.
       price: [] positive.
-      allowed: [L, K, B, A] bool, over the space's choices.
+      allowed: [L, *space.sizes] bool.
     """
-    weight_bits = np.asarray(space.weight_bits, np.int32)
-    input_bits = np.asarray(space.input_bits, np.int32)
+    weight_bits, input_bits, *adc_bits = (np.asarray(bits, np.int32) for bits in space.bits)
     of_inputs = problem.input_error[:, None, None, input_bits - 1]
     error = problem.error[:, :, weight_bits - 1, None] + of_inputs
-    total = error + price * problem.share[:, :, weight_bits - 1][..., input_bits - 1]
+    share = problem.share[:, :, weight_bits - 1][..., input_bits - 1]
+    if adc_bits:
+        assert problem.conversions is not None
+        saved, lost = (
+            x[:, :, weight_bits - 1][:, :, :, input_bits - 1][..., adc_bits[0] - 1]
+            for x in problem.conversions[:2]
+        )
+        error = error[..., None] + lost
+        share = share[..., None] - problem.conversions.paid * saved
+    total = error + price * share
     best = jnp.argmin(jnp.where(allowed, total, jnp.inf).reshape(total.shape[0], -1), axis=1)
-    level, weight, inputs = jnp.unravel_index(best, total.shape[1:])
-    return Policy(
-        level.astype(jnp.int32), jnp.asarray(weight_bits)[weight], jnp.asarray(input_bits)[inputs]
-    )
+    places = jnp.unravel_index(best, total.shape[1:])
+    return policy_at(space, jnp.stack(places, axis=-1).astype(jnp.int32))
 
 
-def allowed_by(space: Space, free: tuple[bool, bool, bool], base: jax.Array) -> jax.Array:
-    """Choices that agree with `base` [L, 3] where an action is not free: [L, K, B, A] bool."""
-    frozen = decode(space, base)
-    keep_free, weight_free, input_free = free
-    level = keep_free | (jnp.arange(space.levels) == frozen.level[:, None])
-    weight = weight_free | (jnp.asarray(space.weight_bits) == frozen.weight_bits[:, None])
-    inputs = input_free | (jnp.asarray(space.input_bits) == frozen.input_bits[:, None])
-    return level[:, :, None, None] & weight[:, None, :, None] & inputs[:, None, None, :]
+def allowed_by(space: Space, free: tuple[bool, ...], base: jax.Array) -> jax.Array:
+    """Choices that agree with `base` [L, D] where an action is not free: [L, *space.sizes] bool."""
+    frozen, count = places_of(space, decode(space, base)), len(space.sizes)
+    allowed = jnp.ones((base.shape[0], *(1,) * count), bool)
+    for at, size in enumerate(space.sizes):
+        agrees = free[at] | (jnp.arange(size) == frozen[:, at, None])
+        shape = [size if at == axis else 1 for axis in range(count)]
+        allowed &= agrees.reshape(base.shape[0], *shape)
+    return allowed
 
 
 def build_problem(
@@ -254,7 +284,7 @@ def build_problem(
     plan: Plan,
     statistics: Statistics,
     prices: crossbar.Prices,
-    height: int,
+    cells: Cells,
     space: Space,
     objective: dict[str, float],
     quality: float,
@@ -268,7 +298,7 @@ def build_problem(
 
     Args:
       prices: of every choice, on the host, up to 8 and 8 bits.
-      height: rows of an operation unit.
+      cells: static; from `conversion.cells_of`.
       objective: metric's name (of METRICS) to its weight; divided by their sum. Where it is
         empty, closed forms pay for the metrics that are limited, all alike.
       quality: what accuracy counts.
@@ -328,7 +358,7 @@ def build_problem(
         features=jnp.asarray(features, jnp.float32),
         error=jnp.asarray(error, jnp.float32),
         input_error=jnp.asarray(inputs, jnp.float32),
-        lamp=jnp.asarray([_lamp(layer, height) for layer in plan], jnp.float32),
+        lamp=jnp.asarray([_lamp(layer, cells.unit_rows) for layer in plan], jnp.float32),
         share=jnp.asarray(share, jnp.float32),
         costs=jnp.asarray(costs, jnp.float32),
         weights=jnp.asarray(weights, jnp.float32),
@@ -340,6 +370,54 @@ def build_problem(
         drop_per_nat=jnp.asarray(drop_per_nat, jnp.float32),
         penalty=jnp.asarray(penalty, jnp.float32),
         phase=jnp.zeros((), jnp.float32),
+        conversions=_conversions(
+            of_layers.adc_nj / dense.energy_nj, paid, prices.chip, plan, statistics, cells
+        )
+        if space.adc_bits
+        else None,
+    )
+
+
+def _conversions(
+    share: np.ndarray,
+    paid: np.ndarray,
+    chip: Chip,
+    plan: Plan,
+    statistics: Statistics,
+    cells: Cells,
+) -> Conversions:
+    """What stopping early saves and costs, at every choice of every layer.
+
+    A sum of whole numbers that is rounded to a step Δ is off by (Δ² - 1) / 12 in the mean square;
+    in an output each sum counts 2^(c s + d t) of slice s and step t.
+
+    Args:
+      share: [L, K, 8, 8], the conversions' energy over the dense network's.
+      paid: [M].
+    """
+    bits = np.arange(1, len(chip.adc_saved) + 1)
+    # A converter that has no more to give than its resolution.
+    steps = 4.0 ** (cells.lossless_bits - np.minimum(bits, cells.resolution))
+    each = 4.0 ** np.arange(quantization.MAX_BITS)
+    weight_bits = np.arange(1, quantization.MAX_BITS + 1)
+    input_steps = crossbar.ceil_div(weight_bits, cells.dac_bits)
+    of_steps = np.asarray([np.sum(each[:n] ** cells.dac_bits) for n in input_steps])
+    slices = crossbar.slices_of(weight_bits, chip) // (1 + cells.differential)
+    of_slices = np.asarray([np.sum(each[:n] ** cells.cell_bits) for n in slices])
+    # Differential pairs are two sums; a one-bit offset weight counts twice its cell.
+    of_slices *= np.where(weight_bits == 1, 4.0, 1.0) if not cells.differential else 2.0
+    errors = []
+    for layer, seen in zip(plan, statistics, strict=True):
+        sums = np.asarray(layer.mask, np.float64).sum(axis=2)  # [K, γ, C] row groups that add up
+        weight = np.asarray(layer.scale, np.float64) ** 2  # [K, Q, γ, C]
+        scale = np.einsum("kgc,kqgc->kq", sums, weight) * of_slices
+        inputs = np.asarray(seen.input_scale, np.float64) ** 2 * of_steps
+        power = np.sum(np.asarray(seen.output_deviation, np.float64) ** 2)
+        errors.append(scale[:, :, None] * inputs / max(power, 1e-30))
+    return Conversions(
+        jnp.asarray(share[..., None] * chip.adc_saved, jnp.float32),
+        jnp.asarray(np.stack(errors)[..., None] * (steps - 1.0) / 12.0, jnp.float32),
+        jnp.asarray(paid[METRICS.index("energy_nj")], jnp.float32),
     )
 
 
@@ -354,9 +432,12 @@ def least_costs(prices: crossbar.Prices, space: Space) -> dict[str, float]:
       space: static.
     """
     chosen = np.ix_(np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1)
-    least = crossbar.LayerCost(
-        *(field[:, :, *chosen].min(axis=(1, 2, 3)) for field in crossbar.unflattened(prices))
-    )
+    of_layers = crossbar.unflattened(prices)
+    if space.adc_bits:
+        most = prices.chip.adc_saved[np.asarray(space.adc_bits) - 1].max()
+        energy_nj = of_layers.energy_nj - most * of_layers.adc_nj
+        of_layers = of_layers._replace(energy_nj=energy_nj)
+    least = crossbar.LayerCost(*(field[:, :, *chosen].min(axis=(1, 2, 3)) for field in of_layers))
     cost = crossbar.total(least, prices.chip)
     return {name: getattr(cost, name).item() for name in METRICS}
 
@@ -389,13 +470,13 @@ def rollout(
     Args:
       problem: see `Problem`.
       space: static.
-      base: [L, 3].
+      base: [L, D].
       correct: the agent.
-      moves: [L, 3] bool, where the base is left at all.
-      noise: [L, 3].
+      moves: [L, D] bool, where the base is left at all.
+      noise: [L, D].
 
     Returns:
-      [L, 3], each action as the policy carries it out.
+      [L, D], each action as the policy carries it out.
     """
 
     def step(actions: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from apq_jax import crossbar, products, pruning, quantization
+from apq_jax import conversion, crossbar, products, pruning, quantization
 from apq_jax.calibration import LayerStatistics, Statistics
 from apq_jax.capture import Network, Params, forward
+from apq_jax.conversion import Cells, Reading
 from apq_jax.plan import Plan
 from apq_jax.types import Evaluation, Policy
 
@@ -28,7 +29,8 @@ class CompressedLayer(NamedTuple):
 
     y = multiplier * Σ_r u_r levels_rc + offset, u unsigned input levels. The weight of `levels`
     is `weight_scale * levels`; the multiplier holds it, the input scale and the moment-matching
-    scale; the offset holds the input's zero and the moment-matching shift.
+    scale; the offset holds the input's zero and the moment-matching shift. Where the converters
+    lose something, the accumulators are of the sums that they have rounded.
     """
 
     levels: jax.Array  # [γ, R, C] int8
@@ -38,45 +40,52 @@ class CompressedLayer(NamedTuple):
     input_bits: jax.Array  # [] int32
     multiplier: jax.Array  # [γ, C] float32, fixed point
     offset: jax.Array  # [γ, C] float32, fixed point
+    reading: Reading | None = None  # None: lossless converters
 
 
 Compressed = tuple[CompressedLayer, ...]
 
 
 def quantize(
-    plan: Plan, statistics: Statistics, height: int, policy: Policy, scale_bits: int = 16
+    plan: Plan, statistics: Statistics, cells: Cells, policy: Policy, scale_bits: int = 16
 ) -> Compressed:
     """A policy's integer network, before its moments are matched: a gather, then rounding."""
+    lossy = policy.adc_bits is not None or cells.resolution < cells.lossless_bits
     layers = []
     for index, (layer, seen) in enumerate(zip(plan, statistics, strict=True)):
         level, bits = policy.level[index], policy.weight_bits[index]
         input_bits = policy.input_bits[index]
         w = layer.weights[level]
-        mask = pruning.row_mask(layer.mask[level], height, w.shape[1])
+        mask = pruning.row_mask(layer.mask[level], cells.unit_rows, w.shape[1])
         weight_scale = layer.scale[level, bits - 1]
         levels = quantization.quantize_weight(w, mask, weight_scale, bits)
         scale, zero = seen.input_scale[input_bits - 1], seen.input_zero[input_bits - 1]
         multiplier = quantization.fixed_point(scale * weight_scale, scale_bits)
         offset = quantization.fixed_point(-multiplier * zero * levels.sum(axis=1), scale_bits)
-        layers.append(
-            CompressedLayer(
-                levels.astype(jnp.int8), weight_scale, scale, zero, input_bits, multiplier, offset
-            )
-        )
+        reading = None
+        if lossy:
+            adc_bits = cells.resolution if policy.adc_bits is None else policy.adc_bits[index]
+            reading = Reading(cells, layer.mask[level], bits, jnp.asarray(adc_bits))
+        levels = levels.astype(jnp.int8)
+        scales = weight_scale, scale, zero, input_bits, multiplier, offset
+        layers.append(CompressedLayer(levels, *scales, reading))
     return tuple(layers)
 
 
 def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
-    """Σ_r u_r levels_rc, exact: [γ, M, C] int32.
+    """Σ_r u_r levels_rc, exact but for what the converters lose: [γ, M, C] int32.
 
     Inputs are held as u - 128 in int8, the fastest exact matrix product on the backends we know;
     128 Σ_r levels is added back.
     """
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
-    shifted = product.multiply(
-        (u - 128).astype(jnp.int8), layer.levels, pad=(layer.input_zero - 128).astype(jnp.int8)
-    )
-    return shifted + 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
+    held, pad = (u - 128).astype(jnp.int8), (layer.input_zero - 128).astype(jnp.int8)
+    shifted = product.multiply(held, layer.levels, pad)
+    sums = shifted + 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
+    if layer.reading is None:
+        return sums
+    inputs = product.unfold(held, pad).astype(jnp.int32) + 128
+    return sums + conversion.lost(layer.reading, layer.levels, inputs, layer.input_bits)
 
 
 def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array) -> jax.Array:
@@ -155,12 +164,12 @@ def compress(
     plan: Plan,
     statistics: Statistics,
     images: jax.Array,
-    height: int,
+    cells: Cells,
     recovery: Recovery,
     policy: Policy,
 ) -> Compressed:
     """A policy's network, moments matched on training `images` where `recovery` says so."""
-    compressed = quantize(plan, statistics, height, policy, recovery.scale_bits)
+    compressed = quantize(plan, statistics, cells, policy, recovery.scale_bits)
     if not recovery.match_moments:
         return compressed
     return match_moments(network, params, compressed, statistics, images, recovery)
@@ -184,7 +193,7 @@ class Subject(NamedTuple):
 
 def evaluate(
     network: Network,
-    height: int,
+    cells: Cells,
     recovery: Recovery,
     chunk: int,
     subject: Subject,
@@ -193,7 +202,7 @@ def evaluate(
     """Accuracy and cost of one policy, as a pure function; `jax.lax.map` over many.
 
     Args:
-      network, height, recovery: static; rows h of an operation unit.
+      network, cells, recovery: static; `cells` from `conversion.cells_of`.
       chunk: scored images at a time; a remainder of N is scored as one smaller chunk.
       subject: arrays.
       policy: [L] fields.
@@ -204,7 +213,7 @@ def evaluate(
         subject.plan,
         subject.statistics,
         subject.moment_images,
-        height,
+        cells,
         recovery,
         policy,
     )

@@ -24,17 +24,29 @@ class Choices(NamedTuple):
     # [L, K, B, A, M], each metric over the dense network's; exact but for the area of an
     # accelerator in whole tiles, which is no sum over layers: there both are in proportion.
     costs: jax.Array
+    # Where the converters' bits are searched, [L, K, B, A, ADC bits]: ln of the output error that
+    # they cause, and the energy that they save over the dense network's.
+    log_adc_error: jax.Array | None = None
+    adc_saved: jax.Array | None = None
 
 
 def choices(problem: Problem, space: Space) -> Choices:
     """The problem's tables at the space's choices."""
     weight, inputs = np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1
     least = 1e-7  # an error that is none
-    return Choices(
+    found = Choices(
         jnp.log(problem.error[:, :, weight] + least),
         jnp.log(problem.input_error[:, inputs] + least),
         problem.costs[:, :, weight][:, :, :, inputs],
     )
+    if not space.adc_bits:
+        return found
+    assert problem.conversions is not None
+    saved, error = (
+        x[:, :, weight][:, :, :, inputs][..., np.asarray(space.adc_bits) - 1]
+        for x in problem.conversions[:2]
+    )
+    return found._replace(log_adc_error=jnp.log(error + least), adc_saved=saved)
 
 
 def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
@@ -52,19 +64,23 @@ def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
 
 
 def log_errors(known: Choices, places: jax.Array) -> jax.Array:
-    """ln errors of the layers' weights and of their inputs, [L, 2], at places [L, 3]."""
+    """ln errors of the layers' weights, inputs and searched converters, [L, D - 1], at [L, D]."""
     of_weights = jax.vmap(interpolated)(known.log_error, places[:, :2])
-    return jnp.stack(
-        [of_weights, jax.vmap(interpolated)(known.log_input_error, places[:, 2:])], axis=1
-    )
+    found = [of_weights, jax.vmap(interpolated)(known.log_input_error, places[:, 2:3])]
+    if known.log_adc_error is not None:
+        found.append(jax.vmap(interpolated)(known.log_adc_error, places))
+    return jnp.stack(found, axis=1)
 
 
 def evaluation(
     problem: Problem, known: Choices, places: jax.Array, divergence: jax.Array
 ) -> Evaluation:
-    """The evaluation of places [L, 3] if the divergence [] were this; accuracy the expected one."""
+    """The evaluation of places [L, D] if the divergence [] were this; accuracy the expected one."""
     at_metrics = jax.vmap(interpolated, (-1, None))  # [M]
-    shares = jax.vmap(at_metrics)(known.costs, places).sum(axis=0)
+    shares = jax.vmap(at_metrics)(known.costs, places[:, :3]).sum(axis=0)
+    if known.adc_saved is not None:
+        saved = jax.vmap(interpolated)(known.adc_saved, places).sum()
+        shares = shares.at[environment.METRICS.index("energy_nj")].add(-saved)
     found = Evaluation(divergence, divergence, *(len(environment.METRICS) * (divergence,)))
     costs = dict(zip(environment.METRICS, problem.dense * shares, strict=True))
     return found._replace(accuracy=environment.expected_accuracy(problem, found), **costs)
@@ -73,5 +89,5 @@ def evaluation(
 def reward(
     problem: Problem, known: Choices, places: jax.Array, log_divergence: jax.Array
 ) -> jax.Array:
-    """The reward of places [L, 3] if the ln divergence [] were this: []."""
+    """The reward of places [L, D] if the ln divergence [] were this: []."""
     return environment.reward(problem, evaluation(problem, known, places, jnp.exp(log_divergence)))

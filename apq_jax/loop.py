@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from apq_jax import environment
-from apq_jax.environment import Problem
+from apq_jax.environment import Problem, Space
 from apq_jax.strategies import Strategy
 from apq_jax.types import Evaluation, Policy
 
@@ -141,10 +141,9 @@ def go_on(
         yield carry, Record(policies, evaluations, rewards, which)
 
 
-def nothing(evaluate: Evaluate, subject: Any, layers: int) -> Record:
+def nothing(evaluate: Evaluate, subject: Any, space: Space, layers: int) -> Record:
     """The record of no evaluation, for its dtypes."""
-    bits = jax.ShapeDtypeStruct((layers,), jnp.int32)
-    policy = Policy(bits, bits, bits)
+    policy = Policy(*(jax.ShapeDtypeStruct((layers,), jnp.int32) for _ in space.sizes))
     found = Record(
         policy,
         jax.eval_shape(evaluate, subject, policy),

@@ -21,6 +21,7 @@ import numpy as np
 from apq_jax import (
     archive,
     calibration,
+    conversion,
     crossbar,
     datapath,
     environment,
@@ -47,6 +48,7 @@ from apq_jax.strategies.genetic import GeneticOptions, genetic
 from apq_jax.strategies.greedy import GreedyOptions, greedy
 from apq_jax.strategies.lamp import lamp
 from apq_jax.strategies.random import random
+from apq_jax.strategies.start import everything
 from apq_jax.strategies.uniform import uniform
 from apq_jax.types import Evaluation, Policy
 
@@ -129,7 +131,14 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
     input_bits = range(search.min_input_bits, search.max_input_bits + 1)
     slices = {accelerator.slices(bits): bits for bits in weight_bits}  # the last one stays
     steps = {-(-bits // accelerator.dac_bits): bits for bits in input_bits}
-    return Space(config.plan.levels, tuple(slices.values()), tuple(steps.values()))
+    most, least = accelerator.adc_resolution, search.min_adc_bits
+    if least > most:
+        raise InputError(
+            f"config.search.min_adc_bits: {least}; allowed: up to the {most} bits of the "
+            "accelerator's converters, or 0 to leave them as they are"
+        )
+    adc_bits = tuple(range(least, most + 1)) if least else ()
+    return Space(config.plan.levels, tuple(slices.values()), tuple(steps.values()), adc_bits)
 
 
 def prepare(
@@ -224,7 +233,7 @@ def _aimed(
         subject.plan,
         subject.statistics,
         prices,
-        accelerator.unit_rows,
+        conversion.cells_of(accelerator),
         space,
         {} if accuracy_first else dataclasses.asdict(config.objective),
         float(accuracy_first),
@@ -278,8 +287,7 @@ def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
     images, labels = dataset.train_images[part], dataset.train_labels[part]
     subject = prepared.subject
     seen = scored(prepared.network, subject.params, images, labels)
-    base = jnp.zeros((len(prepared.network.layers), environment.ACTIONS))
-    allowed = environment.allowed_by(space, (True, True, True), base)
+    allowed = everything(problem, space)
     prices = jnp.geomspace(*_PROBE_PRICES, prepared.config.search.probes)
     policies = jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
         prices
@@ -295,7 +303,7 @@ def evaluator(prepared: Prepared) -> loop.Evaluate:
     return functools.partial(
         evaluation.evaluate,
         prepared.network,
-        prepared.accelerator.unit_rows,
+        conversion.cells_of(prepared.accelerator),
         prepared.config.recovery,
         prepared.config.search.chunk,
     )
@@ -324,7 +332,7 @@ def strategy_of(prepared: Prepared) -> Strategy:
     breeding = GeneticOptions(agent.population, agent.warmup, agent.breeding)
     return {
         "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
-        "joint": lambda: actor_critic(space, agent, (True, True, True), parallel),
+        "joint": lambda: actor_critic(space, agent, (True,) * len(space.sizes), parallel),
         "random": lambda: random(space, parallel),
         "uniform": lambda: uniform(space, parallel),
         "lamp": lambda: lamp(space, parallel, budget),
@@ -403,7 +411,8 @@ def go_on(
 
 def nothing(prepared: Prepared) -> Record:
     """The record of no evaluation."""
-    return loop.nothing(evaluator(prepared), prepared.subject, len(prepared.network.layers))
+    layers = len(prepared.network.layers)
+    return loop.nothing(evaluator(prepared), prepared.subject, prepared.space, layers)
 
 
 def search_policies(
@@ -501,7 +510,7 @@ def compressed(prepared: Prepared, policy: Policy) -> evaluation.Compressed:
             subject.plan,
             subject.statistics,
             subject.moment_images,
-            prepared.accelerator.unit_rows,
+            conversion.cells_of(prepared.accelerator),
             prepared.config.recovery,
             policy,
         )
@@ -608,14 +617,17 @@ def adc_curve(
     images: np.ndarray,
     labels: np.ndarray,
 ) -> list[AdcPoint]:
-    """Accuracy of the executed data path and cost, from lossless converters down to one bit."""
+    """Accuracy of the executed data path and cost, from lossless converters down to one bit.
+
+    The same in all layers, whatever the policy's are.
+    """
     layers, step = prepared.network.layers, 100
     images, labels = images[:_CURVE_IMAGES], labels[:_CURVE_IMAGES]
-    level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy)
+    level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy[:3])
     points = []
     for bits in range(min(prepared.accelerator.lossless_adc_bits, adc.MAX_BITS), 0, -1):
         one = dataclasses.replace(prepared.accelerator, adc_bits=bits)
-        converter = datapath.converter(one)
+        converter = conversion.converter(one)
         logits = [
             datapath.apply(
                 prepared.network,

@@ -16,19 +16,19 @@ _MULTIPLIER = 1_664_525  # of a linear congruential generator (Numerical Recipes
 class Replay(NamedTuple):
     """Up to N distinct policies: the first `filled` of the arrays."""
 
-    places: jax.Array  # [N, L, 3] int32, among the choices: see `environment.places_of`
+    places: jax.Array  # [N, L, D] int32, among the choices: see `environment.places_of`
     log_divergence: jax.Array  # [N] float32, ln nats
     filled: jax.Array  # [] int32
 
 
-def empty(capacity: int, layers: int) -> Replay:
-    """A buffer for `capacity` policies of L layers."""
-    places = jnp.zeros((capacity, layers, 3), jnp.int32)
+def empty(capacity: int, layers: int, actions: int) -> Replay:
+    """A buffer for `capacity` policies of L layers, D actions each."""
+    places = jnp.zeros((capacity, layers, actions), jnp.int32)
     return Replay(places, jnp.zeros(capacity), jnp.zeros((), jnp.int32))
 
 
 def known(replay: Replay, places: jax.Array) -> jax.Array:
-    """Whether policies [M, L, 3] are in the buffer: [M] bool. By a hash of 32 bits."""
+    """Whether policies [M, L, D] are in the buffer: [M] bool. By a hash of 32 bits."""
     there = jnp.arange(len(replay.places)) < replay.filled
     return ((_hash(places)[:, None] == _hash(replay.places)[None]) & there).any(axis=1)
 
@@ -45,7 +45,7 @@ def add(
     Args:
       replay: for N policies.
       fitness: [N] of what is in it.
-      places: [E, L, 3], E <= N.
+      places: [E, L, D], E <= N.
       log_divergence: [E].
       valid: [E] bool; others, and those that are known or come twice, are left out.
     """
@@ -67,7 +67,7 @@ def add(
 
 
 def _hash(places: jax.Array) -> jax.Array:
-    """[..., L, 3] to [...] uint32: a polynomial modulo 2^32."""
+    """[..., L, D] to [...] uint32: a polynomial modulo 2^32."""
     flat = places.reshape(*places.shape[:-2], -1).astype(jnp.uint32)
     powers = jnp.cumprod(jnp.full(flat.shape[-1], _MULTIPLIER, jnp.uint32))
     return (flat * powers).sum(axis=-1, dtype=jnp.uint32)

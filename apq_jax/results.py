@@ -9,6 +9,7 @@ import pathlib
 import platform
 from typing import Any
 
+import jax
 import numpy as np
 import safetensors.numpy
 
@@ -93,11 +94,7 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
         "feasible": feasible.astype(int),
     }
     keep = keep_ratios(prepared, record.policy)
-    for field, values in (
-        ("keep", keep),
-        ("weight_bits", record.policy.weight_bits),
-        ("input_bits", record.policy.input_bits),
-    ):
+    for field, values in {"keep": keep, **_bits(record.policy)}.items():
         columns |= {f"{field}.{name}": values[:, at] for at, name in enumerate(names)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -127,8 +124,8 @@ def write_weights(
         for name in ("levels", "weight_scale", "multiplier", "offset", "input_scale", "input_zero"):
             tensors[f"{layer.name}/{name}"] = np.asarray(getattr(found, name))
         tensors[f"{layer.name}/mask"] = np.asarray(mask).astype(np.uint8)
-        metadata[f"{layer.name}/weight_bits"] = str(int(policy.weight_bits[at]))
-        metadata[f"{layer.name}/input_bits"] = str(int(policy.input_bits[at]))
+        for name, bits in _bits(policy).items():
+            metadata[f"{layer.name}/{name}"] = str(int(bits[at]))
     write_whole(path, safetensors.numpy.save(tensors, metadata))
 
 
@@ -151,14 +148,18 @@ def _dense(prepared: Prepared, accelerator: Accelerator, bits: int) -> dict[str,
 
 
 def _cost(
-    prepared: Prepared, accelerator: Accelerator, counts: crossbar.Counts, input_bits: np.ndarray
+    prepared: Prepared,
+    accelerator: Accelerator,
+    counts: crossbar.Counts,
+    input_bits: np.ndarray,
+    adc_bits: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Every figure of a network's cost, exact where it is a count."""
     layers, chip = prepared.network.layers, accelerator.chip()
-    layer_costs = crossbar.layer_costs(layers, counts, chip, input_bits)
+    layer_costs = crossbar.layer_costs(layers, counts, chip, input_bits, adc_bits)
     cost = crossbar.total(layer_costs, chip)
     found = {name: value.item() for name, value in cost._asdict().items()}
-    energy = crossbar.energy(layers, counts, chip, input_bits)
+    energy = crossbar.energy(layers, counts, chip, input_bits, adc_bits)
     # Operations of the dense network: what is pruned is never taken off the work done.
     operations = 2 * sum(layer.positions * layer.weights for layer in layers)
     return found | {
@@ -188,9 +189,14 @@ def policy_json(prepared: Prepared, policy: Policy) -> dict[str, list]:
     """A policy as it stands in result.json and policy.json."""
     return {
         "keep": [float(f"{keep:.6g}") for keep in keep_ratios(prepared, policy)],
-        "weight_bits": [int(bits) for bits in policy.weight_bits],
-        "input_bits": [int(bits) for bits in policy.input_bits],
+        **{name: [int(one) for one in bits] for name, bits in _bits(policy).items()},
     }
+
+
+def _bits(policy: Policy) -> dict[str, Any]:
+    """A policy's bits by name, those that it has."""
+    fields = policy._asdict().items()
+    return {name: bits for name, bits in fields if name != "level" and bits is not None}
 
 
 def result(
@@ -207,10 +213,10 @@ def result(
 ) -> dict[str, Any]:
     """result.json; docs/result.md describes it."""
     accelerator, options = prepared.accelerator, prepared.config.search
-    policy = Policy(*(np.asarray(field, np.int64) for field in choice.policy))
+    policy = jax.tree.map(lambda field: np.asarray(field, np.int64), choice.policy)
     chip = accelerator.chip()
     counts = crossbar.counts_of(prepared.tables, chip, policy.level, policy.weight_bits)
-    cost = _cost(prepared, accelerator, counts, policy.input_bits)
+    cost = _cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
     dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
     beside = isaac_beside(accelerator)
     isaac = {bits: _dense(prepared, beside, int(bits)) for bits in ("8", "16")}
@@ -304,7 +310,7 @@ def _laws(
     for law in adc.LAWS:
         one = dataclasses.replace(prepared.accelerator, adc_law=law)
         isaac = isaac_beside(one)
-        cost = _cost(prepared, one, counts, policy.input_bits)
+        cost = _cost(prepared, one, counts, policy.input_bits, policy.adc_bits)
         found[law] = {
             f"{name}_over_{over}_8": _dense(prepared, other, 8)[field] / cost[field]
             for over, other in (("dense", one), ("isaac", isaac))
@@ -317,9 +323,9 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
     layers, chip = prepared.network.layers, prepared.accelerator.chip()
     eight = np.full(len(layers), 8)
     dense = crossbar.dense(layers, eight, chip)
-    energy = crossbar.energy(layers, counts, chip, policy.input_bits)
+    energy = crossbar.energy(layers, counts, chip, policy.input_bits, policy.adc_bits)
     actions = crossbar.actions(layers, counts, chip, policy.input_bits)
-    costs = crossbar.layer_costs(layers, counts, chip, policy.input_bits)
+    costs = crossbar.layer_costs(layers, counts, chip, policy.input_bits, policy.adc_bits)
     dense_costs = crossbar.layer_costs(layers, dense, chip, eight)
     area = crossbar.area(costs, chip)
     activations = crossbar.activations(layers, counts, chip, policy.input_bits)

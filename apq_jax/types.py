@@ -39,6 +39,7 @@ class Policy(NamedTuple):
     level: Array  # [L] int32, index of the keep level in the Plan
     weight_bits: Array  # [L] int32
     input_bits: Array  # [L] int32
+    adc_bits: Array | None = None  # [L] int32, of the converters; None: the accelerator's
 
 
 class Evaluation(NamedTuple):

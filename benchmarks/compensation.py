@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import calibration, data, evaluation, plan, training
+from apq_jax import calibration, conversion, data, evaluation, plan, training
 from apq_jax.capture import Network, capture, matrices
 from apq_jax.config import Config
 from apq_jax.evaluation import Recovery
+from apq_jax.hardware import PRESETS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.plan import PlanOptions
 from apq_jax.search import cache_folder
@@ -27,6 +28,7 @@ from apq_jax.types import Policy
 
 KEEPS = (0.5, 0.4, 0.3, 0.2)
 HEIGHT = 9
+CELLS = conversion.cells_of(PRESETS["isaac_ou"])
 PLAIN, MATCHED = Recovery(match_moments=False), Recovery()
 METHODS = {
     "l2, masked only": (PlanOptions(score="l2", compensate=False), PLAIN),
@@ -91,7 +93,7 @@ def _accuracy(network: Network, recovery: Recovery, args: tuple, policies: Polic
 
     def one(policy: Policy) -> jax.Array:
         compressed = evaluation.compress(
-            network, params, layers, statistics, moment_images, HEIGHT, recovery, policy
+            network, params, layers, statistics, moment_images, CELLS, recovery, policy
         )
         logits = evaluation.apply(network, params, compressed, images)
         return jnp.mean(logits.argmax(axis=-1) == labels)

@@ -133,7 +133,7 @@ def _first(
     does not.
     """
     networks, problem = task.config.agent.networks, task.problem
-    agent = agents.make_agent(networks, environment.sizes(space))
+    agent = agents.make_agent(networks, space.sizes)
     choices = foresight.choices(problem, space)
 
     @jax.jit

@@ -59,7 +59,7 @@ def main() -> int:
         )
     )
     batches = jax.tree.map(lambda x: x.reshape(-1, BATCH, len(layers)), policies)
-    one_by_one = Policy(*(np.asarray(x) for x in policies))
+    one_by_one = jax.tree.map(np.asarray, policies)
 
     @jax.jit
     def look_up(prices: crossbar.Prices, batches: Policy) -> crossbar.Cost:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import datapath, mapping, schemes
+from apq_jax import conversion, datapath, mapping, schemes
 from apq_jax.hardware import PRESETS
 from apq_jax.networks import NETWORKS
 
@@ -53,7 +53,7 @@ def _case(
 ) -> tuple[int, float, list[float]]:
     """Units, seconds to map, seconds of each run over all layers."""
     accelerator, rng = PRESETS["isaac_ou"], np.random.default_rng(0)
-    adc = datapath.converter(accelerator)
+    adc = conversion.converter(accelerator)
     units, mapped, runs = 0, 0.0, [0.0] * (repeats + 1)
     for layer in NETWORKS[name]:
         shape = layer.groups, layer.rows, layer.columns

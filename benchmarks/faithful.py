@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 import strategies  # beside this file
 
-from apq_jax import evaluation, finetune, pipeline, pruning, search
+from apq_jax import conversion, evaluation, finetune, pipeline, pruning, search
 from apq_jax.data import Dataset
 from apq_jax.finetune import FinetuneOptions
 from apq_jax.loop import Record
@@ -96,7 +96,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
             subject.plan,
             subject.statistics,
             subject.moment_images,
-            height,
+            conversion.cells_of(prepared.accelerator),
             prepared.config.recovery,
             policy,
         )

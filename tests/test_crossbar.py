@@ -407,7 +407,9 @@ def test_activations_pass_31_bits_exactly() -> None:
 def policies(count: int) -> Policy:
     rng = np.random.default_rng(0)
     shape = count, 2
-    return Policy(*(rng.integers(low, high, shape) for low, high in ((0, 3), (1, 9), (1, 9))))
+    return Policy(
+        *(rng.integers(low, high, shape) for low, high in ((0, 3), (1, 9), (1, 9), (1, 6)))
+    )
 
 
 def traced(chip: Chip) -> Chip:
@@ -419,10 +421,15 @@ def test_a_look_up_is_the_cost() -> None:
     batch = policies(50)
     found = crossbar.look_up(prices, batch)
     counts = crossbar.counts_of(TABLES, CHIP, batch.level, batch.weight_bits)
-    expected = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits)
+    expected = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits, batch.adc_bits)
     for name in expected._fields:
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
-    on_device = jax.jit(crossbar.look_up)(crossbar.device(prices), Policy(*map(jnp.asarray, batch)))
+    whole = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits)
+    dear = crossbar.look_up(prices, batch._replace(adc_bits=None))
+    np.testing.assert_allclose(dear.energy_nj, whole.energy_nj, rtol=1e-12)
+    assert (dear.energy_nj > found.energy_nj).any()
+    assert (dear.energy_nj >= found.energy_nj).all()
+    on_device = jax.jit(crossbar.look_up)(crossbar.device(prices), jax.tree.map(jnp.asarray, batch))
     for name in expected._fields:
         value = getattr(on_device, name)
         whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
@@ -467,8 +474,8 @@ def test_many_accelerators_compile_once() -> None:
         chip = one.chip()
         tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, chip, 14)
         counts = crossbar.counts_of(tables, chip, batch.level, batch.weight_bits)
-        expected = crossbar.cost(LAYERS, counts, chip, batch.input_bits)
-        found = costs(traced(chip), Policy(*map(jnp.asarray, batch)))
+        expected = crossbar.cost(LAYERS, counts, chip, batch.input_bits, batch.adc_bits)
+        found = costs(traced(chip), jax.tree.map(jnp.asarray, batch))
         for name in expected._fields:
             whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
             np.testing.assert_allclose(

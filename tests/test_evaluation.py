@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apq_jax import crossbar, evaluation
+from apq_jax import conversion, crossbar, evaluation
 from apq_jax.calibration import calibrate
 from apq_jax.capture import Network, capture, forward, matrices
 from apq_jax.evaluation import Recovery, Subject
@@ -27,7 +27,7 @@ HEIGHT, WIDTH, CELL = 4, 3, 2  # odd sizes, so that every last group and unit is
 ACCELERATOR = Accelerator(
     crossbar_rows=17, crossbar_columns=13, unit_rows=HEIGHT, unit_columns=WIDTH, cell_bits=CELL
 )
-CHIP = ACCELERATOR.chip()
+CHIP, CELLS = ACCELERATOR.chip(), conversion.cells_of(ACCELERATOR)
 RECOVERY = Recovery()
 STRIDE, PADDING, KERNEL = 2, ((1, 1), (0, 2)), (3, 3)
 LEVELS, CHUNK, SEED = 6, 5, 0
@@ -259,7 +259,7 @@ def compiled(network: Network, recovery: Recovery) -> Any:
             subject.plan,
             subject.statistics,
             subject.moment_images,
-            HEIGHT,
+            CELLS,
             recovery,
             policy,
         )
@@ -296,7 +296,7 @@ def test_integers_are_those_of_the_reference(case: Case, choices: Any, recover: 
 def test_counts_are_those_of_the_reference(case: Case, choices: Any) -> None:
     expected = reference_of(case.groups, choices, False)
     tables = tables_of(case.network, case.subject.plan)
-    policy = Policy(*(np.asarray(field) for field in policy_of(choices)))
+    policy = jax.tree.map(np.asarray, policy_of(choices))
     counts = crossbar.counts_of(tables, CHIP, policy.level, policy.weight_bits)
     assert counts.outputs.tolist() == [sum(one) for one in expected.survivors]
     assert counts.units.tolist() == expected.units
@@ -356,7 +356,7 @@ def test_a_pruned_channel_takes_its_float_mean() -> None:
 
 def evaluate(subject: Subject, policy: Policy) -> Any:
     TRACES.append(policy)
-    return evaluation.evaluate(build(1).network, HEIGHT, RECOVERY, CHUNK, subject, policy)
+    return evaluation.evaluate(build(1).network, CELLS, RECOVERY, CHUNK, subject, policy)
 
 
 TRACES: list[Policy] = []

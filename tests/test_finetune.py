@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_evaluation import HEIGHT, RECOVERY, Case, build
+from test_evaluation import CELLS, HEIGHT, RECOVERY, Case, build
 
 from apq_jax import evaluation, finetune, pruning
 from apq_jax.capture import forward_float
@@ -27,7 +27,7 @@ def masks_of(case: Case) -> tuple[jax.Array, ...]:
 def compressed_of(case: Case) -> Compressed:
     part = case.subject
     arrays = part.params, part.plan, part.statistics, part.moment_images
-    return evaluation.compress(case.network, *arrays, HEIGHT, RECOVERY, POLICY)
+    return evaluation.compress(case.network, *arrays, CELLS, RECOVERY, POLICY)
 
 
 def tuned(case: Case, **options: Any) -> tuple[Compressed, Compressed]:

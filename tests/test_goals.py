@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from apq_jax import crossbar, environment, foresight
+from apq_jax import conversion, crossbar, environment, foresight
 from apq_jax.calibration import LayerStatistics
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.environment import METRICS, Problem, Space
@@ -59,7 +59,8 @@ def problem_of(prices: crossbar.Prices = PRICES, **changes: Any) -> Problem:
         "penalty": 2.0,
         **changes,
     }
-    shape = tuple(plan), tuple(statistics), prices, HEIGHT, SPACE
+    cells = conversion.cells_of(Accelerator())
+    shape = tuple(plan), tuple(statistics), prices, cells, SPACE
     return environment.build_problem(LAYERS, *shape, **arguments)
 
 
@@ -176,7 +177,7 @@ def test_no_policy_needs_less_than_the_least() -> None:
     """Over all choices of every layer apart, and over many policies."""
     least = environment.least_costs(PRICES, SPACE)
     some = policies(500)
-    found = crossbar.look_up(PRICES, Policy(*(np.asarray(field) for field in some)))
+    found = crossbar.look_up(PRICES, jax.tree.map(np.asarray, some))
     for name in METRICS:
         assert least[name] <= getattr(found, name).min()
     every = crossbar.unflattened(PRICES)

@@ -18,7 +18,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import calibration, crossbar, datapath, evaluation, mapping, plan, pruning, schemes
+from apq_jax import (
+    calibration,
+    conversion,
+    crossbar,
+    datapath,
+    evaluation,
+    mapping,
+    plan,
+    pruning,
+    schemes,
+)
 from apq_jax.capture import Network, capture, matrices
 from apq_jax.datapath import Converter
 from apq_jax.files import InputError
@@ -42,7 +52,7 @@ def integers(layer: Layer, mask: np.ndarray, bits: int, seed: int) -> np.ndarray
 
 def executed(found: LayerMap, accelerator: Accelerator, levels: np.ndarray, bits: int = 0) -> Any:
     path, banks = datapath.prepare((found,), accelerator)[0]
-    adc = datapath.converter(accelerator, bits or accelerator.lossless_adc_bits)
+    adc = conversion.converter(accelerator, bits or accelerator.lossless_adc_bits)
     return np.asarray(datapath.execute(path, banks, adc, jnp.asarray(levels, jnp.int32)))
 
 
@@ -306,13 +316,13 @@ def test_converters_round_and_clip() -> None:
     """Lossless 5 bits; at 3 a step is 4 and the largest code 7."""
     one = PRESETS["isaac_ou"]
     sums = jnp.asarray([0.0, 1.0, 2.0, 3.0, 6.0, 10.0, 27.0])
-    lossless = datapath.converter(one)
-    np.testing.assert_array_equal(datapath.convert(lossless, sums), sums)
-    three = datapath.converter(one, 3)
+    lossless = conversion.converter(one)
+    np.testing.assert_array_equal(conversion.convert(lossless, sums), sums)
+    three = conversion.converter(one, 3)
     assert (float(three.step), float(three.top)) == (4.0, 7.0)
-    np.testing.assert_array_equal(datapath.convert(three, sums), [0, 0, 0, 4, 8, 8, 28])
-    assert float(datapath.convert(three, jnp.asarray(40.0))) == 28.0
-    assert datapath.converter(dataclasses.replace(one, adc_bits=3)) == three
+    np.testing.assert_array_equal(conversion.convert(three, sums), [0, 0, 0, 4, 8, 8, 28])
+    assert float(conversion.convert(three, jnp.asarray(40.0))) == 28.0
+    assert conversion.converter(dataclasses.replace(one, adc_bits=3)) == three
     assert isinstance(three, Converter)
 
 
@@ -358,12 +368,25 @@ class ResNet(nn.Module):
         return nn.Dense(5)(x.mean(axis=(1, 2)))
 
 
+class Grouped(nn.Module):
+    """A grouped layer with a ragged last row group, and a dense one."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Conv(6, (3, 3), 2, feature_group_count=2)(x))
+        return nn.Dense(5)(x.reshape(x.shape[0], -1))
+
+
 @functools.cache
-def built(name: str) -> tuple[Network, Any, evaluation.Compressed, Mapping, jax.Array]:
+def built(
+    name: str, accelerator: Accelerator = PRESETS["isaac_ou"], searched: bool = False
+) -> tuple[Network, Any, evaluation.Compressed, Mapping, jax.Array]:
+    """Compressed at random, the converters' bits too where they are searched; and its mapping."""
     model, shape = {
         "lenet": (LeNet5(10), (28, 28, 1)),
         "vgg": (Vgg(), (8, 8, 3)),
         "resnet": (ResNet(), (8, 8, 3)),
+        "grouped": (Grouped(), (7, 7, 4)),
     }[name]
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(12, *shape)), jnp.float32)  # signed: a zero point
@@ -371,15 +394,24 @@ def built(name: str) -> tuple[Network, Any, evaluation.Compressed, Mapping, jax.
     network = capture(model.apply, params, images[:2])
     weights = matrices(network, params)
     statistics = calibration.calibrate(network, params, weights, images)
-    accelerator = PRESETS["isaac_ou"]
     options = plan.PlanOptions(levels=4, min_keep=0.2)
     planned = plan.build_plan(weights, statistics, accelerator.unit_rows, options)
     count = len(network.layers)
-    choices = ((0, 4), (1, 9), (1, 9))  # all of 1 to 8 bits
+    choices = [(0, 4), (1, 9), (1, 9)]  # all of 1 to 8 bits
+    if searched:
+        most = accelerator.adc_resolution
+        choices.append((most - 2, most + 1))
     policy = Policy(*(jnp.asarray(rng.integers(*ends, count), jnp.int32) for ends in choices))
     compressed = jax.jit(
         lambda policy: evaluation.compress(
-            network, params, planned, statistics, images, 9, evaluation.Recovery(), policy
+            network,
+            params,
+            planned,
+            statistics,
+            images,
+            conversion.cells_of(accelerator),
+            evaluation.Recovery(),
+            policy,
         )
     )(policy)
     maps, scales = [], []
@@ -406,7 +438,7 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
         windows = 4 * layer.positions + 64
         assert one.compared == windows * layer.groups * layer.columns
     logits = datapath.apply(
-        network, params, compressed, parts, datapath.converter(found.accelerator), images
+        network, params, compressed, parts, conversion.converter(found.accelerator), images
     )
     expected = evaluation.apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
@@ -417,6 +449,54 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
         4 * layer.positions * layer.groups * layer.rows for layer in network.layers
     )
     assert whole.levels_differ <= 1e-3 * whole.levels
+
+
+LOSSY = {
+    "offset": dataclasses.replace(PRESETS["isaac_ou"], dac_bits=2),
+    "flipped": dataclasses.replace(PRESETS["isaac_ou"], flipped_columns=True),
+    "pairs": dataclasses.replace(PRESETS["isaac_ou"], signed="differential", cell_bits=1),
+}
+
+
+@pytest.mark.parametrize("held", LOSSY)
+def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
+    """Evaluated without packing, executed unit by unit: the same, bit for bit."""
+    network, params, compressed, found, images = built("grouped", LOSSY[held], searched=True)
+    parts = datapath.prepare(found.maps, found.accelerator)
+    for one in datapath.check(network, params, compressed, parts, found.accelerator, images[:2]):
+        assert one.mismatches == 0
+    lossless = tuple(layer._replace(reading=None) for layer in compressed)
+    checks = datapath.check(network, params, lossless, parts, found.accelerator, images[:2])
+    assert sum(one.mismatches for one in checks) == 0
+    kept = evaluation.apply(network, params, lossless, images)
+    assert not np.allclose(evaluation.apply(network, params, compressed, images), kept, atol=1e-3)
+
+
+def test_an_accelerator_of_few_bits_is_evaluated_as_it_executes() -> None:
+    three = dataclasses.replace(PRESETS["isaac_ou"], adc_bits=3)
+    network, params, compressed, found, images = built("grouped", three)
+    parts = datapath.prepare(found.maps, three)
+    executed = datapath.apply(
+        network, params, compressed, parts, conversion.converter(three), images
+    )
+    expected = evaluation.apply(network, params, compressed, images)
+    np.testing.assert_allclose(executed, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_converter_loses_by_hand() -> None:
+    """One unit of 3 wordlines, 2-bit weights in offset cells, 1-bit inputs, a step of 2.
+
+    Cells are w + 2: 3, 1, 2. Inputs 1, 1, 0 read 4, a code; 1, 1, 1 read 6, a code; 0, 1, 0 read
+    1, half way between two, to the even code 0: the sum is one short.
+    """
+    cells = conversion.Cells(3, 2, 1, False, False, lossless_bits=4, resolution=3)
+    reading = conversion.Reading(cells, jnp.ones((1, 1, 1), bool), jnp.asarray(2), jnp.asarray(3))
+    levels = jnp.asarray([[[1], [-1], [0]]], jnp.int8)
+    inputs = jnp.asarray([[[1, 1, 0], [1, 1, 1], [0, 1, 0], [0, 0, 0]]])
+    lost = conversion.lost(reading, levels, inputs, jnp.asarray(1))
+    np.testing.assert_array_equal(lost, [[[0], [0], [-1], [0]]])
+    gone = reading._replace(survivors=jnp.zeros((1, 1, 1), bool))
+    assert not conversion.lost(gone, levels, inputs, jnp.asarray(1)).any()
 
 
 def test_a_check_that_fails_says_where() -> None:

@@ -154,7 +154,9 @@ def test_encoded_is_the_middle_of_what_decodes() -> None:
 
 def test_random_policies_are_equally_likely(problem: Problem) -> None:
     policies, _, _ = random(SPACE, 4000).ask(jax.random.key(0), None, problem)
-    for field, choices in zip(policies, (range(5), (2, 4, 6, 7), (3, 4, 5, 6)), strict=True):
+    for field, choices in zip(
+        jax.tree.leaves(policies), (range(5), (2, 4, 6, 7), (3, 4, 5, 6)), strict=True
+    ):
         values, counts = np.unique(np.asarray(field), return_counts=True)
         assert values.tolist() == list(choices)
         expected = field.size / len(choices)
@@ -189,7 +191,7 @@ def test_drop_per_nat_leaves_out_what_is_far_off() -> None:
 
 def everything(free: tuple[bool, bool, bool], base: Policy, layer: int) -> list[tuple[int, ...]]:
     choices = range(SPACE.levels), (2, 4, 6, 7), (3, 4, 5, 6)
-    fixed = [int(field[layer]) for field in base]
+    fixed = [int(field[layer]) for field in jax.tree.leaves(base)]
     return [
         one
         for one in itertools.product(*choices)
@@ -217,7 +219,7 @@ def test_closed_form_is_the_best_of_all(problem: Problem, free: Any, price: floa
             error = p.error[layer, level, weight - 1] + p.input_error[layer, inputs - 1]
             return error + price * p.share[layer, level, weight - 1, inputs - 1]
 
-        chosen = tuple(int(field[layer]) for field in found)
+        chosen = tuple(int(field[layer]) for field in jax.tree.leaves(found))
         assert chosen in every
         assert total(chosen) == pytest.approx(min(map(total, every)), rel=1e-6)
 
@@ -345,7 +347,7 @@ def held(memory: replay.Replay) -> list[int]:
 
 
 def test_replay_keeps_each_policy_once() -> None:
-    memory = added(replay.empty(6, 1), 7, 3, 7, valid=jnp.asarray([True, False, True]))
+    memory = added(replay.empty(6, 1, 3), 7, 3, 7, valid=jnp.asarray([True, False, True]))
     assert held(memory) == [7]
     memory = added(memory, 5, 7, 2, 5)
     assert held(memory) == [7, 5, 2]
@@ -353,7 +355,7 @@ def test_replay_keeps_each_policy_once() -> None:
 
 
 def test_a_full_replay_gives_up_the_least_fit() -> None:
-    memory = added(replay.empty(3, 1), 7, 3, 5)
+    memory = added(replay.empty(3, 1, 3), 7, 3, 5)
     assert held(added(memory, 4)) == [7, 4, 5]
     assert held(added(memory, 1, 2)) == [7, 1, 2]  # however unfit, the new is what is learnt from
     assert held(added(memory, 8, 9, valid=jnp.zeros(2, bool))) == [7, 3, 5]
@@ -374,7 +376,7 @@ NETWORKS = AgentOptions(hidden=16, members=2, actor_rate=1e-3, reach=0.3)
 
 @pytest.fixture(scope="module")
 def fresh() -> tuple[agents.Agent, agents.AgentState]:
-    player = agents.make_agent(NETWORKS, environment.sizes(SPACE))
+    player = agents.make_agent(NETWORKS, SPACE.sizes)
     return player, agents.init(jax.random.key(1), player, LAYERS, 4)
 
 
@@ -392,7 +394,7 @@ def test_a_critic_learns_what_the_errors_do_not_say(fresh: Any) -> None:
     player, state = fresh
     rng = np.random.default_rng(0)
     errors = jnp.asarray(rng.uniform(-6, -2, (256, LAYERS, 2)), jnp.float32)
-    sizes = environment.sizes(SPACE)
+    sizes = SPACE.sizes
     places = jnp.asarray(rng.integers(0, sizes, (256, LAYERS, 3)), jnp.float32)
     worse = jnp.where(places[:, 1, 0] == 3, 2.0, 0.0)
     total = jnp.log(jnp.exp(errors.at[:, 1, 0].add(worse)).sum(axis=(1, 2)))
@@ -632,7 +634,7 @@ def saved(two: tuple[str, Chunks], tmp_path: pathlib.Path) -> pathlib.Path:
 def restored(path: pathlib.Path, problem: Problem, begin: loop.Carry) -> tuple:
     found = checkpoint.read(path)
     assert found is not None
-    nothing = loop.nothing(evaluate, problem, LAYERS)
+    nothing = loop.nothing(evaluate, problem, SPACE, LAYERS)
     standing = pipeline.Standing(np.asarray(0, np.int32), begin)
     return checkpoint.restore(found, standing, nothing, SPACE.levels)
 
@@ -809,7 +811,10 @@ def test_the_agent_keeps_the_best_and_counts_what_is_valid(problem: Problem) -> 
     told = tell(jax.random.key(2), state, problem, policies, valid, evaluations)
     kept = np.asarray(rewards)[np.asarray(valid)]
     assert told.told == 3
-    distinct = {tuple(row) for row in np.concatenate(policies, axis=1)[np.asarray(valid)].tolist()}
+    distinct = {
+        tuple(row)
+        for row in np.concatenate(jax.tree.leaves(policies), axis=1)[np.asarray(valid)].tolist()
+    }
     assert told.replay.filled == len(distinct)
     np.testing.assert_allclose(told.best.reward, kept.max(), rtol=1e-6)
     best = int(np.argmax(np.where(valid, rewards, -np.inf)))
@@ -850,7 +855,7 @@ def test_what_meets_the_limit_beats_what_does_not(problem: Problem) -> None:
 
 
 def choices(record: loop.Record) -> np.ndarray:
-    return np.stack(record.policy, axis=-1)  # [N, L, 3]
+    return np.stack(jax.tree.leaves(record.policy), axis=-1)  # [N, L, 3]
 
 
 def test_uniform_proposes_every_policy_once_and_stops(problem: Problem) -> None:
@@ -895,7 +900,9 @@ def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
     record = searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24 + 12)
     cost = [
         float(
-            environment.shares(problem, Policy(*(jnp.asarray(x[at]) for x in record.policy))).sum()
+            environment.shares(
+                problem, jax.tree.map(lambda x, at=at: jnp.asarray(x[at]), record.policy)
+            ).sum()
         )
         for at in range(24, 36)
     ]

@@ -76,6 +76,7 @@ class Chip(NamedTuple):
     tile_um2: Array  # the rest of a tile
     memory_bit_um2: Array
     energy_pj: dict[str, Array]  # an action; "array" a cell's read, "adc" at the resolution
+    adc_saved: Array  # [adc.MAX_BITS], of a conversion's energy where it stops after 1, 2, ... bits
 
 
 def is_name(text: Any) -> bool:
@@ -98,7 +99,7 @@ class Accelerator:
     dac_bits: int = 1  # d
     unit_rows: int = 9  # h: wordlines that one activation drives
     unit_columns: int = 8  # w: bitlines that it reads
-    adc_bits: int = 0  # resolution; 0: lossless. Fewer: the loss is not in the accuracy
+    adc_bits: int = 0  # resolution; 0: lossless
     adc_law: adc.Law = "saberi"  # what a converter costs by its resolution
     adcs: float = 1.0  # converters a crossbar; 0.25: four crossbars share one
     adc_gsps: float = 1.2  # conversions a nanosecond, each
@@ -213,9 +214,21 @@ class Accelerator:
     @property
     def adc_pj(self) -> float:
         """Energy of a conversion."""
+        return float(self._adc_pj(np.asarray(self.adc_resolution)))
+
+    def _adc_pj(self, bits: np.ndarray) -> Array:
         point = self.components.adc.energy_pj
-        bits = np.asarray(self.adc_resolution)
-        return float(adc.energy_pj(self.adc_law, bits, point, self.adc_gsps, self.node_nm))
+        return adc.energy_pj(self.adc_law, bits, point, self.adc_gsps, self.node_nm)
+
+    def _adc_saved(self) -> np.ndarray:
+        """Part of a conversion's energy that is saved by stopping after 1, 2, ... bits.
+
+        By successive approximation the bits come one after the other; what a converter of just
+        so many bits needs is what the law says. Nothing from the resolution on.
+        """
+        bits = np.minimum(np.arange(1, adc.MAX_BITS + 1), self.adc_resolution)
+        full = self.adc_pj
+        return 1.0 - self._adc_pj(bits) / full if full else np.zeros(len(bits))
 
     @property
     def adc_um2(self) -> float:
@@ -298,8 +311,8 @@ class Accelerator:
         if self.adc_resolution < self.lossless_adc_bits:
             found.append(
                 f"Converters of {self.adc_resolution} bits lose what "
-                f"{self.lossless_adc_bits}-bit ones keep: the cost counts that, the accuracy "
-                "does not."
+                f"{self.lossless_adc_bits}-bit ones keep: every accuracy is that of the sums which "
+                "they have rounded."
             )
         if self.dac_bits > 1:
             found.append(
@@ -354,6 +367,7 @@ class Accelerator:
             tile_um2=np.float64(self.tile_um2),
             memory_bit_um2=np.float64(self.components.index_memory.area_um2),
             energy_pj=energy,
+            adc_saved=self._adc_saved(),
         )
 
 

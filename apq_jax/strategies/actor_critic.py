@@ -56,14 +56,14 @@ class State(NamedTuple):
 
 
 def actor_critic(
-    space: Space, options: ActorCriticOptions, free: tuple[bool, bool, bool], parallel: int
+    space: Space, options: ActorCriticOptions, free: tuple[bool, ...], parallel: int
 ) -> Strategy:
-    """A search over the `free` ones of keep ratio, weight bits and input bits.
+    """A search over the `free` ones of keep ratio, weight bits, input bits and ADC bits.
 
     `parallel` is E, the episodes at a time. Actions that are not free stay as in
     `State.best`, which starts unpruned at the most bits.
     """
-    agent = agents.make_agent(options.networks, environment.sizes(space))
+    agent = agents.make_agent(options.networks, space.sizes)
     # In turn over the proposals, also where only a few are made at a time.
     imagined = np.geomspace(options.imagined, 1, max(parallel, 8)).round().astype(int)
     # As many changes a child, whatever is free.
@@ -72,11 +72,11 @@ def actor_critic(
 
     def init(key: jax.Array, problem: Problem) -> State:
         layers = problem.features.shape[0]
-        base = jnp.zeros((layers, environment.ACTIONS))
+        base = jnp.zeros((layers, len(free)))
         seen = environment.observe(problem, space, base, jnp.asarray(0), base)
         return State(
             agents.init(key, agent, layers, seen.size),
-            replay.empty(options.capacity, layers),
+            replay.empty(options.capacity, layers, len(free)),
             start.nothing(problem, space),
             jnp.zeros((), jnp.int32),
         )
@@ -96,13 +96,13 @@ def actor_critic(
         return jnp.where(jnp.arange(options.capacity) < memory.filled, rewards, -jnp.inf)
 
     def fittest(problem: Problem, known: Choices, memory: Replay) -> jax.Array:
-        """The population, best first: [N, L, 3] places."""
+        """The population, best first: [N, L, D] places."""
         return memory.places[lax.top_k(fitness(problem, known, memory), options.population)[1]]
 
     def walk(
         problem: Problem, state: State, base: jax.Array, moves: jax.Array, noise: jax.Array
     ) -> jax.Array:
-        """Executed actions [L, 3] of an episode that leaves its base where `moves` [L, 3] says."""
+        """Executed actions [L, D] of an episode that leaves its base where `moves` [L, D] says."""
 
         def correct(observation: jax.Array) -> Any:
             return agent.actor.apply(state.agent.actor, observation)
@@ -118,7 +118,7 @@ def actor_critic(
         frozen = environment.places_of(space, environment.decode(space, state.best.actions))
 
         def imagine(key: jax.Array) -> jax.Array:
-            """The places [L, 3] of one episode."""
+            """The places [L, D] of one episode."""
             cross_key, base_key, noise_key, chance_key, kind_key = jax.random.split(key, 5)
             crossed = breed(cross_key, space, breeding, people, alive)
             drawn = jax.random.randint(base_key, (options.breeding.tournament,), 0, alive)

@@ -40,8 +40,9 @@ def apq(
       pruning_drop: share of the accuracy that may be lost which pruning may use up; the bits
         need the rest (ours: the paper does not say).
     """
-    first = actor_critic(space, options, (True, False, False), parallel)
-    second = actor_critic(space, options, (False, True, True), parallel)
+    bits = len(space.bits)
+    first = actor_critic(space, options, (True, *(False,) * bits), parallel)
+    second = actor_critic(space, options, (False, *(True,) * bits), parallel)
 
     def stricter(problem: Problem) -> Problem:
         """Of the accuracy a share; of the ratio that a cost must come down by, the root."""

@@ -29,16 +29,16 @@ class State(NamedTuple):
     """The distribution, and what was drawn from it."""
 
     cma: Any
-    drawn: jax.Array  # [N, L, 3], not cut to [0, 1]
+    drawn: jax.Array  # [N, L, D], not cut to [0, 1]
     best: Best
     told: jax.Array  # [] int32
 
 
 def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
-    """A generation at a time, 4 + ⌊3 ln n⌋ policies of n = 3 L actions (the usual number)."""
-    actions = environment.ACTIONS * layers
-    population = 4 + int(3 * np.log(actions))
-    algorithm = CMA_ES(population, jnp.zeros((layers, environment.ACTIONS)))
+    """A generation at a time, 4 + ⌊3 ln n⌋ policies of n = L D actions (the usual number)."""
+    shape = layers, len(space.sizes)
+    population = 4 + int(3 * np.log(np.prod(shape)))
+    algorithm = CMA_ES(population, jnp.zeros(shape))
     generations = -(-options.warmup // population)
     params = algorithm.default_params.replace(std_init=jnp.asarray(options.deviation))
 

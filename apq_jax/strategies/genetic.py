@@ -38,7 +38,7 @@ class GeneticOptions:
 class State(NamedTuple):
     """The fittest so far."""
 
-    genes: jax.Array  # [N, L, 3] int32, places among the choices
+    genes: jax.Array  # [N, L, D] int32, places among the choices
     fitness: jax.Array  # [N], -inf where nobody is
     told: jax.Array  # [] int32
 
@@ -46,16 +46,16 @@ class State(NamedTuple):
 def breed(
     key: jax.Array, space: Space, options: Breeding, genes: jax.Array, alive: jax.Array
 ) -> jax.Array:
-    """A child [L, 3] of the first `alive` of a population [N, L, 3], in order of fitness."""
+    """A child [L, D] of the first `alive` of a population [N, L, D], in order of fitness."""
     keys = jax.random.split(key, 6)
-    sizes = jnp.asarray(environment.sizes(space))
+    sizes = jnp.asarray(space.sizes)
     drawn = jax.random.randint(keys[0], (2, options.tournament), 0, alive)
     # The lowest place wins: it is the fittest.
     mother, father = genes[drawn.min(axis=1)]
     child = jnp.where(jax.random.bernoulli(keys[1], 0.5, mother.shape), mother, father)
     chance = jnp.minimum(options.changes / child.size, 1.0)
     changes = jax.random.bernoulli(keys[2], chance, child.shape)
-    scale = options.steps * jnp.asarray([3.0, 1.0, 1.0]) / 2.0
+    scale = options.steps * jnp.asarray([3.0, *(1.0,) * len(space.bits)]) / 2.0
     by = scale * jax.random.normal(keys[3], child.shape)
     by = jnp.where(by < 0, jnp.floor(by), jnp.ceil(by)).astype(jnp.int32)
     anew = jax.random.randint(keys[4], child.shape, 0, sizes)
@@ -69,7 +69,7 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
 
     def init(key: jax.Array, problem: Problem) -> State:
         del key
-        shape = options.population, problem.features.shape[0], environment.ACTIONS
+        shape = options.population, problem.features.shape[0], len(space.sizes)
         nobody = jnp.full(options.population, -jnp.inf)
         return State(jnp.zeros(shape, jnp.int32), nobody, jnp.zeros((), jnp.int32))
 

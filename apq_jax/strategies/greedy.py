@@ -42,22 +42,18 @@ class State(NamedTuple):
 
 def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> Strategy:
     """The heuristic; E policies at a time."""
-    sizes = np.asarray([space.levels, len(space.weight_bits), len(space.input_bits)])
-    dense = np.asarray([0, sizes[1] - 1, sizes[2] - 1])
-    tried = [
-        np.unique(np.linspace(1, sizes[0] - 1, options.levels).round().astype(int)),
-        np.arange(sizes[1] - 1),
-        np.arange(sizes[2] - 1),
-    ]
+    sizes, kinds = np.asarray(space.sizes), range(len(space.sizes))
+    dense = np.asarray([0, *(sizes[1:] - 1)])
+    levels = np.unique(np.linspace(1, sizes[0] - 1, options.levels).round().astype(int))
+    tried = [levels, *(np.arange(size - 1) for size in sizes[1:])]
     probes = np.asarray(
-        [(at, kind, to) for at in range(layers) for kind in range(3) for to in tried[kind]]
+        [(at, kind, to) for at in range(layers) for kind in kinds for to in tried[kind]]
     ).reshape(-1, 3)
     probe_calls = -(-len(probes) // parallel)
     path_calls = probe_calls + options.rounds
     steps = layers * int((sizes - 1).sum())
     # A step prunes more, or takes bits away.
-    direction = jnp.asarray([1, -1, -1])
-
+    direction = jnp.asarray([1, *(-1,) * len(space.bits)])
     policy_at = functools.partial(environment.policy_at, space)
 
     def added(measured: jax.Array) -> list[jax.Array]:
@@ -75,7 +71,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         return found
 
     def path(problem: Problem, measured: jax.Array) -> jax.Array:
-        """[steps, L, 3] places among the choices."""
+        """[steps, L, D] places among the choices."""
         divergence = added(measured)
 
         def step(genes: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
@@ -84,7 +80,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
             moved = jnp.clip(moved, 0, jnp.asarray(sizes) - 1)
             here = environment.shares(problem, policy_at(genes))  # [L]
             ratios = []
-            for kind in range(3):
+            for kind in kinds:
                 one = genes.at[:, kind].set(moved[:, kind])
                 saved = here - environment.shares(problem, policy_at(one))
                 row = jnp.arange(layers)
@@ -96,7 +92,8 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
             genes = genes.at[at].set(moved[at])
             return genes, genes
 
-        return lax.scan(step, jnp.broadcast_to(jnp.asarray(dense), (layers, 3)), None, steps)[1]
+        unpruned = jnp.broadcast_to(jnp.asarray(dense), (layers, len(kinds)))
+        return lax.scan(step, unpruned, None, steps)[1]
 
     def places(state: State) -> jax.Array:
         """Where on the path this call looks, [E]."""
@@ -113,7 +110,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         number = state.asked * parallel + jnp.arange(parallel)
         valid = (state.asked >= probe_calls) | (number < len(probes))
         at, kind, to = jnp.asarray(probes).T[:, jnp.minimum(number, len(probes) - 1)]
-        unpruned = jnp.broadcast_to(jnp.asarray(dense), (parallel, layers, 3))
+        unpruned = jnp.broadcast_to(jnp.asarray(dense), (parallel, layers, len(kinds)))
         alone = unpruned.at[jnp.arange(parallel), at, kind].set(to)
         along = path(problem, state.measured)[places(state)]
         best = environment.places_of(space, environment.decode(space, state.best.actions))

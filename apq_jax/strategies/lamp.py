@@ -7,18 +7,15 @@ closed form.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from apq_jax.environment import Problem, Space
 from apq_jax.strategies import Strategy
-from apq_jax.strategies.uniform import listed
+from apq_jax.strategies.uniform import every, listed
 
 
 def lamp(space: Space, parallel: int, budget: int) -> Strategy:
     """Thresholds for each choice of bits, as many as the budget allows."""
-    bits = np.stack(
-        [x.reshape(-1) for x in np.meshgrid(space.weight_bits, space.input_bits, indexing="ij")]
-    ).astype(np.int32)
+    bits = every(*space.bits)
     thresholds = max(budget // bits.shape[1], 1)
 
     def table(problem: Problem) -> jax.Array:
@@ -28,8 +25,8 @@ def lamp(space: Space, parallel: int, budget: int) -> Strategy:
         below = problem.lamp[None] < scores[:, None, None]  # [T, L, K]
         level = jnp.minimum(below.sum(axis=-1), space.levels - 1).astype(jnp.int32)
         count, layers = level.shape
-        every = jnp.broadcast_to(level[:, None], (count, bits.shape[1], layers))
-        same = jnp.broadcast_to(jnp.asarray(bits)[:, None, :, None], (2, *every.shape))
-        return jnp.concatenate([every[None], same]).reshape(3, -1, layers)
+        levels = jnp.broadcast_to(level[:, None], (count, bits.shape[1], layers))
+        same = jnp.broadcast_to(jnp.asarray(bits)[:, None, :, None], (len(bits), *levels.shape))
+        return jnp.concatenate([levels[None], same]).reshape(len(space.sizes), -1, layers)
 
     return listed(parallel, table)

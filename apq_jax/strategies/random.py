@@ -16,11 +16,13 @@ def random(space: Space, parallel: int) -> Strategy:
 
     def ask(key: jax.Array, state: None, problem: Problem) -> tuple[Policy, jax.Array, None]:
         shape = parallel, problem.features.shape[0]
-        level, weight, inputs = jax.random.split(key, 3)
+        level, *keys = jax.random.split(key, len(space.sizes))
         policies = Policy(
             jax.random.randint(level, shape, 0, space.levels),
-            jax.random.choice(weight, jnp.asarray(space.weight_bits), shape),
-            jax.random.choice(inputs, jnp.asarray(space.input_bits), shape),
+            *(
+                jax.random.choice(key, jnp.asarray(bits), shape)
+                for key, bits in zip(keys, space.bits, strict=True)
+            ),
         )
         return policies, jnp.ones(parallel, bool), state
 

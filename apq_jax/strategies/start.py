@@ -15,7 +15,7 @@ _PRICES = (0.01, 30.0)  # of the dense network's cost, in units of relative outp
 class Best(NamedTuple):
     """The best policy so far: one that meets the limit beats every one that does not."""
 
-    actions: jax.Array  # [L, 3]
+    actions: jax.Array  # [L, D]
     reward: jax.Array  # [], -inf at first
     feasible: jax.Array  # [] bool
 
@@ -23,7 +23,7 @@ class Best(NamedTuple):
 def nothing(problem: Problem, space: Space) -> Best:
     """Before anything was evaluated: unpruned, at the most bits."""
     layers = problem.features.shape[0]
-    bits = jnp.full(layers, space.weight_bits[-1]), jnp.full(layers, space.input_bits[-1])
+    bits = (jnp.full(layers, choices[-1]) for choices in space.bits)
     dense = environment.encode(space, Policy(jnp.zeros(layers, jnp.int32), *bits))
     return Best(dense, jnp.asarray(-jnp.inf), jnp.asarray(False))
 
@@ -37,7 +37,7 @@ def scores(problem: Problem, valid: jax.Array, evaluations: Evaluation) -> jax.A
 def improved(
     best: Best, problem: Problem, actions: jax.Array, valid: jax.Array, evaluations: Evaluation
 ) -> Best:
-    """The better of `best` and E policies, by their actions [E, L, 3]."""
+    """The better of `best` and E policies, by their actions [E, L, D]."""
     rewards = scores(problem, valid, evaluations)
     # A policy that meets the limit beats every one that does not, whatever the penalty.
     meets = valid & (environment.shortfall(problem, evaluations) == 0)
@@ -65,9 +65,8 @@ def closed_forms(
 
 
 def everything(problem: Problem, space: Space) -> jax.Array:
-    """All choices, as `environment.allowed_by` gives some: [L, K, B, A] bool."""
-    shape = space.levels, len(space.weight_bits), len(space.input_bits)
-    return jnp.ones((problem.features.shape[0], *shape), bool)
+    """All choices, as `environment.allowed_by` gives some: [L, *space.sizes] bool."""
+    return jnp.ones((problem.features.shape[0], *space.sizes), bool)
 
 
 def opening(
@@ -80,7 +79,7 @@ def opening(
 ) -> Policy:
     """The first `count` evaluations are `closed_forms`, by `number` [E]; then come `after`.
 
-    `after` is places among the choices, [E, L, 3].
+    `after` is places among the choices, [E, L, D].
     """
     begin = closed_forms(problem, space, number, count, allowed)
     then = environment.policy_at(space, after)

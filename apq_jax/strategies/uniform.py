@@ -1,6 +1,7 @@
 """The same keep ratio and bits in every layer: what is done where nothing is searched."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,17 @@ from apq_jax.types import Evaluation, Policy
 
 def uniform(space: Space, parallel: int) -> Strategy:
     """All of them once, in random order; then it stops."""
-    choices = np.arange(space.levels), space.weight_bits, space.input_bits
-    grid = np.stack([x.reshape(-1) for x in np.meshgrid(*choices, indexing="ij")]).astype(np.int32)
+    grid = every(np.arange(space.levels), *space.bits)
     return listed(parallel, lambda problem: jnp.asarray(grid)[:, :, None])
 
 
+def every(*choices: Any) -> np.ndarray:
+    """All combinations of D lists of choices: [D, N] int32."""
+    return np.stack([x.ravel() for x in np.meshgrid(*choices, indexing="ij")]).astype(np.int32)
+
+
 def listed(parallel: int, table: Callable[[Problem], jax.Array]) -> Strategy:
-    """The policies of a table, [3, N, L] or [3, N, 1] int32, once each in random order."""
+    """The policies of a table, [D, N, L] or [D, N, 1] int32, once each in random order."""
 
     def init(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
         order = jax.random.permutation(key, table(problem).shape[1])
