@@ -15,7 +15,7 @@ import pytest
 from apq_jax import models, training
 from apq_jax.capture import Network, capture, forward_float
 from apq_jax.config import from_config_dict
-from apq_jax.data import Dataset
+from apq_jax.data import Dataset, load
 from apq_jax.files import InputError
 from apq_jax.models import ModelOptions, resnet
 from apq_jax.networks import NETWORKS
@@ -223,6 +223,15 @@ def test_refused() -> None:
     with pytest.raises(InputError, match=r"pictures: images of 11 x 28 pixels; allowed: at least"):
         models.build(ModelOptions("lenet5"), pictures((11, 28, 1)))
     assert models.build(ModelOptions("lenet5"), pictures((12, 12, 1))).classes == 2
+
+
+def test_resnet20_recipe() -> None:
+    config = from_config_dict(runpy.run_path("configs/resnet20_cifar.py")["get_config"]())
+    model = models.build(config.model, pictures((32, 32, 3)))
+    assert isinstance(model, resnet.ResNet)
+    assert (model.stages, model.width) == (resnet.RESNET20, 1)
+    with pytest.raises(InputError, match=r"set config.data.path to the folder"):
+        load(config.data.path, config.data.name)
 
 
 def test_shipped_vgg8_is_the_configured_one() -> None:
