@@ -22,8 +22,8 @@ GOALS = ("cost", "accuracy", "front")
 class DataOptions:
     """Where the images come from."""
 
-    name: str = "mnist_5k"  # an installed data set
-    path: str = ""  # an .npz file, or a folder of IDX files, in its place
+    name: str = "mnist_5k"  # an installed data set; cifar_10 needs a path
+    path: str = ""  # an .npz file, a folder of IDX files or of CIFAR-10's, in its place
     search_images: int = 0  # at most so many score the search; 0 is all of that split
     select_images: int = 0  # at most so many choose among the finalists
 

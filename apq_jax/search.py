@@ -16,7 +16,7 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
                                             lamp, greedy, genetic, cma_es
     --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
     --config.data.path=my.npz               your images and labels (docs/data.md); also a folder
-                                            of IDX files, such as MNIST's
+                                            of IDX files, such as MNIST's, or CIFAR-10's folder
     --config.accelerator=my.toml            isaac_ou, isaac, sre, puma, or your own: see
                                             python -m apq_jax.hardware
     --config.seed=1

@@ -1,9 +1,10 @@
 """Trains a configuration's network and keeps its weights, in float16, in the package.
 
     python scripts/ship_weights.py configs/vgg8_fashion.py
+    python scripts/ship_weights.py configs/resnet20_cifar.py cifar-10-batches-bin
 
-Runs with the same model, training images and options then need not train. Weights that are already
-there are taken again: remove the file first to train anew.
+The second argument is config.data.path. Runs with the same model, training images and options then
+need not train. Weights that are already there are taken again: remove the file first to train anew.
 """
 
 import runpy
@@ -15,9 +16,9 @@ from apq_jax.config import from_config_dict
 from apq_jax.search import cache_folder
 
 
-def main(path: str) -> None:
+def main(path: str, data_path: str = "") -> None:
     config = from_config_dict(runpy.run_path(path)["get_config"]())
-    dataset = data.load(config.data.path, config.data.name)
+    dataset = data.load(data_path or config.data.path, config.data.name)
     start = time.monotonic()
 
     def report(epochs: float, loss: float) -> None:
@@ -37,4 +38,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import runpy
 from typing import Any
@@ -14,9 +15,9 @@ import pytest
 from apq_jax import models, training
 from apq_jax.capture import Network, capture, forward_float
 from apq_jax.config import from_config_dict
-from apq_jax.data import Dataset
+from apq_jax.data import Dataset, load
 from apq_jax.files import InputError
-from apq_jax.models import ModelOptions
+from apq_jax.models import ModelOptions, resnet
 from apq_jax.networks import NETWORKS
 from apq_jax.training import Training
 
@@ -60,12 +61,18 @@ def captured(model: Any, like: Any, size: tuple[int, ...]) -> Network:
     return capture(model.apply, params, jnp.zeros((2, *size)))
 
 
-@pytest.mark.parametrize(("name", "count"), [("vgg8", 12_973_440), ("vgg16", 14_715_584)])
-def test_layers_are_those_of_the_table(name: str, count: int) -> None:
+def count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("vgg8", 12_973_440), ("vgg16", 14_715_584), ("resnet20", 268_336)]
+)
+def test_layers_are_those_of_the_table(name: str, weights: int) -> None:
     size = (32, 32, 3)
     model, like = shapes(name, 1.0, size)
     layers = captured(model, like, size).layers
-    assert sum(layer.weights for layer in layers) == count
+    assert sum(layer.weights for layer in layers) == weights
     for found, expected in zip(layers, NETWORKS[name], strict=True):
         expected = dataclasses.replace(expected, name=found.name)
         assert found == expected
@@ -77,9 +84,59 @@ def test_parameters_by_hand() -> None:
     convolutions = 9 * (1 * 16 + 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
     dense = 4 * 4 * 64 * 128 + 128 * 10 + 10
     channels = 2 * 16 + 2 * 32 + 2 * 64 + 128
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
     assert count(like["params"]) == convolutions + dense + 2 * channels == 204_634
     assert count(like["batch_stats"]) == 2 * channels
+
+
+def test_resnet20_parameters_by_hand() -> None:
+    """0.27 M, as the paper's table 6 says."""
+    _, like = shapes("resnet20", 1.0, (32, 32, 3))
+    first, second, third = 6 * 16 * 16, 16 * 32 + 5 * 32 * 32, 32 * 64 + 5 * 64 * 64
+    convolutions = 9 * (3 * 16 + first + second + third)
+    channels = 7 * 16 + 6 * 32 + 6 * 64
+    assert count(like["params"]) == convolutions + 2 * channels + 64 * 10 + 10 == 269_722
+    assert count(like["batch_stats"]) == 2 * channels
+
+
+def test_resnet18_parameters_by_hand() -> None:
+    """11.2 M; torchvision's with its stem of 7 x 7 and 1000 classes has 11,689,512."""
+    _, like = shapes("resnet18", 1.0, (32, 32, 3))
+    widths = (64, 128, 256, 512)
+    convolutions = 9 * (3 * 64 + 4 * 64 * 64) + sum(
+        9 * (narrow * wide + 3 * wide * wide) + narrow * wide
+        for narrow, wide in itertools.pairwise(widths)
+    )
+    channels = 5 * 64 + 5 * (128 + 256 + 512)
+    assert count(like["params"]) == convolutions + 2 * channels + 512 * 10 + 10 == 11_173_962
+    assert 11_173_962 + 3 * 64 * (49 - 9) + 513 * 990 == 11_689_512
+
+
+def test_resnet18_is_the_table_but_for_its_ends() -> None:
+    """The table is for 224 pixels: 56 where 32 pixels have 32."""
+    size = (32, 32, 3)
+    model, like = shapes("resnet18", 1.0, size)
+    layers = captured(model, like, size).layers
+    for found, expected in zip(layers[1:-1], NETWORKS["resnet18"][1:-1], strict=True):
+        positions = expected.positions * 32**2 // 56**2
+        assert found == dataclasses.replace(expected, name=found.name, positions=positions)
+        stage, block, part = expected.name.split("/")
+        assert found.name == f"params/{stage}_{block}/{part.replace('short', 'conv_short')}/kernel"
+
+
+def test_resnet_shortcut_takes_every_second_pixel() -> None:
+    """Without weights; and the windows of its convolutions are centred on the same pixels."""
+    block = resnet.Block(channels=3, stride=2, projected=False)
+    x = jnp.zeros((1, 5, 6, 2)).at[0, 2, 4].set((3.0, 4.0))
+    params = jax.tree.map(jnp.zeros_like, block.init(jax.random.key(0), x, False))
+    expected = np.zeros((1, 3, 3, 3))
+    expected[0, 1, 2, :2] = 3, 4
+    np.testing.assert_array_equal(block.apply(params, x, False), expected)
+    kernel = params["params"]["conv1"]["kernel"].at[1, 1].set(1.0)
+    params["params"]["conv1"]["kernel"] = kernel
+    _, state = block.apply(params, x, False, capture_intermediates=True)
+    (conv1,) = state["intermediates"]["conv1"]["__call__"]
+    np.testing.assert_array_equal(conv1[0, 1, 2], 7.0)
+    assert np.count_nonzero(conv1) == 3
 
 
 def test_vgg16_takes_28_pixels() -> None:
@@ -101,6 +158,24 @@ def test_captured_network_is_the_model(size: tuple[int, ...]) -> None:
     }
     assert status["batch_stats/norm1/mean"] == status["params/norm_hidden/scale"] == "digital"
     assert set(status.values()) == {"mapped", "digital"}
+    x = jnp.asarray(np.random.default_rng(1).uniform(size=(3, *size)), jnp.float32)
+    expected = jax.jit(model.apply)(params, x)
+    assert np.abs(expected).max() > 0.01
+    found = jax.jit(lambda params, x: forward_float(network, params, x))(params, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "mapped"), [("resnet20", 20), ("resnet18", 21)])
+def test_captured_resnet_is_the_model(name: str, mapped: int) -> None:
+    """Every convolution and the classifier are mapped; odd sizes and widths are, too."""
+    size = (13, 10, 3)
+    model, _ = shapes(name, 0.07, size)
+    params = drawn(model, size)
+    network = capture(model.apply, params, jnp.zeros((2, *size)))
+    for one in network.operations:
+        kernel = one.name.endswith("/kernel")
+        assert one.status == ("mapped" if kernel else "digital"), one
+    assert len(network.layers) == mapped
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(3, *size)), jnp.float32)
     expected = jax.jit(model.apply)(params, x)
     assert np.abs(expected).max() > 0.01
@@ -148,6 +223,15 @@ def test_refused() -> None:
     with pytest.raises(InputError, match=r"pictures: images of 11 x 28 pixels; allowed: at least"):
         models.build(ModelOptions("lenet5"), pictures((11, 28, 1)))
     assert models.build(ModelOptions("lenet5"), pictures((12, 12, 1))).classes == 2
+
+
+def test_resnet20_recipe() -> None:
+    config = from_config_dict(runpy.run_path("configs/resnet20_cifar.py")["get_config"]())
+    model = models.build(config.model, pictures((32, 32, 3)))
+    assert isinstance(model, resnet.ResNet)
+    assert (model.stages, model.width) == (resnet.RESNET20, 1)
+    with pytest.raises(InputError, match=r"set config.data.path to the folder"):
+        load(config.data.path, config.data.name)
 
 
 def test_shipped_vgg8_is_the_configured_one() -> None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import pathlib
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -318,19 +321,111 @@ def test_interrupted_training_goes_on(
     assert "trained from the start" in caplog.text
 
 
-@pytest.mark.parametrize("done", [-1, 0, 4])
-def test_unfinished_epochs_out_of_range(
-    dataset: Dataset, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, done: int
+def trained_in(folder: pathlib.Path, data: Dataset, progress: Any = None) -> Any:
+    return training.trained("linear", linear, zeros(), data, QUICK, folder, progress)[0]
+
+
+@pytest.mark.parametrize("stops", [(0,), (4,), (5, 7), (11,), (3, 9, 22)])
+def test_training_stopped_within_an_epoch(
+    dataset: Dataset, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, stops: Any
+) -> None:
+    """Six steps an epoch; what is reported is what it would have been, too."""
+    monkeypatch.setattr(training, "_REPORT", 1)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    seen: list[tuple[float, float]] = []
+    expected = trained_in(tmp_path / "whole", dataset, lambda *report: seen.append(report))
+    again: list[tuple[float, float]] = []
+
+    def stop(*report: float) -> None:
+        again.append(report)  # type: ignore[arg-type]
+        if len(again) - 1 in stops:
+            raise KeyboardInterrupt
+
+    for _ in stops:
+        with pytest.raises(KeyboardInterrupt):
+            trained_in(tmp_path / "cut", dataset, stop)
+    found = trained_in(tmp_path / "cut", dataset, stop)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert again == seen
+    assert len(seen) == 24
+
+
+def test_state_is_written_by_time(
+    dataset: Dataset, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step a quarter of a minute: within an epoch every second one, and at its end."""
+    clock = iter(range(0, 10**6, 15))
+    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    written = []
+    save = training._save_unfinished
+    monkeypatch.setattr(
+        training,
+        "_save_unfinished",
+        lambda *args: (written.append((args[2], len(args[3]))), save(*args)),
+    )
+    trained_in(tmp_path, dataset)
+    # Looking at the clock when written takes it a step further.
+    assert written == [
+        (epochs, steps) for epochs in range(4) for steps in (0, 2, 4) if epochs or steps
+    ]
+
+
+KILLED = """
+import pathlib, sys, time
+import test_training as here
+from apq_jax import training
+training._REPORT, training.SAVE_SECONDS = 1, 0.0
+def report(epochs, loss):
+    print(epochs, flush=True)
+    time.sleep(0.02)
+parts = (here.bars(count, seed) for seed, count in enumerate((200, 40, 40, 100)))
+dataset = here.Dataset("bars", 2, *(array for part in parts for array in part))
+here.trained_in(pathlib.Path(sys.argv[1]), dataset, report)
+"""
+
+
+def test_killed_training_goes_on(dataset: Dataset, tmp_path: pathlib.Path) -> None:
+    expected = trained_in(tmp_path / "whole", dataset)
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path / "cut")],
+        cwd=pathlib.Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    with child, child.stdout:
+        reached = next(epochs for epochs in map(float, child.stdout) if epochs > 1.4)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    seen: list[float] = []
+    found = trained_in(tmp_path / "cut", dataset, lambda epochs, _: seen.append(epochs))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert reached < 2
+    assert seen == [2, 3, 4]  # the first epoch was not repeated
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "reason"),
+    [(-1, 0, "-1 epochs"), (4, 0, "4 epochs"), (1, -1, "-1 steps"), (1, 6, "6 steps")],
+)
+def test_unfinished_out_of_range(
+    dataset: Dataset,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+    epochs: int,
+    steps: int,
+    reason: str,
 ) -> None:
     path = tmp_path / "unfinished.safetensors"
     state = training._optimizer(0.1, 0.1, 1).init(zeros())
-    training.save_params(path, (zeros(), state, jnp.int32(done)), {})
+    done = {"epochs": np.int32(epochs), "steps": np.int32(steps), "losses": np.zeros(6, "f4")}
+    training.save_params(path, (zeros(), state, done), {})
     key = jax.random.key(0)
     found = training.train(linear, zeros(), dataset, QUICK, key, unfinished=path)
     jax.tree.map(
         np.testing.assert_array_equal, found, training.train(linear, zeros(), dataset, QUICK, key)
     )
-    assert f"{done} epochs done; allowed: 1 to 3" in caplog.text
+    assert f"{reason} done; allowed: 0 to {3 if 'epochs' in reason else 5}" in caplog.text
 
 
 def test_shipped_weights(

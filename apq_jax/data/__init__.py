@@ -2,14 +2,15 @@
 
 import pathlib
 
+from apq_jax.data.cifar import FOLDER, is_cifar_10, load_cifar_10
 from apq_jax.data.dataset import Dataset, limited, standard_error
-from apq_jax.data.idx import load_idx
+from apq_jax.data.idx import is_idx, load_idx
 from apq_jax.data.mnist_5k import mnist_5k
 from apq_jax.data.npz import load_npz
 from apq_jax.files import InputError
 
 FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-mnist
-NAMES = ("mnist_5k", "fashion_mnist")
+NAMES = ("mnist_5k", "fashion_mnist", "cifar_10")
 
 __all__ = [
     "NAMES",
@@ -17,6 +18,7 @@ __all__ = [
     "fashion_mnist",
     "limited",
     "load",
+    "load_cifar_10",
     "load_idx",
     "load_npz",
     "mnist_5k",
@@ -28,10 +30,20 @@ def load(path: str | None, name: str = "mnist_5k") -> Dataset:
     """The data set in `path`: an npz file or a folder; where it is empty, the installed `name`.
 
     Raises:
-      InputError: see `load_npz`, `load_idx`, `mnist_5k` and `fashion_mnist`.
+      InputError: see `load_npz`, `load_idx`, `load_cifar_10`, `mnist_5k` and `fashion_mnist`; or
+        `cifar_10` without a path: nothing installs it.
     """
     if path:
-        return load_idx(path) if pathlib.Path(path).is_dir() else load_npz(path)
+        if not pathlib.Path(path).is_dir():
+            return load_npz(path)
+        # The name says only which files to ask for in a folder that has none.
+        is_cifar = is_cifar_10(path) or name == "cifar_10"
+        return load_cifar_10(path) if is_cifar and not is_idx(path) else load_idx(path)
+    if name == "cifar_10":
+        raise InputError(
+            "config.data.name: 'cifar_10': nothing installs it; set config.data.path to the folder "
+            f"{FOLDER} of CIFAR-10's binary version, or to one that holds it"
+        )
     return {"mnist_5k": mnist_5k, "fashion_mnist": fashion_mnist}[name]()
 
 

@@ -25,6 +25,11 @@ FILES = tuple(
 _PIECE = 1 << 20
 
 
+def is_idx(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds one of the `FILES`."""
+    return any(os.path.exists(pathlib.Path(folder, file)) for file in FILES)
+
+
 def load_idx(folder: str | os.PathLike[str], name: str = "") -> Dataset:
     """Reads the four files `FILES` of a folder.
 

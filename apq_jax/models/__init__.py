@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from apq_jax import training
 from apq_jax.data import Dataset
 from apq_jax.files import InputError
-from apq_jax.models import lenet, vgg
+from apq_jax.models import lenet, resnet, vgg
 
-NAMES = ("lenet5", "vgg8", "vgg16")
+NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +21,13 @@ class ModelOptions:
     """Which network."""
 
     name: str = "lenet5"
-    width: float = 1.0  # what VGG's channels are multiplied by
+    width: float = 1.0  # what VGG's and ResNet's channels are multiplied by
 
     def __str__(self) -> str:
         return self.name if self.width == 1 else f"{self.name} x {self.width:g}"
 
 
-def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg:
+def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg | resnet.ResNet:
     """A Flax module that maps the data set's images [B, H, W, C] to logits [B, classes].
 
     Args:
@@ -42,6 +42,10 @@ def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg:
         return vgg.Vgg(vgg.VGG8, 1024, width, dataset.classes)
     if name == "vgg16":
         return vgg.Vgg(vgg.VGG16, 0, width, dataset.classes)
+    if name == "resnet20":
+        return resnet.ResNet(resnet.RESNET20, False, width, dataset.classes)
+    if name == "resnet18":
+        return resnet.ResNet(resnet.RESNET18, True, width, dataset.classes)
     if width != 1:
         raise InputError(f"config.model.width: {width:g}; allowed: 1 for {name}")
     pixels = dataset.train_images.shape[1:3]
