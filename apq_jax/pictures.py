@@ -153,18 +153,18 @@ def policy(result: dict[str, Any], rows: Rows) -> Figure:
     above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     above.set_ylabel("column-vectors kept, %")
     above.set_ylim(0, 112)
-    weight = below.bar(
-        at - 0.2, [layer["weight_bits"] for layer in layers], 0.38, color=_GREEN, label="weights"
-    )
-    inputs = below.bar(
-        at + 0.2, [layer["input_bits"] for layer in layers], 0.38, color=_ORANGE, label="inputs"
-    )
-    for group in (weight, inputs):
+    kinds = ("weight", _GREEN, "weights"), ("input", _ORANGE, "inputs"), ("adc", _BLUE, "ADCs")
+    shown = [one for one in kinds if f"{one[0]}_bits" in layers[0]]
+    width = 0.8 / len(shown)
+    for number, (kind, color, label) in enumerate(shown):
+        left = at + width * (number - (len(shown) - 1) / 2)
+        values = [layer[f"{kind}_bits"] for layer in layers]
+        group = below.bar(left, values, width - 0.02, color=color, label=label)
         below.bar_label(group, fontsize=8, padding=1)
     below.set_ylabel("bits")
     below.set_ylim(0, 9.5)
     below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    below.legend(frameon=False, ncols=2, loc="upper right", fontsize=9, bbox_to_anchor=(1, 1.18))
+    below.legend(frameon=False, ncols=3, loc="upper right", fontsize=9, bbox_to_anchor=(1, 1.18))
     for axis in (above, below):
         axis.grid(axis="x", visible=False)
         axis.set_xticks(at, names, rotation=0 if len(names) <= 8 else 60)

@@ -68,6 +68,7 @@ _NEEDED: tuple[str, ...] = (
     "front",
     "pareto",
 )
+_BITS = {"weight_bits": "weight bits", "input_bits": "input bits", "adc_bits": "ADC bits"}
 _LOSSES = "accuracy_drop"  # the limit that is not a metric's
 _UNITS = {
     "slots": "slots",
@@ -236,13 +237,13 @@ def _text(result: dict[str, Any]) -> str:
     verdict = _verdict(result, "meets", "**does not meet**")
     verdict += "".join(f"; it {miss_words(miss)}" for miss in best["misses"])
     names = short_names([layer["name"] for layer in result["layers"]])
+    bits = [field for field in _BITS if field in result["layers"][0]]
     layers = [
         [
             name,
             f"{layer['groups']} x {layer['rows']} x {layer['columns']}",
             f"{100 * layer['keep']:.1f} %",
-            str(layer["weight_bits"]),
-            str(layer["input_bits"]),
+            *(str(layer[field]) for field in bits),
             f"{layer['crossbars']} of {layer['dense_8']['crossbars']}",
             f"{layer['slots']:,} of {layer['dense_8']['slots']:,}",
             f"{layer['energy_nj']:,.1f} of {layer['dense_8']['energy_nj']:,.1f}",
@@ -263,7 +264,7 @@ def _text(result: dict[str, Any]) -> str:
             ("test, measured once", "test", data["test"]),
         )
     ]
-    head = ["layer", "γ x R x C", "keep", "weight bits", "input bits"]
+    head = ["layer", "γ x R x C", "keep", *(_BITS[field] for field in bits)]
     head += ["crossbars", "slots", "energy, nJ"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return f"""# {config["model"]["name"]} on {data["name"]}, compressed for {result["accelerator"]}
@@ -476,8 +477,7 @@ def _mapping(result: dict[str, Any]) -> str:
     return (
         f"`mapping.safetensors` holds every cell of {proof['crossbars']} crossbars, every unit's "
         f"place, input index and\noutput indices ({proof['index_bits']:,} bits). Executed unit by "
-        f"unit on {proof['images']} images and random inputs with "
-        f"lossless\nconverters it {verdict}: "
+        f"unit on {proof['images']} images and random inputs\nit {verdict}: "
         f"{proof['mismatches']:,} of {proof['compared']:,} accumulators differ, scales "
         f"{'agree' if proof['scales_agree'] else 'DIFFER'}, counts and actions "
         f"{'agree' if proof['counts_agree'] else 'DIFFER'}. Run from image to class, it gives the "
@@ -499,8 +499,8 @@ def _curve(result: dict[str, Any]) -> str:
     ]
     return (
         "What fewer bits of the converters would do to this policy, executed on the selection half "
-        f"({result['data']['select']:,}\nimages); the first row is lossless:\n\n"
-        + _markdown(["ADC bits", "accuracy", "energy, nJ", "area, mm²"], rows)
+        f"({result['data']['select']:,}\nimages), alike in all layers; the first row is lossless:"
+        "\n\n" + _markdown(["ADC bits", "accuracy", "energy, nJ", "area, mm²"], rows)
     )
 
 
@@ -553,11 +553,12 @@ def _answer_of(
             cells.append(form.format(int(cost) if field in ("slots", "crossbars") else cost))
             costs.append([words, *cells, *(f"{c[field] / cost:.2f}x" for c in dense[::-1])])
     names = [layer["name"] for layer in result["layers"]]
+    bits = [field for field in _BITS if f"{field}.{names[0]}" in rows]
     policy = [
         [
             short,
             f"{100 * rows[f'keep.{name}'][at]:.1f} %",
-            *(f"{rows[f'{kind}_bits.{name}'][at]:.0f}" for kind in ("weight", "input")),
+            *(f"{rows[f'{field}.{name}'][at]:.0f}" for field in bits),
         ]
         for name, short in zip(names, short_names(names), strict=True)
     ]
@@ -571,7 +572,7 @@ def _answer_of(
 
 {_markdown(head, costs)}
 
-{_markdown(["layer", "keep", "weight bits", "input bits"], policy)}
+{_markdown(["layer", "keep", *(_BITS[field] for field in bits)], policy)}
 
 Expected accuracy on the search half of validation ({result["data"]["search"]:,} images): \
 {100 * expected[at]:.2f} %, {found[_LOSSES][at]:.2f} points
