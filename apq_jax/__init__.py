@@ -7,7 +7,8 @@ from apq_jax.data import load as load_data
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator, preset
 from apq_jax.hardware import load as load_accelerator
-from apq_jax.pipeline import choose, compressed, joined, measure, prepare, search_policies
+from apq_jax.pipeline import choose, compressed, joined, measure, search_policies
+from apq_jax.preparation import prepare
 from apq_jax.types import Evaluation, Layer, Policy
 
 __all__ = [

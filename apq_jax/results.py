@@ -13,13 +13,15 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from apq_jax import archive, config, crossbar, environment, pipeline, schemes
+from apq_jax import archive, config, crossbar, environment, pipeline, preparation, schemes
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.files import InputError, write_whole
 from apq_jax.hardware import Accelerator, adc, isaac_beside
 from apq_jax.loop import Record
-from apq_jax.pipeline import AdcPoint, Choice, Measured, Prepared, Proof
+from apq_jax.pipeline import Choice, Measured
+from apq_jax.preparation import Prepared
+from apq_jax.proof import AdcPoint, Proof
 from apq_jax.report import SCHEMA
 from apq_jax.types import Policy
 
@@ -242,7 +244,7 @@ def result(
             "test_accuracy": measured.float_accuracy,
         },
         "goal": options.goal,
-        "limits": pipeline.limits_of(prepared.config),
+        "limits": preparation.limits_of(prepared.config),
         "best": {
             "policy": policy_json(prepared, policy),
             "evaluation": choice.number + 1,

@@ -49,14 +49,25 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from apq_jax import checkpoint, data, datapath, hardware, models, pipeline, report, results
+from apq_jax import (
+    checkpoint,
+    data,
+    datapath,
+    hardware,
+    models,
+    pipeline,
+    preparation,
+    proof,
+    report,
+    results,
+)
 from apq_jax.capture import capture
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
 from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping import save as save_mapping
-from apq_jax.pipeline import Prepared
+from apq_jax.preparation import Prepared
 
 OK, BAD_INPUT, LIMIT_MISSED, WRONG_MAPPING, INTERRUPTED = 0, 2, 3, 4, 130
 _PROOF_IMAGES = 32
@@ -199,13 +210,14 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     saved = _saved(workdir, identity, resume)
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
     seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
+    rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
-        f"{report.goal_words(options.goal, pipeline.limits_of(config))}.\n"
+        f"{report.goal_words(options.goal, preparation.limits_of(config))}.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
-        # Measured: 20 policies a second, half a minute for the rest.
-        f"LeNet-5 on two cores takes about {30 + total // 20} s, VGG longer.",
+        # Measured: 20 policies a second, one where converters round; half a minute for the rest.
+        f"LeNet-5 on two cores takes about {30 + (total if rounds else total // 20)} s, VGG longer.",
         soft_wrap=True,
     )
     apply_fn, params = _train(dataset, config, cache)
@@ -217,7 +229,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     if saved is not None:
         _need_same(saved, identity)
     with console.status(f"plans {len(network.layers)} layers"):
-        prepared = pipeline.prepare(network, params, dataset, accelerator, config)
+        prepared = preparation.prepare(network, params, dataset, accelerator, config)
     searches = _Searches(prepared, workdir / results.CHECKPOINT, identity, saved)
     results.clear(workdir, *([] if saved else [results.CHECKPOINT]))
     write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
@@ -424,16 +436,15 @@ def _finish(
         network = pipeline.compressed(prepared, choice.policy)
         measured = pipeline.measure(prepared, network, dataset.test_images, dataset.test_labels)
         path = workdir / "mapping.safetensors"
-        save_mapping(path, pipeline.mapped(prepared, choice.policy, network))
+        save_mapping(path, proof.mapped(prepared, choice.policy, network))
         mapping = load_mapping(path)  # what is delivered is what is proved
         parts = datapath.prepare(mapping.maps, mapping.accelerator)
         images, labels = dataset.select_images, dataset.select_labels
-        proof = pipeline.prove(
-            prepared, choice.policy, network, mapping, parts, images[:_PROOF_IMAGES]
-        )
-        curve = pipeline.adc_curve(prepared, choice.policy, network, parts, images, labels)
+        few = images[:_PROOF_IMAGES]
+        found = proof.prove(prepared, choice.policy, network, mapping, parts, few)
+        curve = proof.adc_curve(prepared, choice.policy, network, parts, images, labels)
         result = results.result(
-            prepared, dataset, record, choice, measured, seconds, command, interrupted, proof, curve
+            prepared, dataset, record, choice, measured, seconds, command, interrupted, found, curve
         )
         results.write_weights(workdir / "weights.safetensors", prepared, choice.policy, network)
         policy = {"layers": [layer.name for layer in prepared.network.layers]}
@@ -449,9 +460,9 @@ def _finish(
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
     if not result["mapping"]["bit_exact"]:
         console.print(
-            f"The mapping is WRONG: {proof.mismatches:,} of {proof.compared:,} accumulators differ "
-            f"from the quantized network's; counts {'agree' if proof.counts_agree else 'differ'}, "
-            f"scales {'agree' if proof.scales_agree else 'differ'}. "
+            f"The mapping is WRONG: {found.mismatches:,} of {found.compared:,} accumulators differ "
+            f"from the quantized network's; counts {'agree' if found.counts_agree else 'differ'}, "
+            f"scales {'agree' if found.scales_agree else 'differ'}. "
             "This is a defect of apq_jax: please report it."
         )
         return WRONG_MAPPING

@@ -23,11 +23,11 @@ import numpy as np
 import strategies  # beside this file
 
 from apq_jax import agent as agents
-from apq_jax import environment, foresight, hardware, loop, pipeline, search
+from apq_jax import environment, foresight, hardware, loop, pipeline, preparation, search
 from apq_jax.environment import Space
 from apq_jax.files import write_whole
 from apq_jax.hardware import Accelerator
-from apq_jax.pipeline import Prepared
+from apq_jax.preparation import Prepared
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.actor_critic import State, actor_critic
 
@@ -73,7 +73,7 @@ def _task(rng: np.random.Generator, prepared: Prepared) -> Prepared:
     drop = round(float(np.exp(rng.uniform(np.log(0.25), np.log(4.0)))), 2)
     options = dataclasses.replace(prepared.config.search, max_accuracy_drop=drop)
     config = dataclasses.replace(prepared.config, search=options)
-    return pipeline.aim(prepared, accelerator, config)
+    return preparation.aim(prepared, accelerator, config)
 
 
 def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
     # One space for all: what costs the same is told apart by its error.
     space = Space(levels, tuple(range(2, 9)), tuple(range(2, 9)))
     strategy = actor_critic(space, base.config.agent, (True, True, True), PARALLEL)
-    evaluate = pipeline.evaluator(base)
+    evaluate = preparation.evaluator(base)
     tasks = [_task(rng, base) for _ in range(LEARNT_ON)]
     carry = loop.start(strategy, tasks[0].problem, jax.random.key(seed)[None], 0)
     for number, task in enumerate(tasks):
@@ -156,7 +156,7 @@ def _first(
         return known, places[jnp.argmax(worth(problem, choices, whole, cautious))]
 
     known, imagined = draw(key, learnt)
-    evaluate = jax.jit(pipeline.evaluator(task))
+    evaluate = jax.jit(preparation.evaluator(task))
     found = []
     for places in (known, imagined):
         policy = environment.policy_at(space, places)

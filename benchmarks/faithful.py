@@ -19,11 +19,11 @@ import numpy as np
 import scipy.stats
 import strategies  # beside this file
 
-from apq_jax import conversion, evaluation, finetune, pipeline, pruning, search
+from apq_jax import conversion, evaluation, finetune, pipeline, preparation, pruning, search
 from apq_jax.data import Dataset
 from apq_jax.finetune import FinetuneOptions
 from apq_jax.loop import Record
-from apq_jax.pipeline import Prepared
+from apq_jax.preparation import Prepared
 from apq_jax.types import Policy
 
 FEWER = (50, 100, 250, 500)
@@ -80,8 +80,8 @@ def _spread(prepared: Prepared, count: int) -> Record:
 def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and divergence of each policy's fine-tuned network on unseen images."""
     model = prepared.network, prepared.subject.params
-    images, _, reference = pipeline.scored(*model, dataset.train_images, dataset.train_labels)
-    unseen = pipeline.scored(
+    images, _, reference = preparation.scored(*model, dataset.train_images, dataset.train_labels)
+    unseen = preparation.scored(
         *model,
         np.concatenate([dataset.select_images, dataset.test_images]),
         np.concatenate([dataset.select_labels, dataset.test_labels]),
@@ -132,7 +132,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
 
 def _fewer(prepared: Prepared, record: Record) -> None:
     """Time and ranks of evaluations on the first images only."""
-    evaluate = pipeline.evaluator(prepared)
+    evaluate = preparation.evaluator(prepared)
     policies = jax.tree.map(jnp.asarray, record.policy)
     whole = None
     for count in reversed(FEWER):

@@ -28,11 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from apq_jax import archive, data, hardware, models, pipeline, search
+from apq_jax import archive, data, hardware, models, pipeline, preparation, search
 from apq_jax.capture import capture
 from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
 from apq_jax.files import write_whole
-from apq_jax.pipeline import Prepared
+from apq_jax.preparation import Prepared
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 EVALUATIONS = {"lenet5": 600, "vgg8": 300}
@@ -105,7 +105,7 @@ def prepared_of(
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     apply_fn, params, _ = models.trained(config.model, config.training, dataset, cache)
     captured = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-    prepared = pipeline.prepare(
+    prepared = preparation.prepare(
         captured, params, dataset, hardware.load(config.accelerator), config
     )
     return prepared._replace(config=dataclasses.replace(config, seed=seed)), dataset

@@ -11,7 +11,7 @@ import pytest
 from test_goals import HEIGHT, LAYERS, PRICES
 
 import apq_jax
-from apq_jax import conversion, crossbar, environment, foresight, loop, pipeline
+from apq_jax import conversion, crossbar, environment, foresight, loop, pipeline, preparation
 from apq_jax.agent import AgentOptions
 from apq_jax.calibration import LayerStatistics
 from apq_jax.environment import METRICS, Problem, Space
@@ -181,8 +181,8 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
 def test_more_bits_than_the_converters_have() -> None:
     config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=6))
     with pytest.raises(InputError, match=r"search\.min_adc_bits: 6; allowed: up to the 5 bits"):
-        pipeline.space_of(config, PRESETS["isaac_ou"])
+        preparation.space_of(config, PRESETS["isaac_ou"])
     four = dataclasses.replace(PRESETS["isaac_ou"], adc_bits=4)
     config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=3))
-    assert pipeline.space_of(config, four).adc_bits == (3, 4)
-    assert pipeline.space_of(apq_jax.Config(), four).adc_bits == ()
+    assert preparation.space_of(config, four).adc_bits == (3, 4)
+    assert preparation.space_of(apq_jax.Config(), four).adc_bits == ()

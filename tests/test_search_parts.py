@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from apq_jax import agent as agents
-from apq_jax import checkpoint, environment, foresight, loop, pipeline, replay, search
+from apq_jax import checkpoint, environment, foresight, loop, pipeline, preparation, replay, search
 from apq_jax.agent import AgentOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
@@ -109,7 +109,7 @@ def test_of_bits_that_cost_the_same_the_most_are_a_choice() -> None:
     def choices(least: int, most: int, **hardware: Any) -> tuple[tuple[int, ...], ...]:
         names = "min_weight_bits", "min_input_bits", "max_weight_bits", "max_input_bits"
         search = SearchOptions(**dict(zip(names, (least, least, most, most), strict=True)))
-        space = pipeline.space_of(Config(search=search), Accelerator(**hardware))
+        space = preparation.space_of(Config(search=search), Accelerator(**hardware))
         return space.weight_bits, space.input_bits
 
     assert choices(2, 7) == ((2, 4, 6, 7), (2, 3, 4, 5, 6, 7))
