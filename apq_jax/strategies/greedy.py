@@ -46,14 +46,14 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
     dense = np.asarray([0, *(sizes[1:] - 1)])
     levels = np.unique(np.linspace(1, sizes[0] - 1, options.levels).round().astype(int))
     tried = [levels, *(np.arange(size - 1) for size in sizes[1:])]
-    probes = np.asarray(
-        [(at, kind, to) for at in range(layers) for kind in kinds for to in tried[kind]]
-    ).reshape(-1, 3)
+    ways = [(kind, to) for kind in kinds for to in tried[kind]]
+    probes = np.asarray([(at, *way) for at in range(layers) for way in ways]).reshape(-1, 3)
     probe_calls = -(-len(probes) // parallel)
     path_calls = probe_calls + options.rounds
     steps = layers * int((sizes - 1).sum())
     # A step prunes more, or takes bits away.
     direction = jnp.asarray([1, *(-1,) * len(space.bits)])
+    most, unpruned = jnp.asarray(sizes) - 1, jnp.tile(jnp.asarray(dense), (layers, 1))
     policy_at = functools.partial(environment.policy_at, space)
 
     def added(measured: jax.Array) -> list[jax.Array]:
@@ -75,24 +75,19 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         divergence = added(measured)
 
         def step(genes: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-            moved = genes + direction
-            inside = (moved >= 0) & (moved < jnp.asarray(sizes))
-            moved = jnp.clip(moved, 0, jnp.asarray(sizes) - 1)
+            moved, row, ratios = jnp.clip(genes + direction, 0, most), jnp.arange(layers), []
             here = environment.shares(problem, policy_at(genes))  # [L]
-            ratios = []
             for kind in kinds:
                 one = genes.at[:, kind].set(moved[:, kind])
                 saved = here - environment.shares(problem, policy_at(one))
-                row = jnp.arange(layers)
                 lost = divergence[kind][row, moved[:, kind]] - divergence[kind][row, genes[:, kind]]
                 # What costs nothing is not worth a loss, but a step may have to pass over it.
                 ratios.append((saved + 1e-6) / (lost + 1e-6))
-            ratio = jnp.where(inside, jnp.stack(ratios, axis=1), -jnp.inf)
+            ratio = jnp.where(moved != genes, jnp.stack(ratios, axis=1), -jnp.inf)
             at = jnp.unravel_index(jnp.argmax(ratio), ratio.shape)
             genes = genes.at[at].set(moved[at])
             return genes, genes
 
-        unpruned = jnp.broadcast_to(jnp.asarray(dense), (layers, len(kinds)))
         return lax.scan(step, unpruned, None, steps)[1]
 
     def places(state: State) -> jax.Array:
@@ -102,16 +97,14 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
 
     def init(key: jax.Array, problem: Problem) -> State:
         del key
-        low, high = jnp.zeros((), jnp.int32), jnp.asarray(steps - 1)
-        best = start.nothing(problem, space)
-        return State(jnp.zeros(len(probes)), low, high, best, jnp.zeros((), jnp.int32))
+        none, best = jnp.zeros((), jnp.int32), start.nothing(problem, space)
+        return State(jnp.zeros(len(probes)), none, jnp.asarray(steps - 1), best, none)
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         number = state.asked * parallel + jnp.arange(parallel)
         valid = (state.asked >= probe_calls) | (number < len(probes))
         at, kind, to = jnp.asarray(probes).T[:, jnp.minimum(number, len(probes) - 1)]
-        unpruned = jnp.broadcast_to(jnp.asarray(dense), (parallel, layers, len(kinds)))
-        alone = unpruned.at[jnp.arange(parallel), at, kind].set(to)
+        alone = jax.vmap(lambda at, kind, to: unpruned.at[at, kind].set(to))(at, kind, to)
         along = path(problem, state.measured)[places(state)]
         best = environment.places_of(space, environment.decode(space, state.best.actions))
         near = jax.vmap(neighbour, (0, None))(jax.random.split(key, parallel), best)
@@ -123,10 +116,9 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         """One or two genes a step or two on, or back."""
         which, far, sign, one = jax.random.split(key, 4)
         chosen = jax.random.permutation(which, genes.size) < jax.random.randint(one, (), 1, 3)
-        by = jax.random.randint(far, genes.shape, 1, 3) * jax.random.rademacher(
-            sign, genes.shape, jnp.int32
-        )
-        moved = jnp.clip(genes + by, 0, jnp.asarray(sizes) - 1)
+        by = jax.random.randint(far, genes.shape, 1, 3)
+        by *= jax.random.rademacher(sign, genes.shape, jnp.int32)
+        moved = jnp.clip(genes + by, 0, most)
         return jnp.where(chosen.reshape(genes.shape), moved, genes)
 
     def tell(
