@@ -3,7 +3,7 @@
 LeNet-5: a network a seed, trained apart. VGG-8: one network, a search a seed. Every strategy
 searches each once. What a run gave is kept in the work folder, so that the benchmark may be stopped
 and gone on with, also by several processes at once; tables are printed, and a picture drawn, from
-those files alone.
+those files alone. Another processor trains other networks: runs of such are not mixed.
 
     python benchmarks/strategies.py [--network vgg8] [--seeds 3] [--strategies a b]
     python benchmarks/strategies.py --table [--picture docs/images/strategies.png]
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from apq_jax import archive, data, hardware, models, pipeline, preparation, search
+from apq_jax import archive, checkpoint, data, hardware, models, pipeline, preparation, search
 from apq_jax.capture import capture
 from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
 from apq_jax.files import write_whole
@@ -68,6 +68,7 @@ def main() -> int:
     workdir = options.workdir / options.network
     if options.table:
         found = {name: _read(workdir, name, options.seeds) for name in strategies}
+        _same_networks(found)
         _print(found)
         if options.picture:
             _draw(found, options.picture)
@@ -80,11 +81,20 @@ def main() -> int:
         if not missing:
             continue
         prepared, dataset = prepared_of(seed, cache, options.network)
+        network = _network(prepared)
+        for path in sorted(workdir.glob(f"*/{seed}.json")):
+            if json.loads(path.read_text()).get("network", network) != network:
+                raise SystemExit(f"{path}: a search of another network; take another --workdir")
         for name in missing:
             found = _run(prepared, dataset, name)
             write_whole(_path(workdir, name, seed), json.dumps(found) + "\n")
             print(f"{name}, seed {seed}: {found['seconds']:.0f} s", file=sys.stderr, flush=True)
     return 0
+
+
+def _network(prepared: Prepared) -> str:
+    """Tells networks apart by their weights."""
+    return checkpoint.weights_identity(prepared.subject.params)["weights"][:16]
 
 
 def _path(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
@@ -131,6 +141,7 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
     better = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
     choice = pipeline.choose(prepared, record, dataset)
     return {
+        "network": _network(prepared),
         "best": [[int(at) + 1, float(best[at])] for at in better],  # from which evaluation on
         "hypervolume": archive.hypervolume(
             gain, 100 * (expected - full), archive.LEAST_GAIN, -archive.MOST_LOST
@@ -149,6 +160,13 @@ def _read(workdir: pathlib.Path, name: str, seeds: int) -> list[dict[str, Any]]:
     if not all(path.exists() for path in paths):
         raise SystemExit(f"{workdir / name}: not all of {seeds} seeds; run without --table first")
     return [json.loads(path.read_text()) for path in paths]
+
+
+def _same_networks(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Refuses to compare runs of different networks."""
+    for seed, runs in enumerate(zip(*found.values(), strict=True)):
+        if len({run.get("network") for run in runs}) > 1:
+            raise SystemExit(f"seed {seed}: not all strategies searched the same network")
 
 
 def _best(runs: list[dict[str, Any]]) -> np.ndarray:
