@@ -15,9 +15,7 @@ said).
 """
 
 import argparse
-import csv
 import io
-import json
 import math
 import pathlib
 import sys
@@ -29,55 +27,21 @@ import rich.table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from apq_jax import archive, pictures
+from apq_jax import pictures
+from apq_jax.asked import answer
 from apq_jax.data import standard_error
 from apq_jax.environment import METRICS
 from apq_jax.files import InputError, write_whole
 from apq_jax.pictures import Rows, short_names
-
-SCHEMA = 3  # of the result.json that is read here
-_METRICS = (  # field of a cost, name of its ratio, words, format
-    ("slots", "slots", "operation-unit slots", "{:,}"),
-    ("crossbars", "crossbars", "crossbars", "{:,}"),
-    ("area_mm2", "area", "area, mm²", "{:.4f}"),
-    ("energy_nj", "energy", "energy an inference, nJ", "{:,.1f}"),
-    ("latency_us", "latency", "latency of an inference, µs", "{:,.1f}"),
-    ("index_bits", None, "index bits", "{:,}"),
+from apq_jax.run_folder import (
+    BITS,
+    COSTS,
+    LOSSES,
+    goal_words,
+    markdown,
+    miss_words,
+    read_run,
 )
-_NEEDED: tuple[str, ...] = (
-    "config",
-    "versions",
-    "seed",
-    "command",
-    "interrupted",
-    "data",
-    "float",
-    "goal",
-    "limits",
-    "best",
-    "dense",
-    "dense_isaac",
-    "ratios",
-    "adc_laws",
-    "mapping",
-    "adc_curve",
-    "notes",
-    "accelerator",
-    "layers",
-    "search",
-    "front",
-    "pareto",
-)
-_BITS = {"weight_bits": "weight bits", "input_bits": "input bits", "adc_bits": "ADC bits"}
-_LOSSES = "accuracy_drop"  # the limit that is not a metric's
-_UNITS = {
-    "slots": "slots",
-    "crossbars": "crossbars",
-    "area_mm2": "mm²",
-    "energy_nj": "nJ an inference",
-    "latency_us": "µs an inference",
-}
-
 
 PICTURES: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
     "progress.png": pictures.progress,
@@ -95,7 +59,7 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       InputError: result.json or search.csv is missing, damaged or lacks a field.
     """
-    result, rows = _read_run(folder)
+    result, rows = read_run(folder)
     written = []
     try:
         for name, draw in PICTURES.items():
@@ -109,80 +73,6 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     return [*written, folder / "report.md"]
 
 
-def _read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
-    result, rows = _read_result(folder / "result.json"), _read_rows(folder / "search.csv")
-    if len(rows["reward"]) != result["search"].get("evaluations"):
-        raise InputError(
-            f"{folder / 'search.csv'}: {len(rows['reward'])} rows; allowed: those of result.json's "
-            f"search.evaluations, {result['search'].get('evaluations')}"
-        )
-    return result, rows
-
-
-def _read_result(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error})") from error
-    schema = result.get("schema") if isinstance(result, dict) else None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: schema: {schema!r}; allowed: {SCHEMA}")
-    for name in _NEEDED:
-        if name not in result:
-            raise InputError(f"{path}: {name}: missing")
-    return result
-
-
-def _read_rows(path: pathlib.Path) -> Rows:
-    try:
-        with path.open(newline="") as file:
-            lines = list(csv.reader(file))
-        head, body = lines[0], np.asarray(lines[1:], np.float64)
-        rows = dict(zip(head, body.T, strict=True))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: is not a table of numbers ({error})") from error
-    for name in ("seed", "reward", "accuracy", "expected_accuracy", "feasible", *METRICS):
-        if name not in rows:
-            raise InputError(f"{path}: {name}: no such column")
-        if not np.isfinite(rows[name]).all() or (name in METRICS and rows[name].min() <= 0):
-            words = "above 0" if name in METRICS else "finite"
-            raise InputError(f"{path}: {name}: has values that are not {words}")
-    return rows
-
-
-def goal_words(goal: str, limits: dict[str, float]) -> str:
-    """What was asked for: "the cheapest policy that needs at most 300 slots"."""
-    asked = {
-        "cost": "the cheapest policy",
-        "accuracy": "the most accurate policy",
-        "front": "the front of accuracy against cost",
-    }[goal]
-    return f"{asked} that {_limit_words(limits)}" if limits else asked
-
-
-def _limit_words(limits: dict[str, float]) -> str:
-    return " and ".join(
-        f"loses at most {most:g} points of accuracy"
-        if name == _LOSSES
-        else f"needs at most {most:g} {_UNITS[name]}"
-        for name, most in limits.items()
-    )
-
-
-def miss_words(miss: dict[str, Any]) -> str:
-    """A limit that is not met: "loses 1.5 points of accuracy, 1 allowed"."""
-    name, found, allowed = miss["name"], miss["found"], miss["allowed"]
-    if name == _LOSSES:
-        return f"loses {found:.3g} points of accuracy, {allowed:g} allowed"
-    more = 100 * (found / allowed - 1)
-    percent = format(more, ",.0f" if more >= 10 else ".2g")
-    return f"needs {found:,.6g} {_UNITS[name]}, {allowed:,.6g} allowed ({percent} % more)"
-
-
 def _percent(accuracy: float, count: int) -> str:
     return f"{100 * accuracy:.1f} ± {100 * standard_error(accuracy, count):.1f} %"
 
@@ -190,7 +80,7 @@ def _percent(accuracy: float, count: int) -> str:
 def _answer(result: dict[str, Any]) -> list[list[str]]:
     """Rows of the answer's table: words, dense 16, dense 8, chosen, ratio 8, ratio 16."""
     table = []
-    for field, ratio, words, form in _METRICS:
+    for field, ratio, words, form in COSTS:
         costs = [result["dense"]["16"], result["dense"]["8"], result["best"]]
         cells = [form.format(cost[field]) for cost in costs]
         ratios = ["", ""]
@@ -225,11 +115,6 @@ def summary(result: dict[str, Any]) -> rich.table.Table:
     return table
 
 
-def _markdown(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _text(result: dict[str, Any]) -> str:
     best, floats, data = result["best"], result["float"], result["data"]
     config, search, change = result["config"], result["search"], best["test_difference"]
@@ -237,7 +122,7 @@ def _text(result: dict[str, Any]) -> str:
     verdict = _verdict(result, "meets", "**does not meet**")
     verdict += "".join(f"; it {miss_words(miss)}" for miss in best["misses"])
     names = short_names([layer["name"] for layer in result["layers"]])
-    bits = [field for field in _BITS if field in result["layers"][0]]
+    bits = [field for field in BITS if field in result["layers"][0]]
     layers = [
         [
             name,
@@ -264,7 +149,7 @@ def _text(result: dict[str, Any]) -> str:
             ("test, measured once", "test", data["test"]),
         )
     ]
-    head = ["layer", "γ x R x C", "keep", *(_BITS[field] for field in bits)]
+    head = ["layer", "γ x R x C", "keep", *(BITS[field] for field in bits)]
     head += ["crossbars", "slots", "energy, nJ"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return f"""# {config["model"]["name"]} on {data["name"]}, compressed for {result["accelerator"]}
@@ -276,7 +161,7 @@ The `{search["strategy"]}` search evaluated {search["evaluations"]:,} policies i
 {result["ratios"]["energy"]["dense_8"]:.1f} times less energy than the unpruned network at 8 bits**;
 it loses {lost:.1f} points on the selection half of validation and {verdict}.
 
-{_markdown(["", "dense 16", "dense 8", "chosen", "over dense 8", "over dense 16"], _answer(result))}
+{markdown(["", "dense 16", "dense 8", "chosen", "over dense 8", "over dense 16"], _answer(result))}
 
 "Over dense 8" is the cost of the unpruned network at 8-bit weights and inputs on the same
 accelerator, divided by the chosen policy's; "over dense 16" the same at 16 bits. Slots are the
@@ -287,7 +172,7 @@ network. {_area_words(result)}
 
 ## Accuracy
 
-{_markdown(["", "float", "chosen", "difference, points"], accuracy)}
+{markdown(["", "float", "chosen", "difference, points"], accuracy)}
 
 ± is one standard error, √(p (1 - p) / n): about half a point at 98 % of 1,000 images. On test the
 paired difference is {change["mean"]:+.2f} points, 95 % interval {change["low"]:+.2f} to
@@ -303,7 +188,7 @@ limited, docs/search.md) and its Pareto front in blue. Policies that lose much m
 
 ## The policy
 
-{_markdown(head, layers)}
+{markdown(head, layers)}
 
 "Of" is the unpruned network at 8 bits.
 
@@ -387,7 +272,7 @@ def _spread(result: dict[str, Any]) -> str:
         f"{seeds['of']} of each\nwithin the limits, if any (expected accuracy): "
         f"median {median}, least {least}, most {most}. The finalists are those of\n"
         f"all seeds together; the chosen policy is of seed {best['seed']}."
-        f"\n\n{_markdown(['seed', 'evaluations', 'best'], rows)}\n"
+        f"\n\n{markdown(['seed', 'evaluations', 'best'], rows)}\n"
     )
 
 
@@ -407,7 +292,7 @@ def _isaac(result: dict[str, Any]) -> str:
     """The same against dense on ISAAC, whose whole-crossbar reads units make slower."""
     rows, dense = [], result["dense_isaac"]
     for field, ratio, words, form in (
-        *(one for one in _METRICS if one[1] not in (None, "slots")),
+        *(one for one in COSTS if one[1] not in (None, "slots")),
         ("period_us", "period", "between two inferences, µs", "{:,.1f}"),
     ):
         over = [f"{result['ratios'][ratio][f'isaac_{bits}']:.2f}x" for bits in (8, 16)]
@@ -417,7 +302,7 @@ def _isaac(result: dict[str, Any]) -> str:
     return (
         "Reading by operation units makes a network slower, the unpruned one, too. So here is the "
         "same\nagainst the unpruned network on `isaac`, which reads whole crossbars; below 1x the "
-        f"chosen policy\ncosts more:\n\n{_markdown(head, rows)}"
+        f"chosen policy\ncosts more:\n\n{markdown(head, rows)}"
     )
 
 
@@ -431,7 +316,7 @@ def _utilisation(result: dict[str, Any]) -> str:
     return (
         f"{slots:,} slots of occupied crossbars are empty, {padding:,} cells of used units hold "
         "nothing.\n\n"
-        + _markdown(
+        + markdown(
             ["", *names],
             [["cells of the crossbars used", *filled], ["index over weight bits", *index]],
         )
@@ -452,7 +337,7 @@ def _breakdown(result: dict[str, Any], field: str, words: str, scale: float, for
         if any(cost[name] for cost in costs)
     ]
     rows.append(["sum", *(format(scale * sum(cost.values()), form) for cost in costs)])
-    return _markdown([words, *parts], rows)
+    return markdown([words, *parts], rows)
 
 
 def _laws(result: dict[str, Any]) -> str:
@@ -463,7 +348,7 @@ def _laws(result: dict[str, Any]) -> str:
     head = ["law of the converters", *(name.replace("_", " ") + " 8" for name in _LAW_RATIOS)]
     return (
         "What a converter costs by its resolution is disputed. The ratios under each law, with "
-        f"everything\nelse the same:\n\n{_markdown(head, rows)}"
+        f"everything\nelse the same:\n\n{markdown(head, rows)}"
     )
 
 
@@ -500,7 +385,7 @@ def _curve(result: dict[str, Any]) -> str:
     return (
         "What fewer bits of the converters would do to this policy, executed on the selection half "
         f"({result['data']['select']:,}\nimages), alike in all layers; the first row is lossless:"
-        "\n\n" + _markdown(["ADC bits", "accuracy", "energy, nJ", "area, mm²"], rows)
+        "\n\n" + markdown(["ADC bits", "accuracy", "energy, nJ", "area, mm²"], rows)
     )
 
 
@@ -512,76 +397,6 @@ _LAW_RATIOS = (
 )
 
 
-def answer(folder: pathlib.Path, limits: dict[str, float]) -> tuple[str, bool]:
-    """The best policy that a run evaluated within limits, in words; whether there is one.
-
-    With a limit on the accuracy that may be lost the cheapest, else the most accurate; where
-    none is within the limits, the nearest (`archive.shortfall`).
-
-    Args:
-      folder: the run's.
-      limits: by name, as `archive` has them; at least one.
-
-    Raises:
-      InputError: as `make`.
-    """
-    result, rows = _read_run(folder)
-    try:
-        return _answer_of(folder, result, rows, limits)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{folder}: result.json or search.csv lacks {error}") from error
-
-
-def _answer_of(
-    folder: pathlib.Path, result: dict[str, Any], rows: Rows, limits: dict[str, float]
-) -> tuple[str, bool]:
-    dense = [result["dense"][bits] for bits in ("16", "8")]
-    weights = {name: float(result["config"]["objective"][name]) for name in METRICS}
-    gain = sum(weight * np.log(dense[1][name] / rows[name]) for name, weight in weights.items())
-    full, expected = float(result["float"]["search_accuracy"]), rows["expected_accuracy"]
-    found = {_LOSSES: 100 * (full - expected), **{name: rows[name] for name in METRICS}}
-    goal = "cost" if _LOSSES in limits else "accuracy"
-    wanted = (-gain, -expected) if goal == "cost" else (-expected, -gain)
-    at = int(np.lexsort((*wanted[::-1], archive.shortfall(found, limits)))[0])
-    missed = archive.misses(found, limits, at)
-    costs = []
-    for field, _, words, form in _METRICS:
-        if field in METRICS:
-            # Counts are read as reals and written as the whole numbers that they are.
-            cost = rows[field][at].item()
-            cells = [form.format(c[field]) for c in dense]
-            cells.append(form.format(int(cost) if field in ("slots", "crossbars") else cost))
-            costs.append([words, *cells, *(f"{c[field] / cost:.2f}x" for c in dense[::-1])])
-    names = [layer["name"] for layer in result["layers"]]
-    bits = [field for field in _BITS if f"{field}.{names[0]}" in rows]
-    policy = [
-        [
-            short,
-            f"{100 * rows[f'keep.{name}'][at]:.1f} %",
-            *(f"{rows[f'{field}.{name}'][at]:.0f}" for field in bits),
-        ]
-        for name, short in zip(names, short_names(names), strict=True)
-    ]
-    count, number = f"{len(expected):,} evaluated policies", int(rows["evaluation"][at])
-    said = f"Of {count} {goal_words(goal, limits)} is evaluation {number}."
-    if missed:
-        words = "; ".join(miss_words(miss._asdict()) for miss in missed)
-        said = f"None of {count} {_limit_words(limits)}. The nearest, evaluation {number}, {words}."
-    head = ["", "dense 16", "dense 8", "policy", "over dense 8", "over dense 16"]
-    text = f"""{folder}: {said}
-
-{_markdown(head, costs)}
-
-{_markdown(["layer", "keep", *(_BITS[field] for field in bits)], policy)}
-
-Expected accuracy on the search half of validation ({result["data"]["search"]:,} images): \
-{100 * expected[at]:.2f} %, {found[_LOSSES][at]:.2f} points
-below the float network; measured on the same images: {100 * rows["accuracy"][at]:.2f} %. This is \
-NOT a test
-accuracy: the search chose by these images, and only the run's own result was tested."""
-    return text, not missed
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
@@ -589,12 +404,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _limits(options: argparse.Namespace) -> dict[str, float]:
     limits = {}
-    for name in (_LOSSES, *METRICS):
+    for name in (LOSSES, *METRICS):
         value = getattr(options, f"max_{name}")
         if value is None:
             continue
         flag = f"--max-{name.replace('_', '-')}"
-        drop = name == _LOSSES
+        drop = name == LOSSES
         try:
             number = float(value)
         except ValueError:
@@ -615,7 +430,7 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
-    for name in (_LOSSES, *METRICS):
+    for name in (LOSSES, *METRICS):
         parser.add_argument(f"--max-{name.replace('_', '-')}", metavar="NUMBER")
     status = 0
     try:

@@ -22,7 +22,7 @@ from apq_jax.loop import Record
 from apq_jax.pipeline import Choice, Measured
 from apq_jax.preparation import Prepared
 from apq_jax.proof import AdcPoint, Proof
-from apq_jax.report import SCHEMA
+from apq_jax.run_folder import SCHEMA
 from apq_jax.types import Policy
 
 FILES = (  # and command.txt, tensorboard/

@@ -60,6 +60,7 @@ from apq_jax import (
     proof,
     report,
     results,
+    run_folder,
 )
 from apq_jax.capture import capture
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
@@ -215,7 +216,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
-        f"{report.goal_words(options.goal, preparation.limits_of(config))}.\n"
+        f"{run_folder.goal_words(options.goal, preparation.limits_of(config))}.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
         # Measured: 20 policies a second, or one; half a minute for the rest.
         f"LeNet-5 on two cores takes about {30 + total // rate} s, VGG longer.",
@@ -476,7 +477,7 @@ def _finish(
     if interrupt.pressed:
         return INTERRUPTED
     if not choice.meets_limit:
-        missed = "; ".join(report.miss_words(miss._asdict()) for miss in choice.misses)
+        missed = "; ".join(run_folder.miss_words(miss._asdict()) for miss in choice.misses)
         console.print(
             f"No policy meets the limits. The nearest, which is reported, {missed}.", soft_wrap=True
         )

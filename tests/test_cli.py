@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import checkpoint, hardware, mapping, pipeline, report, results, search
+from apq_jax import checkpoint, hardware, mapping, pipeline, report, results, run_folder, search
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.files import InputError
 
@@ -94,7 +94,7 @@ def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
 def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -> None:
     folder, _ = finished
     result = json.loads((folder / "result.json").read_text())
-    assert result["schema"] == report.SCHEMA
+    assert result["schema"] == run_folder.SCHEMA
     best, rows = result["best"], rows_of(folder / "search.csv")
     assert len(rows) == result["search"]["evaluations"] == 30
     row = rows[best["evaluation"] - 1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from apq_jax import pictures, report
+from apq_jax import pictures, report, run_folder
 from apq_jax.environment import METRICS
 from apq_jax.files import InputError
 
@@ -234,7 +234,7 @@ def test_the_spread_over_seeds_is_said(folder: pathlib.Path, result: dict[str, A
 
 
 def test_each_seed_has_its_curve(folder: pathlib.Path, result: dict[str, Any]) -> None:
-    rows = report._read_rows(folder / "search.csv")
+    rows = run_folder._read_rows(folder / "search.csv")
     (axis,) = pictures.progress(result, rows).axes
     first, second = (line.get_xydata() for line in axis.get_lines()[:2])
     assert (len(first), len(second)) == (20, 20)
