@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from apq_jax import products, quantization
+from apq_jax import conversion, products, quantization
 from apq_jax.capture import Network, Params, forward
 from apq_jax.evaluation import Compressed, CompressedLayer
 
@@ -163,7 +163,11 @@ def apply(
         u = _through(quantization.quantize_input(x, scale, zero, layer.input_bits), smooth)
         clipped = jnp.clip(now.weight, -limit, limit) * one.mask
         levels = _through(_levels(one, now.weight), clipped)
-        sums = jnp.matmul(product.unfold(u, pad=zero), levels)
+        windows = product.unfold(u, pad=zero)
+        sums = jnp.matmul(windows, levels)
+        if layer.reading is not None:  # what converters round away has no gradient
+            whole = levels.round().astype(jnp.int8), windows.round().astype(jnp.int32)
+            sums += conversion.lost(layer.reading, *whole, layer.input_bits).astype(jnp.float32)
         multiplier, offset = (
             part * unit for part, unit in zip((now.multiplier, now.offset), one.units, strict=True)
         )

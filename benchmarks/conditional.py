@@ -31,7 +31,7 @@ from apq_jax.preparation import Prepared
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.actor_critic import State, actor_critic
 
-LEARNT_ON, EACH = 24, 96  # accelerators and limits; evaluations on each
+LEARNT_ON, EACH = 48, 96  # accelerators and limits; evaluations on each
 UNSEEN, FEW, FRESH = 6, 48, 600
 CHUNK, PARALLEL = 2, 8
 DRAWS = 32  # batches of proposals to choose the first among

@@ -24,10 +24,10 @@ def masks_of(case: Case) -> tuple[jax.Array, ...]:
     )
 
 
-def compressed_of(case: Case) -> Compressed:
+def compressed_of(case: Case, policy: Policy = POLICY) -> Compressed:
     part = case.subject
     arrays = part.params, part.plan, part.statistics, part.moment_images
-    return evaluation.compress(case.network, *arrays, CELLS, RECOVERY, POLICY)
+    return evaluation.compress(case.network, *arrays, CELLS, RECOVERY, policy)
 
 
 def tuned(case: Case, **options: Any) -> tuple[Compressed, Compressed]:
@@ -89,10 +89,17 @@ def test_no_step_changes_nothing_but_the_last_bit() -> None:
         np.testing.assert_allclose(old.offset, new.offset, rtol=1e-3, atol=1e-4)
 
 
-def test_what_is_learnt_from_is_what_is_measured() -> None:
+@pytest.mark.parametrize("adc_bits", [None, [3, 2]], ids=["lossless", "rounding"])
+def test_what_is_learnt_from_is_what_is_measured(adc_bits: list[int] | None) -> None:
     case = build(2)
-    compressed = compressed_of(case)
+    converters = None if adc_bits is None else jnp.asarray(adc_bits)
+    compressed = compressed_of(case, POLICY._replace(adc_bits=converters))
     fixed, learnt = finetune.begin(compressed, masks_of(case), POLICY.weight_bits)
     smooth = finetune.apply(case.network, case.params, fixed, learnt, case.images)
     exact = evaluation.apply(case.network, case.params, compressed, case.images)
     np.testing.assert_allclose(smooth, exact, atol=1e-4)
+
+    def total(learnt: Any) -> jax.Array:
+        return finetune.apply(case.network, case.params, fixed, learnt, case.images).sum()
+
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(jax.grad(total)(learnt)))
