@@ -138,7 +138,7 @@ def match_images(
             index: int, product: products.Product, x: jax.Array, weight: jax.Array
         ) -> jax.Array:
             del weight
-            y = product.unfold(x.astype(jnp.float32)) @ weights[index]
+            y = product.multiply(x.astype(jnp.float32), weights[index])
             found.setdefault(index, (y.mean(axis=1), y.std(axis=1)))
             return product.fold(y)
 

@@ -313,14 +313,10 @@ def matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         found[index] = product.matrix(weight).astype(jnp.float32)
-        return product.fold(_matmul(product.unfold(x), found[index]))
+        return product.fold(product.multiply(x, found[index]))
 
     forward(network, params, jnp.zeros_like(network.example), collect)
     return tuple(found[index] for index in range(len(network.layers)))
-
-
-def _matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.matmul(x, w, preferred_element_type=jnp.float32)
 
 
 def forward_float(
@@ -347,6 +343,6 @@ def forward_float(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         w = product.matrix(weight) if weights is None else weights[index]
-        return product.fold(_matmul(product.unfold(x), w))
+        return product.fold(product.multiply(x, w))
 
     return forward(network, params, x, multiply)

@@ -36,7 +36,7 @@ def converter(accelerator: Accelerator, bits: Any = None) -> Converter:
 
 def _converter(lossless: int, bits: Any) -> Converter:
     bits = jnp.asarray(bits, jnp.float32)
-    return Converter(jnp.exp2(lossless - bits), jnp.exp2(bits).round() - 1)
+    return Converter(jnp.exp2(lossless - bits).round(), jnp.exp2(bits).round() - 1)
 
 
 def convert(adc: Converter, sums: jax.Array) -> jax.Array:
@@ -99,42 +99,48 @@ def lost(
     groups, rows, columns = levels.shape
     weights = pruning.row_groups(levels.astype(jnp.int32), h)  # γ, G, h, C
     count = weights.shape[1]
-    used = jnp.asarray(np.arange(count * h).reshape(count, h, 1) < rows)
     u = jnp.pad(inputs, ((0, 0), (0, 0), (0, count * h - rows)))
-    u = u.reshape(groups, -1, count, h).swapaxes(1, 2)  # γ, G, M, h
+    u = u.reshape(groups, -1, count, h)  # γ, M, G, h
+    used = jnp.asarray(np.arange(count * h).reshape(count, h, 1) < rows)
     adc, top = _converter(cells.lossless_bits, reading.adc_bits), 2**c - 1
-    slices = -(-(bits - cells.differential) // c)
-    slices = jnp.maximum(slices, 1) * (1 + cells.differential)
+    slices = jnp.maximum(-(-(bits - cells.differential) // c), 1) * (1 + cells.differential)
     half = 2 ** jnp.maximum(bits - 1, 0)
+    # The product is fastest of int8, which the digits of an 8-bit DAC do not fit.
+    held = jnp.int8 if d < 8 else jnp.int32
 
-    def digits(number: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Cells [γ, G, h, C] of a slice, and what their sum counts: as `mapping.units` has them."""
+    def digits(weights: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Cells [γ, h, C] of a slice, and what their sum counts: as `mapping.units` has them."""
         if cells.differential:
             sign = 1 - 2 * (number % 2)
             value, place = jnp.maximum(weights * sign, 0), number // 2
         else:
             sign = jnp.where(bits == 1, 2, 1)
             value, place = jnp.where(bits == 1, (weights + 1) // 2, weights + half), number
-        digit = (value >> (c * place)) & top
-        return jnp.where(used, digit, 0), sign << (c * place)
+        return (value >> (c * place)) & top, sign << (c * place)
 
-    def read(number: jax.Array, total: jax.Array) -> jax.Array:
-        step, which = jnp.divmod(number, slices)
-        digit, counts = digits(which)
-        plane = (u >> (d * step)) & (2**d - 1)
-        turned = jnp.zeros((*digit.shape[:2], columns), bool)
-        if cells.flipped:
-            wordlines = used.sum(axis=1)  # [G, 1]
-            turned = 2 * digit.sum(axis=2) > top * wordlines
-            digit = jnp.where(turned[:, :, None] & used, top - digit, digit)
-        axes = (((3,), (2,)), ((0, 1), (0, 1)))
-        sums = lax.dot_general(
-            plane.astype(jnp.int8), digit.astype(jnp.int8), axes, preferred_element_type=jnp.int32
-        )
-        change = convert(adc, sums.astype(jnp.float32)).astype(jnp.int32) - sums
-        counts = jnp.where(turned, -counts, counts) * reading.survivors << (d * step)
-        return total + (change * counts[:, :, None]).sum(axis=1)
+    # A row group at a time: its sums alone are as many as the layer's outputs.
+    def add_group(total: jax.Array, group: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        u, weights, used, alive = group  # [γ, M, h], [γ, h, C], [h, 1], [γ, C]
 
-    steps = -(-input_bits // d)
-    start = jnp.zeros((groups, u.shape[2], columns), jnp.int32)
-    return lax.fori_loop(0, steps * slices, read, start)
+        def read(number: jax.Array, total: jax.Array) -> jax.Array:
+            step, which = jnp.divmod(number, slices)
+            digit, counts = digits(weights, which)
+            digit = jnp.where(used, digit, 0)
+            if cells.flipped:
+                turned = 2 * digit.sum(axis=1) > top * used.sum()  # γ, C
+                digit = jnp.where(turned[:, None] & used, top - digit, digit)
+                counts = jnp.where(turned, -counts, counts)
+            plane = (u >> (d * step)) & (2**d - 1)
+            axes = (((2,), (1,)), ((0,), (0,)))
+            sums = lax.dot_general(
+                plane.astype(held), digit.astype(held), axes, preferred_element_type=jnp.int32
+            )
+            change = convert(adc, sums.astype(jnp.float32)).astype(jnp.int32) - sums
+            return total + change * (counts * alive << (d * step))[:, None]
+
+        return lax.fori_loop(0, -(-input_bits // d) * slices, read, total), None
+
+    parts = jnp.moveaxis(u, 2, 0), jnp.moveaxis(weights, 1, 0), used
+    alive = jnp.moveaxis(reading.survivors, 1, 0).astype(jnp.int32)
+    start = jnp.zeros((groups, u.shape[1], columns), jnp.int32)
+    return lax.scan(add_group, start, (*parts, alive))[0]

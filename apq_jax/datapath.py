@@ -47,6 +47,7 @@ class Datapath:
     steps: int  # ⌈a/d⌉
     dac_bits: int
     cell_bits: int
+    adc_bits: int
 
 
 def datapath_of(found: LayerMap, accelerator: Accelerator) -> Datapath:
@@ -58,6 +59,7 @@ def datapath_of(found: LayerMap, accelerator: Accelerator) -> Datapath:
         ceil_div(found.input_bits, accelerator.dac_bits),
         accelerator.dac_bits,
         accelerator.cell_bits,
+        found.adc_bits or accelerator.adc_resolution,
     )
 
 
@@ -206,8 +208,7 @@ def check(
     """Compares every layer's data path with the quantized network, bit for bit.
 
     Each layer is given the levels that the quantized network gives it, and random ones of its whole
-    range: inputs that are 0 on all images would hide a wrong cell. The converters are the quantized
-    network's.
+    range: inputs that are 0 on all images would hide a wrong cell. Converters are the mapping's.
 
     Args:
       network, params: the model.
@@ -234,7 +235,7 @@ def check(
             of_any += conversion.lost(layer.reading, layer.levels, windows, layer.input_bits)
         # [M, γ C] each
         expected = [jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in (sums, of_any)]
-        adc = _converter_of(layer, accelerator)
+        adc = converter(accelerator, path.adc_bits)
         mismatches, compared = found.get(index, Check(0, 0))
         for levels, right in zip((u, anything), expected, strict=True):
             executed = execute(path, banks, adc, levels)
@@ -281,7 +282,7 @@ def end_to_end(
             seen.append(u)
             if not executes:
                 return product.fold(scaled(layer, accumulate(layer, product, x)))
-            sums = execute(path, banks, _converter_of(layer, accelerator), u)
+            sums = execute(path, banks, converter(accelerator, path.adc_bits), u)
             return product.fold(scaled(layer, _grouped(sums, layer)))
 
         return forward(network, params, images, replace), seen
@@ -293,12 +294,6 @@ def end_to_end(
         sum(int((a != b).sum()) for a, b in zip(levels, expected, strict=True)),
         sum(a.size for a in levels),
     )
-
-
-def _converter_of(layer: CompressedLayer, accelerator: Accelerator) -> Converter:
-    """The converters that a layer of the quantized network is read by."""
-    read = layer.reading
-    return converter(accelerator, read.adc_bits if read else accelerator.lossless_adc_bits)
 
 
 def _grouped(sums: jax.Array, layer: CompressedLayer) -> jax.Array:

@@ -399,13 +399,13 @@ def _conversions(
     # A converter that has no more to give than its resolution.
     steps = 4.0 ** (cells.lossless_bits - np.minimum(bits, cells.resolution))
     each = 4.0 ** np.arange(quantization.MAX_BITS)
-    weight_bits = np.arange(1, quantization.MAX_BITS + 1)
-    input_steps = crossbar.ceil_div(weight_bits, cells.dac_bits)
+    of_values = np.arange(1, quantization.MAX_BITS + 1)  # bits of a weight or an input
+    input_steps = crossbar.ceil_div(of_values, cells.dac_bits)
     of_steps = np.asarray([np.sum(each[:n] ** cells.dac_bits) for n in input_steps])
-    slices = crossbar.slices_of(weight_bits, chip) // (1 + cells.differential)
+    slices = crossbar.slices_of(of_values, chip) // (1 + cells.differential)
     of_slices = np.asarray([np.sum(each[:n] ** cells.cell_bits) for n in slices])
     # Differential pairs are two sums; a one-bit offset weight counts twice its cell.
-    of_slices *= np.where(weight_bits == 1, 4.0, 1.0) if not cells.differential else 2.0
+    of_slices *= np.where(of_values == 1, 4.0, 1.0) if not cells.differential else 2.0
     errors = []
     for layer, seen in zip(plan, statistics, strict=True):
         sums = np.asarray(layer.mask, np.float64).sum(axis=2)  # [K, γ, C] row groups that add up

@@ -80,11 +80,12 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
     """
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
     held, pad = (u - 128).astype(jnp.int8), (layer.input_zero - 128).astype(jnp.int8)
-    shifted = product.multiply(held, layer.levels, pad)
-    sums = shifted + 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
+    back = 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
     if layer.reading is None:
-        return sums
-    inputs = product.unfold(held, pad).astype(jnp.int32) + 128
+        return product.multiply(held, layer.levels, pad) + back
+    rows = product.unfold(held, pad)
+    sums = products.matmul(rows, layer.levels) + back
+    inputs = rows.astype(jnp.int32) + 128
     return sums + conversion.lost(layer.reading, layer.levels, inputs, layer.input_bits)
 
 

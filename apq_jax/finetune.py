@@ -163,10 +163,10 @@ def apply(
         u = _through(quantization.quantize_input(x, scale, zero, layer.input_bits), smooth)
         clipped = jnp.clip(now.weight, -limit, limit) * one.mask
         levels = _through(_levels(one, now.weight), clipped)
-        windows = product.unfold(u, pad=zero)
-        sums = jnp.matmul(windows, levels)
+        sums = product.multiply(u, levels, pad=zero)
         if layer.reading is not None:  # what converters round away has no gradient
-            whole = levels.round().astype(jnp.int8), windows.round().astype(jnp.int32)
+            windows = product.unfold(u, pad=zero).round().astype(jnp.int32)
+            whole = levels.round().astype(jnp.int8), windows
             sums += conversion.lost(layer.reading, *whole, layer.input_bits).astype(jnp.float32)
         multiplier, offset = (
             part * unit for part, unit in zip((now.multiplier, now.offset), one.units, strict=True)

@@ -155,14 +155,15 @@ def policy(result: dict[str, Any], rows: Rows) -> Figure:
     above.set_ylim(0, 112)
     kinds = ("weight", _GREEN, "weights"), ("input", _ORANGE, "inputs"), ("adc", _BLUE, "ADCs")
     shown = [one for one in kinds if f"{one[0]}_bits" in layers[0]]
-    width = 0.8 / len(shown)
+    width, most = 0.8 / len(shown), 8
     for number, (kind, color, label) in enumerate(shown):
         left = at + width * (number - (len(shown) - 1) / 2)
         values = [layer[f"{kind}_bits"] for layer in layers]
+        most = max(most, *values)
         group = below.bar(left, values, width - 0.02, color=color, label=label)
         below.bar_label(group, fontsize=8, padding=1)
     below.set_ylabel("bits")
-    below.set_ylim(0, 9.5)
+    below.set_ylim(0, 1.2 * most)
     below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     below.legend(frameon=False, ncols=3, loc="upper right", fontsize=9, bbox_to_anchor=(1, 1.18))
     for axis in (above, below):

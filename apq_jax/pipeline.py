@@ -287,7 +287,7 @@ def measure(
     """A compressed network's accuracy and the paired interval of its difference to float."""
     forward = jax.jit(functools.partial(evaluation.apply, prepared.network))
     params = prepared.subject.params
-    step = 500
+    step = prepared.config.search.chunk
     chunks = [
         np.asarray(forward(params, network, jnp.asarray(images[start : start + step])))
         for start in range(0, len(images), step)

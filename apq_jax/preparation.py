@@ -49,7 +49,8 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
     """The policies that a run may propose: of bits that cost the same, the most.
 
     Raises:
-      InputError: the cells hold more bits than any weight has.
+      InputError: the cells hold more bits than any weight has, or the converters fewer than are
+        to be searched.
     """
     search = config.search
     pairs = accelerator.signed == "differential"  # the sign is which cell of a pair
@@ -69,7 +70,7 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
             f"config.search.min_adc_bits: {least}; allowed: up to the {most} bits of the "
             "accelerator's converters, or 0 to leave them as they are"
         )
-    adc_bits = tuple(range(least, most + 1)) if least else ()
+    adc_bits = tuple(range(least, most + 1)) if 0 < least < most else ()
     return Space(config.plan.levels, tuple(slices.values()), tuple(steps.values()), adc_bits)
 
 

@@ -42,7 +42,8 @@ class Product(Protocol):
         ...
 
 
-def _matmul(rows: jax.Array, matrix: jax.Array) -> jax.Array:
+def matmul(rows: jax.Array, matrix: jax.Array) -> jax.Array:
+    """[γ, M, R] @ [γ, R, C]: exact, in int32, where both are int8; else in float32."""
     kind = jnp.int32 if rows.dtype == jnp.int8 else jnp.float32
     axes = (((2,), (1,)), ((0,), (0,)))
     return lax.dot_general(rows, matrix, axes, preferred_element_type=kind)
@@ -77,7 +78,7 @@ class Convolution:
         groups, count, taps, channels = windows.shape
         matrix = matrix.reshape(groups, channels, taps, -1).swapaxes(1, 2)
         rows = channels * taps
-        return _matmul(windows.reshape(groups, count, rows), matrix.reshape(groups, rows, -1))
+        return matmul(windows.reshape(groups, count, rows), matrix.reshape(groups, rows, -1))
 
     def _windows(self, x: jax.Array, pad: ArrayLike) -> jax.Array:
         """[γ, M, kernel, C_in/γ]: an axis at a time, so that whole runs are copied."""
@@ -132,7 +133,7 @@ class Dot:
         return x.transpose(self.batch + self.free + self.contract).reshape(groups, -1, rows)
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
-        return _matmul(self.unfold(x, pad), matrix)
+        return matmul(self.unfold(x, pad), matrix)
 
     def fold(self, y: jax.Array) -> jax.Array:
         batch = [self.shape[axis] for axis in self.batch]

@@ -32,7 +32,9 @@ def mapped(prepared: Prepared, policy: Policy, network: evaluation.Compressed) -
         mask = pruning.row_mask(vectors, accelerator.unit_rows, layer.rows)
         bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
         levels = np.asarray(found.levels, np.int32)
-        maps.append(map_layer(layer, levels, np.asarray(mask), *bits, "column_vector", accelerator))
+        one = map_layer(layer, levels, np.asarray(mask), *bits, "column_vector", accelerator)
+        stops = 0 if policy.adc_bits is None else int(policy.adc_bits[at])
+        maps.append(one._replace(adc_bits=stops))
     scales = (Scales(*(np.asarray(getattr(x, n)) for n in Scales._fields)) for x in network)
     return Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), _digital(prepared))
 
@@ -123,7 +125,8 @@ def adc_curve(
 ) -> list[AdcPoint]:
     """Accuracy of the executed data path and cost, from lossless converters down to one bit.
 
-    The same in all layers, whatever the policy's are.
+    The same in all layers, whatever the policy's are; the scales stay as they are. Where lossless
+    is more than a converter can have, from the most that it can.
     """
     layers, step = prepared.network.layers, 100
     images, labels = images[:_CURVE_IMAGES], labels[:_CURVE_IMAGES]

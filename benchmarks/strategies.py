@@ -83,7 +83,7 @@ def main() -> int:
         prepared, dataset = prepared_of(seed, cache, options.network)
         network = _network(prepared)
         for path in sorted(workdir.glob(f"*/{seed}.json")):
-            if json.loads(path.read_text()).get("network", network) != network:
+            if json.loads(path.read_text()).get("network") != network:
                 raise SystemExit(f"{path}: a search of another network; take another --workdir")
         for name in missing:
             found = _run(prepared, dataset, name)

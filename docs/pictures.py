@@ -20,7 +20,17 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from apq_jax import calibration, data, datapath, mapping, plan, pruning, quantization, training
+from apq_jax import (
+    calibration,
+    conversion,
+    data,
+    datapath,
+    mapping,
+    plan,
+    pruning,
+    quantization,
+    training,
+)
 from apq_jax.capture import capture, matrices
 from apq_jax.config import Config
 from apq_jax.hardware import Accelerator
@@ -172,7 +182,7 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
     lines += ["", "sum                              " + " ".join(f"{t:6}" for t in total)]
     lines.append(f"offset: {offset} x Σ u = {offset} x {u.sum()} off each weight's first slice")
     path, banks = datapath.prepare((found,), SMALL)[0]
-    outputs = datapath.execute(path, banks, datapath.converter(SMALL), jnp.asarray(window))
+    outputs = datapath.execute(path, banks, conversion.converter(SMALL), jnp.asarray(window))
     exact = window @ levels[0]
     lines += [
         "",

@@ -419,9 +419,11 @@ def built(
         mask = pruning.row_mask(planned[at].mask[int(policy.level[at])], 9, layer.rows)
         bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
         levels = np.asarray(one.levels, np.int32)
-        maps.append(
-            mapping.map_layer(layer, levels, np.asarray(mask), *bits, "column_vector", accelerator)
+        placed = mapping.map_layer(
+            layer, levels, np.asarray(mask), *bits, "column_vector", accelerator
         )
+        stops = int(policy.adc_bits[at]) if searched else 0
+        maps.append(placed._replace(adc_bits=stops))
         scales.append(Scales(*(np.asarray(getattr(one, n)) for n in Scales._fields)))
     found = Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), {})
     return network, params, compressed, found, images
@@ -455,6 +457,7 @@ LOSSY = {
     "offset": dataclasses.replace(PRESETS["isaac_ou"], dac_bits=2),
     "flipped": dataclasses.replace(PRESETS["isaac_ou"], flipped_columns=True),
     "pairs": dataclasses.replace(PRESETS["isaac_ou"], signed="differential", cell_bits=1),
+    "bytes": dataclasses.replace(PRESETS["isaac_ou"], dac_bits=8),
 }
 
 
@@ -466,6 +469,7 @@ def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
     for one in datapath.check(network, params, compressed, parts, found.accelerator, images[:2]):
         assert one.mismatches == 0
     lossless = tuple(layer._replace(reading=None) for layer in compressed)
+    parts = datapath.prepare(tuple(one._replace(adc_bits=0) for one in found.maps), LOSSY[held])
     checks = datapath.check(network, params, lossless, parts, found.accelerator, images[:2])
     assert sum(one.mismatches for one in checks) == 0
     kept = evaluation.apply(network, params, lossless, images)

@@ -223,12 +223,12 @@ class Accelerator:
     def _adc_saved(self) -> np.ndarray:
         """Part of a conversion's energy that is saved by stopping after 1, 2, ... bits.
 
-        By successive approximation the bits come one after the other; what a converter of just
-        so many bits needs is what the law says. Nothing from the resolution on.
+        By successive approximation the bits come one after the other, so that fewer never cost
+        more, whatever a law says of converters of just so many. Nothing from the resolution on.
         """
         bits = np.minimum(np.arange(1, adc.MAX_BITS + 1), self.adc_resolution)
-        full = self.adc_pj
-        return 1.0 - self._adc_pj(bits) / full if full else np.zeros(len(bits))
+        energy = np.minimum.accumulate(self._adc_pj(bits)[::-1])[::-1]
+        return 1.0 - energy / self.adc_pj if self.adc_pj else np.zeros(len(bits))
 
     @property
     def adc_um2(self) -> float:

@@ -93,7 +93,8 @@ def save(path: str | os.PathLike[str], mapping: Mapping) -> None:
         for name, dtype in _DTYPES.items():
             tensors[f"{number}/{name}"] = np.array(arrays[name], dtype, order="C")
         layer = {name: _plain(getattr(one.layer, name)) for name in _LAYER}
-        layers.append(layer | {"weight_bits": one.weight_bits, "input_bits": one.input_bits})
+        layer |= {"weight_bits": one.weight_bits, "input_bits": one.input_bits}
+        layers.append(layer | ({"adc_bits": one.adc_bits} if one.adc_bits else {}))
     description = json.dumps(
         {"accelerator": dumps(mapping.accelerator), "scheme": mapping.scheme, "layers": layers}
     )
@@ -231,7 +232,7 @@ def _layer_map(
     accelerator: Accelerator, entry: Any, number: int, tensors: dict[str, np.ndarray]
 ) -> tuple[LayerMap, Scales]:
     fields = {*_LAYER, "weight_bits", "input_bits"}
-    right = isinstance(entry, dict) and set(entry) == fields
+    right = isinstance(entry, dict) and set(entry) - {"adc_bits"} == fields
     _need(right, "fields", "others", ", ".join(sorted(fields)))
     name = entry["name"]
     right = isinstance(name, str) and name.isprintable() and len(name) <= 1000
@@ -240,6 +241,7 @@ def _layer_map(
         *((name, _MOST) for name in ("groups", "rows", "columns", "positions")),
         ("weight_bits", 8),
         ("input_bits", 8),
+        *((("adc_bits", accelerator.adc_resolution),) if "adc_bits" in entry else ()),
     ):
         right = type(entry[name]) is int and 1 <= entry[name] <= most
         _need(right, name, reprlib.repr(entry[name]), f"a whole number, 1 to {most}")
@@ -289,6 +291,7 @@ def _layer_map(
         Units(
             **{name: arrays[name] for name in Units._fields} | {"flipped": arrays["flipped"] == 1}
         ),
+        entry.get("adc_bits", 0),
     )
     _check_ranges(one, arrays, accelerator)
     _check_places(one)

@@ -38,6 +38,7 @@ class LayerMap(NamedTuple):
     cells: np.ndarray  # [crossbars, X_r, X_c] uint8
     banks: np.ndarray  # [banks, h] int32, the rows of the layer, group x R + row, of each bank
     units: Units
+    adc_bits: int = 0  # after which its conversions stop; 0: the accelerator's resolution
 
 
 class _Block(NamedTuple):

@@ -17,7 +17,8 @@ class Strategy(NamedTuple):
     tell(key, state, problem, policies, valid, evaluations [E]) -> state; `valid` may be fewer
     than were asked for, where the budget ends.
     lasting: what the state holds is true of the same network under any other limit, goal and
-    accelerator of the same space, so that a search of one may begin with the state of another.
+    accelerator of the same space whose converters round nothing, so that a search of one may begin
+    with the state of another.
     """
 
     init: Callable[[jax.Array, Problem], Any]

@@ -15,7 +15,8 @@ from apq_jax.strategies.uniform import every, listed
 
 def lamp(space: Space, parallel: int, budget: int) -> Strategy:
     """Thresholds for each choice of bits, as many as the budget allows."""
-    bits = every(*space.bits)
+    # The converters keep all their bits: so many more choices would leave too few thresholds.
+    bits = every(*space.bits[:2], *(choices[-1:] for choices in space.bits[2:]))
     thresholds = max(budget // bits.shape[1], 1)
 
     def table(problem: Problem) -> jax.Array:
