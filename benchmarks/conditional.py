@@ -147,13 +147,18 @@ def _first(
         predict: Any = jax.vmap(jax.vmap(agent.critic.apply, (None, 0, 0)), (0, None, None))
         guesses = predict(learnt.agent.critics, errors, whole)  # [members, N]
         cautious = guesses.max(axis=0) + guesses.std(axis=0)
-        worth = jax.vmap(foresight.reward, (None, None, 0, 0))
-        measured = worth(
-            problem, choices, learnt.replay.places.astype(jnp.float32), learnt.replay.log_divergence
-        )
-        there = jnp.arange(len(measured)) < learnt.replay.filled
-        known = learnt.replay.places[jnp.argmax(jnp.where(there, measured, -jnp.inf))]
-        return known, places[jnp.argmax(worth(problem, choices, whole, cautious))]
+        memory = learnt.replay
+        there = jnp.arange(len(memory.places)) < memory.filled
+        measured = worth(memory.places.astype(jnp.float32), memory.log_divergence)
+        known = memory.places[jnp.argmax(jnp.where(there, measured, -jnp.inf))]
+        return known, places[jnp.argmax(worth(whole, cautious))]
+
+    def worth(places: jax.Array, log_divergence: jax.Array) -> jax.Array:
+        """Rewards [N]; what meets the limit beats what does not."""
+        foreseen = jax.vmap(foresight.evaluation, (None, None, 0, 0))
+        found = foreseen(problem, choices, places, jnp.exp(log_divergence))
+        misses = environment.shortfall(problem, found) > 0
+        return jax.vmap(environment.reward, (None, 0))(problem, found) - 1e6 * misses
 
     known, imagined = draw(key, learnt)
     evaluate = jax.jit(preparation.evaluator(task))
