@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import checkpoint, hardware, mapping, pipeline, report, results, run_folder, search
+from apq_jax import checkpoint, hardware, mapping, proof, report, results, run_folder, search
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.files import InputError
 
@@ -162,7 +162,7 @@ def test_a_wrong_mapping_exits_with_4(
         cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
         return found._replace(cells=cells) if found.layer.name.endswith("conv1/kernel") else found
 
-    monkeypatch.setattr(pipeline, "map_layer", wrong)
+    monkeypatch.setattr(proof, "map_layer", wrong)
     monkeypatch.chdir(ROOT)
     assert search.main(["search", *small(digits, cache, tmp_path)]) == 4
     assert "The mapping is WRONG" in capsys.readouterr().out
