@@ -212,13 +212,13 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
     seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
     rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
-    rate = 1 if rounds else 20
+    rate = 2 if rounds else 20
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
         f"{run_folder.goal_words(options.goal, preparation.limits_of(config))}.\n"
         f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
-        # Measured: 20 policies a second, or one; half a minute for the rest.
+        # Measured: 20 policies a second, or two; half a minute for the rest.
         f"LeNet-5 on two cores takes about {30 + total // rate} s, VGG longer.",
         soft_wrap=True,
     )
