@@ -1,13 +1,14 @@
 """Pruning and quantization of neural networks for ReRAM crossbar accelerators, searched in JAX."""
 
 from apq_jax.capture import Network, capture
+from apq_jax.choice import choose
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
 from apq_jax.data import load as load_data
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator, preset
 from apq_jax.hardware import load as load_accelerator
-from apq_jax.pipeline import choose, compressed, joined, measure, search_policies
+from apq_jax.pipeline import compressed, joined, measure, search_policies
 from apq_jax.preparation import prepare
 from apq_jax.types import Evaluation, Layer, Policy
 

@@ -45,7 +45,11 @@ def identity(config: Config, accelerator: Accelerator, dataset: Dataset) -> dict
         "accelerator": dataclasses.asdict(accelerator),
         "versions": {**results.versions(), "backend": jax.default_backend()},
     }
-    found = {name: repr(value) for name, value in _flat(tree) if name not in _ELSEWHERE}
+    found = {
+        name: repr(value)
+        for name, value in _flat(tree)
+        if name not in _ELSEWHERE and not name.startswith("config.finetune.")  # comes after it
+    }
     del found["versions.python"]
     return found | {"data": dataset.fingerprint(), "schema": str(SCHEMA)}
 

@@ -8,6 +8,7 @@ import ml_collections
 from apq_jax import data, models, pruning, training
 from apq_jax.evaluation import Recovery
 from apq_jax.files import InputError
+from apq_jax.finetune import FinetuneOptions
 from apq_jax.hardware import adc
 from apq_jax.models import ModelOptions
 from apq_jax.plan import PlanOptions
@@ -61,6 +62,7 @@ class SearchOptions:
     batch_seeds: str = "auto"  # map: one after the other; vmap: side by side; auto: vmap on GPUs
     parallel: int = 8  # policies at a time
     max_accuracy_drop: float = 0.5  # goal cost: percentage points below the float network
+    headroom: float = 1.5  # points beyond max_accuracy_drop that fine-tuning is to win back
     penalty: float = 1.0  # of missing a limit
     pruning_share: float = 0.5  # apq: share of the evaluations that search the pruning
     pruning_drop: float = 0.3  # apq: share of the accuracy drop that pruning may use up
@@ -71,6 +73,7 @@ class SearchOptions:
     min_adc_bits: int = 0  # of the converters, up to the accelerator's; 0: these, not searched
     probes: int = 24  # policies that tell how much accuracy a nat of divergence costs
     finalists: int = 48  # policies that the selection images choose among
+    tuned: int = 5  # policies at most that are fine-tuned; 0: none, and no headroom
     moment_images: int = 256  # training images that output moments are matched on
     chunk: int = 500  # scored images at a time
 
@@ -87,6 +90,7 @@ class Config:
     training: Training = Training()
     plan: PlanOptions = PlanOptions()
     recovery: Recovery = Recovery()
+    finetune: FinetuneOptions = FinetuneOptions()
     objective: Objective = Objective()
     limits: Limits = Limits()
     search: SearchOptions = SearchOptions()
@@ -109,6 +113,14 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "plan.damping": (1e-6, 10.0),
     "recovery.max_scale": (1.0, 100.0),
     "recovery.scale_bits": (8, 24),
+    "finetune.steps": (1, 10_000_000),
+    "finetune.batch": (1, 100_000),
+    "finetune.rate": (0.0, 10.0),
+    "finetune.affine_rate": (0.0, 10.0),
+    "finetune.label_weight": (0.0, 1.0),
+    "finetune.look": (1, 1_000_000),
+    "finetune.patience": (1, 1_000_000),
+    "finetune.seconds": (0.0, 1e7),
     "objective.slots": (0.0, 1e6),
     "objective.crossbars": (0.0, 1e6),
     "objective.area_mm2": (0.0, 1e6),
@@ -122,6 +134,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.batch_seeds": ("auto", "map", "vmap"),
     "search.parallel": (1, 4096),
     "search.max_accuracy_drop": (0.0, 100.0),
+    "search.headroom": (0.0, 100.0),
     "search.penalty": (0.0, 1e6),
     "search.pruning_share": (0.0, 1.0),
     "search.pruning_drop": (0.0, 1.0),
@@ -132,6 +145,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.min_adc_bits": (0, adc.MAX_BITS),
     "search.probes": (2, 10_000),
     "search.finalists": (4, 10_000),
+    "search.tuned": (0, 1000),
     "search.moment_images": (2, 1_000_000),
     "search.chunk": (1, 1_000_000),
     "agent.warmup": (1, 1_000_000),

@@ -4,31 +4,43 @@ Quantization-aware: what runs forward is the integer network, what is learnt are
 round to its levels (straight-through estimator, Bengio et al., arXiv 1308.3432). Weights are learnt
 in units of their scale, which the multiplier holds, so that scales are learnt with it (as in
 learned step sizes, Esser et al., ICLR 2020, 1902.08153). Masks, bits and input quantizers stay, so
-the result is mapped like any other.
+the result is mapped like any other. The target is the float network's logits on the same augmented
+images (distillation, Hinton et al., arXiv 1503.02531), beside the labels.
 """
 
 import dataclasses
 import functools
+import pathlib
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax import lax
+from absl import logging
 
-from apq_jax import conversion, products, quantization
-from apq_jax.capture import Network, Params, forward
+from apq_jax import conversion, evaluation, products, quantization, training
+from apq_jax.capture import Network, Params, forward, forward_float
 from apq_jax.evaluation import Compressed, CompressedLayer
+from apq_jax.files import InputError
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneOptions:
     """Static."""
 
-    steps: int = 300
-    batch: int = 128
-    rate: float = 2e-2  # Adam's, in levels; falls to 0 by a cosine
-    affine_rate: float = 2e-3  # of multipliers and offsets, in parts of each layer's largest
+    steps: int = 400  # at most
+    batch: int = 64
+    rate: float = 5e-2  # Adam's, in levels; falls to 0 by a cosine
+    affine_rate: float = 5e-3  # of multipliers and offsets, in parts of each layer's largest
+    label_weight: float = 0.25  # of the labels' cross entropy; the float logits have the rest
+    look: int = 50  # steps between two looks at the validation images
+    patience: int = 4  # looks without gain after which it ends
+    seconds: float = 0.0  # after which it ends; 0: never
 
 
 class Learnt(NamedTuple):
@@ -48,53 +60,122 @@ class Fixed(NamedTuple):
     units: tuple[jax.Array, jax.Array]  # [] each, largest multiplier and offset
 
 
+class Images(NamedTuple):
+    """What is learnt from, or looked at."""
+
+    images: jax.Array  # [N, ...]
+    labels: jax.Array  # [N] int32
+
+
+class Tuning(NamedTuple):
+    """Where fine-tuning stands between two looks; all that is needed to go on."""
+
+    learnt: tuple[Learnt, ...]
+    state: optax.OptState
+    best: tuple[Learnt, ...]
+    loss: np.ndarray  # [] float32, of the best on the validation images
+    before: np.ndarray  # [] float32, of the network as it was
+    step: np.ndarray  # [] int32
+    stale: np.ndarray  # [] int32, looks since the best
+
+
 def finetune(
     network: Network,
     params: Params,
     compressed: Compressed,
     masks: tuple[jax.Array, ...],
     weight_bits: jax.Array,
-    images: jax.Array,
-    reference: jax.Array,
+    train: Images,
+    validate: Images,
     key: jax.Array,
     options: FinetuneOptions,
+    *,
     scale_bits: int = 16,
-) -> Compressed:
-    """Learns to give the float network's outputs.
+    augment: Augment | None = None,
+    optimiser: optax.GradientTransformation | None = None,
+    on_progress: Callable[[int, float], bool] | None = None,
+    path: pathlib.Path | None = None,
+) -> tuple[Compressed, Tuning]:
+    """Learns to give the float network's outputs, and the labels.
 
     Args:
       network, params: the model; parameters that no crossbar holds stay.
       compressed: from `evaluation.compress`.
       masks: [γ, R, C] bool a layer; a pruned weight stays 0.
       weight_bits: [L] int32.
-      images: [N, ...] training images.
-      reference: [N, classes] the float network's logits on them; no label is used.
-      key: draws the batches.
+      train: what is learnt from.
+      validate: the best state is that of the least loss here, and no gain here ends it.
+      key: draws the batches and what `augment` does.
       options: static.
       scale_bits: of the fixed-point multipliers and offsets, `Recovery.scale_bits`.
+      augment: changes a batch of training images; static: the same object compiles once.
+      optimiser: of a tuple of `Learnt`, static likewise; None: Adam with the options' rates.
+      on_progress: called after every look with the steps done and the loss of the best; where it
+        returns True, fine-tuning ends without being finished.
+      path: where it stands is kept in this file, and taken up from it; what it ended with, too.
+        The file must belong to these very arguments.
 
     Returns:
-      A network of the same bits and masks, fixed point as before.
+      The network of the best state, of the same bits and masks, fixed point as before; and where
+      fine-tuning stands.
+
+    Raises:
+      InputError: the file cannot be written.
     """
     fixed, learnt = begin(compressed, masks, weight_bits)
-    optimiser = _optimiser(options)
+    optimiser = usual_optimiser(options) if optimiser is None else optimiser
+    static: Any = network, options, augment, optimiser
 
-    def loss(learnt: tuple[Learnt, ...], x: jax.Array, target: jax.Array) -> jax.Array:
-        logits = apply(network, params, fixed, learnt, x)
-        return jnp.mean(optax.losses.kl_divergence(jax.nn.log_softmax(logits), target))
+    def look(learnt: tuple[Learnt, ...]) -> np.ndarray:
+        parts = [
+            _validation_loss(network, scale_bits, options.label_weight, params, fixed, learnt, part)
+            for part in _chunks(validate)
+        ]
+        return np.asarray(sum(parts) / len(validate.labels), np.float32)
 
-    def step(
-        carry: tuple[tuple[Learnt, ...], optax.OptState], key: jax.Array
-    ) -> tuple[tuple[tuple[Learnt, ...], optax.OptState], None]:
-        learnt, state = carry
-        at = jax.random.randint(key, (options.batch,), 0, images.shape[0])
-        gradient = jax.grad(loss)(learnt, images[at], jax.nn.softmax(reference[at]))
-        change, state = optimiser.update(gradient, state)
-        return (optax.apply_updates(learnt, change), state), None
+    before, zero = look(learnt), np.asarray(0, np.int32)
+    tuning = Tuning(learnt, optimiser.init(learnt), learnt, before, before, zero, zero)
+    if path is not None and path.exists():
+        try:
+            tuning = jax.tree.unflatten(
+                jax.tree.structure(tuning), jax.tree.leaves(training.load_params(path, tuning))
+            )
+        except InputError as error:
+            logging.warning("%s; fine-tuned from the start", error)
+    start, saved = time.monotonic(), time.monotonic()
+    while not finished(tuning, options):
+        learnt, state, step = tuning.learnt, tuning.state, int(tuning.step)
+        until = min(step + options.look, options.steps)
+        for number in range(step, until):
+            at = jax.random.fold_in(key, number)
+            learnt, state = _step(*static, params, fixed, learnt, state, train, at)
+        loss = look(learnt)
+        better = bool(loss < tuning.loss)
+        best, least = (learnt, loss) if better else (tuning.best, tuning.loss)
+        stale = np.asarray(0 if better else tuning.stale + 1, np.int32)
+        if options.seconds and time.monotonic() - start >= options.seconds:
+            stale = np.asarray(options.patience, np.int32)
+        tuning = Tuning(
+            learnt, state, best, least, tuning.before, np.asarray(until, np.int32), stale
+        )
+        done = finished(tuning, options)
+        if path is not None and (done or time.monotonic() - saved >= training.SAVE_SECONDS):
+            training.save_params(path, tuning, {})
+            saved = time.monotonic()
+        if on_progress is not None and on_progress(until, float(least)) and not done:
+            break
+    tuned = tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, tuning.best, strict=True))
+    return tuned, tuning
 
-    carry = learnt, optimiser.init(learnt)
-    (learnt, _), _ = lax.scan(step, carry, jax.random.split(key, options.steps))
-    return tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
+
+def _chunks(of: Images) -> list[Images]:
+    starts = range(0, len(of.labels), training.CHUNK)
+    return [jax.tree.map(lambda x, at=at: x[at : at + training.CHUNK], of) for at in starts]
+
+
+def finished(tuning: Tuning, options: FinetuneOptions) -> bool:
+    """Whether no step is left to do."""
+    return bool(tuning.step >= options.steps or tuning.stale >= options.patience)
 
 
 def begin(
@@ -121,7 +202,10 @@ def _largest(x: jax.Array) -> jax.Array:
     return jnp.where(largest > 0, largest, 1.0)
 
 
-def _optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
+@functools.lru_cache(maxsize=16)  # the same object for the same options: compiled once
+def usual_optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
+    """Adam, its rates falling by a cosine; one for levels, one for multipliers and offsets."""
+
     def adam(rate: float) -> optax.GradientTransformation:
         return optax.adam(optax.cosine_decay_schedule(rate, options.steps))
 
@@ -132,9 +216,63 @@ def _optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
     )
 
 
+def _loss(
+    logits: jax.Array, reference: jax.Array, labels: jax.Array, label_weight: float
+) -> jax.Array:
+    """Of each of B images, [B], in nats; logits are [B, classes]."""
+    gap = optax.losses.kl_divergence(jax.nn.log_softmax(logits), jax.nn.softmax(reference))
+    wrong = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return (1 - label_weight) * gap + label_weight * wrong
+
+
+# A jitted step in a Python loop, as in training.py: inside a scan XLA's convolutions are slower.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _step(
+    network: Network,
+    options: FinetuneOptions,
+    augment: Augment | None,
+    optimiser: optax.GradientTransformation,
+    params: Params,
+    fixed: tuple[Fixed, ...],
+    learnt: tuple[Learnt, ...],
+    state: optax.OptState,
+    train: Images,
+    key: jax.Array,
+) -> tuple[tuple[Learnt, ...], optax.OptState]:
+    draw_key, augment_key = jax.random.split(key)
+    at = jax.random.randint(draw_key, (options.batch,), 0, train.labels.shape[0])
+    x, labels = train.images[at], train.labels[at]
+    x = x if augment is None else augment(augment_key, x)
+    reference = forward_float(network, params, x)
+
+    def loss(learnt: tuple[Learnt, ...]) -> jax.Array:
+        logits = apply(network, params, fixed, learnt, x)
+        return _loss(logits, reference, labels, options.label_weight).mean()
+
+    change, state = optimiser.update(jax.grad(loss)(learnt), state, learnt)
+    return optax.apply_updates(learnt, change), state
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _validation_loss(
+    network: Network,
+    scale_bits: int,
+    label_weight: float,
+    params: Params,
+    fixed: tuple[Fixed, ...],
+    learnt: tuple[Learnt, ...],
+    validate: Images,
+) -> jax.Array:
+    """Sum over images, of the integer network that would be delivered."""
+    tuned = tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
+    logits = evaluation.apply(network, params, tuned, validate.images)
+    reference = forward_float(network, params, validate.images)
+    return _loss(logits, reference, validate.labels, label_weight).sum()
+
+
 def _through(exact: jax.Array, smooth: jax.Array) -> jax.Array:
     """`exact` forward, the gradient of `smooth` backward."""
-    return smooth + lax.stop_gradient(exact - smooth)
+    return smooth + jax.lax.stop_gradient(exact - smooth)
 
 
 def _levels(one: Fixed, weight: jax.Array) -> jax.Array:
@@ -163,7 +301,8 @@ def apply(
         u = _through(quantization.quantize_input(x, scale, zero, layer.input_bits), smooth)
         clipped = jnp.clip(now.weight, -limit, limit) * one.mask
         levels = _through(_levels(one, now.weight), clipped)
-        sums = product.multiply(u, levels, pad=zero)
+        # What lies outside the input is its zero: whole numbers below 2^24, so exact in float32.
+        sums = product.convolve(u - zero, levels) + zero * levels.sum(axis=1, keepdims=True)
         if layer.reading is not None:  # what converters round away has no gradient
             windows = product.unfold(u, pad=zero).round().astype(jnp.int32)
             whole = levels.round().astype(jnp.int8), windows

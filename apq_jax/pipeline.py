@@ -1,16 +1,16 @@
-"""The main job as functions: prepare, search, choose among the finalists, measure.
+"""The main job as functions: prepare, search, choose the result (apq_jax/choice.py), measure.
 
     prepared = prepare(network, params, dataset, accelerator, config)
     record = joined(search_policies(prepared))
-    choice = choose(prepared, record, dataset)
-    network = compressed(prepared, choice.policy)
-    measured = measure(prepared, network, dataset.test_images, dataset.test_labels)
+    choice = choice.choose(prepared, record, dataset)
+    measured = measure(prepared, choice.network, dataset.test_images, dataset.test_labels)
 
-Training images prepare; one half of validation is searched on, the other chooses; test measures.
+Training images prepare and fine-tune; one half of validation is searched on, the other chooses;
+test measures.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -24,12 +24,12 @@ from apq_jax import (
     evaluation,
     loop,
 )
+from apq_jax.capture import Network
 from apq_jax.config import Config
-from apq_jax.data import Dataset
 from apq_jax.environment import Problem
 from apq_jax.evaluation import Subject
 from apq_jax.loop import Record
-from apq_jax.preparation import Prepared, accuracy_of, evaluate_many, evaluator, limits_of, scored
+from apq_jax.preparation import Prepared, evaluator, scored
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.actor_critic import actor_critic
 from apq_jax.strategies.apq import apq
@@ -58,22 +58,6 @@ class Standing(NamedTuple):
 
     stage: np.ndarray  # [] int32, number of the stage
     carry: loop.Carry
-
-
-class Choice(NamedTuple):
-    """The finalist that was chosen, and what the selection images said of it."""
-
-    number: int  # its place in the record
-    policy: Policy  # [L] fields, on the host
-    finalists: int  # how many there were
-    accuracy: float  # on the selection images
-    float_accuracy: float
-    misses: tuple[archive.Miss, ...]  # limits that it does not meet there
-
-    @property
-    def meets_limit(self) -> bool:
-        """Whether it meets all."""
-        return not self.misses
 
 
 class Measured(NamedTuple):
@@ -220,47 +204,6 @@ def knee(prepared: Prepared, record: Record) -> int:
     return archive.knee(*points, archive.LEAST_GAIN, -archive.MOST_LOST)
 
 
-def choose(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
-    """Scores the finalists on the selection images; the best that meets the limits wins.
-
-    The best is the cheapest, or the most accurate where that is the goal. Where none meets the
-    limits, the nearest. Of a front the knee is taken, and only it is scored.
-    """
-    config, limits = prepared.config.search, limits_of(prepared.config)
-    if config.goal == "front":
-        numbers = np.asarray([knee(prepared, record)])
-    else:
-        new = archive.distinct(record.policy)
-        of_new = jax.tree.map(lambda x: x[new], record)
-        accuracy = expected_accuracy(prepared, of_new)
-        benefit = accuracy if config.goal == "accuracy" else gain(prepared, of_new)
-        short = np.asarray(environment.shortfall(prepared.problem, of_new.evaluation))
-        numbers = new[archive.finalists(benefit, accuracy, short, config.finalists)]
-    of_these = jax.tree.map(lambda x: x[numbers], record)
-    seen = scored(
-        prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
-    )
-    count = len(dataset.select_labels)
-    # Quotients of whole numbers, exact again after float32.
-    accuracies = evaluate_many(prepared, of_these.policy, *seen).accuracy
-    found = np.round(count * accuracies.astype(np.float64)) / count
-    float_accuracy = accuracy_of(seen[2], dataset.select_labels)
-    costs = {name: getattr(of_these.evaluation, name) for name in environment.METRICS}
-    measured = {"accuracy_drop": 100.0 * (float_accuracy - found), **costs}
-    benefit = found if config.goal == "accuracy" else gain(prepared, of_these)
-    order = np.argsort(-benefit, kind="stable")
-    place = int(order[np.argmin(archive.shortfall(measured, limits)[order])])
-    number = int(numbers[place])
-    return Choice(
-        number,
-        jax.tree.map(lambda x: x[number], record.policy),
-        len(numbers),
-        float(found[place]),
-        float_accuracy,
-        archive.misses(measured, limits, place),
-    )
-
-
 def compressed(prepared: Prepared, policy: Policy) -> evaluation.Compressed:
     """A policy's integer network."""
     subject = prepared.subject
@@ -285,17 +228,26 @@ def measure(
     prepared: Prepared, network: evaluation.Compressed, images: np.ndarray, labels: np.ndarray
 ) -> Measured:
     """A compressed network's accuracy and the paired interval of its difference to float."""
-    forward = jax.jit(functools.partial(evaluation.apply, prepared.network))
-    params = prepared.subject.params
-    step = prepared.config.search.chunk
-    chunks = [
-        np.asarray(forward(params, network, jnp.asarray(images[start : start + step])))
-        for start in range(0, len(images), step)
-    ]
-    right = np.concatenate(chunks).argmax(axis=-1) == labels
-    reference = scored(prepared.network, params, images, labels)[2]
+    right = logits_of(prepared, network, images).argmax(axis=-1) == labels
+    reference = scored(prepared.network, prepared.subject.params, images, labels)[2]
     float_right = np.asarray(reference).argmax(axis=-1) == labels
     change = 100.0 * (right.astype(float) - float_right)
     half = 1.96 * change.std() / np.sqrt(len(change))
     mean = float(change.mean())
     return Measured(float(right.mean()), float(float_right.mean()), mean, mean - half, mean + half)
+
+
+def logits_of(prepared: Prepared, network: evaluation.Compressed, images: np.ndarray) -> np.ndarray:
+    """A compressed network's logits [N, classes]."""
+    forward = _forward(prepared.network)
+    step = prepared.config.search.chunk
+    chunks = [
+        np.asarray(forward(prepared.subject.params, network, jnp.asarray(images[at : at + step])))
+        for at in range(0, len(images), step)
+    ]
+    return np.concatenate(chunks)
+
+
+@functools.lru_cache(maxsize=16)
+def _forward(network: Network) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(evaluation.apply, network))

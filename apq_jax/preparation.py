@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from apq_jax import (
     calibration,
@@ -151,7 +152,7 @@ def _aimed(
         network.layers, survivors, accelerator.unit_rows, chip, accelerator.slices(bits)
     )
     prices = crossbar.price_list(network.layers, tables, chip, bits, bits)
-    limits = limits_of(config)
+    limits = _search_limits(config)
     max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
     least = environment.least_costs(prices, space)
     for name, most in limits.items():
@@ -181,10 +182,25 @@ def _aimed(
 
 
 def limits_of(config: Config) -> dict[str, float]:
-    """The limits of a run by name, as `archive` has them."""
+    """The limits of a run's result by name, as `archive` has them."""
     set_ = {name: most for name, most in dataclasses.asdict(config.limits).items() if most}
     drop = {"accuracy_drop": config.search.max_accuracy_drop}
     return (drop if config.search.goal == "cost" else {}) | set_
+
+
+def _search_limits(config: Config) -> dict[str, float]:
+    """Those that the search keeps: fine-tuning is to win back what is lost beyond the limit."""
+    limits, search = limits_of(config), config.search
+    if "accuracy_drop" in limits and search.tuned:
+        limits["accuracy_drop"] += search.headroom
+    return limits
+
+
+def asked(prepared: Prepared) -> Problem:
+    """The problem with the limits of the run, without the headroom of the search."""
+    drop = limits_of(prepared.config).get("accuracy_drop", np.inf) / 100.0
+    of = prepared.problem
+    return of._replace(min_accuracy=jnp.maximum(of.float_accuracy - drop, of.min_accuracy))
 
 
 def _rounded_up(value: float) -> float:
@@ -206,7 +222,7 @@ def scored(
     return jnp.asarray(images), jnp.asarray(labels), jnp.concatenate(chunks)
 
 
-def accuracy_of(logits: jax.Array, labels: np.ndarray) -> float:
+def accuracy_of(logits: ArrayLike, labels: np.ndarray) -> float:
     """Fraction of logits [N, classes] that are largest at their label [N]."""
     return float(np.mean(np.asarray(logits).argmax(axis=-1) == labels))
 

@@ -186,7 +186,7 @@ limited, docs/search.md) and its Pareto front in blue. Policies that lose much m
 
 {_front(result)}
 
-## The policy
+{_finetune(result)}## The policy
 
 {markdown(head, layers)}
 
@@ -236,6 +236,34 @@ def _verdict(result: dict[str, Any], meets: str, misses: str) -> str:
         return "is the knee of the front"
     words = meets if result["best"]["meets_limit"] else misses
     return f"{words} the limit{'s' if len(result['limits']) > 1 else ''}"
+
+
+def _finetune(result: dict[str, Any]) -> str:
+    """Which policies were fine-tuned, and what it gave; nothing where none was."""
+    if not result["finetune"]:
+        return ""
+    rows = [
+        [
+            str(one["evaluation"]),
+            f"{one['slots_over_dense_8']:.2f}x",
+            f"{100 * (result['float']['search_accuracy'] - one['expected_accuracy']):.1f}",
+            f"{one['loss_before']:.4f}",
+            f"{one['loss']:.4f}",
+            f"{one['steps']:,}",
+            f"{one['seconds']:.0f} s",
+            f"{100 * (result['float']['validation_accuracy'] - one['validation_accuracy']):.1f}",
+            "yes" if one["meets_limit"] else "no",
+        ]
+        for one in result["finetune"]
+    ]
+    head = ["evaluation", "slots over dense 8", "expected to lose, points", "nats before", "after"]
+    head += ["steps", "took", "lost on the selection half", "meets the limit"]
+    words = "is one of them" if result["best"]["fine_tuned"] else "is none of them"
+    return (
+        "## Fine-tuning\n\nPolicies that were trained on under their masks and bits, from the "
+        "float network's outputs and the labels,\non the training images; the loss on the search "
+        f"half said when to stop. The chosen policy {words}.\n\n{markdown(head, rows)}\n\n"
+    )
 
 
 def _front(result: dict[str, Any]) -> str:

@@ -14,12 +14,13 @@ import numpy as np
 import safetensors.numpy
 
 from apq_jax import archive, config, crossbar, environment, pipeline, preparation, schemes
+from apq_jax.choice import Choice
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.files import InputError, write_whole
 from apq_jax.hardware import Accelerator, adc, isaac_beside
 from apq_jax.loop import Record
-from apq_jax.pipeline import Choice, Measured
+from apq_jax.pipeline import Measured
 from apq_jax.preparation import Prepared
 from apq_jax.proof import AdcPoint, Proof
 from apq_jax.run_folder import SCHEMA
@@ -250,7 +251,7 @@ def result(
             "evaluation": choice.number + 1,
             "seed": prepared.config.seed + int(record.search[choice.number]),
             "validation_accuracy": choice.accuracy,
-            "search_accuracy": _quotient(record.evaluation.accuracy[choice.number], scored),
+            "search_accuracy": choice.search_accuracy,
             "expected_accuracy": float(expected[choice.number]),
             "test_accuracy": measured.accuracy,
             "test_difference": {
@@ -258,6 +259,7 @@ def result(
                 "low": measured.low,
                 "high": measured.high,
             },
+            "fine_tuned": choice.fine_tuned,
             "meets_limit": choice.meets_limit,
             "misses": [miss._asdict() for miss in choice.misses],
             **cost,
@@ -294,6 +296,7 @@ def result(
             "drop_per_nat": float(prepared.problem.drop_per_nat),
             "seeds": _seeds(prepared, record),
         },
+        "finetune": _finetune(prepared, record, choice),
         "front": _front(prepared, record),
         "pareto": _pareto(prepared, record, expected),
     }
@@ -375,6 +378,25 @@ def _front(prepared: Prepared, record: Record) -> dict[str, Any]:
         "knee": pipeline.knee(prepared, record) + 1,
         "non_dominated": (front + 1).tolist(),
     }
+
+
+def _finetune(prepared: Prepared, record: Record, choice: Choice) -> list[dict[str, Any]]:
+    """A row a policy that was fine-tuned, in that order."""
+    expected, dense = pipeline.expected_accuracy(prepared, record), dense_cost(prepared, 8)
+    return [
+        {
+            "evaluation": one.number + 1,
+            "slots_over_dense_8": dense["slots"] / float(record.evaluation.slots[one.number]),
+            "expected_accuracy": float(expected[one.number]),
+            "loss_before": one.loss_before,
+            "loss": one.loss,
+            "steps": one.steps,
+            "seconds": one.seconds,
+            "validation_accuracy": one.accuracy,
+            "meets_limit": one.meets_limit,
+        }
+        for one in choice.tuned
+    ]
 
 
 def _seeds(prepared: Prepared, record: Record) -> dict[str, Any]:

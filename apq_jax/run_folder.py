@@ -11,7 +11,7 @@ from apq_jax.environment import METRICS
 from apq_jax.files import InputError
 from apq_jax.pictures import Rows
 
-SCHEMA = 3  # of the result.json that is read here
+SCHEMA = 4  # of the result.json that is read here
 COSTS = (  # field of a cost, name of its ratio, words, format
     ("slots", "slots", "operation-unit slots", "{:,}"),
     ("crossbars", "crossbars", "crossbars", "{:,}"),
@@ -41,6 +41,7 @@ _NEEDED: tuple[str, ...] = (
     "accelerator",
     "layers",
     "search",
+    "finetune",
     "front",
     "pareto",
 )

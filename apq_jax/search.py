@@ -63,6 +63,7 @@ from apq_jax import (
     run_folder,
 )
 from apq_jax.capture import capture
+from apq_jax.choice import Choice, choose, untuned
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.loop import Record
@@ -238,7 +239,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     with _interruptible() as interrupt:
         try:
             searches.run(interrupt)
-            return _finish(prepared, dataset, searches, command, interrupt, workdir)
+            return _finish(prepared, dataset, searches, command, interrupt, workdir, cache)
         except KeyboardInterrupt:
             if not len(searches.record().reward):
                 raise
@@ -422,6 +423,34 @@ def _shower(prepared: Prepared, events: Any, advance: Any) -> Callable[[Record],
     return show
 
 
+def _choose(
+    prepared: Prepared,
+    record: Record,
+    dataset: data.Dataset,
+    interrupt: _Interrupt,
+    cache: pathlib.Path,
+) -> Choice:
+    """The result, with a bar over the steps of fine-tuning; Ctrl-C ends that."""
+    config = prepared.config
+    most = config.search.tuned * config.finetune.steps
+    if interrupt.pressed or not most:
+        return untuned(prepared, record, dataset)
+    with _bar("fine-tunes", most) as advance:
+        done = 0
+
+        def progress(number: int, steps: int, loss: float) -> bool:
+            nonlocal done
+            now = number * config.finetune.steps + steps
+            note = f"policy {number + 1} of up to {config.search.tuned}, {loss:.4f} nats"
+            advance(now - done, note)
+            done = now
+            return interrupt.pressed
+
+        choice = choose(prepared, record, dataset, progress, cache)
+        advance(most - done)
+    return choice
+
+
 def _finish(
     prepared: Prepared,
     dataset: data.Dataset,
@@ -429,13 +458,13 @@ def _finish(
     command: str,
     interrupt: _Interrupt,
     workdir: pathlib.Path,
+    cache: pathlib.Path,
 ) -> int:
-    seconds = searches.seconds
-    interrupted = interrupt.pressed  # what comes later does not cut the search short
-    with console.status("chooses among the finalists, measures on test, maps, writes the report"):
-        record = searches.record()
-        choice = pipeline.choose(prepared, record, dataset)
-        network = pipeline.compressed(prepared, choice.policy)
+    seconds, record = searches.seconds, searches.record()
+    choice = _choose(prepared, record, dataset, interrupt, cache)
+    interrupted = interrupt.pressed  # what comes later cuts neither search nor fine-tuning short
+    with console.status("measures on test, maps, writes the report"):
+        network = choice.network
         measured = pipeline.measure(prepared, network, dataset.test_images, dataset.test_labels)
         path = workdir / "mapping.safetensors"
         save_mapping(path, proof.mapped(prepared, choice.policy, network))

@@ -100,6 +100,12 @@ def random_flips(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
+def augmented(key: jax.Array, images: jax.Array, max_shift: int, flip: bool) -> jax.Array:
+    """Images [B, H, W, C] as a step of training sees them."""
+    seen = random_shifts(key, images, max_shift)
+    return random_flips(jax.random.fold_in(key, 1), seen) if flip else seen
+
+
 def train(
     apply_fn: ApplyFn,
     params: Params,
@@ -237,9 +243,7 @@ def _step(
 
     `rates` are the learning rate and the weight decay.
     """
-    seen = random_shifts(key, images, max_shift)
-    if flip:
-        seen = random_flips(jax.random.fold_in(key, 1), seen)
+    seen = augmented(key, images, max_shift, flip)
 
     def mean_loss(params: Params) -> tuple[jax.Array, Mapping[str, Any]]:
         logits, moved = train_fn(params, seen) if train_fn else (apply_fn(params, seen), {})
@@ -358,11 +362,11 @@ def trained(
     identity = identify(model_name, dataset, options)
     metadata = {
         **identity,
-        "init": _digest(init_params),
-        **{name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")},
+        "init": digest(init_params),
+        **versions(),
     }
-    digest = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
-    path = pathlib.Path(cache_dir, f"{digest}.safetensors")
+    name = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
+    path = pathlib.Path(cache_dir, f"{name}.safetensors")
     try:
         if path.exists():
             return load_params(path, init_params), "cached"
@@ -385,6 +389,11 @@ def trained(
     save_params(path, params, metadata)
     unfinished.unlink(missing_ok=True)
     return params, ""
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what is learnt."""
+    return {name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")}
 
 
 def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, str]:
@@ -414,11 +423,11 @@ def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
     return None
 
 
-def _digest(params: Params) -> str:
+def digest(params: Params) -> str:
     """SHA-256 (hex) over the names, shapes, dtypes and values of a pytree's leaves."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name, leaf in _leaves(params).items():
         array = np.asarray(leaf, order="C")
-        digest.update(f";{name}{array.shape}{array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        found.update(f";{name}{array.shape}{array.dtype}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()

@@ -29,6 +29,9 @@ SMALL = [
     "--config.agent.warmup=4",
     "--config.agent.updates=2",
     "--config.search.max_accuracy_drop=5",
+    "--config.search.tuned=2",
+    "--config.finetune.steps=6",
+    "--config.finetune.look=3",
 ]
 
 
@@ -79,6 +82,8 @@ def without_times(folder: pathlib.Path) -> dict:
     result = json.loads((folder / "result.json").read_text())
     for name in ("seconds", "evaluations_per_second"):
         del result["search"][name]
+    for one in result["finetune"]:
+        del one["seconds"]
     del result["command"]
     return result
 

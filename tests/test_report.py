@@ -81,7 +81,7 @@ def result() -> dict[str, Any]:
     dense |= energies(150.0, 49.0, 1.0)
     over = {"dense_8": dense, "dense_16": twice, "isaac_8": isaac, "isaac_16": twice}
     return {
-        "schema": 3,
+        "schema": 4,
         "config": {
             "model": {"name": "lenet5"},
             "objective": {"slots": 0.75, "crossbars": 0.0, "area_mm2": 0.0, "energy_nj": 0.25}
@@ -106,6 +106,7 @@ def result() -> dict[str, Any]:
             "expected_accuracy": 0.965,
             "test_accuracy": 0.9575,
             "test_difference": {"mean": -0.25, "low": -1.1, "high": 0.6},
+            "fine_tuned": True,
             "meets_limit": True,
             "misses": [],
             **best,
@@ -145,6 +146,19 @@ def result() -> dict[str, Any]:
         "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
         "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5}
         | {"distinct": 38, "seeds": seeds_of(1.25)},
+        "finetune": [
+            {
+                "evaluation": 40,
+                "slots_over_dense_8": 8.0,
+                "expected_accuracy": 0.95,
+                "loss_before": 0.0625,
+                "loss": 0.03125,
+                "steps": 1400,
+                "seconds": 17.2,
+                "validation_accuracy": 0.97,
+                "meets_limit": True,
+            }
+        ],
         "front": {
             "hypervolume": 12.345,
             "reference": {"gain": 0.0, "points_lost": 10.0},
@@ -361,7 +375,7 @@ def test_short_names() -> None:
         ("result.json", None, "result.json: cannot be read"),
         ("result.json", "{", "result.json: is not JSON"),
         ("result.json", '{"schema": 1}', "result.json: schema"),
-        ("result.json", '{"schema": 3, "config": {}}', "result.json: versions: missing"),
+        ("result.json", '{"schema": 4, "config": {}}', "result.json: versions: missing"),
         ("search.csv", None, "search.csv: cannot be read"),
         ("search.csv", "", "search.csv: is not a table"),
         ("search.csv", "reward\nx\n", "search.csv: is not a table"),
