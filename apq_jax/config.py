@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from apq_jax import data, models, pruning, training
+from apq_jax import data, models, pruning, schemes, training
 from apq_jax.evaluation import Recovery
 from apq_jax.files import InputError
 from apq_jax.finetune import FinetuneOptions
@@ -84,6 +84,7 @@ class Config:
 
     seed: int = 0
     accelerator: str = "isaac_ou"  # a preset, or a .toml file
+    scheme: str = "column_vector"  # what is pruned and how it is packed; or a baseline's
     cache_dir: str = ""  # "" is apq_jax in the user's cache folder
     data: DataOptions = DataOptions()
     model: ModelOptions = ModelOptions()
@@ -100,13 +101,14 @@ class Config:
 # Allowed values by field: a range, or a choice.
 ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "seed": (0, 2**31 - 1),
+    "scheme": tuple(schemes.SCHEMES),
     "data.name": data.NAMES,
     "data.search_images": (0, 1_000_000),
     "data.select_images": (0, 1_000_000),
     "model.name": models.NAMES,
     "model.width": (0.01, 4.0),
     **{f"training.{name}": bounds for name, bounds in training.RANGES.items()},
-    "plan.levels": (2, 256),
+    "plan.levels": (1, 256),
     "plan.min_keep": (0.001, 1.0),
     "plan.score": pruning.SCORES,
     "plan.iterations": (1, 1000),

@@ -358,7 +358,7 @@ def build_problem(
         features=jnp.asarray(features, jnp.float32),
         error=jnp.asarray(error, jnp.float32),
         input_error=jnp.asarray(inputs, jnp.float32),
-        lamp=jnp.asarray([_lamp(layer, cells.unit_rows) for layer in plan], jnp.float32),
+        lamp=jnp.asarray([_lamp(layer) for layer in plan], jnp.float32),
         share=jnp.asarray(share, jnp.float32),
         costs=jnp.asarray(costs, jnp.float32),
         weights=jnp.asarray(weights, jnp.float32),
@@ -442,17 +442,18 @@ def least_costs(prices: crossbar.Prices, space: Space) -> dict[str, float]:
     return {name: getattr(cost, name).item() for name in METRICS}
 
 
-def _lamp(layer: LayerPlan, height: int) -> np.ndarray:
-    """A survivor's energy over that of all vectors no weaker, for the weakest of each level: [K].
+def _lamp(layer: LayerPlan) -> np.ndarray:
+    """A survivor's energy over that of all blocks no weaker, for the weakest of each level: [K].
 
     By magnitude, whatever the plan's own score is; from Lee et al., ICLR 2021, arXiv 2010.07611.
     """
     unpruned = np.asarray(layer.weights[0], np.float64)
     groups, rows, columns = unpruned.shape
-    count = -(-rows // height)
-    padding = ((0, 0), (0, count * height - rows), (0, 0))
-    blocks = np.pad(unpruned, padding).reshape(groups, count, height, columns)
-    energy = np.sort(np.square(blocks).sum(axis=2), axis=None)[::-1]
+    high, wide = layer.block.high, layer.block.wide
+    down, across = layer.block.count(rows, columns)
+    padding = ((0, 0), (0, down * high - rows), (0, across * wide - columns))
+    blocks = np.pad(unpruned, padding).reshape(groups, down, high, across, wide)
+    energy = np.sort(np.square(blocks).sum(axis=(2, 4)), axis=None)[::-1]
     kept = np.maximum(np.round(np.asarray(layer.keep, np.float64) * energy.size), 1).astype(int)
     return energy[kept - 1] / np.maximum(np.cumsum(energy)[kept - 1], 1e-30)
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from apq_jax import conversion, crossbar, products, pruning, quantization
+from apq_jax import conversion, crossbar, products, quantization
 from apq_jax.calibration import LayerStatistics, Statistics
 from apq_jax.capture import Network, Params, forward
 from apq_jax.conversion import Cells, Reading
-from apq_jax.plan import Plan
+from apq_jax.plan import Plan, weight_masks
 from apq_jax.types import Evaluation, Policy
 
 
@@ -52,11 +52,11 @@ def quantize(
     """A policy's integer network, before its moments are matched: a gather, then rounding."""
     lossy = policy.adc_bits is not None or cells.resolution < cells.lossless_bits
     layers = []
-    for index, (layer, seen) in enumerate(zip(plan, statistics, strict=True)):
+    masks = weight_masks(plan, policy)
+    for index, (layer, seen, mask) in enumerate(zip(plan, statistics, masks, strict=True)):
         level, bits = policy.level[index], policy.weight_bits[index]
         input_bits = policy.input_bits[index]
         w = layer.weights[level]
-        mask = pruning.row_mask(layer.mask[level], cells.unit_rows, w.shape[1])
         weight_scale = layer.scale[level, bits - 1]
         levels = quantization.quantize_weight(w, mask, weight_scale, bits)
         scale, zero = seen.input_scale[input_bits - 1], seen.input_zero[input_bits - 1]

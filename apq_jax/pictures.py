@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+from apq_jax.schemes import SCHEMES
+
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
 
@@ -151,7 +153,8 @@ def policy(result: dict[str, Any], rows: Rows) -> Figure:
     at, names = np.arange(len(layers)), short_names([layer["name"] for layer in layers])
     bars = above.bar(at, [100 * layer["keep"] for layer in layers], 0.6, color=_BLUE)
     above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
-    above.set_ylabel("column-vectors kept, %")
+    kept = SCHEMES[result["config"].get("scheme", "column_vector")].kept
+    above.set_ylabel(f"{kept} kept, %")
     above.set_ylim(0, 112)
     kinds = ("weight", _GREEN, "weights"), ("input", _ORANGE, "inputs"), ("adc", _BLUE, "ADCs")
     shown = [one for one in kinds if f"{one[0]}_bits" in layers[0]]

@@ -2,11 +2,12 @@
 
 After it is built, compressing a network to a policy is a gather. The idea is that of Optimal
 Brain Compression's databases (Frantar and Alistarh, NeurIPS 2022, arXiv 2208.11580), at the
-granularity of the hardware.
+granularity of the hardware: in blocks, whose shape a scheme decides.
 """
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -16,13 +17,15 @@ from jax import lax
 
 from apq_jax import pruning, quantization
 from apq_jax.calibration import LayerStatistics, Statistics, centred
+from apq_jax.pruning import Block
+from apq_jax.types import Policy
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
     """How a plan is made. Static."""
 
-    levels: int = 32  # K, geometric from 1 to min_keep
+    levels: int = 32  # K, geometric from 1 to min_keep; 1: nothing is pruned
     min_keep: float = 0.02  # least keep ratio
     score: pruning.Score = "obs"  # with H⁻¹ of all rows at every level, not of the survivors
     compensate: bool = True
@@ -35,10 +38,11 @@ class LayerPlan(NamedTuple):
     """One layer at every keep level."""
 
     weights: jax.Array  # [K, γ, R, C] float32, masked and compensated
-    mask: jax.Array  # [K, γ, G, C] bool, surviving column-vectors
+    mask: jax.Array  # [K, γ, I, J] bool, surviving blocks; of column-vectors [K, γ, G, C]
     scale: jax.Array  # [K, Q, γ, C] float32, weight scale for Q = 1 to 8 bits
-    keep: jax.Array  # [K] float32, survivors over column-vectors
+    keep: jax.Array  # [K] float32, survivors over blocks
     error: jax.Array  # [K, Q] float32, output error of pruning and rounding over output variance
+    block: Block  # static
 
 
 Plan = tuple[LayerPlan, ...]  # one a layer
@@ -50,41 +54,52 @@ def keep_levels(options: PlanOptions) -> np.ndarray:
 
 
 def build_plan(
-    weights: tuple[jax.Array, ...], statistics: Statistics, height: int, options: PlanOptions
+    weights: tuple[jax.Array, ...],
+    statistics: Statistics,
+    blocks: tuple[Block, ...],
+    options: PlanOptions,
 ) -> Plan:
     """Prunes and compensates every layer at every level.
 
     Args:
       weights: [γ, R, C] a layer.
       statistics: from `calibrate`.
-      height: rows h of an operation unit.
+      blocks: what lives or dies together, a layer; from `schemes.blocks_of`.
       options: static.
     """
+    parts = zip(weights, statistics, blocks, strict=True)
+    return tuple(_plan_layer(*part, options) for part in parts)
+
+
+def weight_masks(plan: Plan, policy: Policy) -> tuple[jax.Array, ...]:
+    """Which weights a policy keeps, [γ, R, C] bool a layer."""
     return tuple(
-        _plan_layer(w, layer, height, options) for w, layer in zip(weights, statistics, strict=True)
+        pruning.weight_mask(layer.mask[level], layer.block, *layer.weights.shape[2:])
+        for layer, level in zip(plan, policy.level, strict=True)
     )
 
 
-@functools.partial(jax.jit, static_argnames=("height", "options"))
+@functools.partial(jax.jit, static_argnames=("block", "options"))
 def _plan_layer(
-    w: jax.Array, statistics: LayerStatistics, height: int, options: PlanOptions
+    w: jax.Array, statistics: LayerStatistics, block: Block, options: PlanOptions
 ) -> LayerPlan:
     groups, rows, columns = w.shape
-    vectors = groups * -(-rows // height) * columns
-    counts = np.maximum(np.round(keep_levels(options) * vectors), 1).astype(np.int32)
+    shape = groups, *block.count(rows, columns)
+    blocks = math.prod(shape)
+    counts = np.maximum(np.round(keep_levels(options) * blocks), 1).astype(np.int32)
     target = centred(statistics.gram, statistics.mean) if options.centre else statistics.gram
     diagonal = jnp.diagonal(target, axis1=1, axis2=2)  # [γ, R]
     floor = options.damping * diagonal.mean(axis=1)[:, None] + 1e-12
     hessian = target + floor[:, :, None] * jnp.eye(rows)
-    metric = pruning.score_metric(hessian, options.score, height)
+    metric = pruning.score_metric(hessian, options.score, block.high)
     power = jnp.einsum("grc,grs,gsc->", w, target, w) + 1e-12
     bits = jnp.arange(1, quantization.MAX_BITS + 1)
 
     def step(carry: tuple[jax.Array, jax.Array], count: jax.Array) -> tuple[tuple, tuple]:
         previous, alive = carry
-        scores = pruning.vector_scores(previous, metric, options.score, height)
+        scores = pruning.block_scores(previous, metric, options.score, block)
         mask = pruning.keep_largest(scores, alive, count)
-        keep = pruning.row_mask(mask, height, rows)
+        keep = pruning.weight_mask(mask, block, rows, columns)
         fitted = previous * keep
         if options.compensate:
             fitted = compensate(w, fitted, keep, hessian, options.iterations)
@@ -94,10 +109,10 @@ def _plan_layer(
         scale, rounding = fit(fitted, keep, diagonal + floor, bits)
         return (fitted, mask), (fitted, mask, scale, error + rounding.sum(axis=(1, 2)) / power)
 
-    start = (w, jnp.ones((groups, -(-rows // height), columns), bool))
+    start = (w, jnp.ones(shape, bool))
     _, at_levels = lax.scan(step, start, jnp.asarray(counts))
     fitted, mask, scale, error = at_levels
-    return LayerPlan(fitted, mask, scale, jnp.asarray(counts / vectors, jnp.float32), error)
+    return LayerPlan(fitted, mask, scale, jnp.asarray(counts / blocks, jnp.float32), error, block)
 
 
 def compensate(

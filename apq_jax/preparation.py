@@ -18,6 +18,7 @@ from apq_jax import (
     loop,
     plan,
     quantization,
+    schemes,
 )
 from apq_jax.capture import Network, Params, forward_float, matrices
 from apq_jax.config import Config
@@ -51,7 +52,7 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
 
     Raises:
       InputError: the cells hold more bits than any weight has, or the converters fewer than are
-        to be searched.
+        to be searched; or the scheme cannot be searched so.
     """
     search = config.search
     pairs = accelerator.signed == "differential"  # the sign is which cell of a pair
@@ -72,7 +73,37 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
             "accelerator's converters, or 0 to leave them as they are"
         )
     adc_bits = tuple(range(least, most + 1)) if 0 < least < most else ()
-    return Space(config.plan.levels, tuple(slices.values()), tuple(steps.values()), adc_bits)
+    space = Space(config.plan.levels, tuple(slices.values()), tuple(steps.values()), adc_bits)
+    _need_scheme(config, accelerator, space)
+    return space
+
+
+def _need_scheme(config: Config, accelerator: Accelerator, space: Space) -> None:
+    scheme, resolution = config.scheme, accelerator.adc_resolution
+    if scheme == "dense" and space.levels > 1:
+        raise InputError(
+            f"config.plan.levels: {space.levels} with scheme dense, which prunes nothing; allowed: "
+            "1, where only bits are searched"
+        )
+    if scheme in schemes.BY_MAPPING and accelerator.mapping != "isaac":
+        raise InputError(
+            f"accelerator.mapping: {accelerator.mapping!r} with scheme {scheme}, whose crossbars "
+            "it gives no image of; allowed: 'isaac'"
+        )
+    # What converters lose is known of the row groups that column-vectors leave as they are.
+    if scheme != "column_vector" and (space.adc_bits or resolution < accelerator.lossless_adc_bits):
+        raise InputError(
+            f"config.scheme: {scheme!r} with converters of fewer than "
+            f"{accelerator.lossless_adc_bits} bits (accelerator.adc_bits, search.min_adc_bits); "
+            "allowed: column_vector, or lossless converters"
+        )
+    # A pruned weight beside one that stays is held, as 0.
+    held = scheme in ("sre", "sre_weights") and accelerator.signed == "offset"
+    if held and space.weight_bits[0] == 1:
+        raise InputError(
+            f"config.search.min_weight_bits: 1 with scheme {scheme}, whose units hold pruned "
+            "weights, which one-bit offset cells cannot; allowed: 2 or more, or differential pairs"
+        )
 
 
 def prepare(
@@ -94,14 +125,16 @@ def prepare(
       config: the run's.
 
     Raises:
-      InputError: a limit is below the least that any policy can have.
+      InputError: what `space_of` says, or a limit is below the least that any policy can have.
     """
+    space_of(config, accelerator)  # refuses before the work
     weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     statistics = calibration.calibrate(network, params, weights, train)
     moment_images = train[: config.search.moment_images]
     statistics = calibration.match_images(network, params, weights, statistics, moment_images)
-    layers = plan.build_plan(weights, statistics, accelerator.unit_rows, config.plan)
+    blocks = schemes.blocks_of(network.layers, config.scheme, accelerator)
+    layers = plan.build_plan(weights, statistics, blocks, config.plan)
     images = scored(network, params, dataset.search_images, dataset.search_labels)
     unpriced: Any = None  # what the accelerator adds
     subject = Subject(params, layers, statistics, unpriced, moment_images, *images)
@@ -115,14 +148,24 @@ def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepare
     """The same network and Plan for another accelerator, limit, goal or objective.
 
     Raises:
-      InputError: the Plan is for operation units of another height, or made with other options; a
-        limit is below the least that any policy can have.
+      InputError: the Plan is of another scheme or of other blocks, such as operation units of
+        another height give, or made with other options; a limit is below the least that any
+        policy can have.
     """
-    height = prepared.accelerator.unit_rows
-    if accelerator.unit_rows != height:
+    if config.scheme != prepared.config.scheme:
         raise InputError(
-            f"accelerator.unit_rows: {accelerator.unit_rows}; allowed: {height}, the Plan's"
+            f"config.scheme: {config.scheme!r}; allowed: {prepared.config.scheme!r}, the Plan's"
         )
+    blocks = schemes.blocks_of(prepared.network.layers, config.scheme, accelerator)
+    for layer, block, planned in zip(
+        prepared.network.layers, blocks, prepared.subject.plan, strict=True
+    ):
+        if block != planned.block:
+            was = planned.block
+            raise InputError(
+                f"accelerator: {layer.name} would be pruned in blocks of {block.high} x "
+                f"{block.wide}; allowed: {was.high} x {was.wide}, the Plan's"
+            )
     if config.plan != prepared.config.plan:
         raise InputError(f"config.plan: {config.plan}; allowed: {prepared.config.plan}")
     of = prepared.problem
@@ -146,12 +189,9 @@ def _aimed(
 ) -> Prepared:
     """Builds the tables of the accelerator and the problem that they and the limits make."""
     space = space_of(config, accelerator)
-    survivors = crossbar.survivors_of([np.asarray(layer.mask) for layer in subject.plan])
-    chip, bits = accelerator.chip(), quantization.MAX_BITS
-    tables = crossbar.column_vector_tables(
-        network.layers, survivors, accelerator.unit_rows, chip, accelerator.slices(bits)
-    )
-    prices = crossbar.price_list(network.layers, tables, chip, bits, bits)
+    masks, bits = [np.asarray(layer.mask) for layer in subject.plan], quantization.MAX_BITS
+    tables = schemes.tables(network.layers, masks, config.scheme, accelerator, bits)
+    prices = crossbar.price_list(network.layers, tables, accelerator.chip(), bits, bits)
     limits = _search_limits(config)
     max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
     least = environment.least_costs(prices, space)

@@ -12,10 +12,10 @@ from apq_jax import (
     crossbar,
     datapath,
     evaluation,
-    pruning,
 )
 from apq_jax.hardware import adc
 from apq_jax.mapping import Mapping, Scales, counted, map_layer
+from apq_jax.plan import weight_masks
 from apq_jax.preparation import Prepared
 from apq_jax.types import Policy
 
@@ -23,20 +23,23 @@ _CURVE_IMAGES = 1000
 
 
 def mapped(prepared: Prepared, policy: Policy, network: evaluation.Compressed) -> Mapping:
-    """A policy's network in its crossbars, by column-vectors."""
-    # The convention of the dense network does not matter to column-vectors.
+    """A policy's network in its crossbars, packed by the configured scheme."""
+    # The convention of the dense network matters only to schemes that are not searched with it.
     accelerator = dataclasses.replace(prepared.accelerator, mapping="isaac")
+    scheme = prepared.config.scheme
+    packing = "sre" if scheme == "sre_weights" else scheme  # the same, of other blocks
+    masks = weight_masks(prepared.subject.plan, policy)
     maps = []
-    for at, (layer, found) in enumerate(zip(prepared.network.layers, network, strict=True)):
-        vectors = prepared.subject.plan[at].mask[int(policy.level[at])]
-        mask = pruning.row_mask(vectors, accelerator.unit_rows, layer.rows)
+    for at, (layer, found, mask) in enumerate(
+        zip(prepared.network.layers, network, masks, strict=True)
+    ):
         bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
         levels = np.asarray(found.levels, np.int32)
-        one = map_layer(layer, levels, np.asarray(mask), *bits, "column_vector", accelerator)
+        one = map_layer(layer, levels, np.asarray(mask), *bits, packing, accelerator)
         stops = 0 if policy.adc_bits is None else int(policy.adc_bits[at])
         maps.append(one._replace(adc_bits=stops))
     scales = (Scales(*(np.asarray(getattr(x, n)) for n in Scales._fields)) for x in network)
-    return Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), _digital(prepared))
+    return Mapping(accelerator, packing, tuple(maps), tuple(scales), _digital(prepared))
 
 
 def _digital(prepared: Prepared) -> dict[str, np.ndarray]:

@@ -1,16 +1,35 @@
-"""Scores and ranks of column-vectors, and the masks that follow.
+"""Scores of the blocks that are pruned, and the masks that follow.
 
-The matrix [γ, R, C] is cut into G row groups of `height` rows, the last one padded; a
-column-vector is one column of one row group: `height` x 1 weights that live or die together.
+The matrix [γ, R, C] is cut into blocks of `high` rows x `wide` columns, the last ones padded, that
+live or die together; apq_jax/schemes.py says which. A column-vector is one of h x 1: one column of
+one row group, h rows of an operation unit.
+
+I = ⌈R/high⌉ blocks lie below each other, J = ⌈C/wide⌉ beside each other.
 """
 
+import dataclasses
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from apq_jax.types import Array
+
 Score = Literal["l2", "l1", "activation", "obs"]
 SCORES: tuple[str, ...] = get_args(Score)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The shape of the weights that live or die together. Static."""
+
+    high: int  # rows
+    wide: int = 1  # columns
+
+    def count(self, rows: int, columns: int) -> tuple[int, int]:
+        """(I, J) of a matrix."""
+        return -(-rows // self.high), -(-columns // self.wide)
 
 
 def row_groups(w: jax.Array, height: int) -> jax.Array:
@@ -21,9 +40,10 @@ def row_groups(w: jax.Array, height: int) -> jax.Array:
     return padded.reshape(groups, count, height, columns)
 
 
-def row_mask(mask: jax.Array, height: int, rows: int) -> jax.Array:
-    """Mask of column-vectors [..., G, C] to mask of weights [..., R, C]."""
-    return jnp.repeat(mask, height, axis=-2)[..., :rows, :]
+def weight_mask(mask: Array, block: Block, rows: int, columns: int) -> Array:
+    """Mask of blocks [..., I, J] to mask of weights [..., R, C]; on the host or traced."""
+    strips = mask.repeat(block.high, axis=-2)[..., :rows, :]
+    return strips.repeat(block.wide, axis=-1)[..., :columns]
 
 
 def diagonal_blocks(matrix: jax.Array, height: int) -> jax.Array:
@@ -37,47 +57,56 @@ def diagonal_blocks(matrix: jax.Array, height: int) -> jax.Array:
     return jnp.moveaxis(jnp.diagonal(blocks, axis1=1, axis2=3), -1, 1)
 
 
-def vector_scores(w: jax.Array, metric: jax.Array, kind: Score, height: int) -> jax.Array:
-    """How much each column-vector matters; the least goes first.
+def block_scores(w: jax.Array, metric: jax.Array, kind: Score, block: Block) -> jax.Array:
+    """How much each block matters; the least goes first.
+
+    A block's score is the sum of its columns', for the loss is.
 
     Args:
       w: [γ, R, C].
       metric: what `score_metric` gave for this kind.
       kind: `l2`, `l1` norm of the weights; `activation`, the norm of the weights times the root
-        mean square of their inputs (Wanda, Sun et al., ICLR 2024, summed over a vector); `obs`,
-        the loss increase wᵀ [(H⁻¹)_gg]⁻¹ w of removing the vector and letting the others adjust
-        (Optimal Brain Surgeon, Hassibi and Stork, NIPS 1992, for a block).
-      height: rows of an operation unit.
+        mean square of their inputs (Wanda, Sun et al., ICLR 2024, summed over a block); `obs`,
+        the loss increase wᵀ [(H⁻¹)_gg]⁻¹ w of removing a column's part and letting the others
+        adjust (Optimal Brain Surgeon, Hassibi and Stork, NIPS 1992, for a block).
+      block: static.
 
     Returns:
-      [γ, G, C] float32, not negative.
+      [γ, I, J] float32, not negative.
     """
-    groups = row_groups(w, height)
+    parts = row_groups(w, block.high)  # γ, I, high, C
     if kind == "l1":
-        return jnp.abs(groups).sum(axis=2)
-    return jnp.einsum("ngic,ngij,ngjc->ngc", groups, metric, groups)
+        scores = jnp.abs(parts).sum(axis=2)
+    else:
+        scores = jnp.einsum("ngic,ngij,ngjc->ngc", parts, metric, parts)
+    groups, down, columns = scores.shape
+    _, across = block.count(w.shape[1], columns)
+    padded = jnp.pad(scores, ((0, 0), (0, 0), (0, across * block.wide - columns)))
+    return padded.reshape(groups, down, across, block.wide).sum(axis=3)
 
 
 def score_metric(gram: jax.Array, kind: Score, height: int) -> jax.Array:
-    """The h x h matrix of each row group that `vector_scores` measures with, [γ, G, h, h].
+    """The matrix of a block's rows that `block_scores` measures with, [γ, I, high, high].
 
     Args:
       gram: [γ, R, R], damped so that it can be inverted.
-      kind: see `vector_scores`.
-      height: rows of an operation unit.
+      kind: see `block_scores`.
+      height: rows of a block.
     """
     eye = jnp.eye(gram.shape[-1])
     if kind == "activation":
         return diagonal_blocks(gram * eye, height)
-    if kind == "obs":
+    if kind == "obs" and height < gram.shape[-1]:
         return jnp.linalg.inv(diagonal_blocks(jnp.linalg.inv(gram), height))
-    return diagonal_blocks(jnp.broadcast_to(eye, gram.shape), height)
+    # Of a whole column nothing is left that could adjust.
+    metric = gram if kind == "obs" else jnp.broadcast_to(eye, gram.shape)
+    return diagonal_blocks(metric, height)
 
 
 def keep_largest(scores: jax.Array, alive: jax.Array, count: jax.Array) -> jax.Array:
-    """Mask of the `count` vectors with the largest scores among those still alive.
+    """Mask of the `count` blocks with the largest scores among those still alive.
 
-    Ties go to the vector that comes first in (group, row group, column) order.
+    Ties go to the block that comes first in (group, row, column) order.
     """
     order = jnp.argsort(jnp.where(alive, scores, -jnp.inf).ravel(), descending=True, stable=True)
     rank = jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.size))

@@ -42,6 +42,7 @@ from apq_jax.run_folder import (
     miss_words,
     read_run,
 )
+from apq_jax.schemes import SCHEMES
 
 PICTURES: dict[str, Callable[[dict[str, Any], Rows], Figure]] = {
     "progress.png": pictures.progress,
@@ -156,7 +157,7 @@ def _text(result: dict[str, Any]) -> str:
 
 Asked: {goal_words(result["goal"], result["limits"])}; lost is against the float network.
 The `{search["strategy"]}` search evaluated {search["evaluations"]:,} policies in
-{search["seconds"]:.0f} s.{stopped} The policy it chose **needs
+{search["seconds"]:.0f} s.{stopped} {_scheme(result)}The policy it chose **needs
 {result["ratios"]["slots"]["dense_8"]:.1f} times fewer operation-unit slots and
 {result["ratios"]["energy"]["dense_8"]:.1f} times less energy than the unpruned network at 8 bits**;
 it loses {lost:.1f} points on the selection half of validation and {verdict}.
@@ -229,6 +230,14 @@ Each point is an evaluation; triangles on the lower edge are below it. The line 
 Seed {result["seed"]}; {versions}. The same seed on the same machine gives the same `result.json`
 but for times.
 """
+
+
+def _scheme(result: dict[str, Any]) -> str:
+    """What was pruned, of a baseline's scheme."""
+    scheme = result["config"].get("scheme", "column_vector")  # older results have none
+    if scheme == "column_vector":
+        return ""
+    return f"Pruned and packed by the scheme `{scheme}`, in {SCHEMES[scheme].kept}. "
 
 
 def _verdict(result: dict[str, Any], meets: str, misses: str) -> str:

@@ -120,13 +120,15 @@ def write_weights(
     path: pathlib.Path, prepared: Prepared, policy: Policy, network: Compressed
 ) -> None:
     """weights.safetensors: integer levels, masks, scales and what turns sums into outputs."""
-    tensors, metadata = {}, {"unit_rows": str(prepared.accelerator.unit_rows)}
+    metadata = {"unit_rows": str(prepared.accelerator.unit_rows), "scheme": prepared.config.scheme}
+    tensors = {}
     layers = zip(prepared.network.layers, network, prepared.subject.plan, strict=True)
     for at, (layer, found, planned) in enumerate(layers):
         mask = planned.mask[int(policy.level[at])]
         for name in ("levels", "weight_scale", "multiplier", "offset", "input_scale", "input_zero"):
             tensors[f"{layer.name}/{name}"] = np.asarray(getattr(found, name))
         tensors[f"{layer.name}/mask"] = np.asarray(mask).astype(np.uint8)
+        metadata[f"{layer.name}/block"] = f"{planned.block.high} x {planned.block.wide}"
         for name, bits in _bits(policy).items():
             metadata[f"{layer.name}/{name}"] = str(int(bits[at]))
     write_whole(path, safetensors.numpy.save(tensors, metadata))

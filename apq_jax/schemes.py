@@ -3,6 +3,7 @@
 A mask of weights [γ, R, C] says what survives, whatever the scheme; the scheme decides in which
 blocks weights live or die together and how the survivors are packed. docs/cost_model.md has the
 formulas. `column_vector` and `dense` have a form for compiled programs in apq_jax/crossbar.py.
+Every scheme can be searched: a Plan's masks are of its blocks, and `tables` counts them.
 """
 
 from collections.abc import Callable
@@ -13,16 +14,19 @@ import numpy as np
 from apq_jax import crossbar
 from apq_jax.crossbar import Counts, ceil_div
 from apq_jax.hardware import Accelerator
+from apq_jax.pruning import Block, weight_mask
 from apq_jax.types import Layer
 
+BY_MAPPING = ("dense", "filter", "channel")  # packed as `Accelerator.mapping` packs dense matrices
 _STRIP_BITS = 8  # the blocks of pim_prune and sre are those of 8-bit weights, whatever the bits
 
 
 class Scheme(NamedTuple):
     """A way to prune and pack."""
 
-    block: Callable[[Layer, Accelerator], tuple[int, int]]  # rows and columns that share a fate
+    block: Callable[[Layer, Accelerator], Block]
     pack: Callable[[Layer, np.ndarray, int, Accelerator], Counts]  # (layer, mask, bits, ..) -> []
+    kept: str  # what its blocks are, in words
 
 
 def block_mask(
@@ -44,8 +48,9 @@ def block_mask(
         raise ValueError(f"keep: {keep!r}; allowed: more than 0, at most 1")
     if scheme == "dense":
         return np.ones(weights.shape, bool)
-    high, wide = SCHEMES[scheme].block(layer, accelerator)
-    down, across = ceil_div(layer.rows, high), ceil_div(layer.columns, wide)
+    block = SCHEMES[scheme].block(layer, accelerator)
+    high, wide = block.high, block.wide
+    down, across = block.count(layer.rows, layer.columns)
     padding = ((0, 0), (0, down * high - layer.rows), (0, across * wide - layer.columns))
     shape = (layer.groups, down, high, across, wide)
     energy = np.pad(np.square(weights), padding).reshape(shape).sum(axis=(2, 4))
@@ -54,8 +59,7 @@ def block_mask(
     count = max(round(keep * score.size), 1)
     chosen = np.zeros(score.size, bool)
     chosen[np.argsort(-score, axis=None, kind="stable")[:count]] = True
-    mask = np.repeat(np.repeat(chosen.reshape(score.shape), high, axis=1), wide, axis=2)
-    return mask[:, : layer.rows, : layer.columns]
+    return weight_mask(chosen.reshape(score.shape), block, layer.rows, layer.columns)
 
 
 def pack(
@@ -79,6 +83,60 @@ def pack(
         for layer, mask, bits in zip(layers, masks, weight_bits, strict=True)
     ]
     return Counts(*(np.asarray(field, np.int64) for field in zip(*found, strict=True)))
+
+
+def blocks_of(
+    layers: tuple[Layer, ...], scheme: str, accelerator: Accelerator
+) -> tuple[Block, ...]:
+    """What lives or dies together, a layer."""
+    return tuple(SCHEMES[scheme].block(layer, accelerator) for layer in layers)
+
+
+def tables(
+    layers: tuple[Layer, ...],
+    masks: list[np.ndarray],
+    scheme: str,
+    accelerator: Accelerator,
+    weight_bits: int,
+) -> Counts:
+    """Counts at every keep level and slices 1 .. S, those of `weight_bits`: [L, K, S].
+
+    Bits decide a packing by their slices alone; but not where a crossbar holds a bit plane.
+
+    Args:
+      layers: the network's.
+      masks: survivors, [K, γ, I, J] bool a layer, of the scheme's blocks.
+      scheme: of SCHEMES.
+      accelerator: any.
+      weight_bits: most of a weight.
+
+    Raises:
+      ValueError: a scheme of BY_MAPPING in another mapping than ISAAC's.
+    """
+    if scheme in BY_MAPPING and accelerator.mapping != "isaac":
+        raise ValueError(f"mapping {accelerator.mapping!r} of scheme {scheme!r}; allowed: 'isaac'")
+    most = accelerator.slices(weight_bits)
+    if scheme == "column_vector":
+        height, chip = accelerator.unit_rows, accelerator.chip()
+        return crossbar.column_vector_tables(
+            layers, crossbar.survivors_of(masks), height, chip, most
+        )
+    # Of slices that no bits have, in pairs, the next.
+    bits = [
+        next(bits for bits in range(1, weight_bits + 1) if accelerator.slices(bits) >= slices)
+        for slices in range(1, most + 1)
+    ]
+
+    def row(layer: Layer, block: Block, mask: np.ndarray) -> list[Counts]:
+        kept = weight_mask(mask, block, layer.rows, layer.columns)
+        return [SCHEMES[scheme].pack(layer, kept, one, accelerator) for one in bits]
+
+    blocks = blocks_of(layers, scheme, accelerator)
+    found = [
+        [row(layer, block, mask) for mask in at_levels]
+        for layer, block, at_levels in zip(layers, blocks, masks, strict=True)
+    ]
+    return Counts(*np.moveaxis(np.asarray(found, np.int64), -1, 0))
 
 
 def better(first: Counts, second: Counts) -> Counts:
@@ -336,23 +394,29 @@ def _column_vector(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accel
     return Counts(*(field[0, 0, slices - 1] for field in tables))
 
 
-def _channel_block(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:
-    return int(np.prod(layer.kernel, dtype=np.int64)), layer.columns
+def _channel_block(layer: Layer, accelerator: Accelerator) -> Block:
+    return Block(int(np.prod(layer.kernel, dtype=np.int64)), layer.columns)
 
 
-def _sre_block(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:
-    return 1, sre_columns(accelerator, accelerator.slices(_STRIP_BITS))
+def _sre_block(layer: Layer, accelerator: Accelerator) -> Block:
+    return Block(1, sre_columns(accelerator, accelerator.slices(_STRIP_BITS)))
 
 
 SCHEMES: dict[str, Scheme] = {
-    "dense": Scheme(lambda layer, _: (layer.rows, layer.columns), _dense),
-    "filter": Scheme(lambda layer, _: (layer.rows, 1), _filter),
-    "channel": Scheme(_channel_block, _channel),
-    "pim_prune": Scheme(lambda _, accelerator: (1, strip_columns(accelerator)), _pim_prune),
-    "pim_prune_columns": Scheme(
-        lambda _, accelerator: (accelerator.crossbar_rows, 1), _pim_prune_columns
+    "dense": Scheme(lambda layer, _: Block(layer.rows, layer.columns), _dense, "layers"),
+    "filter": Scheme(lambda layer, _: Block(layer.rows), _filter, "filters"),
+    "channel": Scheme(_channel_block, _channel, "input channels"),
+    "pim_prune": Scheme(
+        lambda _, accelerator: Block(1, strip_columns(accelerator)), _pim_prune, "rows of strips"
     ),
-    "sre": Scheme(_sre_block, _sre),
-    "sre_weights": Scheme(lambda layer, accelerator: (1, 1), _sre),
-    "column_vector": Scheme(lambda _, accelerator: (accelerator.unit_rows, 1), _column_vector),
+    "pim_prune_columns": Scheme(
+        lambda _, accelerator: Block(accelerator.crossbar_rows),
+        _pim_prune_columns,
+        "columns of strips",
+    ),
+    "sre": Scheme(_sre_block, _sre, "rows of units"),
+    "sre_weights": Scheme(lambda *_: Block(1), _sre, "weights"),
+    "column_vector": Scheme(
+        lambda _, accelerator: Block(accelerator.unit_rows), _column_vector, "column-vectors"
+    ),
 }

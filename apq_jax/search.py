@@ -14,6 +14,8 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
     --config.limits.slots=300               the most allowed; also crossbars, area_mm2, ...
     --config.search.strategy=joint          apq, joint, or a baseline: random, uniform,
                                             lamp, greedy, genetic, cma_es
+    --config.scheme=pim_prune               what is pruned and how it is packed: column_vector
+                                            (default), or a baseline's (docs/cost_model.md)
     --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
     --config.data.path=my.npz               your images and labels (docs/data.md); also a folder
                                             of IDX files, such as MNIST's, or CIFAR-10's folder
@@ -207,6 +209,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)
+    preparation.space_of(config, accelerator)  # refuses before the network is trained
     options, total = config.search, config.search.episodes * config.search.seeds
     identity = checkpoint.identity(config, accelerator, dataset)
     saved = _saved(workdir, identity, resume)

@@ -23,6 +23,7 @@ from apq_jax.evaluation import Recovery
 from apq_jax.hardware import PRESETS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.plan import PlanOptions
+from apq_jax.pruning import Block
 from apq_jax.search import cache_folder
 from apq_jax.types import Policy
 
@@ -64,7 +65,8 @@ def main() -> int:
         statistics = calibration.match_images(network, params, weights, statistics, train[:256])
         floats.append(training.accuracy(model.apply, params, images, labels))
         for name, (planned, recovery) in METHODS.items():
-            layers = plan.build_plan(weights, statistics, HEIGHT, planned)
+            blocks = (Block(HEIGHT),) * len(network.layers)
+            layers = plan.build_plan(weights, statistics, blocks, planned)
             levels = [int(np.abs(plan.keep_levels(planned) - keep).argmin()) for keep in KEEPS]
             count = len(network.layers)
             policies = Policy(

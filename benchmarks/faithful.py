@@ -19,10 +19,11 @@ import numpy as np
 import scipy.stats
 import strategies  # beside this file
 
-from apq_jax import conversion, evaluation, finetune, pipeline, preparation, pruning, search
+from apq_jax import conversion, evaluation, finetune, pipeline, preparation, search
 from apq_jax.data import Dataset
 from apq_jax.finetune import FinetuneOptions
 from apq_jax.loop import Record
+from apq_jax.plan import weight_masks
 from apq_jax.preparation import Prepared
 from apq_jax.types import Policy
 
@@ -86,7 +87,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
         np.concatenate([dataset.select_images, dataset.test_images]),
         np.concatenate([dataset.select_labels, dataset.test_labels]),
     )
-    subject, height = prepared.subject, prepared.accelerator.unit_rows
+    subject = prepared.subject
 
     @jax.jit
     def one(policy: Policy, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -100,10 +101,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
             prepared.config.recovery,
             policy,
         )
-        masks = tuple(
-            pruning.row_mask(layer.mask[policy.level[at]], height, layer.weights.shape[2])
-            for at, layer in enumerate(subject.plan)
-        )
+        masks = weight_masks(subject.plan, policy)
         network = finetune.finetune(
             prepared.network,
             subject.params,

@@ -36,6 +36,7 @@ from apq_jax.config import Config
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.units import NONE, cells_of, offset_of, slice_weights
 from apq_jax.models.lenet import LeNet5
+from apq_jax.pruning import Block
 from apq_jax.search import cache_folder
 
 FOLDER = pathlib.Path(__file__).parent / "images"
@@ -67,10 +68,11 @@ def _layer() -> tuple[Any, ...]:
     network = capture(model.apply, params, images[:2])
     matrix = matrices(network, params)
     statistics = calibration.calibrate(network, params, matrix, images)
-    planned = plan.build_plan(matrix[:1], statistics[:1], SMALL.unit_rows, plan.PlanOptions())[0]
+    block = Block(SMALL.unit_rows)
+    planned = plan.build_plan(matrix[:1], statistics[:1], (block,), plan.PlanOptions())[0]
     level = int(np.abs(np.asarray(planned.keep) - KEEP).argmin())
     layer = network.layers[0]
-    mask = np.asarray(pruning.row_mask(planned.mask[level], SMALL.unit_rows, layer.rows))
+    mask = np.asarray(pruning.weight_mask(planned.mask[level], block, layer.rows, layer.columns))
     levels = np.asarray(
         quantization.quantize_weight(
             planned.weights[level], mask, planned.scale[level, BITS - 1], jnp.asarray(BITS)

@@ -18,6 +18,7 @@ from apq_jax.environment import METRICS, Problem, Space
 from apq_jax.files import InputError
 from apq_jax.hardware import PRESETS, adc
 from apq_jax.plan import LayerPlan
+from apq_jax.pruning import Block
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
 from apq_jax.strategies.apq import apq
@@ -49,7 +50,7 @@ def problem() -> Problem:
             / 4.0 ** np.arange(1, 9)[None, :, None, None]
         )
         error = np.sort(rng.random((SPACE.levels, 8)), axis=1)[:, ::-1]
-        plan.append(LayerPlan(weights, mask, scale, keep, error))
+        plan.append(LayerPlan(weights, mask, scale, keep, error, Block(HEIGHT)))
         wide = np.full((layer.groups, layer.columns), 3.0)
         inputs = 4.0 ** -np.arange(1, 9)
         statistics.append(LayerStatistics(None, None, None, wide, inputs, None, inputs))
@@ -167,7 +168,7 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
         reading, jnp.asarray(levels, jnp.int8), jnp.asarray(inputs), jnp.asarray(4)
     )
     lost = np.asarray(lost, float) - np.asarray(lost, float).mean(axis=1, keepdims=True)
-    plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None),)
+    plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
     statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
     none = np.zeros((1, 1, 8, 8))
     found = environment._conversions(

@@ -21,6 +21,7 @@ from apq_jax.capture import Network, capture, forward, matrices
 from apq_jax.evaluation import Recovery, Subject
 from apq_jax.hardware import Accelerator
 from apq_jax.plan import Plan, PlanOptions, build_plan
+from apq_jax.pruning import Block
 from apq_jax.types import Policy
 
 HEIGHT, WIDTH, CELL = 4, 3, 2  # odd sizes, so that every last group and unit is ragged
@@ -80,7 +81,7 @@ def build(groups: int) -> Case:
     weights = matrices(network, params)
     statistics = calibrate(network, params, weights, images, 10)
     options = PlanOptions(levels=LEVELS, min_keep=0.1)
-    plan = build_plan(weights, statistics, HEIGHT, options)
+    plan = build_plan(weights, statistics, (Block(HEIGHT),) * 2, options)
     prices = crossbar.price_list(network.layers, tables_of(network, plan), CHIP, 8, 8)
     scored = normal(12, 6, 6, 2) + 0.3
     reference = jax.jit(apply_fn)(params, scored)

@@ -6,22 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_evaluation import CELLS, HEIGHT, RECOVERY, Case, build
+from test_evaluation import CELLS, RECOVERY, Case, build
 
-from apq_jax import evaluation, finetune, pruning
+from apq_jax import evaluation, finetune
 from apq_jax.capture import forward_float
 from apq_jax.evaluation import Compressed
 from apq_jax.finetune import FinetuneOptions
+from apq_jax.plan import weight_masks
 from apq_jax.types import Policy
 
 POLICY = Policy(*map(jnp.asarray, ([2, 3], [4, 1], [5, 4])))
 
 
 def masks_of(case: Case) -> tuple[jax.Array, ...]:
-    return tuple(
-        pruning.row_mask(layer.mask[POLICY.level[at]], HEIGHT, layer.weights.shape[2])
-        for at, layer in enumerate(case.subject.plan)
-    )
+    return weight_masks(case.subject.plan, POLICY)
 
 
 def compressed_of(case: Case, policy: Policy = POLICY) -> Compressed:

@@ -18,6 +18,7 @@ from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.networks import NETWORKS
 from apq_jax.plan import LayerPlan
+from apq_jax.pruning import Block
 from apq_jax.strategies import start
 from apq_jax.types import Evaluation, Policy
 
@@ -47,7 +48,7 @@ def problem_of(prices: crossbar.Prices = PRICES, **changes: Any) -> Problem:
     for layer in LAYERS:
         weights = np.ones((1, layer.groups, layer.rows, layer.columns))
         error = np.zeros((SPACE.levels, 8))
-        plan.append(LayerPlan(weights, weights, weights, KEEP, error))
+        plan.append(LayerPlan(weights, weights, weights, KEEP, error, Block(HEIGHT)))
         statistics.append(LayerStatistics(*[np.zeros(8)] * 7))
     arguments = {
         "objective": OBJECTIVE,

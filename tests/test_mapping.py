@@ -26,7 +26,6 @@ from apq_jax import (
     evaluation,
     mapping,
     plan,
-    pruning,
     schemes,
 )
 from apq_jax.capture import Network, capture, matrices
@@ -395,7 +394,8 @@ def built(
     weights = matrices(network, params)
     statistics = calibration.calibrate(network, params, weights, images)
     options = plan.PlanOptions(levels=4, min_keep=0.2)
-    planned = plan.build_plan(weights, statistics, accelerator.unit_rows, options)
+    blocks = schemes.blocks_of(network.layers, "column_vector", accelerator)
+    planned = plan.build_plan(weights, statistics, blocks, options)
     count = len(network.layers)
     choices = [(0, 4), (1, 9), (1, 9)]  # all of 1 to 8 bits
     if searched:
@@ -415,8 +415,8 @@ def built(
         )
     )(policy)
     maps, scales = [], []
-    for at, (layer, one) in enumerate(zip(network.layers, compressed, strict=True)):
-        mask = pruning.row_mask(planned[at].mask[int(policy.level[at])], 9, layer.rows)
+    masks = plan.weight_masks(planned, policy)
+    for at, (layer, one, mask) in enumerate(zip(network.layers, compressed, masks, strict=True)):
         bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
         levels = np.asarray(one.levels, np.int32)
         placed = mapping.map_layer(

@@ -11,8 +11,10 @@ import pytest
 
 from apq_jax.calibration import LayerStatistics
 from apq_jax.plan import LayerPlan, PlanOptions, build_plan, compensate, keep_levels
+from apq_jax.pruning import Block
 
 HEIGHT = 3
+BLOCK = Block(HEIGHT)
 OPTIONS = PlanOptions(levels=7, min_keep=0.05)
 
 
@@ -72,7 +74,9 @@ def test_compensation_never_costs(seed: int, shape: tuple[int, int, int], iterat
     assert (losses(w, found, hessian) <= losses(w, w * keep, hessian) + 1e-5 * power).all()
 
 
-def build(options: PlanOptions, rows: int = 8) -> tuple[Any, LayerStatistics, LayerPlan]:
+def build(
+    options: PlanOptions, rows: int = 8, block: Block = BLOCK
+) -> tuple[Any, LayerStatistics, LayerPlan]:
     """One layer of two groups whose last row group is ragged."""
     rng = np.random.default_rng(1)
     gram, mean = covariance(rng, 2, rows), 0.3 * rng.normal(size=(2, rows))
@@ -80,7 +84,7 @@ def build(options: PlanOptions, rows: int = 8) -> tuple[Any, LayerStatistics, La
     arrays = (gram, mean, *np.zeros((2, 2, 5)), *np.ones((3, 8)))
     statistics = LayerStatistics(*(jnp.asarray(array, jnp.float32) for array in arrays))
     w = jnp.asarray(rng.normal(size=(2, rows, 5)), jnp.float32)
-    (plan,) = build_plan((w,), (statistics,), HEIGHT, options)
+    (plan,) = build_plan((w,), (statistics,), (block,), options)
     return w, statistics, plan
 
 

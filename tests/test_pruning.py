@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from apq_jax import pruning
+from apq_jax.pruning import Block
 
 # Two row groups of height 2, the second with one row; two columns.
 W = jnp.asarray([[[3.0, -1.0], [-4.0, 2.0], [5.0, -6.0]]])
@@ -21,11 +22,14 @@ def test_row_groups_pad_the_last() -> None:
     np.testing.assert_array_equal(groups[0, 1], [[5, -6], [0, 0]])
 
 
-def test_row_mask_repeats_and_cuts() -> None:
-    mask = jnp.asarray([[[True, False], [False, True]]])
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_weight_mask_repeats_and_cuts(xp: Any) -> None:
+    mask = xp.asarray([[[True, False], [False, True]]])
     np.testing.assert_array_equal(
-        pruning.row_mask(mask, 2, 3), [[[True, False], [True, False], [False, True]]]
+        pruning.weight_mask(mask, Block(2), 3, 2), [[[True, False], [True, False], [False, True]]]
     )
+    wide = [[[True, True, False], [True, True, False], [False, False, True]]]
+    np.testing.assert_array_equal(pruning.weight_mask(mask, Block(2, 2), 3, 3), wide)
 
 
 def test_diagonal_blocks() -> None:
@@ -44,7 +48,7 @@ def test_diagonal_blocks() -> None:
 def test_scores_by_hand(kind: Any, scores: list[list[int]]) -> None:
     gram = jnp.asarray([[[4.0, 1.0, 2.0], [1.0, 1.0, 0.5], [2.0, 0.5, 9.0]]])
     metric = pruning.score_metric(gram, kind, 2)
-    np.testing.assert_allclose(pruning.vector_scores(W, metric, kind, 2), [scores])
+    np.testing.assert_allclose(pruning.block_scores(W, metric, kind, Block(2)), [scores])
 
 
 def test_obs_is_the_loss_of_removing_a_vector_while_the_others_adjust() -> None:
@@ -53,7 +57,7 @@ def test_obs_is_the_loss_of_removing_a_vector_while_the_others_adjust() -> None:
     w = rng.normal(size=(2, 7, 3))
     gram = np.einsum("gmr,gms->grs", x, x) / 40
     metric = pruning.score_metric(jnp.asarray(gram, jnp.float32), "obs", 3)
-    scores = pruning.vector_scores(jnp.asarray(w, jnp.float32), metric, "obs", 3)
+    scores = pruning.block_scores(jnp.asarray(w, jnp.float32), metric, "obs", Block(3))
     assert scores.shape == (2, 3, 3)
     for group, row_group, column in np.ndindex(2, 3, 3):
         left = [row for row in range(7) if row // 3 != row_group]

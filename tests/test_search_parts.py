@@ -24,6 +24,7 @@ from apq_jax.environment import METRICS, Problem, Space
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.plan import LayerPlan
+from apq_jax.pruning import Block
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
 from apq_jax.strategies.apq import apq
@@ -882,8 +883,12 @@ def test_lamp_scores_by_hand() -> None:
     weights = np.zeros((2, 1, 3, 2), np.float32)  # the second row group has one row
     weights[0, 0] = [[3, 1], [0, 1], [2, 1]]
     keep = np.asarray([1.0, 0.5])
-    plan = LayerPlan(*(jnp.asarray(x) for x in (weights, np.zeros(1), np.zeros(1), keep, keep)))
-    np.testing.assert_allclose(environment._lamp(plan, 2), [1 / 16, 4 / 13])
+    arrays = (jnp.asarray(x) for x in (weights, np.zeros(1), np.zeros(1), keep, keep))
+    plan = LayerPlan(*arrays, Block(2))
+    np.testing.assert_allclose(environment._lamp(plan), [1 / 16, 4 / 13])
+    # Rows of both columns: 10, 4 + 1 and 1; scores 10/10, 5/15, 1/16.
+    rows = plan._replace(block=Block(1, 2), keep=jnp.asarray([1.0, 2 / 3, 1 / 3]))
+    np.testing.assert_allclose(environment._lamp(rows), [1 / 16, 5 / 15, 1])
 
 
 def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:

@@ -44,7 +44,9 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
     """The heuristic; E policies at a time."""
     sizes, kinds = np.asarray(space.sizes), range(len(space.sizes))
     dense = np.asarray([0, *(sizes[1:] - 1)])
-    levels = np.unique(np.linspace(1, sizes[0] - 1, options.levels).round().astype(int))
+    most_level = sizes[0] - 1  # 0 where nothing is pruned
+    levels = np.unique(np.linspace(1, most_level, options.levels * (most_level > 0)).round())
+    levels = levels.astype(int)
     tried = [levels, *(np.arange(size - 1) for size in sizes[1:])]
     ways = [(kind, to) for kind in kinds for to in tried[kind]]
     probes = np.asarray([(at, *way) for at in range(layers) for way in ways]).reshape(-1, 3)

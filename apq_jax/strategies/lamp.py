@@ -1,8 +1,7 @@
 """Layer-adaptive magnitude pruning (Lee et al., ICLR 2021, arXiv 2010.07611), bits alike.
 
-The LAMP score of a column-vector is its energy over that of all vectors of its layer that are no
-weaker. One threshold on the score, the same for all layers, gives every layer its keep ratio in
-closed form.
+The LAMP score of a block is its energy over that of all blocks of its layer that are no weaker. One
+threshold on the score, the same for all layers, gives every layer its keep ratio in closed form.
 """
 
 import jax
