@@ -59,7 +59,12 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
             color=_RED,
         )
     config = result["config"]
-    if result["search"]["strategy"] == "apq" and result["goal"] != "front":
+    # Whether one came after the other: neither was fixed.
+    varied = [
+        any(np.ptp(values) > 0 for name, values in rows.items() if kind in name)
+        for kind in ("keep.", "_bits.")
+    ]
+    if result["search"]["strategy"] == "apq" and result["goal"] != "front" and all(varied):
         # The agents change between two batches.
         parallel = config["search"]["parallel"]
         half = round(config["search"]["episodes"] * config["search"]["pruning_share"])

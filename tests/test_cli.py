@@ -175,6 +175,42 @@ def test_a_wrong_mapping_exits_with_4(
     assert "does **NOT** equal" in (tmp_path / "report.md").read_text()
 
 
+def test_a_baseline_at_eight_bits(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only keep ratios are searched, of rows of 32 columns; not with converters that lose."""
+    bits = [
+        f"--config.search.{end}_{kind}_bits=8"
+        for end in ("min", "max")
+        for kind in ("weight", "input")
+    ]
+    more = ["--config.scheme=pim_prune", "--config.search.strategy=genetic", *bits]
+    more.append("--config.search.episodes=16")
+    flags = small(digits, cache, tmp_path, *more)
+    monkeypatch.chdir(ROOT)
+    assert search.main(["search", *flags, "--config.search.min_adc_bits=2"]) == 2
+    assert search.main(["search", *flags]) in (0, 3)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["mapping"]["bit_exact"]
+    assert result["config"]["scheme"] == "pim_prune"
+    tensors = safetensors.numpy.load_file(tmp_path / "weights.safetensors")
+    for layer in result["layers"]:
+        assert layer["weight_bits"] == layer["input_bits"] == 8
+        mask = tensors[f"{layer['name']}/mask"]
+        assert mask.shape == (layer["groups"], layer["rows"], -(-layer["columns"] // 32))
+        assert mask.mean() == pytest.approx(layer["keep"], rel=1e-5)
+        kept = np.repeat(mask, 32, axis=2)[:, :, : layer["columns"]]
+        assert not tensors[f"{layer['name']}/levels"][kept == 0].any()
+    assert any(layer["keep"] < 1 for layer in result["layers"])
+    row = rows_of(tmp_path / "search.csv")[result["best"]["evaluation"] - 1]
+    assert int(row["slots"]) == result["best"]["slots"]
+    assert mapping.load(tmp_path / "mapping.safetensors").scheme == "pim_prune"
+    assert "by the scheme `pim_prune`, in rows of strips" in (tmp_path / "report.md").read_text()
+
+
 def test_weights_are_integers_in_their_bits_and_masks(finished: tuple[pathlib.Path, str]) -> None:
     folder, _ = finished
     tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
@@ -544,7 +580,7 @@ def test_help() -> None:
         ("plan", "min_keep", 0.0),
         ("plan", "min_keep", 1.5),
         ("plan", "min_keep", float("nan")),
-        ("plan", "levels", 1),
+        ("plan", "levels", 0),
         ("plan", "levels", 8.0),
         ("plan", "score", "taylor"),
         ("search", "episodes", 0),
@@ -564,6 +600,12 @@ def test_values_out_of_range_name_the_field(section: str, field: str, value: obj
     tree = to_config_dict(Config()).to_dict()
     tree[section][field] = value
     with pytest.raises(InputError, match=rf"^config\.{section}\.{field}: .*; allowed: "):
+        from_config_dict(_tree(tree))
+
+
+def test_a_scheme_that_is_none() -> None:
+    tree = to_config_dict(Config()).to_dict() | {"scheme": "rows"}
+    with pytest.raises(InputError, match=r"config\.scheme: 'rows'; allowed: dense, filter, chan"):
         from_config_dict(_tree(tree))
 
 

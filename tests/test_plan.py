@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from apq_jax.calibration import LayerStatistics
-from apq_jax.plan import LayerPlan, PlanOptions, build_plan, compensate, keep_levels
+from apq_jax.plan import (
+    LayerPlan,
+    PlanOptions,
+    build_plan,
+    compensate,
+    keep_levels,
+    weight_masks,
+)
 from apq_jax.pruning import Block
+from apq_jax.types import Policy
 
 HEIGHT = 3
 BLOCK = Block(HEIGHT)
@@ -159,3 +167,32 @@ def test_compensation_lowers_the_error_of_every_level() -> None:
     assert same.sum() >= 2  # scores are taken anew from the fitted weights
     later = same & (np.arange(7) > 0)
     assert (fitted.error[later, 7] < masked.error[later, 7]).all()
+
+
+@pytest.mark.parametrize("block", [Block(8), Block(4, 5), Block(1, 2), Block(1)], ids=str)
+def test_blocks_of_any_shape_nest_and_one_stays(block: Block) -> None:
+    """2 x 8 x 5 weights in filters, channels of 4 rows, rows of 2 columns, single weights."""
+    _, _, plan = build(dataclasses.replace(OPTIONS, min_keep=0.01), block=block)
+    mask = np.asarray(plan.mask)
+    assert mask.shape == (7, 2, *block.count(8, 5))
+    counts = np.maximum(np.round(np.geomspace(1, 0.01, 7) * mask[0].size), 1)
+    assert mask.sum(axis=(1, 2, 3)).tolist() == counts.tolist()
+    assert mask[-1].sum() == 1
+    assert not (mask[1:] & ~mask[:-1]).any()
+    for level in range(7):
+        (kept,) = weight_masks((plan,), Policy(np.asarray([level]), None, None))
+        assert kept.shape == (2, 8, 5)
+        weights = np.asarray(plan.weights[level])
+        assert (weights[~kept] == 0).all()
+        assert (weights[kept] != 0).all()
+        for index in np.ndindex(mask.shape[1:]):
+            group, down, across = index
+            rows = slice(down * block.high, (down + 1) * block.high)
+            columns = slice(across * block.wide, (across + 1) * block.wide)
+            assert (kept[group, rows, columns] == mask[level][index]).all()
+
+
+def test_one_level_prunes_nothing() -> None:
+    w, _, plan = build(PlanOptions(levels=1))
+    np.testing.assert_array_equal(plan.weights, w[None])
+    assert plan.keep.tolist() == [1.0]

@@ -51,20 +51,34 @@ def test_scores_by_hand(kind: Any, scores: list[list[int]]) -> None:
     np.testing.assert_allclose(pruning.block_scores(W, metric, kind, Block(2)), [scores])
 
 
-def test_obs_is_the_loss_of_removing_a_vector_while_the_others_adjust() -> None:
+@pytest.mark.parametrize("block", [Block(3), Block(7), Block(8), Block(2, 2), Block(1, 3)], ids=str)
+def test_obs_is_the_loss_of_removing_a_block_while_the_others_adjust(block: Block) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 40, 7)) @ rng.normal(size=(2, 7, 7))  # correlated inputs, two groups
     w = rng.normal(size=(2, 7, 3))
     gram = np.einsum("gmr,gms->grs", x, x) / 40
-    metric = pruning.score_metric(jnp.asarray(gram, jnp.float32), "obs", 3)
-    scores = pruning.block_scores(jnp.asarray(w, jnp.float32), metric, "obs", Block(3))
-    assert scores.shape == (2, 3, 3)
-    for group, row_group, column in np.ndindex(2, 3, 3):
-        left = [row for row in range(7) if row // 3 != row_group]
+    metric = pruning.score_metric(jnp.asarray(gram, jnp.float32), "obs", block.high)
+    scores = pruning.block_scores(jnp.asarray(w, jnp.float32), metric, "obs", block)
+    expected = np.zeros((2, *block.count(7, 3)))
+    assert scores.shape == expected.shape
+    for group, down, column in np.ndindex(*expected.shape[:2], 3):
+        left = [row for row in range(7) if row // block.high != down]
         target = x[group] @ w[group, :, column]
         fitted, *_ = np.linalg.lstsq(x[group][:, left], target, rcond=None)
         loss = np.mean((x[group][:, left] @ fitted - target) ** 2)
-        np.testing.assert_allclose(scores[group, row_group, column], loss, rtol=1e-3)
+        expected[group, down, column // block.wide] += loss
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", pruning.SCORES)
+def test_a_block_one_column_wide_is_scored_as_its_column_bit_for_bit(kind: Any) -> None:
+    rng = np.random.default_rng(1)
+    w, x = rng.normal(size=(2, 8, 5)), rng.normal(size=(2, 30, 8))
+    w, gram = (jnp.asarray(a, jnp.float32) for a in (w, np.einsum("gmr,gms->grs", x, x)))
+    metric, parts = pruning.score_metric(gram, kind, 3), pruning.row_groups(w, 3)
+    expected = jnp.einsum("ngic,ngij,ngjc->ngc", parts, metric, parts)
+    expected = jnp.abs(parts).sum(axis=2) if kind == "l1" else expected
+    np.testing.assert_array_equal(pruning.block_scores(w, metric, kind, Block(3)), expected)
 
 
 def test_keep_largest_takes_the_first_of_equals() -> None:

@@ -3,13 +3,14 @@
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax import crossbar, schemes
+from apq_jax import crossbar, pruning, schemes
 from apq_jax.hardware import PRESETS, Accelerator
 from apq_jax.networks import NETWORKS
-from apq_jax.types import Layer
+from apq_jax.types import Layer, Policy
 
 ISAAC_OU = Accelerator()  # 128 x 128, 9 x 8 units, 2-bit cells
 CONV = Layer("conv", 1, 288, 64, 100, (3, 3), (1, 1))  # 32 input channels
@@ -301,3 +302,76 @@ def test_every_scheme_is_costed_by_the_same_model(scheme: str, preset: str) -> N
         assert (counts.cells <= counts.crossbars * 128 * 128).all()
         if scheme != "dense":
             assert cost.energy_nj < 1.2 * dense.energy_nj
+
+
+# --- searched ------------------------------------------------------------------------------------
+
+# Two input channels of two rows; strips of 3 columns, units of 2 weights at 8 bits.
+TINY = Layer("tiny", 1, 4, 4, 1, (1, 2), (1, 1))
+TINY_CHIP = Accelerator(crossbar_rows=3, crossbar_columns=12, unit_rows=2, unit_columns=8)
+W = [[1, 2, 3, 4], [0, 1, 0, 2], [2, 0, 1, 0], [1, 1, 1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "scores", "kept"),
+    [
+        ("dense", [[52]], ["1111", "1111", "1111", "1111"]),
+        ("filter", [[6, 6, 11, 29]], ["0011", "0011", "0011", "0011"]),
+        ("channel", [[35], [17]], ["1111", "1111", "0000", "0000"]),
+        ("pim_prune", [[14, 16], [1, 4], [5, 0], [3, 9]], ["1111", "0000", "1110", "0001"]),
+        ("pim_prune_columns", [[5, 5, 10, 20], [1, 1, 1, 9]], ["1011", "1011", "1011", "0001"]),
+        ("sre", [[5, 25], [1, 4], [4, 1], [2, 10]], ["1111", "0011", "0000", "0011"]),
+        ("column_vector", [[1, 5, 9, 20], [5, 1, 2, 9]], ["0111", "0111", "0001", "0001"]),
+    ],
+)
+def test_blocks_by_hand(scheme: str, scores: list[list[int]], kept: list[str]) -> None:
+    """Squares summed over blocks; half of them stay, the first of equals."""
+    (block,) = schemes.blocks_of((TINY,), scheme, TINY_CHIP)
+    weights = jnp.asarray([W], jnp.float32)
+    metric = pruning.score_metric(jnp.eye(4)[None], "l2", block.high)
+    found = pruning.block_scores(weights, metric, "l2", block)
+    np.testing.assert_allclose(found, [scores])
+    count = jnp.asarray(max(found.size // 2, 1))
+    mask = pruning.keep_largest(found, jnp.ones(found.shape, bool), count)
+    rows = np.asarray(pruning.weight_mask(mask, block, 4, 4)[0]).astype(int)
+    assert ["".join(map(str, row)) for row in rows] == kept
+
+
+CHIPS = {
+    "isaac_ou": ISAAC_OU,
+    "isaac": PRESETS["isaac"],
+    "pairs": dataclasses.replace(ISAAC_OU, signed="differential"),
+    "odd": Accelerator(crossbar_rows=50, crossbar_columns=30, unit_rows=7, unit_columns=5),
+    "mnsim": dataclasses.replace(ISAAC_OU, mapping="mnsim"),
+}
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("scheme", schemes.SCHEMES)
+def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None:
+    """Random nested masks of LeNet-5 and a grouped layer, random policies; every figure."""
+    rng, accelerator = np.random.default_rng(0), CHIPS[chip]
+    layers = (*NETWORKS["lenet5"][:3], Layer("grouped", 3, 18, 5, 20, (3, 3), (1, 1)))
+    blocks = schemes.blocks_of(layers, scheme, accelerator)
+    keep = np.asarray([1.0, 0.4, 0.05])[:, None, None, None]
+    masks = []
+    for layer, block in zip(layers, blocks, strict=True):
+        drawn = rng.random((layer.groups, *block.count(layer.rows, layer.columns)))
+        masks.append(drawn <= np.maximum(keep, drawn.min()))
+    arguments = layers, masks, scheme, accelerator, 8
+    if chip == "mnsim" and scheme in schemes.BY_MAPPING:
+        with pytest.raises(ValueError, match="mapping 'mnsim' of scheme"):
+            schemes.tables(*arguments)
+        return
+    prices = crossbar.price_list(layers, schemes.tables(*arguments), accelerator.chip(), 8, 8)
+    for _ in range(12):
+        level, *bits = (rng.integers(low, high, 4) for low, high in ((0, 3), (1, 9), (1, 9)))
+        kept = [
+            pruning.weight_mask(mask[at], block, layer.rows, layer.columns)
+            for mask, at, block, layer in zip(masks, level, blocks, layers, strict=True)
+        ]
+        counts = schemes.pack(layers, kept, bits[0], scheme, accelerator)
+        expected = crossbar.cost(layers, counts, accelerator.chip(), bits[1])
+        found = crossbar.look_up(prices, Policy(level, *bits))
+        for name in found._fields:
+            assert getattr(found, name) == getattr(expected, name), name

@@ -901,6 +901,29 @@ def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:
     assert len(np.unique(found.reshape(24, -1), axis=0)) == 24
 
 
+def shortened(problem: Problem, levels: int) -> Problem:
+    parts = {
+        name: getattr(problem, name)[:, :levels] for name in ("error", "lamp", "share", "costs")
+    }
+    return problem._replace(**parts)
+
+
+def test_where_only_bits_or_keep_ratios_can_be_chosen(problem: Problem) -> None:
+    bits = Space(1, SPACE.weight_bits, SPACE.input_bits)
+    found = choices(searched(greedy(bits, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 40))
+    assert len(np.unique(found.reshape(40, -1), axis=0)) > 20
+    alone = Space(1, (8,), (8,))
+    found = choices(searched(greedy(alone, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 8))
+    assert (found == [0, 8, 8]).all()
+    # No other agent comes after the one that prunes: it goes on, as far as the limit allows.
+    keep, agent = (
+        Space(5, (8,), (8,)),
+        ActorCriticOptions(4, 8, updates=1, networks=AgentOptions(8)),
+    )
+    record = searched(apq(keep, agent, 4, 4, 0.3), problem, 0, 20)
+    assert len(np.unique(record.policy.level, axis=0)) > 12
+
+
 def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
     record = searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24 + 12)
     cost = [

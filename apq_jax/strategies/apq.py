@@ -1,7 +1,8 @@
 """The paper's order (Yang et al., IEEE TPDS 2023): pruning first, then the pruned network's bits.
 
 One agent searches keep ratios at the most bits; the best feasible pruning is frozen; a second
-agent searches the bitwidths of the pruned network.
+agent searches the bitwidths of the pruned network. Where one of the two cannot be chosen, the other
+has the whole budget and all that may be lost.
 """
 
 from typing import NamedTuple
@@ -43,6 +44,10 @@ def apq(
     bits = len(space.bits)
     first = actor_critic(space, options, (True, *(False,) * bits), parallel)
     second = actor_critic(space, options, (False, *(True,) * bits), parallel)
+    if max(space.sizes[1:]) == 1:
+        return first
+    if space.levels == 1:
+        return second
 
     def stricter(problem: Problem) -> Problem:
         """Of the accuracy a share; of the ratio that a cost must come down by, the root."""

@@ -49,10 +49,11 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
     levels = levels.astype(int)
     tried = [levels, *(np.arange(size - 1) for size in sizes[1:])]
     ways = [(kind, to) for kind in kinds for to in tried[kind]]
+    ways = ways or [(0, 0)]  # there is one policy
     probes = np.asarray([(at, *way) for at in range(layers) for way in ways]).reshape(-1, 3)
     probe_calls = -(-len(probes) // parallel)
     path_calls = probe_calls + options.rounds
-    steps = layers * int((sizes - 1).sum())
+    steps = max(layers * int((sizes - 1).sum()), 1)
     # A step prunes more, or takes bits away.
     direction = jnp.asarray([1, *(-1,) * len(space.bits)])
     most, unpruned = jnp.asarray(sizes) - 1, jnp.tile(jnp.asarray(dense), (layers, 1))

@@ -1,0 +1,106 @@
+"""Every scheme from images to the proof; what a scheme cannot be searched with."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import apq_jax
+from apq_jax import datapath, pipeline, preparation, proof, schemes
+from apq_jax.capture import Network
+from apq_jax.config import Config, SearchOptions
+from apq_jax.data import Dataset
+from apq_jax.files import InputError
+from apq_jax.hardware import PRESETS, Accelerator
+from apq_jax.plan import PlanOptions, weight_masks
+from apq_jax.types import Policy
+
+SMALL = Accelerator(crossbar_rows=20, crossbar_columns=24, unit_rows=4, unit_columns=8)
+SEARCH = SearchOptions(probes=2, moment_images=20, chunk=20)
+
+
+def model(params: Any, x: jax.Array) -> jax.Array:
+    """[B, 6, 6, 2] through a grouped convolution of 6 channels, then 3 logits."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(
+        x, params["kernel"], (2, 2), "SAME", dimension_numbers=numbers, feature_group_count=2
+    )
+    return jnp.maximum(y, 0).reshape(len(x), -1) @ params["dense"]
+
+
+@functools.cache
+def network() -> tuple[Network, Any, Dataset]:
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 3, 1, 6), "dense": (54, 3)}
+    params = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+    images = [rng.normal(size=(20, 6, 6, 2)).astype(np.float32) for _ in range(4)]
+    labels = [np.arange(20, dtype=np.int32) % 3] * 4
+    parts = (part for pair in zip(images, labels, strict=True) for part in pair)
+    return apq_jax.capture(model, params, images[0][:2]), params, Dataset("noise", 3, *parts)
+
+
+@pytest.mark.parametrize("scheme", [name for name in schemes.SCHEMES if name != "column_vector"])
+def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
+    captured, params, dataset = network()
+    levels = 1 if scheme == "dense" else 4
+    config = Config(scheme=scheme, plan=PlanOptions(levels, 0.2), search=SEARCH)
+    prepared = apq_jax.prepare(captured, params, dataset, SMALL, config)
+    space, rng = prepared.space, np.random.default_rng(0)
+    level = np.minimum([1, 3], space.levels - 1)
+    policy = Policy(level, *(rng.choice(bits, 2) for bits in (space.weight_bits, space.input_bits)))
+    masks = [np.asarray(mask) for mask in weight_masks(prepared.subject.plan, policy)]
+    assert all(mask.all() == (scheme == "dense") for mask in masks)
+    compressed = pipeline.compressed(prepared, policy)
+    for mask, layer in zip(masks, compressed, strict=True):
+        assert not np.asarray(layer.levels)[~mask].any()
+    mapping = proof.mapped(prepared, policy, compressed)
+    parts = datapath.prepare(mapping.maps, mapping.accelerator)
+    found = proof.prove(prepared, policy, compressed, mapping, parts, dataset.select_images[:4])
+    assert found.mismatches == 0 < found.compared
+    assert found.scales_agree
+    assert found.counts_agree
+
+
+def refused(config: Config, accelerator: Accelerator = SMALL) -> str:
+    with pytest.raises(InputError) as caught:
+        preparation.space_of(config, accelerator)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_a_scheme_cannot_be_searched_with() -> None:
+    pruned = Config(scheme="filter")
+    few = dataclasses.replace(SMALL, adc_bits=SMALL.lossless_adc_bits - 1)
+    assert "config.scheme: 'filter' with converters of fewer than" in refused(pruned, few)
+    searched = dataclasses.replace(pruned, search=SearchOptions(min_adc_bits=2))
+    assert "search.min_adc_bits); allowed: column_vector" in refused(searched)
+    planes = dataclasses.replace(SMALL, mapping="mnsim")
+    assert "accelerator.mapping: 'mnsim' with scheme filter" in refused(pruned, planes)
+    assert "config.plan.levels: 32 with scheme dense" in refused(Config(scheme="dense"))
+    one = Config(scheme="sre", search=SearchOptions(min_weight_bits=1, max_weight_bits=1))
+    cells = dataclasses.replace(SMALL, cell_bits=1)
+    assert "min_weight_bits: 1 with scheme sre" in refused(one, cells)
+    for scheme, accelerator in (
+        ("column_vector", dataclasses.replace(cells, adc_bits=2)),
+        ("column_vector", dataclasses.replace(cells, mapping="mnsim")),
+        ("pim_prune", dataclasses.replace(cells, mapping="mnsim")),
+        ("sre", dataclasses.replace(cells, signed="differential")),
+    ):
+        preparation.space_of(dataclasses.replace(one, scheme=scheme), accelerator)
+
+
+def test_a_plan_serves_accelerators_of_the_same_blocks() -> None:
+    captured, params, dataset = network()
+    config = Config(scheme="pim_prune", plan=PlanOptions(4, 0.2), search=SEARCH)
+    prepared = apq_jax.prepare(captured, params, dataset, SMALL, config)
+    other = dataclasses.replace(SMALL, unit_rows=5)  # strips are the crossbars' alone
+    assert preparation.aim(prepared, other, config).accelerator == other
+    with pytest.raises(InputError, match=r"accelerator: kernel .* 1 x 32; allowed: 1 x 6"):
+        preparation.aim(prepared, PRESETS["isaac_ou"], config)
+    with pytest.raises(InputError, match=r"config\.scheme: 'sre'; allowed: 'pim_prune'"):
+        preparation.aim(prepared, SMALL, dataclasses.replace(config, scheme="sre"))
