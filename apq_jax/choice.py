@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import archive, environment, finetune, pruning, training
+from apq_jax import archive, environment, finetune, training
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.finetune import Images
 from apq_jax.loop import Record
 from apq_jax.pipeline import compressed, expected_accuracy, gain, knee, logits_of
+from apq_jax.plan import weight_masks
 from apq_jax.preparation import Prepared, accuracy_of, asked, evaluate_many, limits_of, scored
 from apq_jax.types import Policy
 
@@ -196,12 +197,7 @@ def _fine_tuned(
     """The policy of this number in the record, fine-tuned and measured."""
     start, config = time.perf_counter(), prepared.config
     policy = jax.tree.map(lambda x: x[number], record.policy)
-    masks = tuple(
-        pruning.row_mask(
-            layer.mask[int(level)], prepared.accelerator.unit_rows, layer.weights.shape[2]
-        )
-        for layer, level in zip(prepared.subject.plan, policy.level, strict=True)
-    )
+    masks = weight_masks(prepared.subject.plan, policy)
     before = compressed(prepared, policy)
     bits, params = jnp.asarray(policy.weight_bits), prepared.subject.params
     path = None
