@@ -37,6 +37,7 @@ class FinetuneOptions:
     batch: int = 64
     rate: float = 5e-2  # Adam's, in levels; falls to 0 by a cosine
     affine_rate: float = 5e-3  # of multipliers and offsets, in parts of each layer's largest
+    temperature: float = 4.0  # of the float network's and the learner's logits
     label_weight: float = 0.25  # of the labels' cross entropy; the float logits have the rest
     look: int = 50  # steps between two looks at the validation images
     patience: int = 4  # looks without gain after which it ends
@@ -128,7 +129,7 @@ def finetune(
 
     def look(learnt: tuple[Learnt, ...]) -> np.ndarray:
         parts = [
-            _validation_loss(network, scale_bits, options.label_weight, params, fixed, learnt, part)
+            _validation_loss(network, scale_bits, options, params, fixed, learnt, part)
             for part in _chunks(validate)
         ]
         return np.asarray(sum(parts) / len(validate.labels), np.float32)
@@ -217,12 +218,17 @@ def usual_optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
 
 
 def _loss(
-    logits: jax.Array, reference: jax.Array, labels: jax.Array, label_weight: float
+    logits: jax.Array, reference: jax.Array, labels: jax.Array, options: FinetuneOptions
 ) -> jax.Array:
-    """Of each of B images, [B], in nats; logits are [B, classes]."""
-    gap = optax.losses.kl_divergence(jax.nn.log_softmax(logits), jax.nn.softmax(reference))
+    """Of each of B images, [B], in nats; logits are [B, classes].
+
+    (1 - w) T² KL(softmax(reference / T) || softmax(logits / T)) + w CE(labels, logits); with T
+    above 1 an image that both are sure of teaches, too (Hinton et al., section 2).
+    """
+    t, weight = options.temperature, options.label_weight
+    gap = optax.losses.kl_divergence(jax.nn.log_softmax(logits / t), jax.nn.softmax(reference / t))
     wrong = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return (1 - label_weight) * gap + label_weight * wrong
+    return (1 - weight) * t**2 * gap + weight * wrong
 
 
 # A jitted step in a Python loop, as in training.py: inside a scan XLA's convolutions are slower.
@@ -247,7 +253,7 @@ def _step(
 
     def loss(learnt: tuple[Learnt, ...]) -> jax.Array:
         logits = apply(network, params, fixed, learnt, x)
-        return _loss(logits, reference, labels, options.label_weight).mean()
+        return _loss(logits, reference, labels, options).mean()
 
     change, state = optimiser.update(jax.grad(loss)(learnt), state, learnt)
     return optax.apply_updates(learnt, change), state
@@ -257,7 +263,7 @@ def _step(
 def _validation_loss(
     network: Network,
     scale_bits: int,
-    label_weight: float,
+    options: FinetuneOptions,
     params: Params,
     fixed: tuple[Fixed, ...],
     learnt: tuple[Learnt, ...],
@@ -267,7 +273,7 @@ def _validation_loss(
     tuned = tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
     logits = evaluation.apply(network, params, tuned, validate.images)
     reference = forward_float(network, params, validate.images)
-    return _loss(logits, reference, validate.labels, label_weight).sum()
+    return _loss(logits, reference, validate.labels, options).sum()
 
 
 def _through(exact: jax.Array, smooth: jax.Array) -> jax.Array:

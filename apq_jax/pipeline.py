@@ -2,8 +2,8 @@
 
     prepared = prepare(network, params, dataset, accelerator, config)
     record = joined(search_policies(prepared))
-    choice = choice.choose(prepared, record, dataset)
-    measured = measure(prepared, choice.network, dataset.test_images, dataset.test_labels)
+    chosen = choice.choose(prepared, record, dataset)
+    measured = measure(prepared, chosen.network, dataset.test_images, dataset.test_labels)
 
 Training images prepare and fine-tune; one half of validation is searched on, the other chooses;
 test measures.
@@ -206,22 +206,29 @@ def knee(prepared: Prepared, record: Record) -> int:
 
 def compressed(prepared: Prepared, policy: Policy) -> evaluation.Compressed:
     """A policy's integer network."""
-    subject = prepared.subject
-    build = functools.partial(evaluation.compress, prepared.network)
+    config, subject = prepared.config, prepared.subject
+    run = _compressor(prepared.network, conversion.cells_of(prepared.accelerator), config.recovery)
+    return run(subject, jax.tree.map(jnp.asarray, policy))
 
+
+@functools.lru_cache(maxsize=16)
+def _compressor(
+    network: Network, cells: conversion.Cells, recovery: evaluation.Recovery
+) -> Callable[[Subject, Policy], evaluation.Compressed]:
     @jax.jit
     def run(subject: Subject, policy: Policy) -> evaluation.Compressed:
-        return build(
+        return evaluation.compress(
+            network,
             subject.params,
             subject.plan,
             subject.statistics,
             subject.moment_images,
-            conversion.cells_of(prepared.accelerator),
-            prepared.config.recovery,
+            cells,
+            recovery,
             policy,
         )
 
-    return run(subject, jax.tree.map(jnp.asarray, policy))
+    return run
 
 
 def measure(

@@ -19,9 +19,9 @@ import numpy as np
 import scipy.stats
 import strategies  # beside this file
 
-from apq_jax import conversion, evaluation, finetune, pipeline, preparation, search
+from apq_jax import choice, finetune, pipeline, preparation, search
 from apq_jax.data import Dataset
-from apq_jax.finetune import FinetuneOptions
+from apq_jax.finetune import Images
 from apq_jax.loop import Record
 from apq_jax.plan import weight_masks
 from apq_jax.preparation import Prepared
@@ -81,48 +81,37 @@ def _spread(prepared: Prepared, count: int) -> Record:
 def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and divergence of each policy's fine-tuned network on unseen images."""
     model = prepared.network, prepared.subject.params
-    images, _, reference = preparation.scored(*model, dataset.train_images, dataset.train_labels)
     unseen = preparation.scored(
         *model,
         np.concatenate([dataset.select_images, dataset.test_images]),
         np.concatenate([dataset.select_labels, dataset.test_labels]),
     )
-    subject = prepared.subject
-
-    @jax.jit
-    def one(policy: Policy, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        network = evaluation.compress(
-            prepared.network,
-            subject.params,
-            subject.plan,
-            subject.statistics,
-            subject.moment_images,
-            conversion.cells_of(prepared.accelerator),
-            prepared.config.recovery,
-            policy,
+    train, validate = (
+        Images(jnp.asarray(images), jnp.asarray(labels))
+        for images, labels in (
+            (dataset.train_images, dataset.train_labels),
+            (dataset.search_images, dataset.search_labels),
         )
-        masks = weight_masks(subject.plan, policy)
-        network = finetune.finetune(
-            prepared.network,
-            subject.params,
-            network,
-            masks,
-            policy.weight_bits,
-            images,
-            reference,
-            key,
-            FinetuneOptions(),
-            prepared.config.recovery.scale_bits,
+    )
+    config, found = prepared.config, []
+    for number in range(len(policies.level)):
+        policy = jax.tree.map(lambda x, at=number: x[at], policies)
+        network, _ = finetune.finetune(
+            *model,
+            pipeline.compressed(prepared, policy),
+            weight_masks(prepared.subject.plan, policy),
+            jnp.asarray(policy.weight_bits),
+            train,
+            validate,
+            jax.random.key(number),
+            config.finetune,
+            scale_bits=config.recovery.scale_bits,
+            augment=choice.augment_of(config.training),
         )
-        logits = evaluation.apply(prepared.network, subject.params, network, unseen[0])
+        logits = jnp.asarray(pipeline.logits_of(prepared, network, np.asarray(unseen[0])))
         target = jax.nn.log_softmax(unseen[2])
         gap = (jnp.exp(target) * (target - jax.nn.log_softmax(logits))).sum(axis=-1)
-        return jnp.mean(logits.argmax(axis=-1) == unseen[1]), gap.mean()
-
-    found = []
-    for number in range(len(policies.level)):
-        policy = jax.tree.map(lambda x, at=number: jnp.asarray(x[at]), policies)
-        found.append(one(policy, jax.random.key(number)))
+        found.append((float(jnp.mean(logits.argmax(axis=-1) == unseen[1])), float(gap.mean())))
         print(f"fine-tuned {number + 1} of {len(policies.level)}", file=sys.stderr, flush=True)
     accuracy, divergence = np.asarray(found).T
     return accuracy, divergence

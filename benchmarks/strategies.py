@@ -30,6 +30,7 @@ import scipy.stats
 
 from apq_jax import archive, checkpoint, data, hardware, models, pipeline, preparation, search
 from apq_jax.capture import capture
+from apq_jax.choice import choose
 from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
 from apq_jax.files import write_whole
 from apq_jax.preparation import Prepared
@@ -108,6 +109,7 @@ def prepared_of(
     path = pathlib.Path(__file__).parents[1] / "configs" / CONFIGS[network]
     tree = runpy.run_path(str(path))["get_config"]()
     tree.search.episodes = EVALUATIONS[network]
+    tree.search.tuned = 0  # strategies are compared, not what training on wins back
     if network == "lenet5":
         tree.seed = seed
     config = from_config_dict(tree)
@@ -139,7 +141,7 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
     )
     best = np.maximum.accumulate(np.where(expected >= limit, gain, -np.inf))
     better = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
-    choice = pipeline.choose(prepared, record, dataset)
+    choice = choose(prepared, record, dataset)
     return {
         "network": _network(prepared),
         "best": [[int(at) + 1, float(best[at])] for at in better],  # from which evaluation on

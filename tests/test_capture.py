@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from apq_jax.capture import Network, capture, forward_float, matrices
+from apq_jax.capture import Network, capture, forward, forward_float, matrices
 from apq_jax.models.lenet import LeNet5
+from apq_jax.products import Product
 
 
 def normal(seed: int, *shape: int) -> Any:
@@ -24,14 +25,21 @@ def drawn(model: nn.Module, *shape: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.abs(normal(leaf.size, *leaf.shape)) / 3, like)
 
 
+def convolve(index: int, product: Product, x: jax.Array, weight: jax.Array) -> jax.Array:
+    del index
+    return product.fold(product.convolve(x, product.matrix(weight)))
+
+
 def captured(apply_fn: Any, params: Any, *shape: int) -> Network:
     """Captures at batch 2 and compares with the model at batch 3."""
     network = capture(apply_fn, params, normal(0, 2, *shape))
     x = normal(1, 3, *shape)
     y = jax.jit(lambda p, x: forward_float(network, p, x, matrices(network, p)))(params, x)
+    convolved = jax.jit(lambda p, x: forward(network, p, x, convolve))(params, x)
     expected = jax.jit(apply_fn)(params, x)
-    assert y.shape == expected.shape
-    assert jnp.abs(y - expected).max() <= 1e-5 * jnp.abs(expected).max()
+    for found in (y, convolved):
+        assert found.shape == expected.shape
+        assert jnp.abs(found - expected).max() <= 1e-5 * jnp.abs(expected).max()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     reported = [operation.name for operation in network.operations]

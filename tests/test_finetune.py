@@ -1,21 +1,32 @@
 """Fine-tuning: what runs is the integer network, what comes out stays in its masks and bits."""
 
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_evaluation import CELLS, RECOVERY, Case, build
 
-from apq_jax import evaluation, finetune
+from apq_jax import evaluation, finetune, training
 from apq_jax.capture import forward_float
 from apq_jax.evaluation import Compressed
-from apq_jax.finetune import FinetuneOptions
+from apq_jax.finetune import FinetuneOptions, Images, Tuning
 from apq_jax.plan import weight_masks
 from apq_jax.types import Policy
 
 POLICY = Policy(*map(jnp.asarray, ([2, 3], [4, 1], [5, 4])))
+OPTIONS = FinetuneOptions(steps=150, batch=20, rate=2e-2, look=25)
+SHORT = FinetuneOptions(steps=12, batch=8, look=3, patience=99)
+KILLED = FinetuneOptions(steps=300, batch=8, look=2, patience=10**6)
 
 
 def masks_of(case: Case) -> tuple[jax.Array, ...]:
@@ -28,22 +39,27 @@ def compressed_of(case: Case, policy: Policy = POLICY) -> Compressed:
     return evaluation.compress(case.network, *arrays, CELLS, RECOVERY, policy)
 
 
-def tuned(case: Case, **options: Any) -> tuple[Compressed, Compressed]:
-    """Before and after."""
-    before = compressed_of(case)
-    reference = forward_float(case.network, case.params, case.images)
-    run = jax.jit(finetune.finetune, static_argnums=(0, 8))
-    arguments = case.params, before, masks_of(case), POLICY.weight_bits, case.images, reference
-    key = jax.random.key(0)
-    return before, run(
-        case.network, *arguments, key, FinetuneOptions(batch=20, **{"steps": 150, **options})
-    )
+def images_of(case: Case) -> Images:
+    labels = forward_float(case.network, case.params, case.images).argmax(axis=-1)
+    return Images(case.images, labels)
+
+
+def tune(case: Case, options: FinetuneOptions = SHORT, **more: Any) -> tuple[Compressed, Tuning]:
+    images = images_of(case)
+    before = compressed_of(case), masks_of(case), POLICY.weight_bits
+    arguments = case.params, *before, images, images, jax.random.key(0), options
+    return finetune.finetune(case.network, *arguments, **more)
+
+
+def same(one: Any, other: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["plain", "grouped"])
-def networks(request: Any) -> tuple[Case, Compressed, Compressed]:
+def networks(request: Any) -> tuple[Case, Compressed, Compressed, Tuning]:
+    """A case; its network before and after; where tuning ended."""
     case = build(request.param)
-    return case, *tuned(case)
+    return case, compressed_of(case), *tune(case, OPTIONS)
 
 
 def divergence(case: Case, compressed: Compressed) -> float:
@@ -53,13 +69,26 @@ def divergence(case: Case, compressed: Compressed) -> float:
     return float(gap.sum(axis=-1).mean())
 
 
+def loss_of(case: Case, compressed: Compressed, label_weight: float) -> float:
+    """The formula in NumPy."""
+    images, labels = images_of(case)
+    score = evaluation.apply(case.network, case.params, compressed, images)
+    reference = forward_float(case.network, case.params, images)
+    log_p, log_q = (np.asarray(jax.nn.log_softmax(x), float) for x in (score, reference))
+    gap = (np.exp(log_q) * (log_q - log_p)).sum(axis=1)
+    wrong = -log_p[np.arange(len(labels)), np.asarray(labels)]
+    return float(np.mean((1 - label_weight) * gap + label_weight * wrong))
+
+
 def test_it_comes_nearer_to_the_float_network(networks: Any) -> None:
-    case, before, after = networks
+    case, before, after, tuning = networks
     assert divergence(case, after) < 0.7 * divergence(case, before)
+    assert loss_of(case, before, 0.25) == pytest.approx(float(tuning.before), rel=1e-4)
+    assert loss_of(case, after, 0.25) == pytest.approx(float(tuning.loss), rel=1e-4)
 
 
 def test_masks_bits_and_quantizers_stay(networks: Any) -> None:
-    case, before, after = networks
+    case, before, after, _ = networks
     for old, new, mask, bits in zip(
         before, after, masks_of(case), POLICY.weight_bits.tolist(), strict=True
     ):
@@ -77,14 +106,25 @@ def test_masks_bits_and_quantizers_stay(networks: Any) -> None:
             np.testing.assert_array_equal(values / step, np.round(values / step))
 
 
-def test_no_step_changes_nothing_but_the_last_bit() -> None:
-    """So what is learnt from is the integer network itself."""
-    case = build(1)
-    before, after = tuned(case, steps=1, rate=0.0, affine_rate=0.0)
+def test_where_nothing_is_gained_the_network_stays() -> None:
+    """So what is learnt from is the integer network itself; and it ends early."""
+    case, before = build(1), compressed_of(build(1))
+    options = FinetuneOptions(100, 4, rate=0.0, affine_rate=0.0, look=2, patience=3)
+    after, tuning = tune(case, options)
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old.levels, new.levels)
         np.testing.assert_allclose(old.multiplier, new.multiplier, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(old.offset, new.offset, rtol=1e-3, atol=1e-4)
+    assert (tuning.step, tuning.stale, tuning.loss) == (6, 3, tuning.before)
+
+
+def test_the_best_state_is_kept() -> None:
+    """Steps far too long lose; what is returned has not lost."""
+    case = build(1)
+    options = FinetuneOptions(12, 4, rate=30.0, affine_rate=30.0, look=3, patience=2)
+    after, tuning = tune(case, options)
+    assert tuning.step == 6
+    assert loss_of(case, after, 0.25) == pytest.approx(float(tuning.before), rel=1e-3)
 
 
 @pytest.mark.parametrize("adc_bits", [None, [3, 2]], ids=["lossless", "rounding"])
@@ -101,3 +141,82 @@ def test_what_is_learnt_from_is_what_is_measured(adc_bits: list[int] | None) -> 
         return finetune.apply(case.network, case.params, fixed, learnt, case.images).sum()
 
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(jax.grad(total)(learnt)))
+
+
+def test_any_optimiser_and_any_augmentation() -> None:
+    case, seen = build(1), []
+    optimiser = optax.sgd(0.3)
+
+    def shift(key: jax.Array, images: jax.Array) -> jax.Array:
+        seen.append(images.shape)  # at tracing
+        return images + 0.01 * jax.random.normal(key, images.shape)
+
+    _, usual = tune(case)
+    _, tuning = tune(case, optimiser=optimiser, augment=shift)
+    assert tuning.loss < tuning.before
+    assert tuning.loss != usual.loss
+    assert seen == [(8, 6, 6, 2)]
+
+
+def test_what_was_cut_off_goes_on_to_the_same_end(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, path, calls = build(1), tmp_path / "a.safetensors", []
+    whole = tune(case, path=path)
+    again = tune(case, path=path, on_progress=lambda *_: calls.append(0) or False)
+    assert not calls  # was read
+    same(again, whole)
+
+    def stop(steps: int, loss: float) -> bool:
+        calls.append((steps, loss))
+        return steps == 6
+
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    other = tmp_path / "b.safetensors"
+    _, cut = tune(case, path=other, on_progress=stop)
+    assert [steps for steps, _ in calls] == [3, 6]
+    assert (cut.step, finetune.finished(cut, SHORT)) == (6, False)
+    same(tune(case, path=other), whole)
+
+
+def test_a_damaged_file_is_not_trusted(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case, path = build(1), tmp_path / "a.safetensors"
+    whole = tune(case, path=path)
+    content = path.read_bytes()
+    for damage in (content[: len(content) // 2], b"", content.replace(b'"step"', b'"stop"', 1)):
+        path.write_bytes(damage)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="absl"):
+            same(tune(case, path=path), whole)
+        assert "fine-tuned from the start" in caplog.text
+        assert path.read_bytes() == content
+
+
+def test_a_time_limit() -> None:
+    options = FinetuneOptions(steps=10**6, batch=4, look=1, patience=10**6, seconds=0.2)
+    _, tuning = tune(build(1), options)
+    assert 1 <= tuning.step < 10**5
+    assert finetune.finished(tuning, options)
+
+
+def test_killed_in_the_middle(tmp_path: pathlib.Path) -> None:
+    """SIGKILL while it writes its state at every look; then it goes on to the same end."""
+    path = tmp_path / "a.safetensors"
+    program = (
+        "import sys, pathlib, test_finetune as t\n"
+        "t.training.SAVE_SECONDS = 0.0\n"
+        "t.tune(t.build(1), t.KILLED, path=pathlib.Path(sys.argv[1]))\n"
+    )
+    here = pathlib.Path(__file__).parent
+    where = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    process = subprocess.Popen([sys.executable, "-c", program, path], env=where)
+    try:
+        while process.poll() is None and not path.exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    same(tune(build(1), KILLED, path=path), tune(build(1), KILLED))
