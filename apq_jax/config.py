@@ -120,6 +120,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "finetune.rate": (0.0, 10.0),
     "finetune.affine_rate": (0.0, 10.0),
     "finetune.label_weight": (0.0, 1.0),
+    "finetune.temperature": (0.1, 100.0),
     "finetune.look": (1, 1_000_000),
     "finetune.patience": (1, 1_000_000),
     "finetune.seconds": (0.0, 1e7),

@@ -1,0 +1,231 @@
+"""The headline table: every scheme with the same search, compensation and fine-tuning.
+
+LeNet-5: a network a seed. VGG-8 and ResNet-20: the network that the package carries, a search a
+seed. A scheme is a run of the main job with its own work folder; what a run found is kept, so that
+the benchmark may be stopped and gone on with, also by several processes on different networks.
+Tables are formed from those files alone.
+
+    python benchmarks/headline.py --networks lenet5 vgg8 [--seeds 3] [--schemes joint apq]
+    python benchmarks/headline.py --networks resnet20 --cifar FOLDER
+    python benchmarks/headline.py --write docs/results.md
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import runpy
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from apq_jax import results, search
+from apq_jax.config import Config, from_config_dict
+from apq_jax.files import write_whole
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "headline"
+NETWORKS = {  # configuration, evaluations
+    "lenet5": ("lenet_mnist.py", 600),
+    "vgg8": ("vgg8_fashion.py", 300),
+    "resnet20": ("resnet20_cifar.py", 300),
+}
+EIGHT = {f"search.{end}_{kind}_bits": 8 for end in ("min", "max") for kind in ("weight", "input")}
+ONE = {"plan.levels": 1, "search.strategy": "uniform", "search.episodes": 8, "search.tuned": 0}
+SCHEMES: dict[str, dict[str, Any]] = {  # what differs from the network's configuration
+    "dense": {"scheme": "dense", **EIGHT, **ONE},
+    "filter": {"scheme": "filter", **EIGHT},
+    "channel": {"scheme": "channel", **EIGHT},
+    "pim_prune_8": {"scheme": "pim_prune", **EIGHT},
+    "pim_prune_q": {"scheme": "pim_prune"},
+    "sre_8": {"scheme": "sre", **EIGHT},
+    "sre_q": {"scheme": "sre"},
+    "column_vector_8": EIGHT,
+    "apq": {"search.strategy": "apq"},
+    "joint": {},
+}
+COSTS = {  # in result.json: heading, format
+    "slots": ("slots", ",.0f"),
+    "crossbars": ("crossbars", ",.0f"),
+    "area_pro_rata_mm2": ("area, mm²", ".4f"),
+    "area_rounded_mm2": ("area in whole tiles, mm²", ".3f"),
+    "energy_nj": ("energy, nJ", ",.0f"),
+    "latency_us": ("latency, µs", ",.0f"),
+}
+BASES = {  # of ratios: heading, and where its costs stand, by scheme or in a run's own file
+    "dense, 8 bits": ("dense", "8"),
+    "dense, 16 bits": ("dense", "16"),
+    "dense, 8 bits, on `isaac`": ("dense_isaac", "8"),
+    "dense, 16 bits, on `isaac`": ("dense_isaac", "16"),
+    "`pim_prune_8`": ("pim_prune_8", "best"),
+    "`pim_prune_q`": ("pim_prune_q", "best"),
+}
+START, END = "<!-- measured by benchmarks/headline.py -->\n", "<!-- end -->\n"
+
+
+def main() -> int:
+    """Runs what is missing, or writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["lenet5", "vgg8"])
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cifar", default="", help="CIFAR-10's folder, for resnet20")
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/headline"))
+    parser.add_argument("--write", type=pathlib.Path, metavar="FILE")
+    options = parser.parse_args()
+    if options.write:
+        text = options.write.read_text(encoding="utf-8")
+        head, rest = text.split(START)
+        write_whole(options.write, head + START + tables() + END + rest.split(END)[1])
+        return 0
+    for seed in range(options.seeds):
+        for network in options.networks:
+            for scheme in options.schemes:
+                if not _path(network, scheme, seed).exists():
+                    _run(network, scheme, seed, options.workdir, options.cifar)
+    return 0
+
+
+def _path(network: str, scheme: str, seed: int) -> pathlib.Path:
+    return RESULTS / network / scheme / f"{seed}.json"
+
+
+def config_of(network: str, scheme: str, seed: int, cifar: str) -> Config:
+    """The configuration of a run; VGG-8 and ResNet-20 are searched anew, not trained anew."""
+    name, episodes = NETWORKS[network]
+    path = pathlib.Path(__file__).parents[1] / "configs" / name
+    tree = runpy.run_path(str(path))["get_config"]()
+    tree.search.episodes = episodes
+    if network == "resnet20":
+        tree.data.path = cifar
+    tree.update_from_flattened_dict(SCHEMES[scheme])
+    if network == "lenet5":
+        tree.seed = seed
+    return dataclasses.replace(from_config_dict(tree), seed=seed)
+
+
+def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str) -> None:
+    """Runs the main job, or goes on with it, and keeps what the tables need."""
+    folder, start = workdir / network / scheme / str(seed), time.perf_counter()
+    config = config_of(network, scheme, seed, cifar)
+    begun = (folder / results.CHECKPOINT).exists()
+    status = search.run(config, folder, f"benchmarks/headline.py: {folder}", begun)
+    if status not in (0, 3):
+        raise SystemExit(status)
+    result = json.loads((folder / "result.json").read_text())
+    names = "float", "data", "best", "dense", "dense_isaac", "finetune", "versions", "goal"
+    kept = {name: result[name] for name in (*names, "limits", "mapping")}
+    kept["search"] = {name: result["search"][name] for name in ("evaluations", "seconds")}
+    kept["seconds"] = time.perf_counter() - start  # without what an earlier process did
+    write_whole(_path(network, scheme, seed), json.dumps(_lean(kept)) + "\n")
+    print(f"{network}, {scheme}, seed {seed}: {kept['seconds']:.0f} s", file=sys.stderr, flush=True)
+
+
+def _lean(tree: Any) -> Any:
+    """Without what no table shows."""
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        name: _lean(value)
+        for name, value in tree.items()
+        if not name.endswith("by_component_nj")
+        and not name.endswith("by_component_mm2")
+        and name != "policy"
+    }
+
+
+def tables() -> str:
+    """Markdown, from the files."""
+    text = []
+    for network in NETWORKS:
+        runs = {name: _read(network, name) for name in SCHEMES}
+        runs = {name: found for name, found in runs.items() if found}
+        if runs:
+            text += _tables(network, runs)
+    return "\n".join(text) + "\n"
+
+
+Runs = dict[str, dict[int, dict[str, Any]]]  # by scheme and seed
+
+
+def _read(network: str, scheme: str) -> dict[int, dict[str, Any]]:
+    """By seed."""
+    folder = RESULTS / network / scheme
+    return {int(path.stem): json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def _tables(network: str, runs: Runs) -> list[str]:
+    """Of a network: what each scheme costs and loses, and ratios over each base."""
+    some = next(iter(next(iter(runs.values())).values()))
+    data, hours = some["data"], sum(x["seconds"] for row in runs.values() for x in row.values())
+    text = [
+        f"\n## `{network}` on {data['name']}\n",
+        f"{NETWORKS[network][1]} evaluations on {data['search']:,} images, chosen on "
+        f"{data['select']:,}, test {data['test']:,}; {hours / 3600:.1f} hours in all. Means "
+        "over the runs; in brackets the least and the most.\n",
+        _join("scheme", "runs", "lost, selection", "lost, test (95 %)", *_headings()),
+    ]
+    text.append("|---" + "|--:" * (3 + len(COSTS)) + "|")
+    for scheme, found in runs.items():
+        every = list(found.values())
+        lost = [
+            100 * (one["float"]["validation_accuracy"] - one["best"]["validation_accuracy"])
+            for one in every
+        ]
+        test = [one["best"]["test_difference"] for one in every]
+        interval = (
+            f"{-np.mean([one['mean'] for one in test]):.2f} "
+            f"({-max(one['high'] for one in test):.1f} to {-min(one['low'] for one in test):.1f})"
+        )
+        costs = [
+            format(float(np.mean([one["best"][name] for one in every])), form)
+            for name, (_, form) in COSTS.items()
+        ]
+        text.append(_join(f"`{scheme}`", len(every), _spread(lost), interval, *costs))
+    for words, base in BASES.items():
+        text += [f"\nTimes less than {words}:\n", _join("scheme", *_headings())]
+        text.append("|---" + "|--:" * len(COSTS) + "|")
+        for scheme, found in runs.items():
+            ratios = _ratios(runs, found, base)
+            text.append(_join(f"`{scheme}`", *(_spread(ratio) for ratio in ratios)))
+    return text
+
+
+def _headings() -> list[str]:
+    return [words for words, _ in COSTS.values()]
+
+
+def _join(*cells: Any) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _ratios(
+    runs: Runs, found: dict[int, dict[str, Any]], base: tuple[str, ...]
+) -> list[list[float]]:
+    """Of each cost, by seeds that have both: the base's over the scheme's."""
+    name, *where = base
+    ratios: list[list[float]] = [[] for _ in COSTS]
+    for seed, one in found.items():
+        # Dense costs stand in every run's own file.
+        other = one[name] if name in one else runs.get(name, {}).get(seed)
+        if other is None:
+            continue
+        for key in where:
+            other = other[key]
+        for at, cost in enumerate(COSTS):
+            # Whole-crossbar reads have no operation units to count.
+            if not (name == "dense_isaac" and cost == "slots"):
+                ratios[at].append(other[cost] / one["best"][cost])
+    return ratios
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
