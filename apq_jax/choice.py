@@ -39,7 +39,7 @@ class Tuned(NamedTuple):
     number: int  # its place in the record
     steps: int
     seconds: float
-    loss_before: float  # nats, on the search images
+    loss_before: float  # finetune's, on the search images
     loss: float
     accuracy: float  # on the selection images
     meets_limit: bool

@@ -35,12 +35,12 @@ class FinetuneOptions:
 
     steps: int = 400  # at most
     batch: int = 64
-    rate: float = 5e-2  # Adam's, in levels; falls to 0 by a cosine
-    affine_rate: float = 5e-3  # of multipliers and offsets, in parts of each layer's largest
+    rate: float = 3e-2  # Adam's, in levels; falls to 0 by a cosine
+    affine_rate: float = 2e-3  # of multipliers and offsets, in parts of each layer's largest
     temperature: float = 4.0  # of the float network's and the learner's logits
     label_weight: float = 0.25  # of the labels' cross entropy; the float logits have the rest
     look: int = 50  # steps between two looks at the validation images
-    patience: int = 4  # looks without gain after which it ends
+    patience: int = 6  # looks without gain after which it ends
     seconds: float = 0.0  # after which it ends; 0: never
 
 

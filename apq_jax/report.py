@@ -265,7 +265,7 @@ def _finetune(result: dict[str, Any]) -> str:
         ]
         for one in result["finetune"]
     ]
-    head = ["evaluation", "slots over dense 8", "expected to lose, points", "nats before", "after"]
+    head = ["evaluation", "slots over dense 8", "expected to lose, points", "loss before", "after"]
     head += ["steps", "took", "lost on the selection half", "meets the limit"]
     words = "is one of them" if result["best"]["fine_tuned"] else "is none of them"
     return (

@@ -444,7 +444,7 @@ def _choose(
         def progress(number: int, steps: int, loss: float) -> bool:
             nonlocal done
             now = number * config.finetune.steps + steps
-            note = f"policy {number + 1} of up to {config.search.tuned}, {loss:.4f} nats"
+            note = f"policy {number + 1} of up to {config.search.tuned}, loss {loss:.4f}"
             advance(now - done, note)
             done = now
             return interrupt.pressed

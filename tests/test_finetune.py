@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 from test_evaluation import CELLS, RECOVERY, Case, build
 
 from apq_jax import evaluation, finetune, training
@@ -69,22 +70,23 @@ def divergence(case: Case, compressed: Compressed) -> float:
     return float(gap.sum(axis=-1).mean())
 
 
-def loss_of(case: Case, compressed: Compressed, label_weight: float) -> float:
+def loss_of(case: Case, compressed: Compressed, options: FinetuneOptions) -> float:
     """The formula in NumPy."""
+    heat, weight = options.temperature, options.label_weight
     images, labels = images_of(case)
-    score = evaluation.apply(case.network, case.params, compressed, images)
-    reference = forward_float(case.network, case.params, images)
-    log_p, log_q = (np.asarray(jax.nn.log_softmax(x), float) for x in (score, reference))
-    gap = (np.exp(log_q) * (log_q - log_p)).sum(axis=1)
-    wrong = -log_p[np.arange(len(labels)), np.asarray(labels)]
-    return float(np.mean((1 - label_weight) * gap + label_weight * wrong))
+    score = np.asarray(evaluation.apply(case.network, case.params, compressed, images), float)
+    reference = np.asarray(forward_float(case.network, case.params, images), float)
+    log_p, log_q = (scipy.special.log_softmax(x / heat, axis=1) for x in (score, reference))
+    gap = heat**2 * (np.exp(log_q) * (log_q - log_p)).sum(axis=1)
+    wrong = -scipy.special.log_softmax(score, axis=1)[np.arange(len(labels)), np.asarray(labels)]
+    return float(np.mean((1 - weight) * gap + weight * wrong))
 
 
 def test_it_comes_nearer_to_the_float_network(networks: Any) -> None:
     case, before, after, tuning = networks
     assert divergence(case, after) < 0.7 * divergence(case, before)
-    assert loss_of(case, before, 0.25) == pytest.approx(float(tuning.before), rel=1e-4)
-    assert loss_of(case, after, 0.25) == pytest.approx(float(tuning.loss), rel=1e-4)
+    assert loss_of(case, before, OPTIONS) == pytest.approx(float(tuning.before), rel=1e-4)
+    assert loss_of(case, after, OPTIONS) == pytest.approx(float(tuning.loss), rel=1e-4)
 
 
 def test_masks_bits_and_quantizers_stay(networks: Any) -> None:
@@ -124,7 +126,7 @@ def test_the_best_state_is_kept() -> None:
     options = FinetuneOptions(12, 4, rate=30.0, affine_rate=30.0, look=3, patience=2)
     after, tuning = tune(case, options)
     assert tuning.step == 6
-    assert loss_of(case, after, 0.25) == pytest.approx(float(tuning.before), rel=1e-3)
+    assert loss_of(case, after, options) == pytest.approx(float(tuning.before), rel=1e-3)
 
 
 @pytest.mark.parametrize("adc_bits", [None, [3, 2]], ids=["lossless", "rounding"])
