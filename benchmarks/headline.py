@@ -7,7 +7,7 @@ Tables are formed from those files alone.
 
     python benchmarks/headline.py --networks lenet5 vgg8 [--seeds 3] [--schemes joint apq]
     python benchmarks/headline.py --networks resnet20 --cifar FOLDER
-    python benchmarks/headline.py --write docs/results.md
+    python benchmarks/headline.py --write docs/results.md  # or docs/fidelity.md
 """
 
 import argparse
@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax import results, search
+from apq_jax import hardware, results, search
 from apq_jax.config import Config, from_config_dict
 from apq_jax.files import write_whole
+from apq_jax.hardware import PRESETS
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "headline"
 NETWORKS = {  # configuration, evaluations
@@ -44,6 +45,14 @@ SCHEMES: dict[str, dict[str, Any]] = {  # what differs from the network's config
     "column_vector_8": EIGHT,
     "apq": {"search.strategy": "apq"},
     "joint": {},
+}
+CHOICES: dict[str, dict[str, Any]] = {  # ours, of `joint` each another way, for docs/fidelity.md
+    "height 4": {"accelerator.unit_rows": 4},
+    "height 18": {"accelerator.unit_rows": 18},
+    "scores by weights alone": {"plan.score": "l2"},
+    "not compensated": {"plan.compensate": False},
+    "moments not matched": {"recovery.match_moments": False, "plan.centre": False},
+    "not fine-tuned": {"search.tuned": 0},
 }
 COSTS = {  # in result.json: heading, format
     "slots": ("slots", ",.0f"),
@@ -68,7 +77,8 @@ def main() -> int:
     """Runs what is missing, or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["lenet5", "vgg8"])
-    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
+    ways = [*SCHEMES, *CHOICES]
+    parser.add_argument("--schemes", nargs="+", choices=ways, default=list(SCHEMES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cifar", default="", help="CIFAR-10's folder, for resnet20")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/headline"))
@@ -77,7 +87,8 @@ def main() -> int:
     if options.write:
         text = options.write.read_text(encoding="utf-8")
         head, rest = text.split(START)
-        write_whole(options.write, head + START + tables() + END + rest.split(END)[1])
+        found = choices() if options.write.stem == "fidelity" else tables()
+        write_whole(options.write, head + START + found + END + rest.split(END)[1])
         return 0
     for seed in range(options.seeds):
         for network in options.networks:
@@ -91,7 +102,7 @@ def _path(network: str, scheme: str, seed: int) -> pathlib.Path:
     return RESULTS / network / scheme / f"{seed}.json"
 
 
-def config_of(network: str, scheme: str, seed: int, cifar: str) -> Config:
+def config_of(network: str, scheme: str, seed: int, cifar: str, workdir: pathlib.Path) -> Config:
     """The configuration of a run; VGG-8 and ResNet-20 are searched anew, not trained anew."""
     name, episodes = NETWORKS[network]
     path = pathlib.Path(__file__).parents[1] / "configs" / name
@@ -99,7 +110,14 @@ def config_of(network: str, scheme: str, seed: int, cifar: str) -> Config:
     tree.search.episodes = episodes
     if network == "resnet20":
         tree.data.path = cifar
-    tree.update_from_flattened_dict(SCHEMES[scheme])
+    changes = dict((SCHEMES | CHOICES)[scheme])
+    height = changes.pop("accelerator.unit_rows", None)
+    if height is not None:
+        accelerator = dataclasses.replace(PRESETS[tree.accelerator], unit_rows=height)
+        path = workdir / f"height_{height}.toml"
+        write_whole(path, hardware.dumps(accelerator))
+        tree.accelerator = str(path)
+    tree.update_from_flattened_dict(changes)
     if network == "lenet5":
         tree.seed = seed
     return dataclasses.replace(from_config_dict(tree), seed=seed)
@@ -108,31 +126,63 @@ def config_of(network: str, scheme: str, seed: int, cifar: str) -> Config:
 def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str) -> None:
     """Runs the main job, or goes on with it, and keeps what the tables need."""
     folder, start = workdir / network / scheme / str(seed), time.perf_counter()
-    config = config_of(network, scheme, seed, cifar)
+    config = config_of(network, scheme, seed, cifar, workdir)
     begun = (folder / results.CHECKPOINT).exists()
     status = search.run(config, folder, f"benchmarks/headline.py: {folder}", begun)
     if status not in (0, 3):
         raise SystemExit(status)
     result = json.loads((folder / "result.json").read_text())
-    names = "float", "data", "best", "dense", "dense_isaac", "finetune", "versions", "goal"
-    kept = {name: result[name] for name in (*names, "limits", "mapping")}
+    names = "float", "data", "best", "dense", "dense_isaac", "adc_laws", "finetune", "versions"
+    kept = {name: result[name] for name in (*names, "goal", "limits", "mapping")}
+    for name in ("dense", "dense_isaac"):
+        kept[name] = {
+            bits: {cost: costs[cost] for cost in COSTS} for bits, costs in result[name].items()
+        }
+    del kept["best"]["policy"]
     kept["search"] = {name: result["search"][name] for name in ("evaluations", "seconds")}
     kept["seconds"] = time.perf_counter() - start  # without what an earlier process did
-    write_whole(_path(network, scheme, seed), json.dumps(_lean(kept)) + "\n")
+    write_whole(_path(network, scheme, seed), json.dumps(kept) + "\n")
     print(f"{network}, {scheme}, seed {seed}: {kept['seconds']:.0f} s", file=sys.stderr, flush=True)
 
 
-def _lean(tree: Any) -> Any:
-    """Without what no table shows."""
-    if not isinstance(tree, dict):
-        return tree
-    return {
-        name: _lean(value)
-        for name, value in tree.items()
-        if not name.endswith("by_component_nj")
-        and not name.endswith("by_component_mm2")
-        and name != "policy"
-    }
+def choices() -> str:
+    """Markdown: what each of our choices does to LeNet-5's `joint`, from the files."""
+    runs = {name: _read("lenet5", name) for name in ("joint", *CHOICES)}
+    columns = "slots", "crossbars", "area_pro_rata_mm2", "energy_nj"
+    text = [_join("choice", "runs", "lost, selection", *(COSTS[name][0] for name in columns))]
+    text.append("|---" + "|--:" * (2 + len(columns)) + "|")
+    for scheme, found in runs.items():
+        if found:
+            of = dict(zip(COSTS, _ratios(runs, found, ("dense", "8")), strict=True))
+            cells = [_spread(_lost(found)), *(_spread(of[name]) for name in columns)]
+            text.append(_join(scheme, len(found), *cells))
+    usual = list(runs["joint"].values())
+    free = [
+        [
+            one["dense"]["8"][cost] / (one["best"][cost] - one["best"][parts]["index_memory"])
+            for one in usual
+        ]
+        for cost, parts in (
+            ("area_pro_rata_mm2", "area_by_component_mm2"),
+            ("energy_nj", "energy_by_component_nj"),
+        )
+    ]
+    text.append(_join("indices at no cost", len(usual), "", "", "", *map(_spread, free)))
+    for law in usual[0]["adc_laws"] if usual else ():
+        found = [one["adc_laws"][law] for one in usual]
+        area, energy = (
+            _spread([one[f"{name}_over_dense_8"] for one in found]) for name in ("area", "energy")
+        )
+        text.append(_join(f"converters by the law `{law}`", len(usual), "", "", "", area, energy))
+    return "\n".join(text) + "\n"
+
+
+def _lost(found: dict[int, dict[str, Any]]) -> list[float]:
+    """Points on the selection images."""
+    return [
+        100 * (one["float"]["validation_accuracy"] - one["best"]["validation_accuracy"])
+        for one in found.values()
+    ]
 
 
 def tables() -> str:
@@ -169,10 +219,6 @@ def _tables(network: str, runs: Runs) -> list[str]:
     text.append("|---" + "|--:" * (3 + len(COSTS)) + "|")
     for scheme, found in runs.items():
         every = list(found.values())
-        lost = [
-            100 * (one["float"]["validation_accuracy"] - one["best"]["validation_accuracy"])
-            for one in every
-        ]
         test = [one["best"]["test_difference"] for one in every]
         interval = (
             f"{-np.mean([one['mean'] for one in test]):.2f} "
@@ -182,7 +228,7 @@ def _tables(network: str, runs: Runs) -> list[str]:
             format(float(np.mean([one["best"][name] for one in every])), form)
             for name, (_, form) in COSTS.items()
         ]
-        text.append(_join(f"`{scheme}`", len(every), _spread(lost), interval, *costs))
+        text.append(_join(f"`{scheme}`", len(every), _spread(_lost(found)), interval, *costs))
     for words, base in BASES.items():
         text += [f"\nTimes less than {words}:\n", _join("scheme", *_headings())]
         text.append("|---" + "|--:" * len(COSTS) + "|")

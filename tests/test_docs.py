@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import runpy
 from typing import Any
 
 import jax
@@ -76,3 +77,10 @@ def test_searches_share_a_program_side_by_side_only_where_asked_or_on_gpus(
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert [batch(3, asked) for asked in ("auto", "map", "vmap")] == ["vmap", "map", "vmap"]
     assert batch(1, "auto") == "map"
+
+
+def test_the_results_are_those_of_the_files() -> None:
+    headline = runpy.run_path(str(DOCS.parent / "benchmarks" / "headline.py"))
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    measured = text.split(headline["START"])[1].split(headline["END"])[0]
+    assert measured == headline["tables"]()
