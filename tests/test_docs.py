@@ -79,8 +79,9 @@ def test_searches_share_a_program_side_by_side_only_where_asked_or_on_gpus(
     assert batch(1, "auto") == "map"
 
 
-def test_the_results_are_those_of_the_files() -> None:
+@pytest.mark.parametrize(("name", "form"), [("results", "tables"), ("fidelity", "choices")])
+def test_the_results_are_those_of_the_files(name: str, form: str) -> None:
     headline = runpy.run_path(str(DOCS.parent / "benchmarks" / "headline.py"))
-    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     measured = text.split(headline["START"])[1].split(headline["END"])[0]
-    assert measured == headline["tables"]()
+    assert measured == headline[form]()
