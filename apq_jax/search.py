@@ -3,12 +3,15 @@
     python -m apq_jax.search --config=configs/lenet_mnist.py [--workdir=runs/a]
 
 Trains the network (once; the weights are cached), searches a keep ratio and bitwidths for every
-layer, and writes the compressed network, every evaluation and a report to the work folder.
+layer, fine-tunes the most promising policies, and writes the compressed network, every evaluation
+and a report to the work folder.
 
 A configuration file returns the fields of apq_jax/config.py; each can be set on the command line:
 
     --config.search.episodes=100            evaluations in all
     --config.search.max_accuracy_drop=1.0   percentage points below the float network
+    --config.search.tuned=0                 how many policies are fine-tuned at most; five usually
+    --config.finetune.steps=2000            of each of them; docs/finetune.md
     --config.search.goal=accuracy           the best within limits; or cost (least, the
                                             default), or front (all trade-offs)
     --config.limits.slots=300               the most allowed; also crossbars, area_mm2, ...
@@ -216,14 +219,15 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
     seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
     rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
-    rate = 2 if rounds else 20
+    rate, steps = 2 if rounds else 20, options.tuned * config.finetune.steps
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
         f"{run_folder.goal_words(options.goal, preparation.limits_of(config))}.\n"
-        f"Trains the network unless it is cached, plans, searches, reports to {workdir}. "
-        # Measured: 20 policies a second, or two; half a minute for the rest.
-        f"LeNet-5 on two cores takes about {30 + total // rate} s, VGG longer.",
+        "Trains the network unless it is cached, plans, searches, fine-tunes, reports to "
+        # Measured: 20 policies a second, or two; 30 steps of fine-tuning; half a minute else.
+        f"{workdir}. "
+        f"LeNet-5 on two cores takes about {30 + total // rate + steps // 30} s, VGG longer.",
         soft_wrap=True,
     )
     apply_fn, params = _train(dataset, config, cache)
