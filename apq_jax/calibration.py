@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def calibrate(
         return [sums[index] for index in order], [samples[index] for index in order]
 
     @jax.jit
-    def add(seen: _Seen, chunks: jax.Array) -> tuple[_Seen, list[jax.Array]]:
+    def add(seen: _Seen, chunks: jax.Array) -> _Seen:
         def step(carry: list[_Sums], x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
             sums, samples = run(x)
             return [
@@ -171,6 +171,20 @@ def _some(rows: jax.Array, windows: int, count: int) -> jax.Array:
         return rows
     places = np.random.default_rng(0).choice(number, most, replace=False)
     return rows[:, np.sort(places)]
+
+
+def shapes(weights: tuple[jax.Array, ...]) -> Statistics:
+    """What `calibrate` gives for matrices [γ, R, C], as ShapeDtypeStructs."""
+
+    def floats(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    found = []
+    for groups, rows, columns in (w.shape for w in weights):
+        outputs, bits = floats(groups, columns), floats(quantization.MAX_BITS)
+        inputs = floats(groups, rows, rows), floats(groups, rows)
+        found.append(LayerStatistics(*inputs, outputs, outputs, bits, bits, bits))
+    return tuple(found)
 
 
 def match_images(

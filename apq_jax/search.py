@@ -235,7 +235,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     if saved is not None:
         _need_same(saved, identity)
     with console.status(f"plans {len(network.layers)} layers"):
-        prepared = preparation.prepare(network, params, dataset, accelerator, config)
+        prepared = preparation.prepare(network, params, dataset, accelerator, config, cache)
     searches = _Searches(prepared, workdir / results.CHECKPOINT, identity, saved)
     results.clear(workdir, *([] if saved else [results.CHECKPOINT]))
     write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
