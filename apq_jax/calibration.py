@@ -15,6 +15,7 @@ from apq_jax.capture import Network, Params, forward
 from apq_jax.files import InputError
 
 WHOLE_PRODUCTS = 2**38  # multiplications of a layer's Gram matrix that are always made
+_WIDE = 1152  # rows of a block of a Gram matrix
 _AT_ONCE = 5  # chunks, after which what was seen may be saved
 _SAMPLE = 16384  # input values of a layer, drawn from all images, that its quantizer is fitted to
 
@@ -55,7 +56,7 @@ def calibrate(
     weights: tuple[jax.Array, ...],
     images: jax.Array,
     chunk: int = 100,
-    windows: int = 16,
+    windows: int = 64,
     unfinished: pathlib.Path | None = None,
 ) -> Statistics:
     """Runs the float model over training images.
@@ -68,7 +69,8 @@ def calibrate(
       weights: its matrices, [γ, R, C] a layer.
       images: [N, ...]; a remainder of fewer than `chunk` is left out.
       chunk: images at a time.
-      windows: of a larger layer, at least so many for each of its R rows.
+      windows: of a larger layer, at least so many for each of its R rows; fewer than 64 were seen
+        to raise the Plan's errors (docs/pruning.md).
       unfinished: written whenever SAVE_SECONDS have passed; where it is there, calibration goes on
         from it, to the same result. It must belong to this very calibration.
 
@@ -90,7 +92,7 @@ def calibrate(
             x = x.astype(jnp.float32)
             rows = product.unfold(x)
             some = _some(rows, windows, count)
-            gram = jnp.einsum("gmr,gms->grs", some, some) / some.shape[1]
+            gram = _gram(some) / some.shape[1]
             seen = _Sums(gram, some.mean(axis=1), x.min(), x.max())
             drawn = _draw(x, -(-_SAMPLE // count))
             if index in sums:  # a weight that is used twice sees the inputs of both its uses
@@ -141,7 +143,8 @@ def calibrate(
             )
         return tuple(statistics)
 
-    seen = _nothing(*jax.eval_shape(run, chunks[0]), count)
+    sums, samples = jax.eval_shape(run, chunks[0])
+    seen = _nothing(sums, samples, count)
     if unfinished is not None and unfinished.exists():
         try:
             seen = training.load_params(unfinished, seen)
@@ -219,6 +222,18 @@ def match_images(
         layer._replace(output_mean=mean, output_deviation=deviation)
         for layer, (mean, deviation) in zip(statistics, moments(images), strict=True)
     )
+
+
+def _gram(rows: jax.Array) -> jax.Array:
+    """Σ x xᵀ of windows [γ, M, R]: [γ, R, R]; it is symmetric, so of wide ones half is copied."""
+    parts = jnp.split(rows, list(range(_WIDE, rows.shape[2], _WIDE)), axis=2)
+    blocks: dict[tuple[int, int], jax.Array] = {}
+    for i, a in enumerate(parts):
+        for j, b in enumerate(parts[: i + 1]):
+            blocks[i, j] = jnp.einsum("gmr,gms->grs", a, b)
+            blocks[j, i] = blocks[i, j].swapaxes(1, 2)
+    order = range(len(parts))
+    return jnp.block([[blocks[i, j] for j in order] for i in order])
 
 
 def _draw(x: jax.Array, count: int) -> jax.Array:

@@ -311,7 +311,7 @@ def _interruptible() -> Iterator[_Interrupt]:
 
 
 def cache_folder() -> pathlib.Path:
-    """Where trained weights and compiled programs are kept between runs."""
+    """Where trained weights, Plans and compiled programs are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "apq_jax"
 
