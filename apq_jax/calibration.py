@@ -226,6 +226,8 @@ def match_images(
 
 def _gram(rows: jax.Array) -> jax.Array:
     """Σ x xᵀ of windows [γ, M, R]: [γ, R, R]; it is symmetric, so of wide ones half is copied."""
+    if rows.shape[2] <= _WIDE:
+        return jnp.einsum("gmr,gms->grs", rows, rows)
     parts = jnp.split(rows, list(range(_WIDE, rows.shape[2], _WIDE)), axis=2)
     blocks: dict[tuple[int, int], jax.Array] = {}
     for i, a in enumerate(parts):
