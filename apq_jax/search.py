@@ -239,7 +239,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     if saved is not None:
         _need_same(saved, identity)
     with console.status(f"plans {len(network.layers)} layers"):
-        prepared = preparation.prepare(network, params, dataset, accelerator, config)
+        prepared = preparation.prepare(network, params, dataset, accelerator, config, cache)
     searches = _Searches(prepared, workdir / results.CHECKPOINT, identity, saved)
     results.clear(workdir, *([] if saved else [results.CHECKPOINT]))
     write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
@@ -315,7 +315,7 @@ def _interruptible() -> Iterator[_Interrupt]:
 
 
 def cache_folder() -> pathlib.Path:
-    """Where trained weights and compiled programs are kept between runs."""
+    """Where trained weights, Plans and compiled programs are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "apq_jax"
 
