@@ -131,6 +131,13 @@ def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str
     status = search.run(config, folder, f"benchmarks/headline.py: {folder}", begun)
     if status not in (0, 3):
         raise SystemExit(status)
+    kept = kept_of(folder) | {"seconds": time.perf_counter() - start}  # of the last process
+    write_whole(_path(network, scheme, seed), json.dumps(kept) + "\n")
+    print(f"{network}, {scheme}, seed {seed}: {kept['seconds']:.0f} s", file=sys.stderr, flush=True)
+
+
+def kept_of(folder: pathlib.Path) -> dict[str, Any]:
+    """What the tables need of a finished run folder."""
     result = json.loads((folder / "result.json").read_text())
     names = "float", "data", "best", "dense", "dense_isaac", "adc_laws", "finetune", "versions"
     kept = {name: result[name] for name in (*names, "goal", "limits", "mapping")}
@@ -140,9 +147,7 @@ def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str
         }
     del kept["best"]["policy"]
     kept["search"] = {name: result["search"][name] for name in ("evaluations", "seconds")}
-    kept["seconds"] = time.perf_counter() - start  # without what an earlier process did
-    write_whole(_path(network, scheme, seed), json.dumps(kept) + "\n")
-    print(f"{network}, {scheme}, seed {seed}: {kept['seconds']:.0f} s", file=sys.stderr, flush=True)
+    return kept
 
 
 def choices() -> str:
