@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -59,7 +60,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"--config.cache_dir={tmp_path_factory.mktemp('cache')}"
+    """Its own, but for compiled programs, which the runs share with the other tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    compiled = pathlib.Path(jax.config.jax_compilation_cache_dir)
+    compiled.mkdir(parents=True, exist_ok=True)
+    (folder / "xla").symlink_to(compiled, target_is_directory=True)
+    return f"--config.cache_dir={folder}"
 
 
 def small(digits: pathlib.Path, cache: str, workdir: pathlib.Path, *more: str) -> list[str]:
@@ -355,7 +361,9 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
+    assert process.stdout is not None
+    while "Stops after this step" not in (line := process.stdout.readline()):
+        assert line, process.communicate()[1]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
