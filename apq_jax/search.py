@@ -294,6 +294,19 @@ class _Interrupt:
     """Whether Ctrl-C was pressed."""
 
     pressed = False
+    again = False  # while it was held
+    holding = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Around what must not be cut short: a second Ctrl-C is raised afterwards."""
+        self.holding = True
+        try:
+            yield
+        finally:
+            self.holding = False
+        if self.again:
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -302,8 +315,9 @@ def _interruptible() -> Iterator[_Interrupt]:
     interrupt = _Interrupt()
 
     def stop(signum: int, frame: Any) -> None:
-        if interrupt.pressed:
+        if interrupt.pressed and not interrupt.holding:
             raise KeyboardInterrupt
+        interrupt.again = interrupt.pressed
         interrupt.pressed = True
         console.print("Stops after this step and writes what there is; again: at once.")
 
@@ -379,27 +393,31 @@ class _Searches:
         from tensorboardX import SummaryWriter  # it starts a thread: only where it is used
 
         search = self.prepared.config.search
-        with (
-            _bar("search", search.episodes * search.seeds) as advance,
-            SummaryWriter(str(self.path.parent / "tensorboard")) as events,
-        ):
-            show = _shower(self.prepared, events, advance)
-            show(self.records[0])  # what came before the checkpoint
-            next_write = 0.0
-            for standing, record in pipeline.go_on(self.prepared, self.strategy, self.stand[0]):
-                self.records.append(record)
-                self.stand = standing, len(self.records)
-                show(record)
-                start = time.monotonic()
-                if start >= next_write:
-                    self.write()
-                    # Files are written whole each time, so the longer it takes the rarer.
-                    next_write = start + max(1.0, 20 * (time.monotonic() - start))
-                if interrupt.pressed:
-                    break
+        events = SummaryWriter(str(self.path.parent / "tensorboard"))
+        try:
+            with _bar("search", search.episodes * search.seeds) as advance:
+                self._go_on(interrupt, _shower(self.prepared, events, advance))
+        finally:
+            with interrupt.held():  # else its thread might wait for ever
+                events.close()
         self.write()
         if not len(self.record().reward):  # a strategy that proposes nothing
             raise InputError("search.strategy: it proposed no policy")
+
+    def _go_on(self, interrupt: _Interrupt, show: Callable[[Record], None]) -> None:
+        show(self.records[0])  # what came before the checkpoint
+        next_write = 0.0
+        for standing, record in pipeline.go_on(self.prepared, self.strategy, self.stand[0]):
+            self.records.append(record)
+            self.stand = standing, len(self.records)
+            show(record)
+            start = time.monotonic()
+            if start >= next_write:
+                self.write()
+                # Files are written whole each time, so the longer it takes the rarer.
+                next_write = start + max(1.0, 20 * (time.monotonic() - start))
+            if interrupt.pressed:
+                break
 
 
 def _shower(prepared: Prepared, events: Any, advance: Any) -> Callable[[Record], None]:
