@@ -218,7 +218,8 @@ def _tables(network: str, runs: Runs) -> list[str]:
         f"\n## `{network}` on {data['name']}\n",
         f"{NETWORKS[network][1]} evaluations on {data['search']:,} images, chosen on "
         f"{data['select']:,}, test {data['test']:,}; {hours / 3600:.1f} hours in all. Means "
-        "over the runs; in brackets the least and the most.\n",
+        "over the runs; in brackets the least and the most, of the test's the ends of the paired "
+        "intervals.\n",
         _join("scheme", "runs", "lost, selection", "lost, test (95 %)", *_headings()),
     ]
     text.append("|---" + "|--:" * (3 + len(COSTS)) + "|")
@@ -226,16 +227,18 @@ def _tables(network: str, runs: Runs) -> list[str]:
         every = list(found.values())
         test = [one["best"]["test_difference"] for one in every]
         interval = (
-            f"{-np.mean([one['mean'] for one in test]):.2f} "
-            f"({-max(one['high'] for one in test):.1f} to {-min(one['low'] for one in test):.1f})"
+            f"{0.0 - np.mean([one['mean'] for one in test]):.2f} "
+            f"({0.0 - max(one['high'] for one in test):.1f} to "
+            f"{0.0 - min(one['low'] for one in test):.1f})"
         )
         costs = [
             format(float(np.mean([one["best"][name] for one in every])), form)
             for name, (_, form) in COSTS.items()
         ]
         text.append(_join(f"`{scheme}`", len(every), _spread(_lost(found)), interval, *costs))
+    ratios_of = [words.split(",")[0] for words in _headings()]  # have no unit
     for words, base in BASES.items():
-        text += [f"\nTimes less than {words}:\n", _join("scheme", *_headings())]
+        text += [f"\nTimes less than {words}:\n", _join("scheme", *ratios_of)]
         text.append("|---" + "|--:" * len(COSTS) + "|")
         for scheme, found in runs.items():
             ratios = _ratios(runs, found, base)
