@@ -182,8 +182,9 @@ finalists the second; nothing saw the third.
 
 ![Accuracy against crossbars and slots](pareto.png)
 
-Every policy that was evaluated: measured accuracy faint, expected accuracy (by which the search is
-limited, docs/search.md) and its Pareto front in blue. Policies that lose much more are cut off.
+Every policy that was evaluated, before any fine-tuning: measured accuracy faint, expected accuracy
+(by which the search is limited, docs/search.md) and its Pareto front in blue. Policies that lose
+much more are cut off.
 
 {_front(result)}
 
