@@ -7,7 +7,6 @@ expected accuracy a cheaper policy loses more, hence by bisection.
 """
 
 import functools
-import hashlib
 import pathlib
 import time
 from collections.abc import Callable
@@ -17,14 +16,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import archive, environment, finetune, training
+from apq_jax import archive, environment, finetune, kept, training
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.finetune import Images
 from apq_jax.loop import Record
 from apq_jax.pipeline import compressed, expected_accuracy, gain, knee, logits_of
 from apq_jax.plan import weight_masks
-from apq_jax.preparation import Prepared, accuracy_of, asked, evaluate_many, limits_of, scored
+from apq_jax.preparation import (
+    Prepared,
+    accuracy_of,
+    asked,
+    evaluate_many,
+    limits_of,
+    quotient,
+    scored,
+)
 from apq_jax.types import Policy
 
 SCHEMA = 1  # of a kept fine-tuning, and of the code that goes on from it
@@ -101,25 +108,30 @@ def choose(
         tuned += one.tuned
         low, high = (at + 1, high) if one.meets_limit or options.goal != "cost" else (low, at)
     accuracy = np.asarray([one.accuracy for one in found])
-    benefit = gain(prepared, jax.tree.map(lambda x: x[[one.number for one in found]], record))
-    short = archive.shortfall(*_measured(prepared, record, plain.float_accuracy, found))
+    of_found = np.asarray([one.number for one in found])
+    benefit = gain(prepared, jax.tree.map(lambda x: x[of_found], record))
+    measured = _measured(prepared, record, plain.float_accuracy, of_found, accuracy)
+    short = archive.shortfall(*measured)
     keys = (-accuracy,) if options.goal != "cost" else (-accuracy, -benefit)
     return found[int(np.lexsort((*keys, short))[0])]._replace(tuned=tuple(tuned))
 
 
 def _measured(
-    prepared: Prepared, record: Record, float_accuracy: float, found: list[Choice]
+    prepared: Prepared,
+    record: Record,
+    float_accuracy: float,
+    numbers: np.ndarray,
+    accuracy: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """What limits may hold for, by name, and the limits."""
-    numbers = [one.number for one in found]
+    """What limits may hold for, by name, of policies by number in the record; and the limits."""
     costs = {name: getattr(record.evaluation, name)[numbers] for name in environment.METRICS}
-    drop = 100.0 * (float_accuracy - np.asarray([one.accuracy for one in found]))
+    drop = 100.0 * (float_accuracy - accuracy)
     return {"accuracy_drop": drop, **costs}, limits_of(prepared.config)
 
 
 def untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     """The best of the finalists as they are, as `choose` has it."""
-    config, limits = prepared.config.search, limits_of(prepared.config)
+    config = prepared.config.search
     if config.goal == "front":
         numbers = np.asarray([knee(prepared, record)])
     else:
@@ -133,17 +145,14 @@ def untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     seen = scored(
         prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
     )
-    count = len(dataset.select_labels)
-    # Quotients of whole numbers, exact again after float32.
     accuracies = evaluate_many(prepared, of_these.policy, *seen).accuracy
-    found = np.round(count * accuracies.astype(np.float64)) / count
+    found = quotient(accuracies, len(dataset.select_labels))
     float_accuracy = accuracy_of(seen[2], dataset.select_labels)
-    costs = {name: getattr(of_these.evaluation, name) for name in environment.METRICS}
-    measured = {"accuracy_drop": 100.0 * (float_accuracy - found), **costs}
+    measured, limits = _measured(prepared, record, float_accuracy, numbers, found)
     benefit = found if config.goal == "accuracy" else gain(prepared, of_these)
     order = np.argsort(-benefit, kind="stable")
     place = int(order[np.argmin(archive.shortfall(measured, limits)[order])])
-    number, searched = int(numbers[place]), len(dataset.search_labels)
+    number = int(numbers[place])
     policy = jax.tree.map(lambda x: x[number], record.policy)
     return Choice(
         number,
@@ -151,7 +160,7 @@ def untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
         compressed(prepared, policy),
         False,
         len(numbers),
-        round(float(record.evaluation.accuracy[number]) * searched) / searched,
+        float(quotient(record.evaluation.accuracy[number], len(dataset.search_labels))),
         float(found[place]),
         float_accuracy,
         archive.misses(measured, limits, place),
@@ -202,11 +211,11 @@ def _fine_tuned(
     bits, params = jnp.asarray(policy.weight_bits), prepared.subject.params
     path = None
     if cache is not None:
-        tree = params, before, masks, bits
-        words = SCHEMA, config.finetune, config.training, config.seed, prepared.network.layers
+        values = training.digest((params, before, masks, bits))
+        options = config.finetune, config.recovery, config.training, config.seed
         data = dataset.fingerprint("train"), dataset.fingerprint("search")
-        text = repr((*words, *data, training.digest(tree), training.versions()))
-        path = cache / "finetuned" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+        model = kept.model_identity(prepared.network, params)
+        path = kept.file(cache / "finetuned", (SCHEMA, *model, values, *options, *data))
     network, tuning = finetune.finetune(
         prepared.network,
         params,
@@ -237,7 +246,9 @@ def _fine_tuned(
         search_accuracy=searched,
         accuracy=accuracy,
     )
-    misses = archive.misses(*_measured(prepared, record, plain.float_accuracy, [one]), 0)
+    place, alone = np.asarray([number]), np.asarray([accuracy])
+    measured = _measured(prepared, record, plain.float_accuracy, place, alone)
+    misses = archive.misses(*measured, 0)
     took = time.perf_counter() - start
     losses = float(tuning.before), float(tuning.loss)
     done = finetune.finished(tuning, config.finetune)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax import crossbar, quantization
+from apq_jax import crossbar, pruning, quantization
 from apq_jax.calibration import Statistics
 from apq_jax.conversion import Cells
 from apq_jax.hardware import Chip
@@ -448,11 +448,7 @@ def _lamp(layer: LayerPlan) -> np.ndarray:
     By magnitude, whatever the plan's own score is; from Lee et al., ICLR 2021, arXiv 2010.07611.
     """
     unpruned = np.asarray(layer.weights[0], np.float64)
-    groups, rows, columns = unpruned.shape
-    high, wide = layer.block.high, layer.block.wide
-    down, across = layer.block.count(rows, columns)
-    padding = ((0, 0), (0, down * high - rows), (0, across * wide - columns))
-    blocks = np.pad(unpruned, padding).reshape(groups, down, high, across, wide)
+    blocks = pruning.cut(unpruned, layer.block)
     energy = np.sort(np.square(blocks).sum(axis=(2, 4)), axis=None)[::-1]
     kept = np.maximum(np.round(np.asarray(layer.keep, np.float64) * energy.size), 1).astype(int)
     return energy[kept - 1] / np.maximum(np.cumsum(energy)[kept - 1], 1e-30)

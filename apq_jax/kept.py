@@ -62,13 +62,13 @@ def planned(
         return statistics, plan.build_plan(weights, statistics, blocks, options)
     folder = cache / FOLDER
     seen = _identity(network, params, images, moment_images)
-    path = _file(folder, seen)
+    path = file(folder, seen)
     unfinished = path.with_suffix(".unfinished.safetensors")
     statistics = _kept(path, calibration.shapes(weights), lambda: calibrated(unfinished))
     unfinished.unlink(missing_ok=True)
     layers = []
     for index, (w, layer, block) in enumerate(zip(weights, statistics, blocks, strict=True)):
-        path = _file(folder, (*seen, index, block, options))
+        path = file(folder, (*seen, index, block, options))
         build = functools.partial(_layer, block, options)
         like = jax.eval_shape(build, w, layer)
         layers.append(_kept(path, like, functools.partial(build, w, layer)))
@@ -83,14 +83,19 @@ def _identity(
     network: Network, params: Params, images: jax.Array, moment_images: int
 ) -> tuple[Any, ...]:
     """All that decides the statistics, but for this package's code."""
+    values = training.digest((params, images))
+    return SCHEMA, *model_identity(network, params), values, moment_images
+
+
+def model_identity(network: Network, params: Params) -> tuple[Any, ...]:
+    """What computes, but for the values of the params and this package's code."""
     # The program's text tells models of equal params apart, and holds the constants in them.
     program = jax.jit(lambda params, x: network.apply_fn(params, x)).lower(params, network.example)
-    versions = training.versions(), jax.default_backend()
-    values = training.digest((params, images))
-    return SCHEMA, versions, program.as_text(), network.layers, values, moment_images
+    return training.versions(), jax.default_backend(), program.as_text(), network.layers
 
 
-def _file(folder: pathlib.Path, identity: tuple[Any, ...]) -> pathlib.Path:
+def file(folder: pathlib.Path, identity: tuple[Any, ...]) -> pathlib.Path:
+    """Where what this identity decides is kept."""
     return folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.safetensors"
 
 

@@ -265,6 +265,11 @@ def scored(
     return jnp.asarray(images), jnp.asarray(labels), jnp.concatenate(chunks)
 
 
+def quotient(accuracy: ArrayLike, count: int) -> np.ndarray:
+    """The quotients of whole numbers that float32 accuracies on `count` images stand for."""
+    return np.round(np.asarray(accuracy, np.float64) * count) / count
+
+
 def accuracy_of(logits: ArrayLike, labels: np.ndarray) -> float:
     """Fraction of logits [N, classes] that are largest at their label [N]."""
     return float(np.mean(np.asarray(logits).argmax(axis=-1) == labels))

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from apq_jax.types import Array
 
@@ -30,6 +31,14 @@ class Block:
     def count(self, rows: int, columns: int) -> tuple[int, int]:
         """(I, J) of a matrix."""
         return -(-rows // self.high), -(-columns // self.wide)
+
+
+def cut(w: np.ndarray, block: Block) -> np.ndarray:
+    """[γ, R, C] to [γ, I, high, J, wide], padded with zeros; on the host."""
+    groups, rows, columns = w.shape
+    down, across = block.count(rows, columns)
+    padding = ((0, 0), (0, down * block.high - rows), (0, across * block.wide - columns))
+    return np.pad(w, padding).reshape(groups, down, block.high, across, block.wide)
 
 
 def row_groups(w: jax.Array, height: int) -> jax.Array:

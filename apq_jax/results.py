@@ -243,7 +243,7 @@ def result(
         },
         "float": {
             "validation_accuracy": choice.float_accuracy,
-            "search_accuracy": _quotient(prepared.problem.float_accuracy, scored),
+            "search_accuracy": float(preparation.quotient(prepared.problem.float_accuracy, scored)),
             "test_accuracy": measured.float_accuracy,
         },
         "goal": options.goal,
@@ -302,11 +302,6 @@ def result(
         "front": _front(prepared, record),
         "pareto": _pareto(prepared, record, expected),
     }
-
-
-def _quotient(accuracy: Any, count: int) -> float:
-    """The quotient of whole numbers that a float32 accuracy on `count` images stands for."""
-    return round(float(accuracy) * count) / count
 
 
 def _laws(

@@ -14,7 +14,7 @@ import numpy as np
 from apq_jax import crossbar
 from apq_jax.crossbar import Counts, ceil_div
 from apq_jax.hardware import Accelerator
-from apq_jax.pruning import Block, weight_mask
+from apq_jax.pruning import Block, cut, weight_mask
 from apq_jax.types import Layer
 
 BY_MAPPING = ("dense", "filter", "channel")  # packed as `Accelerator.mapping` packs dense matrices
@@ -49,12 +49,8 @@ def block_mask(
     if scheme == "dense":
         return np.ones(weights.shape, bool)
     block = SCHEMES[scheme].block(layer, accelerator)
-    high, wide = block.high, block.wide
-    down, across = block.count(layer.rows, layer.columns)
-    padding = ((0, 0), (0, down * high - layer.rows), (0, across * wide - layer.columns))
-    shape = (layer.groups, down, high, across, wide)
-    energy = np.pad(np.square(weights), padding).reshape(shape).sum(axis=(2, 4))
-    size = np.pad(np.ones(weights.shape), padding).reshape(shape).sum(axis=(2, 4))
+    energy = cut(np.square(weights), block).sum(axis=(2, 4))
+    size = cut(np.ones(weights.shape), block).sum(axis=(2, 4))
     score = energy / size
     count = max(round(keep * score.size), 1)
     chosen = np.zeros(score.size, bool)
