@@ -299,7 +299,8 @@ class _Interrupt:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Around what must not be cut short: a second Ctrl-C is raised afterwards."""
+        """Around what must not be cut short, such as a queue to a thread, which might then wait
+        for ever: a second Ctrl-C is raised afterwards."""
         self.holding = True
         try:
             yield
@@ -369,8 +370,7 @@ class _Searches:
             levels = prepared.space.levels
             standing, record = checkpoint.restore(saved, standing, record, levels)
             self.before = saved.seconds
-        self.records = [record]
-        self.stand = standing, 1  # after so many records; assigned at once, for Ctrl-C
+        self.records, self.standing = [record], standing
         self.began = time.perf_counter()
 
     @property
@@ -380,12 +380,12 @@ class _Searches:
 
     def record(self) -> Record:
         """All that was evaluated."""
-        return pipeline.joined(self.records[: self.stand[1]])
+        return pipeline.joined(self.records)
 
     def write(self) -> None:
         """The checkpoint and search.csv."""
         record = self.record()
-        checkpoint.save(self.path, self.identity, self.seconds, self.stand[0], record)
+        checkpoint.save(self.path, self.identity, self.seconds, self.standing, record)
         results.write_search(self.path.parent / "search.csv", self.prepared, record)
 
     def run(self, interrupt: _Interrupt) -> None:
@@ -398,24 +398,26 @@ class _Searches:
             with _bar("search", search.episodes * search.seeds) as advance:
                 self._go_on(interrupt, _shower(self.prepared, events, advance))
         finally:
-            with interrupt.held():  # else its thread might wait for ever
+            with interrupt.held():
                 events.close()
         self.write()
         if not len(self.record().reward):  # a strategy that proposes nothing
             raise InputError("search.strategy: it proposed no policy")
 
     def _go_on(self, interrupt: _Interrupt, show: Callable[[Record], None]) -> None:
-        show(self.records[0])  # what came before the checkpoint
+        with interrupt.held():
+            show(self.records[0])  # what came before the checkpoint
         next_write = 0.0
-        for standing, record in pipeline.go_on(self.prepared, self.strategy, self.stand[0]):
-            self.records.append(record)
-            self.stand = standing, len(self.records)
-            show(record)
-            start = time.monotonic()
-            if start >= next_write:
-                self.write()
-                # Files are written whole each time, so the longer it takes the rarer.
-                next_write = start + max(1.0, 20 * (time.monotonic() - start))
+        for standing, record in pipeline.go_on(self.prepared, self.strategy, self.standing):
+            with interrupt.held():
+                self.records.append(record)
+                self.standing = standing
+                show(record)
+                start = time.monotonic()
+                if start >= next_write:
+                    self.write()
+                    # Files are written whole each time, so the longer it takes the rarer.
+                    next_write = start + max(1.0, 20 * (time.monotonic() - start))
             if interrupt.pressed:
                 break
 

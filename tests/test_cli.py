@@ -375,6 +375,25 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
     assert not (tmp_path / "result.json").exists()
 
 
+def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), search._interruptible() as interrupt:
+        with interrupt.held():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done = True
+        done = False
+    assert done
+    with pytest.raises(KeyboardInterrupt), search._interruptible() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        with interrupt.held():
+            done = False
+        done = True  # one alone is raised nowhere
+        signal.raise_signal(signal.SIGINT)
+        done = False
+    assert done
+
+
 def started(flags: list[str], until: pathlib.Path) -> subprocess.Popen[str]:
     """A run that has left the file `until`."""
     process = subprocess.Popen(
