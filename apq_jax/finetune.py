@@ -33,14 +33,14 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
 class FinetuneOptions:
     """Static."""
 
-    steps: int = 400  # at most
+    steps: int = 1000  # at most
     batch: int = 64
     rate: float = 3e-2  # Adam's, in levels; falls to 0 by a cosine
     affine_rate: float = 2e-3  # of multipliers and offsets, in parts of each layer's largest
     temperature: float = 4.0  # of the float network's and the learner's logits
     label_weight: float = 0.25  # of the labels' cross entropy; the float logits have the rest
     look: int = 50  # steps between two looks at the validation images
-    patience: int = 6  # looks without gain after which it ends
+    patience: int = 10  # looks without gain after which it ends
     seconds: float = 0.0  # after which it ends; 0: never
 
 
@@ -248,7 +248,8 @@ def _step(
     draw_key, augment_key = jax.random.split(key)
     at = jax.random.randint(draw_key, (options.batch,), 0, train.labels.shape[0])
     x, labels = train.images[at], train.labels[at]
-    x = x if augment is None else augment(augment_key, x)
+    # Else what augments is fused into the first layer and done anew for every use of a pixel.
+    x = jax.lax.optimization_barrier(x if augment is None else augment(augment_key, x))
     reference = forward_float(network, params, x)
 
     def loss(learnt: tuple[Learnt, ...]) -> jax.Array:

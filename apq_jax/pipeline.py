@@ -42,6 +42,7 @@ from apq_jax.strategies.uniform import uniform
 from apq_jax.types import Policy
 
 FRONT_DROPS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # points lost that the front is searched at
+HEADROOM_SHARES = (1.0, 0.5, 0.0)  # what fine-tuning wins back is not known while searching
 _BLIND = ("random", "uniform", "lamp")  # strategies to which the limits are nothing
 
 
@@ -90,12 +91,16 @@ def strategy_of(prepared: Prepared) -> Strategy:
 
 
 def stages(prepared: Prepared) -> list[Stage]:
-    """What a run searches, one after the other: of the front one accuracy limit, then the next."""
+    """What a run searches, one after the other: one accuracy limit, then the next.
+
+    A front at `FRONT_DROPS`; the cheapest that is fine-tuned with all of the headroom, then less.
+    """
     search, problem = prepared.config.search, prepared.problem
     keys = jnp.stack([jax.random.key(seed) for seed in seeds_of(prepared.config)])
-    if search.goal != "front" or search.strategy in _BLIND:
+    drops = _drops(prepared.config)
+    if len(drops) < 2 or search.strategy in _BLIND:
         return [Stage(problem, keys, search.episodes)]
-    count = len(FRONT_DROPS)
+    count = len(drops)
     each = jax.vmap(lambda key: jax.random.split(key, count))(keys)  # [S, count]
     budgets = np.diff(np.arange(count + 1) * search.episodes // count)
     return [
@@ -107,8 +112,18 @@ def stages(prepared: Prepared) -> list[Stage]:
             each[:, at],
             int(budgets[at]),
         )
-        for at, drop in enumerate(FRONT_DROPS)
+        for at, drop in enumerate(drops)
     ]
+
+
+def _drops(config: Config) -> tuple[float, ...]:
+    """Points lost that a run searches at, falling; none where one problem is searched as it is."""
+    search = config.search
+    if search.goal == "front":
+        return FRONT_DROPS
+    if search.goal == "cost" and search.tuned and search.headroom:
+        return tuple(search.max_accuracy_drop + x * search.headroom for x in HEADROOM_SHARES)
+    return ()
 
 
 def seeds_of(config: Config) -> range:

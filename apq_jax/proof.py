@@ -19,7 +19,8 @@ from apq_jax.plan import weight_masks
 from apq_jax.preparation import Prepared
 from apq_jax.types import Policy
 
-_CURVE_IMAGES = 1000
+_CURVE_IMAGES = 100, 1000  # least and most
+_CURVE_SUMS = 10**9  # analogue sums to execute a point with: seconds, not minutes
 
 
 def mapped(prepared: Prepared, policy: Policy, network: evaluation.Compressed) -> Mapping:
@@ -114,6 +115,7 @@ class AdcPoint(NamedTuple):
 
     bits: int
     accuracy: float  # executed
+    images: int  # that it was executed on
     energy_nj: float
     area_mm2: float
 
@@ -129,10 +131,16 @@ def adc_curve(
     """Accuracy of the executed data path and cost, from lossless converters down to one bit.
 
     The same in all layers, whatever the policy's are; the scales stay as they are. Where lossless
-    is more than a converter can have, from the most that it can.
+    is more than a converter can have, from the most that it can. Of the images the first ones, as
+    many as take seconds.
     """
     layers, step = prepared.network.layers, 100
-    images, labels = images[:_CURVE_IMAGES], labels[:_CURVE_IMAGES]
+    each = sum(
+        path.steps * banks.outputs.size * layer.positions
+        for (path, banks), layer in zip(parts, layers, strict=True)
+    )
+    count = int(np.clip(_CURVE_SUMS // max(each, 1), *_CURVE_IMAGES))
+    images, labels = images[:count], labels[:count]
     level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy[:3])
     points = []
     for bits in range(min(prepared.accelerator.lossless_adc_bits, adc.MAX_BITS), 0, -1):
@@ -152,7 +160,6 @@ def adc_curve(
         right = np.concatenate(logits).argmax(axis=-1) == labels
         counts = crossbar.counts_of(prepared.tables, one.chip(), level, weight_bits)
         cost = crossbar.cost(layers, counts, one.chip(), input_bits)
-        points.append(
-            AdcPoint(bits, float(right.mean()), float(cost.energy_nj), float(cost.area_mm2))
-        )
+        costs = float(cost.energy_nj), float(cost.area_mm2)
+        points.append(AdcPoint(bits, float(right.mean()), len(right), *costs))
     return points

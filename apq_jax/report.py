@@ -414,15 +414,18 @@ def _curve(result: dict[str, Any]) -> str:
     rows = [
         [
             str(point["bits"]),
-            _percent(point["accuracy"], result["data"]["select"]),
+            _percent(point["accuracy"], point["images"]),
             f"{point['energy_nj']:,.1f}",
             f"{point['area_mm2']:.4f}",
         ]
         for point in result["adc_curve"]
     ]
+    images, select = result["adc_curve"][0]["images"], result["data"]["select"]
+    of_all = "" if images == select else f"the first {images:,} of "
     return (
-        "What fewer bits of the converters would do to this policy, executed on the selection half "
-        f"({result['data']['select']:,}\nimages), alike in all layers; the first row is lossless:"
+        "What fewer bits of the converters would do to this policy, executed on "
+        f"{of_all}the selection half's\n{select:,} images, alike in all layers; the first row is "
+        "lossless:"
         "\n\n" + markdown(["ADC bits", "accuracy", "energy, nJ", "area, mm²"], rows)
     )
 

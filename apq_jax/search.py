@@ -208,7 +208,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     """
     cache = pathlib.Path(config.cache_dir) if config.cache_dir else cache_folder()
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)
@@ -225,9 +225,9 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
         f"{run_folder.goal_words(options.goal, preparation.limits_of(config))}.\n"
         "Trains the network unless it is cached, plans, searches, fine-tunes, reports to "
-        # Measured: 20 policies a second, or two; 30 steps of fine-tuning; half a minute else.
+        # Measured: 20 policies a second, or two; 40 steps of fine-tuning; half a minute else.
         f"{workdir}. "
-        f"LeNet-5 on two cores takes about {30 + total // rate + steps // 30} s, VGG longer.",
+        f"LeNet-5 on two cores takes about {30 + total // rate + steps // 40} s, VGG longer.",
         soft_wrap=True,
     )
     apply_fn, params = _train(dataset, config, cache)

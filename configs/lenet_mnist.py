@@ -1,4 +1,4 @@
-"""LeNet-5 on MNIST-5k: the whole main job in about three minutes on two CPU cores.
+"""LeNet-5 on MNIST-5k: the whole main job in about four minutes on two CPU cores.
 
 Every field and its default stands in apq_jax/config.py; set here what differs, or on the command
 line: --config.search.episodes=100.

@@ -10,6 +10,7 @@ Every field and its default stands in apq_jax/config.py; set here what differs.
 import ml_collections
 
 from apq_jax import config
+from apq_jax.finetune import FinetuneOptions
 from apq_jax.training import Training
 
 
@@ -27,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
                 max_shift=2,
                 flip=True,
             ),
+            finetune=FinetuneOptions(steps=2000),
             search=config.SearchOptions(chunk=100, moment_images=128, finalists=16),
         )
     )

@@ -1,4 +1,4 @@
-"""Compiled programs are kept between runs of the tests."""
+"""Compiled programs are kept between runs of the tests, and shared by their processes."""
 
 import pathlib
 
@@ -7,3 +7,4 @@ import jax
 jax.config.update(
     "jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".cache/xla")
 )
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -69,6 +69,21 @@ def test_the_search_may_lose_more_than_the_result() -> None:
     assert len(record.reward) == 48
 
 
+def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
+    prepared, _, _ = searched()
+
+    def drops(**changes: Any) -> tuple[list[float], list[int]]:
+        search = dataclasses.replace(CONFIG.search, **{"strategy": "genetic"} | changes)
+        config = dataclasses.replace(CONFIG, search=search)
+        found = pipeline.stages(prepared._replace(config=config))
+        lost = [float(x.problem.float_accuracy - x.problem.min_accuracy) for x in found]
+        return lost, [stage.budget for stage in found]
+
+    assert drops(episodes=50) == (pytest.approx([0.8, 0.45, 0.1]), [16, 17, 17])
+    assert drops(strategy="random") == (pytest.approx([0.8]), [48])  # limits are nothing to it
+    assert len(drops(tuned=0)[0]) == len(drops(headroom=0.0)[0]) == 1
+
+
 def test_candidates_are_the_front_from_the_plain_choice_on() -> None:
     prepared, record, dataset = searched()
     plain = choice.untuned(prepared, record, dataset)

@@ -154,6 +154,7 @@ def test_the_mapping_is_that_of_the_result(finished: tuple[pathlib.Path, str]) -
     assert "params/conv1/bias" in found.digital
     curve = result["adc_curve"]
     assert [point["bits"] for point in curve] == [5, 4, 3, 2, 1]
+    assert curve[0]["images"] == result["data"]["select"]
     assert curve[0]["accuracy"] == result["best"]["validation_accuracy"]
     assert curve[0]["energy_nj"] == pytest.approx(result["best"]["energy_nj"])
 

@@ -137,6 +137,7 @@ def result() -> dict[str, Any]:
             {
                 "bits": bits,
                 "accuracy": 0.97 - 0.3 * (5 - bits),
+                "images": 100,
                 "energy_nj": 10.0 * bits,
                 "area_mm2": 0.01,
             }
