@@ -377,22 +377,21 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
 
 
 def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
-    done = False
-    with pytest.raises(KeyboardInterrupt), search._interruptible() as interrupt:
+    done: list[str] = []
+
+    def presses(name: str, interrupt: search._Interrupt, inside: int) -> None:
         with interrupt.held():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            done = True
-        done = False
-    assert done
-    with pytest.raises(KeyboardInterrupt), search._interruptible() as interrupt:
+            for _ in range(inside):
+                signal.raise_signal(signal.SIGINT)
+            done.append(name)
+        done.append(f"after {name}")
         signal.raise_signal(signal.SIGINT)
-        with interrupt.held():
-            done = False
-        done = True  # one alone is raised nowhere
-        signal.raise_signal(signal.SIGINT)
-        done = False
-    assert done
+        done.append("never")
+
+    for inside in (2, 1):
+        with search._interruptible() as interrupt, pytest.raises(KeyboardInterrupt):
+            presses(str(inside), interrupt, inside)
+    assert done == ["2", "1", "after 1"]
 
 
 def started(flags: list[str], until: pathlib.Path) -> subprocess.Popen[str]:
