@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -44,6 +45,28 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*flags), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+class Done(NamedTuple):
+    """What the command line did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """As `run`, in this process, which need not start and has compiled before."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*flags: str) -> Done:
+        capsys.readouterr()
+        return Done(search.main(["search", *flags]), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +199,7 @@ def test_a_wrong_mapping_exits_with_4(
 
     monkeypatch.setattr(proof, "map_layer", wrong)
     monkeypatch.chdir(ROOT)
-    assert search.main(["search", *small(digits, cache, tmp_path)]) == 4
+    assert search.main(["search", *small(digits, cache, tmp_path, "--config.search.tuned=0")]) == 4
     assert "The mapping is WRONG" in capsys.readouterr().out
     assert not json.loads((tmp_path / "result.json").read_text())["mapping"]["bit_exact"]
     assert "does **NOT** equal" in (tmp_path / "report.md").read_text()
@@ -240,7 +263,7 @@ def test_same_seed_same_result(
 
 
 def test_a_limit_that_none_meets_exits_with_3(
-    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
 ) -> None:
     bits = [
         f"--config.search.{end}_{kind}_bits=1"
@@ -248,12 +271,13 @@ def test_a_limit_that_none_meets_exits_with_3(
         for kind in ("weight", "input")
     ]
     one_bit = ["--config.search.max_accuracy_drop=0", "--config.search.strategy=random", *bits]
+    one_bit.append("--config.search.tuned=1")
     mine = tmp_path / "mine.toml"
     mine.write_text(
         "crossbar_rows = 40\nunit_rows = 5\ncell_bits = 1\nsigned = 'differential'\nadc_bits = 2\n"
     )
     one_bit.append(f"--config.accelerator={mine}")
-    done = run(*small(digits, cache, tmp_path, *one_bit))
+    done = run_here(*small(digits, cache, tmp_path, *one_bit))
     result = json.loads((tmp_path / "result.json").read_text())
     assert done.returncode == 3, done.stdout
     assert not result["best"]["meets_limit"]
@@ -268,18 +292,23 @@ def test_a_limit_that_none_meets_exits_with_3(
 
 
 def test_the_most_accurate_within_limits_that_can_hardly_be_met(
-    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    run_here: Callable[..., Done],
 ) -> None:
     """Below the least of any policy: said before the search. At it: chance does not get there."""
     goal = ["--config.search.goal=accuracy", "--config.search.strategy=random"]
-    done = run(*small(digits, cache, tmp_path, *goal, "--config.limits.slots=1"))
+    goal.append("--config.search.tuned=0")
+    done = run_here(*small(digits, cache, tmp_path, *goal, "--config.limits.slots=1"))
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     said = re.search(r"limits\.slots: 1; allowed: at least (\d+), the least of any", done.stderr)
     assert said is not None
     assert not (tmp_path / "search.csv").exists()
     least = int(said.group(1))
-    done = run(*small(digits, cache, tmp_path, *goal, f"--config.limits.slots={least}"))
+    done = run_here(*small(digits, cache, tmp_path, *goal, f"--config.limits.slots={least}"))
     assert done.returncode == 3, done.stdout
     printed = " ".join(done.stdout.split())
     assert f"most accurate policy that needs at most {least} slots" in printed
@@ -298,12 +327,12 @@ def test_the_most_accurate_within_limits_that_can_hardly_be_met(
 
 
 def test_the_front_is_searched_at_several_limits(
-    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
 ) -> None:
     """36 evaluations, six a limit."""
     goal = ["--config.search.goal=front", "--config.search.strategy=genetic"]
     more = ["--config.search.episodes=36", "--config.search.parallel=2"]
-    done = run(*small(digits, cache, tmp_path, *goal, *more))
+    done = run_here(*small(digits, cache, tmp_path, *goal, *more))
     assert done.returncode == 0, done.stdout
     result, rows = (
         json.loads((tmp_path / "result.json").read_text()),
@@ -413,9 +442,9 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Killed, then stopped by Ctrl-C, then left to finish: two seeds of 240 evaluations."""
+    """Killed, then stopped by Ctrl-C, then left to finish: two seeds of 160 evaluations."""
     monkeypatch.chdir(ROOT)
-    more = ["--config.search.episodes=240", "--config.search.seeds=2"]
+    more = ["--config.search.episodes=160", "--config.search.seeds=2"]
     more.append("--config.search.strategy=joint")
     never, stopped = tmp_path / "never", tmp_path / "stopped"
     flags, kept = small(digits, cache, stopped, *more), stopped / results.CHECKPOINT
@@ -427,7 +456,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     content = kept.read_bytes()
     saved = checkpoint.read(kept)
     assert saved is not None
-    assert 0 < saved.evaluations < 480
+    assert 0 < saved.evaluations < 320
 
     def refused(says: str, *flags: str) -> None:
         capsys.readouterr()
@@ -438,8 +467,8 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
         assert kept.exists()
 
     refused(f"{saved.evaluations} evaluations done; --resume goes on, --noresume begins", *flags)
-    other = [*flags, "--config.search.episodes=241", "--resume"]
-    refused("config.search.episodes: 240 in the checkpoint, 241 here; allowed: the same", *other)
+    other = [*flags, "--config.search.episodes=161", "--resume"]
+    refused("config.search.episodes: 160 in the checkpoint, 161 here; allowed: the same", *other)
     kept.write_bytes(content[: len(content) // 2])
     for flag in ("--resume", "--resume=true", "--config.seed=0"):
         refused("is damaged", *flags, flag)
@@ -453,7 +482,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert "with --resume goes on" in printed
     result = json.loads((stopped / "result.json").read_text())
     assert result["interrupted"]
-    assert saved.evaluations < result["search"]["evaluations"] < 480
+    assert saved.evaluations < result["search"]["evaluations"] < 320
     after = checkpoint.read(kept)
     assert after is not None
     assert after.evaluations == result["search"]["evaluations"]
@@ -473,7 +502,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
         np.testing.assert_equal(read(stopped / name), read(never / name), name)
     assert "--resume" not in (stopped / "command.txt").read_text()
     rows = rows_of(stopped / "search.csv")
-    assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [240, 240]
+    assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [160, 160]
     seeds = json.loads((never / "result.json").read_text())["search"]["seeds"]
     best = [one["best"] for one in seeds["each"]]
     assert (seeds["least"], seeds["most"]) == (min(best), max(best))
@@ -514,8 +543,10 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
         ([CONFIG, "--config.accelerator=none.toml"], "none.toml: cannot be read"),
     ],
 )
-def test_bad_command_line(flags: list[str], says: str, tmp_path: pathlib.Path) -> None:
-    done = run(*flags, f"--workdir={tmp_path}/run")
+def test_bad_command_line(
+    flags: list[str], says: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
+) -> None:
+    done = run_here(*flags, f"--workdir={tmp_path}/run")
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
