@@ -1,0 +1,230 @@
+"""Seconds an episode of the search and of the loop that people write today, side by side.
+
+Both run the same network, images, limit and number of episodes, alternately, on one core, agents
+included; medians over the repeats, ratios within a repeat. The reference (reference_loop.py, needs
+PyTorch) is timed when its agent learns, in float32 and with products in bfloat16; the search after
+its first chunks, which compile and propose closed forms.
+
+    taskset -c 0 python benchmarks/speed.py [--networks lenet5 vgg16] [--repeats 5]
+    taskset -c 0 python benchmarks/speed.py --quality 5
+
+The second measures seconds until the search holds a policy as good as the reference's best of 600
+episodes, on LeNet-5: one that meets the limit by measured accuracy, of no less gain. Written are
+benchmarks/results/speed/NETWORK.json and quality.json. VGG-16 is for 32 x 32 pixels, with random
+weights and images, its Plan not compensated: what is measured does not depend on the values.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import functools
+import json
+import os
+import pathlib
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from reference_loop import Options, ReferenceLoop
+
+from apq_jax import data, environment, hardware, models, pipeline, preparation, search
+from apq_jax.capture import capture
+from apq_jax.config import Config, SearchOptions
+from apq_jax.data import Dataset
+from apq_jax.files import write_whole
+from apq_jax.models import ModelOptions
+from apq_jax.plan import PlanOptions
+from apq_jax.preparation import Prepared
+
+RESULTS = pathlib.Path(__file__).parent / "results/speed"
+SIZES = {"lenet5": (1000, 64), "vgg16": (500, 16)}  # images, episodes a repeat
+WARM = 32  # episodes of the search before it is timed
+QUALITY_EPISODES = 600
+FLAGS = re.compile(r"\b(avx2|avx512f|avx512_vnni|avx512_bf16|avx_vnni|amx_int8|amx_bf16)\b")
+
+Steps = Iterator[tuple[int, float]]  # episodes done, seconds of the agent as far as they are known
+
+
+def main() -> int:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quality", type=int, default=0, metavar="SEEDS")
+    asked = parser.parse_args()
+    if len(os.sched_getaffinity(0)) > 1:
+        parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
+    torch.set_num_threads(1)
+    jax.config.update("jax_compilation_cache_dir", str(search.cache_folder() / "xla"))
+    if asked.quality:
+        print("| seed | reference, 600 episodes | its best | search, until as good | times |")
+        print("|---|--:|--:|--:|--:|")
+        _write("quality", {"seeds": [_quality(seed) for seed in range(asked.quality)]})
+        return 0
+    print("| network | loop | seconds an episode | of which the agent | over the search |")
+    print("|---|---|--:|--:|--:|")
+    for name in asked.networks:
+        _write(name, _measured(name, asked.repeats))
+    return 0
+
+
+def _measured(name: str, repeats: int) -> dict[str, Any]:
+    """Seconds an episode, and of the agent in it, of each loop: a number a repeat."""
+    prepared, calibration = _prepared(name, 0)
+    loops = {
+        "search": _search(prepared),
+        "reference": _reference(name, prepared, calibration, Options(warmup=1)),
+        "reference, bfloat16": _reference(
+            name, prepared, calibration, Options(warmup=1, bfloat16=True)
+        ),
+    }
+    for loop, steps in loops.items():
+        _of(steps, WARM if loop == "search" else 2)
+    times: dict[str, list[tuple[float, float]]] = {loop: [] for loop in loops}
+    evaluations = []
+    for _ in range(repeats):
+        for loop, steps in loops.items():
+            times[loop].append(_of(steps, SIZES[name][1]))
+        evaluations.append(_evaluation(prepared))
+    found = {loop: [whole for whole, _ in each] for loop, each in times.items()}
+    agent = {loop: [part for _, part in each] for loop, each in times.items()}
+    # One program: what an evaluation alone takes comes off.
+    agent["search"] = [a - b for a, b in zip(found["search"], evaluations, strict=True)]
+    for loop, each in found.items():
+        ratios = [a / b for a, b in zip(each, found["search"], strict=True)]
+        print(
+            f"| {name} | {loop} | {np.median(each):.4f} | {np.median(agent[loop]):.4f} | "
+            f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
+            flush=True,
+        )
+    return {"images": SIZES[name][0], "seconds": found, "agent_seconds": agent}
+
+
+def _of(steps: Steps, least: int) -> tuple[float, float]:
+    """Seconds an episode, and of its agent, over at least so many episodes."""
+    start, count, agent = time.perf_counter(), 0, 0.0
+    while count < least:
+        episodes, seconds = next(steps)
+        count, agent = count + episodes, agent + seconds
+    return (time.perf_counter() - start) / count, agent / count
+
+
+def _reference(name: str, prepared: Prepared, calibration: np.ndarray, options: Options) -> Steps:
+    loop = ReferenceLoop(name, prepared, calibration, 0, options)
+    while True:
+        yield 1, loop.episode().agent_seconds
+
+
+def _search(prepared: Prepared) -> Steps:
+    for record in pipeline.search_policies(prepared):
+        yield len(record.reward), 0.0
+
+
+def _evaluation(prepared: Prepared) -> float:
+    """Seconds of one evaluation in a batch of the search's size, of policies drawn at random."""
+    space, shape = prepared.space, (prepared.config.search.parallel, len(prepared.network.layers))
+    rng = np.random.default_rng(0)
+    places = np.stack([rng.integers(0, size, shape) for size in space.sizes], axis=-1)
+    policies = environment.policy_at(space, jnp.asarray(places, jnp.int32))
+    run = _evaluations(preparation.evaluator(prepared))
+    jax.block_until_ready(run(prepared.subject, policies))
+    start = time.perf_counter()
+    jax.block_until_ready(run(prepared.subject, policies))
+    return (time.perf_counter() - start) / shape[0]
+
+
+@functools.lru_cache(maxsize=4)
+def _evaluations(evaluate: Any) -> Any:
+    return jax.jit(lambda subject, policies: jax.lax.map(lambda p: evaluate(subject, p), policies))
+
+
+def _quality(seed: int) -> dict[str, float]:
+    """Seconds of both, LeNet-5 with all that validates, the loss of half a point allowed."""
+    prepared, calibration = _prepared("lenet5", seed)
+    least = float(prepared.problem.min_accuracy)
+    loop = ReferenceLoop("lenet5", prepared, calibration, seed)
+    start, best, at = time.perf_counter(), -np.inf, 0.0
+    for _ in range(QUALITY_EPISODES):
+        one = loop.episode()
+        if one.accuracy >= least and one.gain > best:
+            best, at = one.gain, time.perf_counter() - start
+    whole = time.perf_counter() - start
+    for _ in pipeline.search_policies(prepared):  # compiles
+        break
+    start, seconds = time.perf_counter(), np.nan
+    for record in pipeline.search_policies(prepared):
+        meets = record.evaluation.accuracy >= np.float32(least)
+        if (meets & (pipeline.gain(prepared, record) >= best)).any():
+            seconds = time.perf_counter() - start
+            break
+    print(
+        f"| {seed} | {whole:.1f} s | {np.exp(best):.2f}x at {at:.1f} s | {seconds:.1f} s | "
+        f"{whole / seconds:.1f} |",
+        flush=True,
+    )
+    return {"reference": whole, "best_gain": best, "reference_best_at": at, "search": seconds}
+
+
+def _prepared(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
+    """What both loops run on, and training images for the ranges of the inputs."""
+    count, _ = SIZES[name]
+    options = SearchOptions(episodes=10**6, tuned=0, chunk=500 if name == "lenet5" else 100)
+    config = Config(seed=seed, model=ModelOptions(name), search=options)
+    if name == "lenet5":
+        found = data.load("", "mnist_5k")
+        parts = ("images", "labels")
+        both = {
+            f"search_{part}": np.concatenate(
+                [getattr(found, f"{half}_{part}") for half in ("search", "select")]
+            )[:count]
+            for part in parts
+        }
+        dataset = dataclasses.replace(found, **both)
+        cache = search.cache_folder()
+        apply_fn, params, _ = models.trained(config.model, config.training, found, cache)
+    else:
+        rng, cache = np.random.default_rng(seed), None
+        images = rng.random((count, 32, 32, 3), np.float32)
+        labels = rng.integers(0, 10, count, np.int32)
+        dataset = Dataset("random", 10, *(images, labels) * 4)
+        model = models.build(config.model, dataset)
+        apply_fn = model.apply
+        params = jax.jit(model.init)(jax.random.key(seed), jnp.asarray(images[:1]))
+        config = dataclasses.replace(
+            config,
+            plan=PlanOptions(levels=4, compensate=False, score="l2"),
+            search=dataclasses.replace(options, probes=2, moment_images=128),
+        )
+    network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
+    accelerator = hardware.load(config.accelerator)
+    return (
+        preparation.prepare(network, params, dataset, accelerator, config, cache),
+        dataset.train_images[:count],
+    )
+
+
+def _write(name: str, found: dict[str, Any]) -> None:
+    """With where and when it was measured."""
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    model = re.search(r"model name\s*:\s*(.*)", text)
+    where = {
+        "date": datetime.date.today().isoformat(),
+        "processor": model.group(1) if model else platform.processor(),
+        "flags": sorted(set(FLAGS.findall(text))),
+        "load": os.getloadavg(),  # runnable processes over the last 1, 5 and 15 minutes
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "torch": torch.__version__,
+    }
+    write_whole(RESULTS / f"{name}.json", json.dumps(found | where, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
