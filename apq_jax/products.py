@@ -13,8 +13,11 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
+
+_LANES = 32  # columns of a product that is worth forming four positions at a time
 
 
 class Product(Protocol):
@@ -77,12 +80,65 @@ class Convolution:
         return windows.reshape(*windows.shape[:2], -1)
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
+        if x.dtype == jnp.int8 and self._in_blocks(matrix.shape[2]):
+            return self._multiply_blocks(x, matrix, pad)
         # The rows of a matrix are turned faster than those of every window.
         windows = self._windows(x, pad)
         groups, count, taps, channels = windows.shape
         matrix = matrix.reshape(groups, channels, taps, -1).swapaxes(1, 2)
         rows = channels * taps
         return matmul(windows.reshape(groups, count, rows), matrix.reshape(groups, rows, -1))
+
+    def _in_blocks(self, columns: int) -> bool:
+        """Whether outputs of 2 x 2 positions are formed as columns of one product.
+
+        A product of few columns leaves most of a vector unit idle. Four positions at a time cost
+        (k + 1)² / k² of the multiplications, and on a CPU less than half of the time (measured
+        with 6 columns and k = 5). Whole numbers only, whose sums do not depend on the order.
+        """
+        space = [self.out_shape[axis] for axis in self.out_spec[2:]]
+        plain = self.groups == 1 and {*self.stride, *self.dilation} == {1} and len(space) == 2
+        return plain and 4 * columns <= _LANES and not any(n % 2 for n in space)
+
+    def _multiply_blocks(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike) -> jax.Array:
+        """`multiply`, the outputs of 2 x 2 positions at a time.
+
+        Pixels of a block are channels of a quarter as many; a kernel of k covers ⌈(k + 1) / 2⌉
+        blocks, once for each of the four positions.
+        """
+        batch, channel, *space = self.lhs_spec
+        count, (high, wide) = x.shape[batch], (self.out_shape[axis] for axis in self.out_spec[2:])
+        taps = tuple(k // 2 + 1 for k in self.kernel)
+        x = x.transpose(batch, *space, channel)
+        edges = [
+            # What no output sees is cut off, or made up.
+            (low, n + 2 * (tap - 1) - low - x.shape[axis], 0)
+            for axis, (low, _), n, tap in zip((1, 2), self.padding, (high, wide), taps, strict=True)
+        ]
+        x = lax.pad(x, jnp.asarray(pad, x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+        x = x.reshape(count, x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).swapaxes(2, 3)
+        blocks = dataclasses.replace(
+            self,
+            kernel=taps,
+            padding=((0, 0), (0, 0)),
+            lhs_spec=(0, 3, 1, 2),
+            out_spec=(0, 3, 1, 2),
+            out_shape=(count, high // 2, wide // 2, 0),
+        )
+        windows = blocks._windows(x.reshape(*x.shape[:3], -1), pad)
+        w = matrix.reshape(-1, *self.kernel, matrix.shape[2])  # C_in, *kernel, C
+        spare = [2 * tap - k for tap, k in zip(taps, self.kernel, strict=True)]
+        placed = jnp.stack(  # for each position of a block: where its kernel lies among the taps
+            [
+                jnp.pad(w, ((0, 0), (down, spare[0] - down), (right, spare[1] - right), (0, 0)))
+                for down, right in np.ndindex(2, 2)
+            ]
+        )
+        placed = placed.reshape(4, w.shape[0], taps[0], 2, taps[1], 2, -1)
+        placed = placed.transpose(2, 4, 3, 5, 1, 0, 6).reshape(1, -1, 4 * matrix.shape[2])
+        y = matmul(windows.reshape(1, windows.shape[1], -1), placed)
+        y = y.reshape(count, high // 2, wide // 2, 2, 2, -1).swapaxes(2, 3)
+        return y.reshape(1, -1, matrix.shape[2])
 
     def _windows(self, x: jax.Array, pad: ArrayLike) -> jax.Array:
         """[γ, M, kernel, C_in/γ]: an axis at a time, so that whole runs are copied."""

@@ -1,0 +1,42 @@
+"""Products against XLA's own convolution and their own windows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from apq_jax import products
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 4), (3, 5), (4, 4)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (3, 0))])
+@pytest.mark.parametrize(("channels", "columns"), [(3, 8), (2, 9)])
+def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
+    kernel: tuple[int, int], padding: str | tuple, channels: int, columns: int
+) -> None:
+    """Few columns are formed in blocks of positions; what lies outside the image reads `pad`."""
+    rng, pad = np.random.default_rng(0), 3
+    x = jnp.asarray(rng.integers(-128, 128, (2, 12, 14, channels)), jnp.int8)
+    w = jnp.asarray(rng.integers(-128, 128, (*kernel, channels, columns)), jnp.int8)
+
+    def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
+        axes = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, w, (1, 1), padding, dimension_numbers=axes, preferred_element_type=jnp.int32
+        )
+
+    eqn = jax.make_jaxpr(convolve)(x, w).eqns[-1]
+    avals = [atom.aval for atom in eqn.invars]
+    product = products.product(
+        "conv_general_dilated", eqn.params, avals, eqn.outvars[0].aval, side=1
+    )
+    matrix = product.matrix(w)
+    found = product.multiply(x, matrix, pad)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, products.matmul(product.unfold(x, pad), matrix))
+    whole = product.fold(product.multiply(x, matrix))
+    np.testing.assert_array_equal(whole, convolve(x, w))
+    assert isinstance(product, products.Convolution)
+    even = not any(n % 2 for n in whole.shape[1:3])
+    assert product._in_blocks(columns) == (even and columns <= 8)
