@@ -46,8 +46,9 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
     axis.scatter(number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45, linewidths=0)
     axis.scatter(number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
     width = 2.0 if len(curves) == 1 else 1.2
-    # The rewards of a front are of several limits: none of them is the best.
-    for best in [] if result["goal"] == "front" else curves:
+    drops = result["search"]["drops"]
+    # Rewards of several limits are not to be compared: none of them is the best.
+    for best in [] if drops else curves:
         steps, heights = np.arange(1, len(best) + 1), np.maximum(best, floor)
         axis.step(steps, heights, where="post", color=_RED, linewidth=width)
         axis.annotate(
@@ -64,16 +65,18 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
         any(np.ptp(values) > 0 for name, values in rows.items() if kind in name)
         for kind in ("keep.", "_bits.")
     ]
-    if result["search"]["strategy"] == "apq" and result["goal"] != "front" and all(varied):
+    places, words = _limits_between(drops, config["search"]["episodes"]), "limit | next limit"
+    if result["search"]["strategy"] == "apq" and not drops and all(varied):
         # The agents change between two batches.
         parallel = config["search"]["parallel"]
         half = round(config["search"]["episodes"] * config["search"]["pruning_share"])
-        half = -(-half // parallel) * parallel
-        if half < number.max():
-            axis.axvline(half + 0.5, color=_GREY, linewidth=1, linestyle=":")
+        places, words = [-(-half // parallel) * parallel], "pruning | bits"
+    for place in places:
+        if place < number.max():
+            axis.axvline(place + 0.5, color=_GREY, linewidth=1, linestyle=":")
             axis.annotate(
-                "pruning | bits",
-                (half + 0.5, 1.01),
+                words,
+                (place + 0.5, 1.01),
                 xycoords=("data", "axes fraction"),
                 ha="center",
                 color="#505050",
@@ -82,6 +85,11 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
     axis.set_xlabel("evaluations")
     axis.set_ylabel("reward")
     return figure
+
+
+def _limits_between(drops: list[float], episodes: int) -> list[int]:
+    """Evaluations of a seed after which the search goes to the next limit, `pipeline.stages`."""
+    return [at * episodes // len(drops) for at in range(1, len(drops))]
 
 
 def pareto(result: dict[str, Any], rows: Rows) -> Figure:

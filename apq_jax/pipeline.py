@@ -97,8 +97,8 @@ def stages(prepared: Prepared) -> list[Stage]:
     """
     search, problem = prepared.config.search, prepared.problem
     keys = jnp.stack([jax.random.key(seed) for seed in seeds_of(prepared.config)])
-    drops = _drops(prepared.config)
-    if len(drops) < 2 or search.strategy in _BLIND:
+    drops = drops_of(prepared.config)
+    if not drops:
         return [Stage(problem, keys, search.episodes)]
     count = len(drops)
     each = jax.vmap(lambda key: jax.random.split(key, count))(keys)  # [S, count]
@@ -116,9 +116,11 @@ def stages(prepared: Prepared) -> list[Stage]:
     ]
 
 
-def _drops(config: Config) -> tuple[float, ...]:
+def drops_of(config: Config) -> tuple[float, ...]:
     """Points lost that a run searches at, falling; none where one problem is searched as it is."""
     search = config.search
+    if search.strategy in _BLIND:
+        return ()
     if search.goal == "front":
         return FRONT_DROPS
     if search.goal == "cost" and search.tuned and search.headroom:

@@ -222,7 +222,7 @@ much more are cut off.
 
 ![Reward over evaluations](progress.png)
 
-Each point is an evaluation; triangles on the lower edge are below it. The line is the best so far.
+Each point is an evaluation; triangles on the lower edge are below it. {_drops(result)}
 {_spread(result)}
 ## To repeat it
 
@@ -289,6 +289,18 @@ def _front(result: dict[str, Any]) -> str:
         f"Hypervolume of the first front, above no\nsaving and {reference['points_lost']:g} points "
         f"lost: {front['hypervolume']:.2f}. Its knee is evaluation {front['knee']}: "
         f"{np.exp(knee['gain']):.2f}x, {lost:.2f} points lost, {knee['slots']:,} slots."
+    )
+
+
+def _drops(result: dict[str, Any]) -> str:
+    """What the search was limited to, one after the other."""
+    drops = result["search"]["drops"]
+    if not drops:
+        return "The line is the best so far."
+    points = ", ".join(f"{drop:g}" for drop in drops)
+    return (
+        f"The search goes to\n{len(drops)} limits, one after the other, with as many evaluations "
+        f"each: {points} points lost. A\nreward is of the limit of its time."
     )
 
 

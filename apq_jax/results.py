@@ -295,6 +295,7 @@ def result(
             "seconds": seconds,
             "evaluations_per_second": len(record.reward) / max(seconds, 1e-9),
             "finalists": choice.finalists,
+            "drops": list(pipeline.drops_of(prepared.config)),
             "drop_per_nat": float(prepared.problem.drop_per_nat),
             "seeds": _seeds(prepared, record),
         },

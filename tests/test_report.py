@@ -146,7 +146,7 @@ def result() -> dict[str, Any]:
         "notes": ["The converters are imaginary."],
         "layers": [layer("conv1", 10, 40), layer("conv2", 20, 160), layer("fc", 30, 280)],
         "search": {"strategy": "apq", "evaluations": 40, "seconds": 12.0, "finalists": 5}
-        | {"distinct": 38, "seeds": seeds_of(1.25)},
+        | {"distinct": 38, "drops": [], "seeds": seeds_of(1.25)},
         "finetune": [
             {
                 "evaluation": 40,
@@ -256,6 +256,23 @@ def test_each_seed_has_its_curve(folder: pathlib.Path, result: dict[str, Any]) -
     np.testing.assert_allclose(first[-1], [20, rows["reward"][:20].max()])
     np.testing.assert_allclose(second[-1], [20, rows["reward"][20:].max()])
     assert (np.diff(second[:, 1]) >= 0).all()
+
+
+def test_rewards_of_several_limits_are_not_compared(
+    folder: pathlib.Path, result: dict[str, Any]
+) -> None:
+    result["search"]["drops"] = [2.0, 1.25, 0.5]
+    result["config"]["search"] |= {"episodes": 20}
+    rows = run_folder._read_rows(folder / "search.csv")
+    (axis,) = pictures.progress(result, rows).axes
+    assert [line.get_xdata()[0] for line in axis.get_lines()] == [6.5, 13.5]  # no curve
+    (folder / "result.json").write_text(json.dumps(result))
+    report.make(folder)
+    text = " ".join((folder / "report.md").read_text().split())
+    assert (
+        "goes to 3 limits, one after the other, with as many evaluations each: 2, 1.25, 0" in text
+    )
+    assert "best so far" not in text
 
 
 def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
