@@ -6,7 +6,7 @@ with those operations replaced and everything else as written.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -80,15 +80,15 @@ class _Origin:
 
 
 _CONSTANT = _Origin(frozenset())
-_Visit = Callable[[Any, list[jax.Array], list[_Origin | None]], list[jax.Array] | None]
+Visit = Callable[[Any, list[jax.Array], list[_Origin | None]], list[jax.Array] | None]
 
 
-def _walk(
+def walk(
     jaxpr: Any,
     consts: list[jax.Array],
     values: list[jax.Array],
     origins: list[_Origin | None],
-    visit: _Visit,
+    visit: Visit,
 ) -> tuple[list[jax.Array], list[_Origin | None]]:
     """Evaluates a jaxpr; `visit` may give an equation's results in its stead.
 
@@ -110,7 +110,7 @@ def _walk(
         if name in _INLINED:
             inner = eqn.params[_INLINED[name]]
             closed = isinstance(inner, core.ClosedJaxpr)
-            results, out_origins = _walk(
+            results, out_origins = walk(
                 inner.jaxpr if closed else inner,
                 inner.consts if closed else [],
                 arguments,
@@ -150,18 +150,31 @@ def _joined(name: str, eqn: Any, sources: list[_Origin | None]) -> _Origin | Non
 
 
 def _trace(
-    apply_fn: Apply, params: Params, x: jax.Array, visit: _Visit, placed: bool = False
+    apply_fn: Apply, params: Params, x: jax.Array, visit: Visit, placed: bool = False
 ) -> jax.Array:
     """Walks the model; where `placed`, origins say each element's place in its parameter."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
     closed = jax.make_jaxpr(apply_fn)(params, x)
+    (result,) = run_jaxpr(closed.jaxpr, closed.consts, params, [x], visit, placed)
+    return result
+
+
+def run_jaxpr(
+    jaxpr: Any,
+    consts: list[jax.Array],
+    params: Params,
+    data: Sequence[jax.Array],
+    visit: Visit,
+    placed: bool = False,
+) -> list[jax.Array]:
+    """Walks a jaxpr of the parameters' leaves and data."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
     origins: list[_Origin | None] = []
     for path, leaf in leaves:
         places = jnp.arange(np.size(leaf)).reshape(np.shape(leaf)) if placed else None
         origins.append(_Origin(frozenset([_name(path)]), places=places))
     values = [leaf for _, leaf in leaves]
-    results, _ = _walk(closed.jaxpr, closed.consts, [*values, x], [*origins, None], visit)
-    return results[0]
+    results, _ = walk(jaxpr, consts, [*values, *data], [*origins, *[None] * len(data)], visit)
+    return results
 
 
 def _name(path: Any) -> str:
@@ -281,28 +294,37 @@ def forward(network: Network, params: Params, x: jax.Array, replace: Replacement
     Returns:
       Logits [B, classes].
     """
-    index = {layer.name: number for number, layer in enumerate(network.layers)}
+    return _trace(network.apply_fn, params, x, replacing(network, replace))
+
+
+def replacing(network: Network, replace: Replacement) -> Visit:
+    """What `forward` does with the equations of mapped operations."""
 
     def visit(
         eqn: Any, arguments: list[jax.Array], sources: list[_Origin | None]
     ) -> list[jax.Array] | None:
-        side = _weight_side(eqn, sources)
-        if side is None:
+        found = mapped(network, eqn, sources)
+        if found is None:
             return None
-        origin = sources[side]
-        assert origin is not None
-        if origin.changed or len(origin.paths) != 1:
-            return None
-        (path,) = origin.paths
-        if path not in index:
-            return None
+        index, side = found
         out = eqn.outvars[0].aval
         avals = [atom.aval for atom in eqn.invars]
         product = products.product(eqn.primitive.name, eqn.params, avals, out, side)
-        y = replace(index[path], product, arguments[1 - side], arguments[side])
+        y = replace(index, product, arguments[1 - side], arguments[side])
         return [y.astype(out.dtype)]
 
-    return _trace(network.apply_fn, params, x, visit)
+    return visit
+
+
+def mapped(network: Network, eqn: Any, sources: list[_Origin | None]) -> tuple[int, int] | None:
+    """Of a mapped operation the index of its layer, and which operand is the weight."""
+    side = _weight_side(eqn, sources)
+    origin = None if side is None else sources[side]
+    if side is None or origin is None or origin.changed or len(origin.paths) != 1:
+        return None
+    (path,) = origin.paths
+    names = [layer.name for layer in network.layers]
+    return (names.index(path), side) if path in names else None
 
 
 def matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:

@@ -76,6 +76,7 @@ class SearchOptions:
     tuned: int = 5  # policies at most that are fine-tuned; 0: none, and no headroom
     moment_images: int = 256  # training images that output moments are matched on
     chunk: int = 500  # scored images at a time
+    memory_mb: int = 1024  # MiB for activations of layers that come again; 0: none are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +152,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.tuned": (0, 1000),
     "search.moment_images": (2, 1_000_000),
     "search.chunk": (1, 1_000_000),
+    "search.memory_mb": (0, 1_000_000),
     "agent.warmup": (1, 1_000_000),
     "agent.imagined": (1, 65_536),
     "agent.walks": (0.0, 1.0),

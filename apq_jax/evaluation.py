@@ -1,6 +1,7 @@
-"""Policy to accuracy: the masked, quantized, integer forward pass."""
+"""The masked, quantized, integer forward pass of a policy's network."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -9,10 +10,10 @@ from jax import lax
 
 from apq_jax import conversion, crossbar, products, quantization
 from apq_jax.calibration import LayerStatistics, Statistics
-from apq_jax.capture import Network, Params, forward
+from apq_jax.capture import Network, Params, Replacement, forward
 from apq_jax.conversion import Cells, Reading
 from apq_jax.plan import Plan, weight_masks
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,18 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
     Inputs are held as u - 128 in int8, the fastest exact matrix product on the backends we know;
     128 Σ_r levels is added back.
     """
-    u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
-    held, pad = (u - 128).astype(jnp.int8), (layer.input_zero - 128).astype(jnp.int8)
+
+    def levels(x: jax.Array) -> jax.Array:
+        u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
+        return (u - 128).astype(jnp.int8)
+
+    def apart(x: jax.Array) -> jax.Array:
+        # Always taken: no fusion crosses a branch. XLA's CPU backend would round anew for every
+        # window that a value is in.
+        return lax.cond(layer.input_bits > 0, levels, lambda x: jnp.zeros(x.shape, jnp.int8), x)
+
+    held = lax.platform_dependent(x, cpu=apart, default=levels)
+    pad = (layer.input_zero - 128).astype(jnp.int8)
     back = 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
     if layer.reading is None:
         return product.multiply(held, layer.levels, pad) + back
@@ -91,15 +102,19 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
 
 def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array) -> jax.Array:
     """Logits [B, classes] of the compressed network for x [B, ...]."""
+    return forward(network, params, x, applying(dict(enumerate(compressed))))
+
+
+def applying(layers: Mapping[int, CompressedLayer]) -> Replacement:
+    """Computes with the integers of these layers, by index."""
 
     def replace(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
-        layer = compressed[index]
-        return product.fold(scaled(layer, accumulate(layer, product, x)))
+        return product.fold(scaled(layers[index], accumulate(layers[index], product, x)))
 
-    return forward(network, params, x, replace)
+    return replace
 
 
 def scaled(layer: CompressedLayer, sums: jax.Array) -> jax.Array:
@@ -126,21 +141,28 @@ def match_moments(
       images: training images, [B, ...].
       recovery: static.
     """
-    matched = list(compressed)
+    matched = dict(enumerate(compressed))
+    forward(network, params, images, matching(matched, statistics, recovery))
+    return tuple(matched[index] for index in range(len(matched)))
+
+
+def matching(
+    layers: dict[int, CompressedLayer], statistics: Statistics, recovery: Recovery
+) -> Replacement:
+    """Computes as `applying`, and matches each layer in its place the first time that it runs."""
     done: set[int] = set()
 
     def replace(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
-        sums = accumulate(matched[index], product, x)
+        sums = accumulate(layers[index], product, x)
         if index not in done:
             done.add(index)
-            matched[index] = _matched(matched[index], sums, statistics[index], recovery)
-        return product.fold(scaled(matched[index], sums))
+            layers[index] = _matched(layers[index], sums, statistics[index], recovery)
+        return product.fold(scaled(layers[index], sums))
 
-    forward(network, params, images, replace)
-    return tuple(matched)
+    return replace
 
 
 def _matched(
@@ -176,9 +198,6 @@ def compress(
     return match_moments(network, params, compressed, statistics, images, recovery)
 
 
-_Score = tuple[jax.Array, jax.Array]  # correct answers, sum of divergences
-
-
 class Subject(NamedTuple):
     """The arrays that the evaluation of a policy needs."""
 
@@ -190,62 +209,3 @@ class Subject(NamedTuple):
     images: jax.Array  # [N, ...] scored images
     labels: jax.Array  # [N] int32
     reference: jax.Array  # [N, classes] the float network's logits
-
-
-def evaluate(
-    network: Network,
-    cells: Cells,
-    recovery: Recovery,
-    chunk: int,
-    subject: Subject,
-    policy: Policy,
-) -> Evaluation:
-    """Accuracy and cost of one policy, as a pure function; `jax.lax.map` over many.
-
-    Args:
-      network, cells, recovery: static; `cells` from `conversion.cells_of`.
-      chunk: scored images at a time; a remainder of N is scored as one smaller chunk.
-      subject: arrays.
-      policy: [L] fields.
-    """
-    compressed = compress(
-        network,
-        subject.params,
-        subject.plan,
-        subject.statistics,
-        subject.moment_images,
-        cells,
-        recovery,
-        policy,
-    )
-    scored = subject.images, subject.labels, subject.reference
-    count = subject.images.shape[0]
-    whole = count // chunk
-
-    def score(images: jax.Array, labels: jax.Array, reference: jax.Array) -> _Score:
-        logits = apply(network, subject.params, compressed, images)
-        right = (logits.argmax(axis=-1) == labels).sum(dtype=jnp.int32)
-        target = jax.nn.log_softmax(reference)
-        gap = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
-        return right, gap.sum()
-
-    def step(total: _Score, part: tuple[jax.Array, ...]) -> tuple[_Score, None]:
-        return jax.tree.map(jnp.add, total, score(*part)), None
-
-    total = jnp.zeros((), jnp.int32), jnp.zeros(())
-    if whole:
-        chunks = [x[: whole * chunk].reshape(whole, chunk, *x.shape[1:]) for x in scored]
-        total, _ = lax.scan(step, total, tuple(chunks))
-    if count % chunk:
-        total, _ = step(total, tuple(x[whole * chunk :] for x in scored))
-    right, divergence = total
-    cost = crossbar.look_up(subject.prices, policy)
-    return Evaluation(
-        right / count,
-        divergence / count,
-        cost.crossbars,
-        cost.slots,
-        cost.area_mm2,
-        cost.energy_nj,
-        cost.latency_us,
-    )

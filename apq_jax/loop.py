@@ -11,6 +11,7 @@ from jax import lax
 
 from apq_jax import environment
 from apq_jax.environment import Problem, Space
+from apq_jax.evaluator import Evaluator, zeros_of
 from apq_jax.strategies import Strategy
 from apq_jax.types import Evaluation, Policy
 
@@ -39,39 +40,58 @@ class Record(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def _compiled(strategy: Strategy, evaluate: Evaluate, chunk: int, batch: Batch) -> Callable:
     """A chunk of batches of every search: one program, whatever the problem."""
+    # Searches side by side, for the sake of the batch, evaluate in full.
+    _, recall = remembering(evaluate if batch == "map" else lambda *of: evaluate(*of))
 
-    def step(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
+    def step(carry: Carry, memory: Any, subject: Any, problem: Problem) -> tuple[Carry, Any, tuple]:
         key, ask_key, tell_key = jax.random.split(carry.key, 3)
         policies, valid, state = strategy.ask(ask_key, carry.state, problem)
         valid &= jnp.cumsum(valid) <= carry.left
-        blank = jax.tree.map(
-            lambda shape: jnp.zeros(shape.shape, shape.dtype),
-            jax.eval_shape(evaluate, subject, jax.tree.map(lambda x: x[0], policies)),
-        )
 
-        def one(item: tuple[Policy, jax.Array]) -> Evaluation:
-            policy, wanted = item
-            return lax.cond(wanted, lambda: evaluate(subject, policy), lambda: blank)
+        def one(memory: Any, item: tuple[Policy, jax.Array]) -> tuple[Any, Evaluation]:
+            return recall(memory, subject, *item)
 
-        evaluations = lax.map(one, (policies, valid))
+        memory, evaluations = lax.scan(one, memory, (policies, valid))
         state = strategy.tell(tell_key, state, problem, policies, valid, evaluations)
         rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
         left = carry.left - valid.sum(dtype=jnp.int32)
-        return Carry(key, state, left), (policies, evaluations, rewards, valid)
+        return Carry(key, state, left), memory, (policies, evaluations, rewards, valid)
 
-    def search(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
-        after, found = lax.scan(lambda c, _: step(c, subject, problem), carry, length=chunk)
+    def search(
+        memory: Any, carry: Carry, subject: Any, problem: Problem
+    ) -> tuple[Any, tuple[Carry, tuple]]:
+        def go_on(both: tuple[Carry, Any], _: None) -> tuple[tuple[Carry, Any], tuple]:
+            carry, memory, found = step(*both, subject, problem)
+            return (carry, memory), found
+
+        (after, memory), found = lax.scan(go_on, (carry, memory), length=chunk)
         # A strategy that had nothing to propose has none of its budget left.
         left = jnp.where(after.left < carry.left, after.left, 0)
-        return after._replace(left=left), found
+        return memory, (after._replace(left=left), found)
 
-    @jax.jit
-    def searches(carry: Carry, subject: Any, problem: Problem) -> tuple[Carry, tuple]:
+    @functools.partial(jax.jit, donate_argnums=0)
+    def searches(
+        memory: Any, carry: Carry, subject: Any, problem: Problem
+    ) -> tuple[Any, tuple[Carry, tuple]]:
         if batch == "vmap":
-            return jax.vmap(search, (0, None, None))(carry, subject, problem)
-        return lax.map(lambda one: search(one, subject, problem), carry)
+            return jax.vmap(search, (None, 0, None, None), (None, 0))(
+                memory, carry, subject, problem
+            )
+        return lax.scan(lambda memory, one: search(memory, one, subject, problem), memory, carry)
 
     return searches
+
+
+def remembering(evaluate: Evaluate) -> tuple[Callable, Callable]:
+    """The `blank` and `recall` of an Evaluator; of another function ones that remember nothing."""
+    if isinstance(evaluate, Evaluator):
+        return evaluate.blank, evaluate.recall
+
+    def recall(memory: tuple, subject: Any, policy: Policy, wanted: jax.Array) -> tuple:
+        found = functools.partial(evaluate, subject, policy)
+        return memory, lax.cond(wanted, found, functools.partial(zeros_of, found))
+
+    return lambda subject, policy: (), recall
 
 
 def run(
@@ -130,9 +150,16 @@ def go_on(
       batch: the searches one after the other, each bit for bit as it is alone; or side by side.
     """
 
-    searches = _compiled(strategy, evaluate, chunk, batch)
+    searches, memory = _compiled(strategy, evaluate, chunk, batch), ()
+    if batch == "map":
+        first = functools.partial(jax.tree.map, lambda x: x[0])
+        policy = jax.eval_shape(
+            lambda: first(strategy.ask(carry.key[0], first(carry.state), problem)[0])
+        )
+        memory = remembering(evaluate)[0](subject, policy)
     while np.asarray(carry.left).any():
-        carry, (policies, evaluations, rewards, valid) = searches(carry, subject, problem)
+        memory, (carry, found) = searches(memory, carry, subject, problem)
+        policies, evaluations, rewards, valid = found
         chosen = np.asarray(valid)  # [S, chunk, E]
         policies, evaluations, rewards = jax.tree.map(
             lambda x, chosen=chosen: np.asarray(x)[chosen], (policies, evaluations, rewards)

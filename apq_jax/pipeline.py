@@ -9,6 +9,7 @@ Training images prepare and fine-tune; one half of validation is searched on, th
 test measures.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -74,6 +75,9 @@ class Measured(NamedTuple):
 def strategy_of(prepared: Prepared) -> Strategy:
     """The strategy that the configuration names."""
     search, agent, space = prepared.config.search, prepared.config.agent, prepared.space
+    # Every step ranks all that the buffer may hold.
+    room = max(search.episodes, agent.population, search.parallel)
+    agent = dataclasses.replace(agent, capacity=min(agent.capacity, room))
     parallel, layers = search.parallel, len(prepared.network.layers)
     budget = max(stage.budget for stage in stages(prepared))
     pruning = round(budget * search.pruning_share)

@@ -14,9 +14,7 @@ from apq_jax import (
     conversion,
     crossbar,
     environment,
-    evaluation,
     kept,
-    loop,
     quantization,
     schemes,
 )
@@ -25,6 +23,7 @@ from apq_jax.config import Config
 from apq_jax.data import Dataset
 from apq_jax.environment import Problem, Space
 from apq_jax.evaluation import Subject
+from apq_jax.evaluator import Evaluator, cuts_of, many
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.strategies.start import everything
@@ -296,15 +295,15 @@ def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
     )
 
 
-def evaluator(prepared: Prepared) -> loop.Evaluate:
-    """`(subject, policy) -> Evaluation` with the static parts filled in."""
-    return functools.partial(
-        evaluation.evaluate,
-        prepared.network,
-        conversion.cells_of(prepared.accelerator),
-        prepared.config.recovery,
-        prepared.config.search.chunk,
+def evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:
+    """What tells a policy's worth on so many images, those of the search where None."""
+    network, subject, search = prepared.network, prepared.subject, prepared.config.search
+    count = len(subject.images) if images is None else images
+    cells = conversion.cells_of(prepared.accelerator)
+    cuts = cuts_of(
+        network, subject.params, count + len(subject.moment_images), search.memory_mb * 2**20
     )
+    return Evaluator(network, cells, prepared.config.recovery, search.chunk, cuts)
 
 
 def evaluate_many(
@@ -315,7 +314,6 @@ def evaluate_many(
     reference: jax.Array,
 ) -> Evaluation:
     """Policies [N, L] on other images than the search's, one after the other: [N] fields."""
-    evaluate = evaluator(prepared)
+    evaluate = evaluator(prepared, len(images))
     subject = prepared.subject._replace(images=images, labels=labels, reference=reference)
-    mapped = jax.jit(lambda s, p: jax.lax.map(functools.partial(evaluate, s), p))
-    return jax.tree.map(np.asarray, mapped(subject, jax.tree.map(jnp.asarray, policies)))
+    return jax.tree.map(np.asarray, many(evaluate, subject, jax.tree.map(jnp.asarray, policies)))

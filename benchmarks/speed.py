@@ -34,7 +34,17 @@ import numpy as np
 import torch
 from reference_loop import Options, ReferenceLoop
 
-from apq_jax import data, environment, hardware, models, pipeline, preparation, search
+from apq_jax import (
+    crossbar,
+    data,
+    environment,
+    hardware,
+    loop,
+    models,
+    pipeline,
+    preparation,
+    search,
+)
 from apq_jax.capture import capture
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
@@ -42,9 +52,10 @@ from apq_jax.files import write_whole
 from apq_jax.models import ModelOptions
 from apq_jax.plan import PlanOptions
 from apq_jax.preparation import Prepared
+from apq_jax.types import Evaluation, Policy
 
 RESULTS = pathlib.Path(__file__).parent / "results/speed"
-SIZES = {"lenet5": (1000, 64), "vgg16": (500, 16)}  # images, episodes a repeat
+SIZES = {"lenet5": (1000, 64), "vgg16": (500, 4)}  # images, episodes a repeat
 WARM = 32  # episodes of the search before it is timed
 QUALITY_EPISODES = 600
 FLAGS = re.compile(r"\b(avx2|avx512f|avx512_vnni|avx512_bf16|avx_vnni|amx_int8|amx_bf16)\b")
@@ -85,26 +96,35 @@ def _measured(name: str, repeats: int) -> dict[str, Any]:
             name, prepared, calibration, Options(warmup=1, bfloat16=True)
         ),
     }
-    for loop, steps in loops.items():
-        _of(steps, WARM if loop == "search" else 2)
-    times: dict[str, list[tuple[float, float]]] = {loop: [] for loop in loops}
-    evaluations = []
+    for which, steps in loops.items():
+        _of(steps, WARM if which == "search" else 2)
+    alone = _agent(prepared)
+    _of(alone, WARM)
+    times: dict[str, list[tuple[float, float]]] = {which: [] for which in loops}
+    alones, evaluations = [], []
     for _ in range(repeats):
-        for loop, steps in loops.items():
-            times[loop].append(_of(steps, SIZES[name][1]))
+        for which, steps in loops.items():
+            times[which].append(_of(steps, SIZES[name][1]))
+        alones.append(_of(alone, SIZES[name][1])[0])
         evaluations.append(_evaluation(prepared))
-    found = {loop: [whole for whole, _ in each] for loop, each in times.items()}
-    agent = {loop: [part for _, part in each] for loop, each in times.items()}
-    # One program: what an evaluation alone takes comes off.
-    agent["search"] = [a - b for a, b in zip(found["search"], evaluations, strict=True)]
-    for loop, each in found.items():
+    found = {which: [whole for whole, _ in each] for which, each in times.items()}
+    agent = {which: [part for _, part in each] for which, each in times.items()}
+    agent["search"] = alones
+    for which, each in found.items():
         ratios = [a / b for a, b in zip(each, found["search"], strict=True)]
         print(
-            f"| {name} | {loop} | {np.median(each):.4f} | {np.median(agent[loop]):.4f} | "
+            f"| {name} | {which} | {np.median(each):.4f} | {np.median(agent[which]):.4f} | "
             f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
             flush=True,
         )
-    return {"images": SIZES[name][0], "seconds": found, "agent_seconds": agent}
+    print(f"| {name} | an evaluation with nothing remembered | {np.median(evaluations):.4f} | | |")
+    return {
+        "images": SIZES[name][0],
+        "moment_images": len(prepared.subject.moment_images),
+        "seconds": found,
+        "agent_seconds": agent,
+        "evaluation_seconds": evaluations,
+    }
 
 
 def _of(steps: Steps, least: int) -> tuple[float, float]:
@@ -117,9 +137,9 @@ def _of(steps: Steps, least: int) -> tuple[float, float]:
 
 
 def _reference(name: str, prepared: Prepared, calibration: np.ndarray, options: Options) -> Steps:
-    loop = ReferenceLoop(name, prepared, calibration, 0, options)
+    reference = ReferenceLoop(name, prepared, calibration, 0, options)
     while True:
-        yield 1, loop.episode().agent_seconds
+        yield 1, reference.episode().agent_seconds
 
 
 def _search(prepared: Prepared) -> Steps:
@@ -127,8 +147,23 @@ def _search(prepared: Prepared) -> Steps:
         yield len(record.reward), 0.0
 
 
+def _agent(prepared: Prepared) -> Steps:
+    """The search where an evaluation is a sum and a table."""
+
+    def evaluate(subject: Any, policy: Policy) -> Evaluation:
+        cost = crossbar.look_up(subject.prices, policy)
+        bits = policy.weight_bits.sum() + policy.input_bits.sum() - policy.level.sum()
+        costs = (getattr(cost, name) for name in Evaluation._fields[2:])
+        return Evaluation(jnp.clip(0.9 + 1e-3 * bits, 0.0, 1.0), jnp.exp(-0.1 * bits), *costs)
+
+    strategy, stage = pipeline.strategy_of(prepared), pipeline.stages(prepared)[0]
+    carry = loop.start(strategy, stage.problem, stage.keys, 10**6)
+    for _, record in loop.go_on(strategy, evaluate, prepared.subject, stage.problem, carry, 2):
+        yield len(record.reward), 0.0
+
+
 def _evaluation(prepared: Prepared) -> float:
-    """Seconds of one evaluation in a batch of the search's size, of policies drawn at random."""
+    """Seconds of one evaluation from the images on, of policies drawn at random."""
     space, shape = prepared.space, (prepared.config.search.parallel, len(prepared.network.layers))
     rng = np.random.default_rng(0)
     places = np.stack([rng.integers(0, size, shape) for size in space.sizes], axis=-1)
@@ -149,10 +184,10 @@ def _quality(seed: int) -> dict[str, float]:
     """Seconds of both, LeNet-5 with all that validates, the loss of half a point allowed."""
     prepared, calibration = _prepared("lenet5", seed)
     least = float(prepared.problem.min_accuracy)
-    loop = ReferenceLoop("lenet5", prepared, calibration, seed)
+    reference = ReferenceLoop("lenet5", prepared, calibration, seed)
     start, best, at = time.perf_counter(), -np.inf, 0.0
     for _ in range(QUALITY_EPISODES):
-        one = loop.episode()
+        one = reference.episode()
         if one.accuracy >= least and one.gain > best:
             best, at = one.gain, time.perf_counter() - start
     whole = time.perf_counter() - start

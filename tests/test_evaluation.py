@@ -19,6 +19,7 @@ from apq_jax import conversion, crossbar, evaluation
 from apq_jax.calibration import calibrate
 from apq_jax.capture import Network, capture, forward, matrices
 from apq_jax.evaluation import Recovery, Subject
+from apq_jax.evaluator import Evaluator
 from apq_jax.hardware import Accelerator
 from apq_jax.plan import Plan, PlanOptions, build_plan
 from apq_jax.pruning import Block
@@ -357,7 +358,7 @@ def test_a_pruned_channel_takes_its_float_mean() -> None:
 
 def evaluate(subject: Subject, policy: Policy) -> Any:
     TRACES.append(policy)
-    return evaluation.evaluate(build(1).network, CELLS, RECOVERY, CHUNK, subject, policy)
+    return Evaluator(build(1).network, CELLS, RECOVERY, CHUNK)(subject, policy)
 
 
 TRACES: list[Policy] = []
