@@ -75,7 +75,7 @@ class SearchOptions:
     finalists: int = 48  # policies that the selection images choose among
     tuned: int = 5  # policies at most that are fine-tuned; 0: none, and no headroom
     moment_images: int = 256  # training images that output moments are matched on
-    chunk: int = 500  # scored images at a time
+    chunk: int = 0  # scored images at a time; 0: as many as fit in 128 MiB, at most 500
     memory_mb: int = 1024  # MiB for activations of layers that come again; 0: none are kept
 
 
@@ -151,7 +151,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "search.finalists": (4, 10_000),
     "search.tuned": (0, 1000),
     "search.moment_images": (2, 1_000_000),
-    "search.chunk": (1, 1_000_000),
+    "search.chunk": (0, 1_000_000),
     "search.memory_mb": (0, 1_000_000),
     "agent.warmup": (1, 1_000_000),
     "agent.imagined": (1, 65_536),

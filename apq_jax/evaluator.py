@@ -25,6 +25,7 @@ from apq_jax.pieces import Pieces
 from apq_jax.types import Evaluation, Policy
 
 ENTRIES = 32  # of a cut, what is kept of that many policies
+_CHUNK, _CHUNK_BYTES = 500, 2**27  # images at most, and what their largest layer may take
 _CUTS = 3  # at most
 _LEAST_SAVING = 0.02  # of the multiplications, for a cut more
 _FOUND, _FALLS = 0.95, 0.72  # a search's share of policies whose first layer is there; a layer more
@@ -41,7 +42,7 @@ class Activations(NamedTuple):
 class Table(NamedTuple):
     """What is kept at one cut."""
 
-    keys: jax.Array  # [entries, k, fields] int32, what was done to the first k layers
+    keys: jax.Array  # [entries, k, 4] int32, what was done to the first k layers
     used: jax.Array  # [entries] int32, when an entry was last of use; -1: never filled
     kept: Activations  # [entries + 1] each; the last is where what is not to be kept is written
 
@@ -77,16 +78,16 @@ class Evaluator:
             seen = self._advance(parts, at, subject, policy, seen)
         return _scored(subject, policy, seen)
 
-    def blank(self, subject: Subject, policy: Policy) -> Memory:
-        """Nothing remembered; `policy` for its fields."""
+    def blank(self, subject: Subject) -> Memory:
+        """Nothing remembered."""
         parts, tables = self._pieces(subject), []
-        fields = len(jax.tree.leaves(policy))
-        seen = jax.eval_shape(self._images, subject)
+        each = jax.ShapeDtypeStruct((len(self.network.layers),), jnp.int32)
+        policy, seen = Policy(each, each, each), jax.eval_shape(self._images, subject)
         for at, cut in enumerate(self.cuts):
             advance = functools.partial(self._advance, parts, at)
             seen = jax.eval_shape(advance, subject, policy, seen)
             kept = jax.tree.map(lambda x: jnp.zeros((ENTRIES + 1, *x.shape), x.dtype), seen)
-            keys = jnp.zeros((ENTRIES, cut, fields), jnp.int32)
+            keys = jnp.zeros((ENTRIES, cut, len(Policy._fields)), jnp.int32)
             tables.append(Table(keys, jnp.full(ENTRIES, -1, jnp.int32), kept))
         return Memory(jnp.zeros((), jnp.int32), tuple(tables))
 
@@ -94,7 +95,8 @@ class Evaluator:
         self, memory: Memory, subject: Subject, policy: Policy, wanted: jax.Array
     ) -> tuple[Memory, Evaluation]:
         """As a call, from the deepest cut that is remembered; zeros where it is not wanted."""
-        key = jnp.stack(jax.tree.leaves(policy), axis=1)  # L, fields
+        none = jnp.zeros_like(policy.level)
+        key = jnp.stack([none if x is None else x for x in policy], axis=1)  # L, fields
         places = []  # for each cut, whether it is there and its place, or that of the least of use
         for table, cut in zip(memory.tables, self.cuts, strict=True):
             same = (table.keys == key[:cut]).all(axis=(1, 2)) & (table.used >= 0)
@@ -216,8 +218,14 @@ def many(evaluate: Evaluator, subject: Subject, policies: Policy) -> Evaluation:
     def one(memory: Memory, policy: Policy) -> tuple[Memory, Evaluation]:
         return evaluate.recall(memory, subject, policy, jnp.asarray(True))
 
-    first = jax.tree.map(lambda x: x[0], policies)
-    return lax.scan(one, evaluate.blank(subject, first), policies)[1]
+    return lax.scan(one, evaluate.blank(subject), policies)[1]
+
+
+def chunk_of(network: Network) -> int:
+    """Images at a time: as many as the windows and sums of the largest layer leave room for."""
+    # Windows are int8, sums int32, and rescaling makes a float copy of them or two.
+    most = max(one.positions * one.groups * (one.rows + 12 * one.columns) for one in network.layers)
+    return min(max(_CHUNK_BYTES // most, 1), _CHUNK)
 
 
 def cuts_of(network: Network, params: Params, images: int, most: int) -> tuple[int, ...]:

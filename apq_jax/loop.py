@@ -38,10 +38,14 @@ class Record(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(strategy: Strategy, evaluate: Evaluate, chunk: int, batch: Batch) -> Callable:
-    """A chunk of batches of every search: one program, whatever the problem."""
+def _compiled(
+    strategy: Strategy, evaluate: Evaluate, chunk: int, batch: Batch
+) -> tuple[Callable, Callable]:
+    """What is remembered at first, and a chunk of batches of every search: one program for all
+    problems.
+    """
     # Searches side by side, for the sake of the batch, evaluate in full.
-    _, recall = remembering(evaluate if batch == "map" else lambda *of: evaluate(*of))
+    blank, recall = remembering(evaluate if batch == "map" else lambda *of: evaluate(*of))
 
     def step(carry: Carry, memory: Any, subject: Any, problem: Problem) -> tuple[Carry, Any, tuple]:
         key, ask_key, tell_key = jax.random.split(carry.key, 3)
@@ -79,7 +83,7 @@ def _compiled(strategy: Strategy, evaluate: Evaluate, chunk: int, batch: Batch) 
             )
         return lax.scan(lambda memory, one: search(memory, one, subject, problem), memory, carry)
 
-    return searches
+    return jax.jit(blank), searches
 
 
 def remembering(evaluate: Evaluate) -> tuple[Callable, Callable]:
@@ -91,7 +95,7 @@ def remembering(evaluate: Evaluate) -> tuple[Callable, Callable]:
         found = functools.partial(evaluate, subject, policy)
         return memory, lax.cond(wanted, found, functools.partial(zeros_of, found))
 
-    return lambda subject, policy: (), recall
+    return lambda subject: (), recall
 
 
 def run(
@@ -150,13 +154,8 @@ def go_on(
       batch: the searches one after the other, each bit for bit as it is alone; or side by side.
     """
 
-    searches, memory = _compiled(strategy, evaluate, chunk, batch), ()
-    if batch == "map":
-        first = functools.partial(jax.tree.map, lambda x: x[0])
-        policy = jax.eval_shape(
-            lambda: first(strategy.ask(carry.key[0], first(carry.state), problem)[0])
-        )
-        memory = remembering(evaluate)[0](subject, policy)
+    begin, searches = _compiled(strategy, evaluate, chunk, batch)
+    memory = begin(subject)
     while np.asarray(carry.left).any():
         memory, (carry, found) = searches(memory, carry, subject, problem)
         policies, evaluations, rewards, valid = found

@@ -26,13 +26,14 @@ from apq_jax import (
     loop,
 )
 from apq_jax.capture import Network
-from apq_jax.config import Config
-from apq_jax.environment import Problem
+from apq_jax.config import Config, SearchOptions
+from apq_jax.environment import Problem, Space
 from apq_jax.evaluation import Subject
+from apq_jax.evaluator import chunk_of
 from apq_jax.loop import Record
 from apq_jax.preparation import Prepared, evaluator, scored
 from apq_jax.strategies import Strategy
-from apq_jax.strategies.actor_critic import actor_critic
+from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
 from apq_jax.strategies.genetic import GeneticOptions, genetic
@@ -73,15 +74,22 @@ class Measured(NamedTuple):
 
 
 def strategy_of(prepared: Prepared) -> Strategy:
-    """The strategy that the configuration names."""
-    search, agent, space = prepared.config.search, prepared.config.agent, prepared.space
-    # Every step ranks all that the buffer may hold.
-    room = max(search.episodes, agent.population, search.parallel)
-    agent = dataclasses.replace(agent, capacity=min(agent.capacity, room))
-    parallel, layers = search.parallel, len(prepared.network.layers)
+    """The strategy that the configuration names; equal ones are one, compiled once."""
+    config, layers = prepared.config, len(prepared.network.layers)
     budget = max(stage.budget for stage in stages(prepared))
+    return _strategy(config.search, config.agent, prepared.space, layers, budget)
+
+
+@functools.lru_cache(maxsize=16)
+def _strategy(
+    search: SearchOptions, agent: ActorCriticOptions, space: Space, layers: int, budget: int
+) -> Strategy:
+    parallel = search.parallel
     pruning = round(budget * search.pruning_share)
     breeding = GeneticOptions(agent.population, agent.warmup, agent.breeding)
+    # Every step ranks all that the buffer may hold.
+    room = max(search.episodes, agent.population, parallel)
+    agent = dataclasses.replace(agent, capacity=min(agent.capacity, room))
     return {
         "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
         "joint": lambda: actor_critic(space, agent, (True,) * len(space.sizes), parallel),
@@ -268,7 +276,7 @@ def measure(
 def logits_of(prepared: Prepared, network: evaluation.Compressed, images: np.ndarray) -> np.ndarray:
     """A compressed network's logits [N, classes]."""
     forward = _forward(prepared.network)
-    step = prepared.config.search.chunk
+    step = prepared.config.search.chunk or chunk_of(prepared.network)
     chunks = [
         np.asarray(forward(prepared.subject.params, network, jnp.asarray(images[at : at + step])))
         for at in range(0, len(images), step)

@@ -23,7 +23,7 @@ from apq_jax.config import Config
 from apq_jax.data import Dataset
 from apq_jax.environment import Problem, Space
 from apq_jax.evaluation import Subject
-from apq_jax.evaluator import Evaluator, cuts_of, many
+from apq_jax.evaluator import Evaluator, chunk_of, cuts_of, many
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.strategies.start import everything
@@ -256,7 +256,7 @@ def scored(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images, labels and the float network's logits on them."""
     forward = jax.jit(functools.partial(forward_float, network))
-    step = 500
+    step = chunk_of(network)
     chunks = [
         forward(params, jnp.asarray(images[start : start + step]))
         for start in range(0, len(images), step)
@@ -303,7 +303,8 @@ def evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:
     cuts = cuts_of(
         network, subject.params, count + len(subject.moment_images), search.memory_mb * 2**20
     )
-    return Evaluator(network, cells, prepared.config.recovery, search.chunk, cuts)
+    chunk = search.chunk or chunk_of(network)
+    return Evaluator(network, cells, prepared.config.recovery, chunk, cuts)
 
 
 def evaluate_many(

@@ -24,6 +24,7 @@ from torch.nn import functional
 from apq_jax import crossbar, environment
 from apq_jax.preparation import Prepared
 
+LEAST_KEEP = 0.2  # of a layer, as AMC has it
 _EPSILON = 1e-5  # Flax's, of batch normalisation
 
 
@@ -232,6 +233,7 @@ class ReferenceLoop:
         self.evaluate = Evaluator(layers, prepared, calibration, options)
         problem = jax.tree.map(np.asarray, prepared.problem)
         self.problem, self.actions = problem, len(prepared.space.sizes)
+        self.keeps = np.stack([np.asarray(planned.keep) for planned in prepared.subject.plan])
         self.features = problem.features.astype(np.float32)
         seen = self.features.shape[1] + self.actions + 2
         self.actor = _actor(seen, self.actions, options.hidden)
@@ -287,9 +289,15 @@ class ReferenceLoop:
         return np.asarray(seen, np.float32), actions
 
     def _policy(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Keep level, weight bits and input bits, [L] each, as `environment.decode` has them."""
+        """Keep level, weight bits and input bits, [L] each.
+
+        The keep ratio is linear in the action, from AMC's least of 0.2; the levels of the search,
+        geometric down to a few hundredths, would nearly all be lost on weights that nothing
+        compensates. Bits are as `environment.decode` has them.
+        """
         space = self.prepared.space
-        level = np.floor((1.0 - actions[:, 0]) * (space.levels - 1) + 0.5).astype(int)
+        asked = LEAST_KEEP + (1.0 - LEAST_KEEP) * actions[:, :1]
+        level = np.abs(self.keeps[: len(actions)] - asked).argmin(axis=1)
         bits = []
         for at, choices in enumerate(space.bits, start=1):
             place = np.floor(actions[:, at] * len(choices)).astype(int)
@@ -297,7 +305,7 @@ class ReferenceLoop:
         return level, *bits
 
     def _worth(self, policy: tuple[np.ndarray, ...], accuracy: float) -> tuple[float, float]:
-        """`environment.reward` of the measured accuracy, and the gain in it."""
+        """The gain, and the reward, He et al., section 3.4."""
         prepared, problem = self.prepared, self.problem
         level, weight_bits, input_bits = policy
         chip = prepared.accelerator.chip()
@@ -305,8 +313,9 @@ class ReferenceLoop:
         cost = crossbar.cost(prepared.network.layers, counts, chip, input_bits)
         costs = np.asarray([getattr(cost, name) for name in environment.METRICS], np.float64)
         gain = float(problem.weights @ np.log(problem.dense / costs))
-        short = max(float(problem.min_accuracy) - accuracy, 0.0)
-        return gain, gain - float(problem.penalty) * float(np.log1p(400.0 * short))
+        # AMC's for accuracy first: -error ln(cost). One that is paid for what it saves and fined
+        # for what it misses, as the search's is, ends up with everything pruned.
+        return gain, (accuracy - 1.0) * (float(problem.weights @ np.log(problem.dense)) - gain)
 
     def _remember(self, seen: np.ndarray, actions: np.ndarray, reward: float) -> None:
         """The reward of the episode is that of each of its steps."""

@@ -16,8 +16,9 @@ from apq_jax import conversion, crossbar, evaluator, pieces, schemes
 from apq_jax.calibration import calibrate
 from apq_jax.capture import Network, capture, forward_float, matrices
 from apq_jax.evaluation import Recovery, Subject
-from apq_jax.evaluator import ENTRIES, Evaluator, Memory, cuts_of, many
+from apq_jax.evaluator import ENTRIES, Evaluator, Memory, chunk_of, cuts_of, many
 from apq_jax.hardware import preset
+from apq_jax.networks import NETWORKS
 from apq_jax.plan import PlanOptions, build_plan
 from apq_jax.types import Evaluation, Policy
 
@@ -155,9 +156,7 @@ class Counted:
 
         monkeypatch.setattr(Evaluator, "_advance", counted)
         self.run = jax.jit(self.evaluate.recall)
-        self.memory: Memory = self.evaluate.blank(
-            self.subject, jax.tree.map(lambda x: x[0], drawn(0, 1))
-        )
+        self.memory: Memory = self.evaluate.blank(self.subject)
 
     def __call__(self, choices: list[int], wanted: bool = True) -> tuple[list[int], Evaluation]:
         """One keep level a layer."""
@@ -222,3 +221,14 @@ def test_where_activations_are_kept() -> None:
     assert cuts_of(network, subject.params, 100, every * 27 - 1) == (3,)
     assert cuts_of(network, subject.params, 100, every * 5 - 1) == ()
     assert cuts_of(network, subject.params, 100, 0) == ()
+
+
+def test_images_at_a_time_fit() -> None:
+    """VGG-16's first layers: 1024 positions of 576 windows and 64 sums, 1344 bytes each."""
+    layers = NETWORKS["vgg16"]
+    network = build()[0]
+    assert chunk_of(dataclasses.replace(network, layers=layers)) == 2**27 // (1024 * 1344) == 97
+    assert chunk_of(network) == 500
+    assert chunk_of(dataclasses.replace(network, layers=NETWORKS["alexnet"])) == 2**27 // (
+        55**2 * (363 + 12 * 64)
+    )
