@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -255,13 +256,17 @@ def scored(
     network: Network, params: Params, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images, labels and the float network's logits on them."""
-    forward = jax.jit(functools.partial(forward_float, network))
-    step = chunk_of(network)
+    forward, step = _float_forward(network), chunk_of(network)
     chunks = [
         forward(params, jnp.asarray(images[start : start + step]))
         for start in range(0, len(images), step)
     ]
     return jnp.asarray(images), jnp.asarray(labels), jnp.concatenate(chunks)
+
+
+@functools.lru_cache(maxsize=16)
+def _float_forward(network: Network) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(forward_float, network))
 
 
 def quotient(accuracy: ArrayLike, count: int) -> np.ndarray:
