@@ -1,0 +1,58 @@
+"""The cost model inside a search that is not ours: an evolution strategy written right here.
+
+python examples/cost_model_alone.py
+
+Searched: the cheapest bits and keep levels of ResNet-18's layers of which a stand-in for accuracy
+stays above a limit. Policies are rated by the thousand in one compiled program.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax import crossbar
+from apq_jax.hardware import PRESETS
+from apq_jax.networks import NETWORKS
+from apq_jax.types import Policy
+
+layers, accelerator = NETWORKS["resnet18"], PRESETS["isaac_ou"]
+keep = np.geomspace(1.0, 0.1, 8)  # ratio of every keep level, [K]
+
+# How many column-vectors of each row group survive, [K, G]; without weights, all alike.
+survivors = [
+    np.repeat(np.ceil(keep * one.columns).astype(np.int32)[:, None], groups, axis=1)
+    for one in layers
+    for groups in [one.groups * one.row_groups(accelerator.unit_rows)]
+]
+chip = accelerator.chip()
+tables = crossbar.column_vector_tables(layers, survivors, accelerator.unit_rows, chip, slices=4)
+prices = crossbar.device(crossbar.price_list(layers, tables, chip, weight_bits=8, input_bits=8))
+
+low, high = jnp.asarray([[0], [2], [2]]), jnp.asarray([[7], [8], [8]])  # level, bits, bits
+
+
+def fitness(genes: jax.Array) -> jax.Array:
+    """Of one policy, genes [3, L] in [0, 1]: the logarithm of energy, and what is missed."""
+    policy = Policy(*jnp.round(low + genes * (high - low)).astype(jnp.int32))
+    cost = crossbar.look_up(prices, policy)
+    # In place of a network: errors of pruning and rounding, added up over the layers.
+    lost = ((1 - jnp.asarray(keep)[policy.level]) ** 2).sum() / 40
+    lost += (4.0**-policy.weight_bits + 4.0**-policy.input_bits).sum() / 4
+    return jnp.log(cost.energy_nj) + 1e3 * jnp.maximum(lost - 0.05, 0)
+
+
+@jax.jit
+def generation(carry, key):
+    """1,024 children of a mean [3, L]; the best 128 are the next mean."""
+    mean, sigma = carry
+    children = jnp.clip(mean + sigma * jax.random.normal(key, (1024, *mean.shape)), 0, 1)
+    order = jnp.argsort(jax.vmap(fitness)(children))
+    return (children[order[:128]].mean(axis=0), sigma * 0.95), children[order[0]]
+
+
+start = jnp.ones((3, len(layers))).at[0].set(0.0)  # unpruned, 8 bits
+(_, _), best = jax.lax.scan(generation, (start, 0.3), jax.random.split(jax.random.key(0), 60))
+before, after = (jnp.exp(fitness(genes)) * 1e-3 for genes in (start, best[-1]))
+print(f"{60 * 1024:,} policies of {len(layers)} layers")
+print(f"energy of an inference: {before:,.0f} uJ unpruned at 8 bits, {after:,.0f} uJ found")
+print(f"{before / after:.1f} times less")

@@ -1,0 +1,79 @@
+"""A search strategy of your own: three pure functions and a state, beside uniform random policies.
+
+python examples/own_strategy.py
+
+Hill climbing: every proposal is the best policy so far with a few choices drawn anew. What a
+strategy may know and how to search with it from the command line: docs/search.md.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import apq_jax
+from apq_jax import environment
+from apq_jax.plan import PlanOptions
+from apq_jax.strategies import Strategy
+from apq_jax.strategies.random import random
+
+
+class Best(NamedTuple):
+    places: jax.Array  # [L, D] int32, the best policy's place among the choices of every action
+    reward: jax.Array  # [] float32
+
+
+def climbing(space: environment.Space, parallel: int, changed: float = 0.2) -> Strategy:
+    sizes = jnp.asarray(space.sizes)  # [D]: keep levels, weight bits, input bits
+
+    def init(key, problem):  # unpruned, at the most bits
+        start = (sizes - 1).at[0].set(0)
+        layers = problem.features.shape[0]
+        return Best(jnp.broadcast_to(start, (layers, sizes.size)), jnp.asarray(-jnp.inf))
+
+    def ask(key, state, problem):
+        which, what = jax.random.split(key)
+        shape = parallel, *state.places.shape
+        anew = jax.random.randint(what, shape, 0, sizes)
+        places = jnp.where(jax.random.bernoulli(which, changed, shape), anew, state.places)
+        return environment.policy_at(space, places), jnp.ones(parallel, bool), state
+
+    def tell(key, state, problem, policies, valid, evaluations):
+        rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
+        rewards = jnp.where(valid, rewards, -jnp.inf)
+        first, places = rewards.argmax(), environment.places_of(space, policies)
+        better = rewards[first] > state.reward
+        return Best(
+            jnp.where(better, places[first], state.places),
+            jnp.where(better, rewards[first], state.reward),
+        )
+
+    return Strategy(init, ask, tell)
+
+
+# A network of two layers on four noisy patterns; its weights are those of a trained one's shape.
+rng = np.random.default_rng(0)
+patterns = rng.random((4, 16), np.float32)
+parts = []
+for count in (200, 100, 100, 100):
+    labels = rng.integers(0, 4, count).astype(np.int32)
+    parts += [patterns[labels] + rng.normal(0, 0.1, (count, 16)).astype(np.float32), labels]
+dataset = apq_jax.Dataset("patterns", 4, *parts)
+hidden = rng.normal(size=(16, 32)).astype(np.float32) / 4
+features = np.maximum(dataset.train_images @ hidden, 0)
+targets = np.eye(4, dtype=np.float32)[dataset.train_labels]
+params = {"hidden": hidden, "out": np.linalg.lstsq(features, targets)[0]}
+
+
+def apply_fn(params, x):
+    return jax.nn.relu(x @ params["hidden"]) @ params["out"]
+
+
+network = apq_jax.capture(apply_fn, params, dataset.train_images[:2])
+search = apq_jax.SearchOptions(episodes=160, probes=4, moment_images=32, tuned=0)
+config = apq_jax.Config(search=search, plan=PlanOptions(levels=8))
+prepared = apq_jax.prepare(network, params, dataset, apq_jax.preset("isaac_ou"), config)
+for name, strategy in ("climbing", climbing(prepared.space, 8)), ("random", random(prepared.space, 8)):
+    record = apq_jax.joined(apq_jax.search_policies(prepared, strategy=strategy))
+    print(f"{name:8} best reward of {len(record.reward)}: {record.reward.max():.2f}")
