@@ -134,9 +134,3 @@ def miss_words(miss: dict[str, Any]) -> str:
     more = 100 * (found / allowed - 1)
     percent = format(more, ",.0f" if more >= 10 else ".2g")
     return f"needs {found:,.6g} {_UNITS[name]}, {allowed:,.6g} allowed ({percent} % more)"
-
-
-def markdown(head: list[str], body: list[list[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
