@@ -530,8 +530,8 @@ def _limits(result: dict[str, Any]) -> tuple[Block, ...]:
     cautions = (
         "The selection half chose the policy: a winner of many is partly luck, so what it loses "
         "there is flattered. Test was measured once.",
-        "Ratios are over the unpruned network on the same accelerator; one that reads whole "
-        "crossbars is another denominator, and its inferences are faster.",
+        "Ratios are over the unpruned network on the same accelerator. Operation units are slower "
+        "than whole-crossbar reads: against those see what is said of ISAAC.",
         "What a slot, a crossbar and a converter cost is modelled, not measured; "
         "docs/cost_model.md says what is left out.",
     )

@@ -288,7 +288,7 @@ def energy(result: dict[str, Any], rows: Rows) -> Figure:
     figure, (axis,) = _figure(height=2.6)
     _stack(axis, parts, [100 / total for total in totals], [name.split("\n")[0] for name in costs])
     for place, value in enumerate(totals):
-        axis.annotate(f" {value:,.0f} nJ", (100, place), va="center", fontsize=9)
+        _beside(axis, 100, place, f"{value:,.0f} nJ")
     axis.set_yticks(range(len(costs)), list(costs))
     axis.set_xlim(0, 116)
     axis.set_xticks([0, 25, 50, 75, 100])
@@ -307,12 +307,17 @@ def layer_energy(result: dict[str, Any], rows: Rows) -> Figure:
     _stack(axis, parts, [1.0] * len(parts), names)
     for place, part in enumerate(parts):
         total = sum(part.values())
-        axis.annotate(f" {total:,.1f} nJ", (total, place), va="center", fontsize=8)
+        _beside(axis, total, place, f"{total:,.1f} nJ")
     axis.set_yticks(range(len(names)), names, parse_math=False)
     axis.set_xlim(0, 1.15 * max(sum(part.values()) for part in parts))
     axis.set_xlabel("energy of an inference, nJ")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return figure
+
+
+def _beside(axis: Axes, x: float, y: float, words: str) -> None:
+    """Words right of a bar's end."""
+    axis.annotate(words, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def _stack(axis: Axes, parts: list[dict[str, float]], scale: list[float], names: list[str]) -> None:
@@ -362,7 +367,7 @@ def adc(result: dict[str, Any], rows: Rows) -> Figure:
     accuracy.set_ylabel("accuracy, selection half, %")
     energy.plot(bits, [point["energy_nj"] for point in points], marker="o", color=_GREEN)
     energy.set_ylabel("energy, nJ an inference")
-    energy.set_ylim(0)
+    energy.set_ylim(0, 1.1 * max(point["energy_nj"] for point in points))
     for axis in (accuracy, energy):
         axis.set_xlabel("ADC bits")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

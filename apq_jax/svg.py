@@ -21,6 +21,7 @@ _VARIABLES = {
     "#e69f00": "orange",
     "#009e73": "green",
     "#d55e00": "red",
+    "#56b4e9": "sky",
 }
 _METADATA = ("Date", "Creator", "Format", "Type")
 

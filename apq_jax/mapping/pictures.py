@@ -87,7 +87,7 @@ def fullness(mapping: Mapping, names: Sequence[str]) -> Figure:
     if table.size <= _WORDS:
         for (row, column), share in np.ndenumerate(table):
             if np.isfinite(share):
-                colour = "#ffffff" if share < 60 else "#000000"
+                colour = "#ffffff" if share < 60 else "#101010"
                 axis.text(
                     column, row, f"{share:.0f} %", ha="center", va="center", color=colour
                 ).set_fontsize(8)
