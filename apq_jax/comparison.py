@@ -4,7 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from apq_jax import facts, pictures
-from apq_jax.document import Block, Document, Note, Part, Picture, Section, Table, Text, code
+from apq_jax.document import Block, Document, Items, Note, Part, Picture, Section, Table, Text, code
 from apq_jax.files import InputError
 from apq_jax.pictures import Rows, short_names
 from apq_jax.run_folder import COSTS, miss_words, read_run
@@ -46,20 +46,6 @@ def told(runs: list[Run]) -> Document:
     differences = _differences(runs)
     if differences:
         lead.append(Note(f"Not a fair comparison: the runs differ in {', '.join(differences)}."))
-    costs, accuracies = _costs(names, results), _accuracies(names, results)
-    asked = Part(
-        ["run", "asked", "strategy", "scheme", "evaluations"],
-        [
-            [
-                name,
-                facts.asked(result),
-                result["search"]["strategy"],
-                facts.scheme_of(result),
-                f"{result['search']['evaluations']:,}",
-            ]
-            for name, result in zip(names, results, strict=True)
-        ],
-    )
     fronts = Picture(
         "fronts",
         "Points lost against slots and energy: the front of every run and what it chose",
@@ -70,19 +56,17 @@ def told(runs: list[Run]) -> Document:
         tuple(lead),
         (
             Section(
-                "What they cost",
+                "The answers",
                 (
-                    Table("Costs, and how many times less than the base", (costs,)),
+                    Table(
+                        "Costs, with how many times less than the base, and points lost",
+                        (_costs(names, results), _accuracies(names, results)),
+                    ),
                     *_missed(names, results),
-                ),
-            ),
-            Section(
-                "How accurate they are",
-                (
-                    Table("Points lost against each run's float network", (accuracies,)),
                     Text(
-                        "The selection half chose each policy, so what is lost there is "
-                        "flattered; the interval is that of the paired difference on test."
+                        "What is lost is against each run's float network. The selection half "
+                        "chose each policy, so what is lost there is flattered; the interval is "
+                        "that of the paired difference on test."
                     ),
                 ),
             ),
@@ -96,8 +80,19 @@ def told(runs: list[Run]) -> Document:
                     ),
                 ),
             ),
-            Section("What was asked of them", (Table("Searches", (asked,)),)),
+            Section("What was asked of them", (_asked(names, results),)),
         ),
+    )
+
+
+def _asked(names: list[str], results: list[dict[str, Any]]) -> Items:
+    return Items(
+        tuple(
+            f"{code(name)}: {facts.asked(result)}, by the strategy "
+            f"{code(result['search']['strategy'])} with the scheme "
+            f"{code(facts.scheme_of(result))}, in {result['search']['evaluations']:,} evaluations"
+            for name, result in zip(names, results, strict=True)
+        )
     )
 
 
@@ -111,7 +106,7 @@ def _costs(names: list[str], results: list[dict[str, Any]]) -> Part:
             for field, _, _, form in fields
         ]
         body.append([name, *cells])
-    return Part(["run", *(words for _, _, words, _ in fields)], body)
+    return Part(["", *(words for _, _, words, _ in fields)], body)
 
 
 def _accuracies(names: list[str], results: list[dict[str, Any]]) -> Part:
@@ -129,7 +124,7 @@ def _accuracies(names: list[str], results: list[dict[str, Any]]) -> Part:
                 facts.verdict(result, "meets", "does not meet"),
             ]
         )
-    head = ["run", "float, test", "lost, selection", "lost, test", "95 % interval", "verdict"]
+    head = ["", "float, test", "lost, selection", "lost, test", "95 % interval", "verdict"]
     return Part(head, body)
 
 

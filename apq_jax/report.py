@@ -82,7 +82,7 @@ def _damaged(where: str, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
     words = "lacks" if isinstance(error, KeyError | IndexError) else "cannot be used:"
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"{where}: result.json or search.csv {words} {reason}")
 
 

@@ -55,13 +55,10 @@ def _framed(page: pathlib.Path, width: int, height: int, folder: pathlib.Path) -
 
 def _run(folder: pathlib.Path, *flags: str) -> str:
     """Its output; as root it has no sandbox to run in."""
-    program = browser()
-    if program is None:
-        raise RuntimeError(f"none of {', '.join(_NAMES)} is installed")
     fixed = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     fixed += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}"]
     done = subprocess.run(
-        [program, *fixed, *flags], capture_output=True, text=True, timeout=120, check=True
+        [str(browser()), *fixed, *flags], capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout
 
@@ -75,6 +72,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--to", type=pathlib.Path, help="folder; the page's if not given")
     options = parser.parse_args(argv)
     page, to = options.page, options.to or options.page.parent
+    if not page.is_file() or browser() is None:
+        wrong = f"none of {', '.join(_NAMES)}" if page.is_file() else f"{page}: not a file"
+        print(f"screenshots: {wrong}; allowed: a page, and Chromium to show it", file=sys.stderr)
+        return 2
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

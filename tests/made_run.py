@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax import facts
+from apq_jax import facts, mapping, schemes
+from apq_jax.hardware import Accelerator
+from apq_jax.types import Layer
 
 COST = {"area_mm2": 0.02, "energy_nj": 50.0, "latency_us": 400.0, "index_bits": 900}
 MORE = {
@@ -194,3 +196,22 @@ def write_run(result: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
     (folder / "search.csv").write_text(text.getvalue())
     (folder / "result.json").write_text(json.dumps(result))
     return folder
+
+
+def write_mapping(result: dict[str, Any], folder: pathlib.Path) -> mapping.Mapping:
+    """mapping.safetensors: three column-vectors of four, in crossbars of 20 x 12 cells."""
+    accelerator = Accelerator(
+        crossbar_rows=20, crossbar_columns=12, unit_rows=9, unit_columns=4, name="small"
+    )
+    rng, maps, scales = np.random.default_rng(0), [], []
+    for one in result["layers"]:
+        layer = Layer(one["name"], 1, one["rows"], one["columns"], one["positions"], (), ())
+        scores = rng.random((1, layer.rows, layer.columns))
+        mask = schemes.block_mask(layer, scores, "column_vector", 0.75, accelerator)
+        levels = rng.integers(-7, 8, mask.shape) * mask
+        maps.append(mapping.map_layer(layer, levels, mask, 4, 6, "column_vector", accelerator))
+        ones = np.ones((1, layer.columns), np.float32)
+        scales.append(mapping.Scales(ones, np.float32(1), np.float32(0), ones, ones))
+    found = mapping.Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), {})
+    mapping.save(folder / "mapping.safetensors", found)
+    return found
