@@ -89,6 +89,7 @@ def _damaged(where: str, error: Exception) -> InputError:
 def _png(figure: Figure) -> bytes:
     image = io.BytesIO()
     FigureCanvasAgg(figure).print_png(image)
+    figure.set_layout_engine("none")  # the page draws it as it is laid out
     return image.getvalue()
 
 

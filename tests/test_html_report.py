@@ -12,7 +12,7 @@ import made_run
 import numpy as np
 import pytest
 
-from apq_jax import mapping, pictures, report, run_folder, svg
+from apq_jax import facts, mapping, markdown, page, pictures, report, run_folder, svg
 from apq_jax.files import InputError
 from apq_jax.mapping.pictures import filled
 
@@ -74,16 +74,16 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def page_of(folder: pathlib.Path) -> Page:
-    report.make(folder)
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
+    """As it is written into the folder, without the pictures that Markdown needs."""
+    return Page(page.written(facts.told(folder, *run_folder.read_run(folder))))
 
 
 def test_the_page_is_well_formed_and_says_its_structure(folder: pathlib.Path) -> None:
-    page = page_of(folder)
-    assert [len(page.of(tag)) for tag in ("html", "main", "h1")] == [1, 1, 1]
-    assert page.of("html") == [{"lang": "en"}]
-    assert page.texts["h1"] == ["lenet5 on digits, compressed for isaac_ou"]
-    headings = page.texts["h2"]
+    read = page_of(folder)
+    assert [len(read.of(tag)) for tag in ("html", "main", "h1")] == [1, 1, 1]
+    assert read.of("html") == [{"lang": "en"}]
+    assert read.texts["h1"] == ["lenet5 on digits, compressed for isaac_ou"]
+    headings = read.texts["h2"]
     assert headings == [
         "The answer",
         "Accuracy against cost",
@@ -96,25 +96,27 @@ def test_the_page_is_well_formed_and_says_its_structure(folder: pathlib.Path) ->
         "What to know of these figures",
         "To repeat it",
     ]
-    assert all(attrs["scope"] in ("row", "col") for attrs in page.of("th"))
-    assert len(page.of("svg")) == 7
-    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in page.of("svg"))
-    ids = [attrs["id"] for _, attrs in page.seen if "id" in attrs]
+    assert all(attrs["scope"] in ("row", "col") for attrs in read.of("th"))
+    assert len(read.of("svg")) == 7
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in read.of("svg"))
+    ids = [attrs["id"] for _, attrs in read.seen if "id" in attrs]
     assert len(ids) == len(set(ids))
     # What marks stand for, under the pointer.
-    assert "conv1: 25.0 % kept" in page.texts["title"]
-    assert "fc, dense, 8 bits: 280 slots" in page.texts["title"]
-    assert any(re.match(r"evaluation \d+: 62 slots, ", title) for title in page.texts["title"])
-    assert any("The converters are imaginary." in words for words in page.texts["p"])
+    assert "conv1: 25.0 % kept" in read.texts["title"]
+    assert "fc, dense, 8 bits: 280 slots" in read.texts["title"]
+    assert any(re.match(r"evaluation \d+: 62 slots, ", title) for title in read.texts["title"])
+    assert any("The converters are imaginary." in words for words in read.texts["p"])
 
 
 def test_the_page_needs_nothing_else(folder: pathlib.Path, result: dict[str, Any]) -> None:
     made_run.write_mapping(result, folder)
-    page, text = page_of(folder), (folder / "report.html").read_text(encoding="utf-8")
+    report.make(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    read = Page(text)
     assert not {"script", "link", "iframe", "object", "embed", "a", "img"} & {
-        tag for tag, _ in page.seen
+        tag for tag, _ in read.seen
     }
-    for tag, attrs in page.seen:
+    for tag, attrs in read.seen:
         for name, value in attrs.items():
             if name.split(":")[-1] in ("src", "href"):
                 assert (value or "").startswith(("#", "data:image/png;base64,")), (tag, name)
@@ -123,8 +125,10 @@ def test_the_page_needs_nothing_else(folder: pathlib.Path, result: dict[str, Any
     assert "https:" not in text
     assert "@import" not in text
     assert set(re.findall(r"url\((.)", text)) <= {"#"}
-    assert any("default-src 'none'" in (attrs.get("content") or "") for attrs in page.of("meta"))
+    assert any("default-src 'none'" in (attrs.get("content") or "") for attrs in read.of("meta"))
     assert len(text) < 1_000_000
+    assert (folder / "fullness.png").exists()
+    assert (folder / "occupancy.png").exists()
 
 
 def test_the_answer_has_the_figures_of_the_result(
@@ -161,11 +165,12 @@ def test_the_answer_has_the_figures_of_the_result(
 
 
 def test_the_page_says_what_the_text_says(folder: pathlib.Path) -> None:
-    page, text = page_of(folder), (folder / "report.md").read_text(encoding="utf-8")
-    for words in page.texts["p"]:
+    read = page_of(folder)
+    text = markdown.written(facts.told(folder, *run_folder.read_run(folder)))
+    for words in read.texts["p"]:
         said = words.removeprefix("Note.").strip()
         assert said in text.replace("`", "").replace("**", "")
-    for row in (row for table in page.tables for row in table):
+    for row in (row for table in read.tables for row in table):
         assert "| " + " | ".join(row) + " |" in text
 
 
@@ -177,22 +182,22 @@ def test_hostile_names_stay_words(folder: pathlib.Path, result: dict[str, Any]) 
     result["notes"] = ["<img src=x onerror=alert(3)>"]
     made_run.write_run(result, folder)
     made_run.write_mapping(result, folder)
-    page = page_of(folder)
-    assert not {"script", "img"} & {tag for tag, _ in page.seen}
-    assert not any("onerror" in attrs for _, attrs in page.seen)
+    read = page_of(folder)
+    assert not {"script", "img"} & {tag for tag, _ in read.seen}
+    assert not any("onerror" in attrs for _, attrs in read.seen)
     short = HOSTILE.removeprefix("params/").removesuffix("/kernel")
-    assert any(row[0] == short for table in page.tables for row in table)
-    assert f"{short}: 25.0 % kept" in page.texts["title"]
-    assert "<script>" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert any(row[0] == short for table in read.tables for row in table)
+    assert f"{short}: 25.0 % kept" in read.texts["title"]
     # A bar in a name ends no cell.
-    assert "** \\| " in (folder / "report.md").read_text(encoding="utf-8")
+    text = markdown.written(facts.told(folder, *run_folder.read_run(folder)))
+    assert "** \\| " in text
 
 
 def test_crossbars_are_drawn_where_the_mapping_is(
     folder: pathlib.Path, result: dict[str, Any]
 ) -> None:
-    page = page_of(folder)
-    assert "It is not in this folder, so its crossbars are not drawn." in page.texts["p"]
+    read = page_of(folder)
+    assert "It is not in this folder, so its crossbars are not drawn." in read.texts["p"]
     found = made_run.write_mapping(result, folder)
     for one in found.maps:
         counted = mapping.counted(one, found.scheme, found.accelerator)
@@ -200,15 +205,14 @@ def test_crossbars_are_drawn_where_the_mapping_is(
         assert 0 < filled(one).min() <= filled(one).max() <= 1
     labels = {attrs["aria-label"] for attrs in page_of(folder).of("svg")}
     assert "How much of each crossbar of each layer is used" in labels
-    assert (folder / "fullness.png").exists()
     (folder / "mapping.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"mapping\.safetensors: not a safetensors file"):
         report.make(folder)
 
 
 def test_the_files_hashes_can_be_checked(folder: pathlib.Path) -> None:
-    page = page_of(folder)
-    (lines,) = [words for words in page.texts["code"] if "search.csv" in words and "  " in words]
+    read = page_of(folder)
+    (lines,) = [words for words in read.texts["code"] if "search.csv" in words and "  " in words]
     names = [line.split("  ")[1] for line in lines.splitlines()]
     assert names == ["result.json", "search.csv"]
     assert all(re.fullmatch(r"[0-9a-f]{64}  \S+", line) for line in lines.splitlines())
@@ -282,11 +286,11 @@ def test_runs_are_compared(
     assert "fair" not in printed.out
     assert "![" not in printed.out
     assert printed.err == "The page: comparison.html\n"
-    page = Page((tmp_path / "comparison.html").read_text(encoding="utf-8"))
-    assert page.texts["h1"] == ["2 runs compared"]
-    assert [row[0] for row in page.tables[0]] == ["", "run", "other", "", "run", "other"]
-    assert len(page.of("svg")) == 1
-    assert any(title.startswith("other, chosen: 30 slots, ") for title in page.texts["title"])
+    read = Page((tmp_path / "comparison.html").read_text(encoding="utf-8"))
+    assert read.texts["h1"] == ["2 runs compared"]
+    assert [row[0] for row in read.tables[0]] == ["", "run", "other", "", "run", "other"]
+    assert len(read.of("svg")) == 1
+    assert any(title.startswith("other, chosen: 30 slots, ") for title in read.texts["title"])
     assert {path.name for path in folder.iterdir()} == before
 
 
@@ -308,7 +312,7 @@ def test_an_unfair_comparison_says_so(
     capsys: Any,
 ) -> None:
     other = made_run.write_run(result | change, tmp_path / "other")
-    path = tmp_path / "deeper" / "page.html"
+    path = tmp_path / "deeper" / "read.html"
     assert report.main([str(folder), str(other), "--html", str(path)]) == 0
     printed = capsys.readouterr()
     (line,) = [line for line in printed.out.splitlines() if "fair" in line]
