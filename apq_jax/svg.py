@@ -22,6 +22,8 @@ _VARIABLES = {
     "#009e73": "green",
     "#d55e00": "red",
     "#56b4e9": "sky",
+    "#cc79a7": "pink",
+    "#f0e442": "yellow",
 }
 _METADATA = ("Date", "Creator", "Format", "Type")
 
