@@ -391,7 +391,7 @@ def fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
                 color=colour,
                 linestyle=line,
                 linewidth=1.4,
-                label=name,
+                label=f"run {number}",
             )
             points = points[-gain[points] <= most]
             words = _words_of_points(rows, points, metric)
@@ -422,8 +422,9 @@ def fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
     axes[0].set_ylabel("points expected to be lost")
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)  # a folder's name is what it is, and may begin with _
+        text.set_text(name)
         text.set_fontsize(9)
     return figure
 

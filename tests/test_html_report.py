@@ -320,6 +320,15 @@ def test_an_unfair_comparison_says_so(
     assert "fair" in path.read_text(encoding="utf-8")
 
 
+def test_names_of_folders_stay_words(result: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    names = ["_first", "$x$ <b>"]
+    folders = [made_run.write_run(result, tmp_path / name) for name in names]
+    report.compare(folders, tmp_path / "page.html")
+    read = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert set(names) <= set(read.texts["text"])
+    assert not read.of("b")
+
+
 def test_other_layers_and_missed_limits_are_said(
     result: dict[str, Any], folder: pathlib.Path, tmp_path: pathlib.Path, capsys: Any
 ) -> None:
