@@ -26,7 +26,7 @@ import rich.table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from apq_jax import comparison, facts, markdown, page
+from apq_jax import comparison, facts, markdown, page, run_report
 from apq_jax.asked import answer
 from apq_jax.data import standard_error
 from apq_jax.document import pictures_of
@@ -46,7 +46,7 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     """
     result, rows = read_run(folder)
     try:
-        document = facts.told(folder, result, rows)
+        document = run_report.told(folder, result, rows)
         files: dict[str, bytes | str] = {
             f"{one.name}.png": _png(one.figure) for one in pictures_of(document)
         }
@@ -74,14 +74,14 @@ def compare(folders: list[pathlib.Path], path: pathlib.Path) -> str:
     return markdown.written(document, pictures=False)
 
 
-_DAMAGED = (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration)
+_DAMAGED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, StopIteration)
 
 
 def _damaged(where: str, error: Exception) -> InputError:
     """What is said of fields that are missing or are not what they should be."""
     if isinstance(error, InputError):
         return error
-    words = "lacks" if isinstance(error, KeyError | IndexError) else "cannot be used:"
+    words = "lacks" if isinstance(error, LookupError) else "cannot be used:"
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"{where}: result.json or search.csv {words} {reason}")
 

@@ -84,6 +84,8 @@ def _read_result(path: pathlib.Path) -> dict[str, Any]:
     for name in _NEEDED:
         if name not in result:
             raise InputError(f"{path}: {name}: missing")
+    if not isinstance(result["search"], dict):
+        raise InputError(f"{path}: search: {result['search']!r:.40}; allowed: fields and values")
     return result
 
 

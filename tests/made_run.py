@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax import facts, mapping, schemes
+from apq_jax import hardware_report, mapping, schemes
 from apq_jax.hardware import Accelerator
 from apq_jax.types import Layer
 
@@ -118,8 +118,8 @@ def result_of() -> dict[str, Any]:
             for name, field in fields.items()
         },
         "adc_laws": {
-            "saberi": {f"{name}_8": 2.5 for name in facts.LAW_RATIOS},
-            "linear": {f"{name}_8": 3.75 for name in facts.LAW_RATIOS},
+            "saberi": {f"{name}_8": 2.5 for name in hardware_report.LAW_RATIOS},
+            "linear": {f"{name}_8": 3.75 for name in hardware_report.LAW_RATIOS},
         },
         "mapping": {
             "bit_exact": True,

@@ -12,7 +12,7 @@ import made_run
 import numpy as np
 import pytest
 
-from apq_jax import facts, mapping, markdown, page, pictures, report, run_folder, svg
+from apq_jax import mapping, markdown, page, pictures, report, run_folder, run_report, svg
 from apq_jax.files import InputError
 from apq_jax.mapping.pictures import filled
 
@@ -75,7 +75,7 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
 
 def page_of(folder: pathlib.Path) -> Page:
     """As it is written into the folder, without the pictures that Markdown needs."""
-    return Page(page.written(facts.told(folder, *run_folder.read_run(folder))))
+    return Page(page.written(run_report.told(folder, *run_folder.read_run(folder))))
 
 
 def test_the_page_is_well_formed_and_says_its_structure(folder: pathlib.Path) -> None:
@@ -166,7 +166,7 @@ def test_the_answer_has_the_figures_of_the_result(
 
 def test_the_page_says_what_the_text_says(folder: pathlib.Path) -> None:
     read = page_of(folder)
-    text = markdown.written(facts.told(folder, *run_folder.read_run(folder)))
+    text = markdown.written(run_report.told(folder, *run_folder.read_run(folder)))
     for words in read.texts["p"]:
         said = words.removeprefix("Note.").strip()
         assert said in text.replace("`", "").replace("**", "")
@@ -189,7 +189,7 @@ def test_hostile_names_stay_words(folder: pathlib.Path, result: dict[str, Any]) 
     assert any(row[0] == short for table in read.tables for row in table)
     assert f"{short}: 25.0 % kept" in read.texts["title"]
     # A bar in a name ends no cell.
-    text = markdown.written(facts.told(folder, *run_folder.read_run(folder)))
+    text = markdown.written(run_report.told(folder, *run_folder.read_run(folder)))
     assert "** \\| " in text
 
 
@@ -238,18 +238,31 @@ def test_a_figure_keeps_its_ground(result: dict[str, Any], folder: pathlib.Path)
     assert "var(--blue)" in text
 
 
-@pytest.mark.parametrize("damage", ["layers", "utilisation", "pareto"])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("layers", []),
+        ("pareto", []),
+        ("search", 3),
+        ("best", "none"),
+        ("best/slots", 0),
+        ("layers/0/utilisation", 3),
+        ("layers/0/keep", "half"),
+        ("config/model/name", None),
+    ],
+)
 def test_damaged_results_are_one_line(
-    damage: str, folder: pathlib.Path, result: dict[str, Any], capsys: Any
+    path: str, value: Any, folder: pathlib.Path, result: dict[str, Any], capsys: Any
 ) -> None:
-    if damage == "utilisation":
-        result["layers"][0]["utilisation"] = 3
-    else:
-        result[damage] = []
+    *way, last = path.split("/")
+    place: Any = result
+    for step in way:
+        place = place[int(step) if step.isdigit() else step]
+    place[last] = value
     (folder / "result.json").write_text(json.dumps(result))
     assert report.main([str(folder)]) == 2
     printed = capsys.readouterr().err
-    assert "result.json or search.csv" in printed
+    assert "result.json" in printed
     assert len(printed.splitlines()) == 1
     assert not (folder / "report.html").exists()
 
