@@ -514,7 +514,7 @@ def _finish(
     if not interrupted:
         searches.path.unlink(missing_ok=True)
     console.print(report.summary(result))
-    console.print(f"The report: {workdir / 'report.md'}", soft_wrap=True)
+    console.print(f"The report: {workdir / 'report.html'}; as text, report.md", soft_wrap=True)
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
     if not result["mapping"]["bit_exact"]:
         console.print(
