@@ -80,10 +80,11 @@ class Function:
             ) from error
         results = results if isinstance(results, tuple) else (results,)
         for result in results:
-            if math.prod(result.shape) > _MOST_VALUES * batch:
+            count = math.prod(result.shape)
+            if not (is_known(result) or 0 < count <= _MOST_VALUES * batch):
                 raise InputError(
                     f"{self.graph.path}: node {quoted(node.name)} ({node.op}): a result of "
-                    f"{list(result.shape)}; allowed: {_MOST_VALUES:,} values an example"
+                    f"{list(result.shape)}; allowed: 1 to {_MOST_VALUES:,} values an example"
                 )
         return results
 

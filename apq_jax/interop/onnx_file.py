@@ -129,9 +129,32 @@ def _parsed(path: pathlib.Path, content: bytes) -> Any:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise InputError(f"{path}: is not an ONNX file ({in_one_line(error)})") from error
+    for name in _names(model):
+        if not isinstance(name, str):  # protobuf gives bytes where they are not UTF-8
+            raise InputError(f"{path}: is not an ONNX file (the name {name[:40]!r} is not UTF-8)")
     if not model.graph.node:
         raise InputError(f"{path}: is not an ONNX file with a graph: it has no node")
     return model
+
+
+def _names(model: Any) -> Iterator[Any]:
+    """Every text of a ModelProto that is used."""
+    yield from (one.domain for one in model.opset_import)
+    for value in (*model.graph.input, *model.graph.output):
+        yield value.name
+    for node in model.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            yield from _of_tensor(attribute.t)
+    for tensor in model.graph.initializer:
+        yield from _of_tensor(tensor)
+
+
+def _of_tensor(tensor: Any) -> Iterator[Any]:
+    yield tensor.name
+    for entry in tensor.external_data:
+        yield from (entry.key, entry.value)
 
 
 def _opset(path: pathlib.Path, model: Any) -> int:
