@@ -210,6 +210,22 @@ def test_an_operator_agrees_with_onnx_runtime(
     agree(path, random(*shape, seed=9))
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_pooling_has_a_gradient(tmp_path: pathlib.Path, op: str) -> None:
+    """Which fine-tuning goes through, with dilation, too."""
+    window = {"kernel_shape": [3, 2], "dilations": [2, 1], "strides": [2, 1], "ceil_mode": 1}
+    nodes = [node("Mul", "x s", "m"), node(op, "m", "z", **window), node("Flatten", "z", "y")]
+    path = tmp_path / "net.onnx"
+    model = load(saved(path, proto(nodes, ("N", *IMAGE[1:]), {"s": random(4, 1, 1)}, 19)))
+    x, direction = random(*IMAGE), random(4, 1, 1, seed=1)
+
+    def total(step: float) -> jax.Array:
+        return model.apply_fn({"s": model.params["s"] + step * direction}, x).sum()
+
+    slope = (total(1e-3) - total(-1e-3)) / 2e-3
+    np.testing.assert_allclose(jax.grad(total)(0.0), slope, rtol=2e-2)
+
+
 def test_every_operator_is_compared() -> None:
     elsewhere = {"Constant", "ConstantOfShape", "Shape", "Split", "Sqrt"}
     assert {case[0] for case in CASES} == set(OPERATORS) - elsewhere
@@ -624,6 +640,15 @@ def test_files_that_are_none(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "folder.onnx"
     folder.mkdir()
     assert "cannot be read (Is a directory)" in refused(folder)
+
+
+def test_names_that_are_not_text(tmp_path: pathlib.Path) -> None:
+    """protobuf reads them, and fails where they are used."""
+    path, content = tmp_path / "net.onnx", linear().SerializeToString()
+    path.write_bytes(content.replace(b"MatMul", b"Mat\xb0ul"))
+    assert "is not UTF-8" in refused(path)
+    path.write_bytes(content.replace(b"graph", b"gr\xb0ph"))
+    assert load(path).params.keys() == {"w"}
 
 
 def test_a_larger_file_is_not_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -323,7 +323,7 @@ def _check(path: pathlib.Path, model: Any) -> None:
     skeleton.ir_version = model.ir_version
     skeleton.opset_import.extend(model.opset_import)
     graph = skeleton.graph
-    graph.name = model.graph.name or "graph"
+    graph.name = "graph"
     graph.output.append(_like(model.graph.output[0].name))
     graph.node.extend(node for node in model.graph.node if node.op_type != "Constant")
     inputs = {one.name for one in model.graph.input}

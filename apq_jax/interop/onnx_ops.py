@@ -23,6 +23,7 @@ Value: TypeAlias = Any  # np.ndarray where known while tracing, else jax.Array
 
 MOST_KNOWN = 1 << 20  # numbers of a value that is computed while tracing
 MOST_PADDED = 1 << 28  # positions of a padded image
+MOST_TAPS = 1 << 10  # positions of a window with holes
 _DTYPES: dict[int, Any] = {  # TensorProto.DataType, of Cast
     1: np.float32,
     2: np.uint8,
@@ -191,6 +192,8 @@ def _by_channel(values: Value, x: Value) -> Value:
 def _max_pool(call: Call, x: Value) -> Value:
     kernel = tuple(call.attributes["kernel_shape"])
     window = _window(call, x.shape[2:], kernel, bool(call.get("ceil_mode", 0)))
+    if set(window.dilation) != {1}:
+        return _max_of_taps(x, kernel, window)
     return lax.reduce_window(
         x,
         -jnp.inf,
@@ -198,8 +201,24 @@ def _max_pool(call: Call, x: Value) -> Value:
         (1, 1, *kernel),
         (1, 1, *window.stride),
         ((0, 0), (0, 0), *window.padding),
-        window_dilation=(1, 1, *window.dilation),
     )
+
+
+def _max_of_taps(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
+    """Pooling of windows with holes, of which `lax.reduce_window` has no gradient."""
+    if math.prod(kernel) > MOST_TAPS:
+        raise ValueError(f"kernel_shape {kernel} with dilations; allowed: {MOST_TAPS} positions")
+    edges = [(low, high, 0) for low, high in ((0, 0), (0, 0), *window.padding)]
+    x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), edges)
+    best: Value = None
+    for tap in np.ndindex(*kernel):
+        where = [slice(None), slice(None)]
+        spans = zip(x.shape[2:], kernel, window.stride, window.dilation, tap, strict=True)
+        for size, taps, stride, dilation, at in spans:
+            last = max(size - (taps - 1 - at) * dilation, 0)
+            where.append(slice(at * dilation, last, stride))
+        best = x[tuple(where)] if best is None else jnp.maximum(best, x[tuple(where)])
+    return best
 
 
 def _average_pool(call: Call, x: Value) -> Value:
