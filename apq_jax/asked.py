@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax import archive
+from apq_jax import archive, markdown
 from apq_jax.environment import METRICS
 from apq_jax.files import InputError
 from apq_jax.pictures import Rows, short_names
@@ -15,7 +15,6 @@ from apq_jax.run_folder import (
     LOSSES,
     goal_words,
     limit_words,
-    markdown,
     miss_words,
     read_run,
 )
@@ -79,9 +78,9 @@ def _answer_of(
     head = ["", "dense 16", "dense 8", "policy", "over dense 8", "over dense 16"]
     text = f"""{folder}: {said}
 
-{markdown(head, costs)}
+{markdown.table(head, costs)}
 
-{markdown(["layer", "keep", *(BITS[field] for field in bits)], policy)}
+{markdown.table(["layer", "keep", *(BITS[field] for field in bits)], policy)}
 
 Expected accuracy on the search half of validation ({result["data"]["search"]:,} images): \
 {100 * expected[at]:.2f} %, {found[LOSSES][at]:.2f} points

@@ -62,7 +62,7 @@ class Network:
     operations: tuple[Operation, ...]  # every parameter and every product, by name
 
     def __str__(self) -> str:
-        width = max(len(operation.name) for operation in self.operations)
+        width = max((len(operation.name) for operation in self.operations), default=0)
         return "\n".join(
             f"{operation.name:{width}}  {operation.status}"
             + (f": {operation.reason}" if operation.reason else "")

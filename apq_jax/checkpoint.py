@@ -16,7 +16,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from apq_jax import quantization, results
+from apq_jax import kept, quantization, results
+from apq_jax.capture import Network
 from apq_jax.config import Config, to_config_dict
 from apq_jax.data import Dataset
 from apq_jax.files import InputError, write_whole
@@ -25,7 +26,8 @@ from apq_jax.loop import Record
 from apq_jax.pipeline import Standing
 
 SCHEMA = 1  # of the file, and of the code that goes on from it
-_ELSEWHERE = ("config.cache_dir", "config.data.path", "config.accelerator")  # their contents count
+# Their contents count.
+_ELSEWHERE = ("config.cache_dir", "config.data.path", "config.model.path", "config.accelerator")
 
 
 class Saved(NamedTuple):
@@ -57,6 +59,12 @@ def identity(config: Config, accelerator: Accelerator, dataset: Dataset) -> dict
 def weights_identity(params: Any) -> dict[str, str]:
     """The network's weights, for the same use."""
     return {"weights": _digest("", _leaves(params))}
+
+
+def network_identity(network: Network, params: Any) -> dict[str, str]:
+    """The network's weights and what is computed with them: two files may share the weights."""
+    program = repr(kept.model_identity(network, params)).encode()
+    return weights_identity(params) | {"program": hashlib.sha256(program).hexdigest()}
 
 
 def _flat(tree: Any, *walked: str) -> list[tuple[str, Any]]:

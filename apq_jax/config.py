@@ -108,6 +108,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "data.select_images": (0, 1_000_000),
     "model.name": models.NAMES,
     "model.width": (0.01, 4.0),
+    "model.layout": models.LAYOUTS,
     **{f"training.{name}": bounds for name, bounds in training.RANGES.items()},
     "plan.levels": (1, 256),
     "plan.min_keep": (0.001, 1.0),

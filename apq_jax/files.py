@@ -10,6 +10,11 @@ class InputError(ValueError):
     field, the value and what is allowed; a command line prints it and nothing else."""
 
 
+def shown(name: str) -> str:
+    """A name from a file in a message, which is one line that no terminal acts upon."""
+    return name if name.isprintable() and len(name) <= 80 else repr(name[:80])
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Writes `content` beside `path`, then renames, so that a reader never meets half a file.
 

@@ -1,10 +1,14 @@
-"""The pictures of a report, drawn from a result and the rows of its search.csv."""
+"""The pictures of a report, drawn from a result and the rows of its search.csv.
+
+What a mark stands for is set as its URL, from which `svg` makes what is shown under the pointer.
+"""
 
 import math
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
@@ -12,6 +16,10 @@ from apq_jax.schemes import SCHEMES
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+_SKY, _PINK, _YELLOW, _BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
+_COLOURS = (_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK, _YELLOW, _BLACK)
+_METRICS = {"crossbars": "crossbars", "slots": "slots", "energy_nj": "nJ"}
+_MANY = 400  # points that are drawn one by one; more are an image in a vector picture
 
 Rows = dict[str, np.ndarray]  # a column of search.csv each
 
@@ -24,6 +32,15 @@ def _figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figur
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _cloud(axis: Axes, x: np.ndarray, y: np.ndarray, **marks: Any) -> None:
+    axis.scatter(x, y, linewidths=0, rasterized=len(x) > _MANY, **marks)
+
+
+def _say(bars: BarContainer, words: list[str]) -> None:
+    for bar, one in zip(bars, words, strict=True):
+        bar.set_url(one)
 
 
 def progress(result: dict[str, Any], rows: Rows) -> Figure:
@@ -43,8 +60,8 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
     # The few far below the limit would flatten the rest: they lie on the bottom edge.
     floor = min(float(np.quantile(reward, 0.1)), min(float(best[-1]) for best in curves) - 1.0)
     below = reward < floor
-    axis.scatter(number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45, linewidths=0)
-    axis.scatter(number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
+    _cloud(axis, number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45)
+    _cloud(axis, number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
     width = 2.0 if len(curves) == 1 else 1.2
     drops = result["search"]["drops"]
     # Rewards of several limits are not to be compared: none of them is the best.
@@ -99,15 +116,15 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
     drop = result["limits"].get("accuracy_drop")
     expected, measured = 100 * rows["expected_accuracy"], 100 * rows["accuracy"]
     top = 100 * floats["search_accuracy"]
-    shown = result["front"]["reference"]["points_lost"] if drop is None else drop
-    low = top - shown - (0 if drop is None else 2.5 * max(drop, 0.4))
+    low = top - _points_shown(result)
     for axis, name in zip(axes, ("crossbars", "slots"), strict=True):
         cost, seen = rows[name], expected >= low
-        axis.scatter(cost, measured, s=7, color=_GREY, alpha=0.3, linewidths=0, label="measured")
-        axis.scatter(cost[seen], expected[seen], s=9, color=_BLUE, linewidths=0, label="expected")
-        order = np.lexsort((-expected, cost))
-        front = np.maximum.accumulate(expected[order])
-        axis.step(cost[order], front, where="post", color=_BLUE, linewidth=1.4, label="front")
+        _cloud(axis, cost, measured, s=7, color=_GREY, alpha=0.3, label="measured")
+        _cloud(axis, cost[seen], expected[seen], s=9, color=_BLUE, label="expected")
+        step, points = front(cost, expected)
+        axis.step(*step, where="post", color=_BLUE, linewidth=1.4, label="front")
+        points = points[expected[points] >= low]
+        _points(axis, cost, expected, points, _BLUE, _words_of_points(rows, points, name))
         if drop is not None:
             axis.axhline(top - drop, color=_RED, linestyle="--", linewidth=1.2, label="limit")
         if name in result["limits"]:
@@ -115,7 +132,14 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
             axis.axvline(most, color=_RED, linestyle=":", linewidth=1.2, label="most allowed")
         dense = result["dense"]["8"][name]
         axis.scatter(
-            [dense], [top], marker="s", s=45, color=_ORANGE, label="dense, 8 bits", zorder=4
+            [dense],
+            [top],
+            marker="s",
+            s=45,
+            color=_ORANGE,
+            label="dense, 8 bits",
+            zorder=4,
+            urls=[f"unpruned at 8 bits: {dense:,} {name}; float accuracy {top:.2f} %"],
         )
         axis.scatter(
             [best[name]],
@@ -127,6 +151,10 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
             linewidths=0.6,
             zorder=5,
             label="chosen",
+            urls=[
+                f"chosen, evaluation {best['evaluation']}: {best[name]:,} {name}, "
+                f"{100 * best['expected_accuracy']:.2f} % expected before any fine-tuning"
+            ],
         )
         axis.set_xscale("log")
         _plain_log_axis(axis, min(cost.min(), best[name]), max(cost.max(), dense))
@@ -136,6 +164,29 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     return figure
+
+
+def front(cost: np.ndarray, value: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The step of the most value that a cost buys, and the numbers of those that raise it."""
+    order = np.lexsort((-value, cost))
+    best = np.maximum.accumulate(value[order])
+    raises = np.append(True, best[1:] > best[:-1])
+    return (cost[order], best), order[raises]
+
+
+def _points(
+    axis: Axes, x: np.ndarray, y: np.ndarray, at: np.ndarray, colour: str, words: list[str]
+) -> None:
+    """Some of the points, each with its words."""
+    axis.scatter(x[at], y[at], s=14, color=colour, linewidths=0, urls=words, zorder=3)
+
+
+def _words_of_points(rows: Rows, at: np.ndarray, name: str) -> list[str]:
+    return [
+        f"evaluation {number + 1}: {rows[name][number]:,.6g} {_METRICS[name]}, "
+        f"{100 * rows['expected_accuracy'][number]:.2f} % expected"
+        for number in at
+    ]
 
 
 def _plain_log_axis(axis: Axes, low: float, high: float) -> None:
@@ -164,7 +215,9 @@ def policy(result: dict[str, Any], rows: Rows) -> Figure:
     layers = result["layers"]
     figure, (above, below) = _figure(rows=2, height=4.4)
     at, names = np.arange(len(layers)), short_names([layer["name"] for layer in layers])
-    bars = above.bar(at, [100 * layer["keep"] for layer in layers], 0.6, color=_BLUE)
+    keep = [100 * layer["keep"] for layer in layers]
+    bars = above.bar(at, keep, 0.6, color=_BLUE)
+    _say(bars, [f"{name}: {value:.1f} % kept" for name, value in zip(names, keep, strict=True)])
     above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     kept = SCHEMES[result["config"].get("scheme", "column_vector")].kept
     above.set_ylabel(f"{kept} kept, %")
@@ -178,13 +231,14 @@ def policy(result: dict[str, Any], rows: Rows) -> Figure:
         most = max(most, *values)
         group = below.bar(left, values, width - 0.02, color=color, label=label)
         below.bar_label(group, fontsize=8, padding=1)
+        _say(group, [f"{name}: {n} bits, {label}" for name, n in zip(names, values, strict=True)])
     below.set_ylabel("bits")
     below.set_ylim(0, 1.2 * most)
     below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     below.legend(frameon=False, ncols=3, loc="upper right", fontsize=9, bbox_to_anchor=(1, 1.18))
     for axis in (above, below):
         axis.grid(axis="x", visible=False)
-        axis.set_xticks(at, names, rotation=0 if len(names) <= 8 else 60)
+        axis.set_xticks(at, names, rotation=0 if len(names) <= 8 else 60, parse_math=False)
     return figure
 
 
@@ -203,13 +257,15 @@ def crossbars(result: dict[str, Any], rows: Rows) -> Figure:
         ):
             bars = axis.barh(at + shift, values, 0.38, color=colour, label=label)
             axis.bar_label(bars, [f"{value:,}" for value in values], fontsize=8, padding=2)
+            said = zip(names, values, strict=True)
+            _say(bars, [f"{name}, {label}: {value:,} {field}" for name, value in said])
         high, low = max(dense.max(), chosen.max()), max(min(dense.min(), chosen.min()), 1)
         if high / low > 50:
             axis.set_xscale("log")
             axis.set_xlim(0.6 * low, 4 * high)
         else:
             axis.set_xlim(0, 1.2 * high)
-        axis.set_yticks(at, names)
+        axis.set_yticks(at, names, parse_math=False)
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.set_xlabel("crossbars" if field == "crossbars" else "operation-unit slots")
@@ -229,34 +285,70 @@ def energy(result: dict[str, Any], rows: Rows) -> Figure:
     }
     parts = [cost["energy_by_component_nj"] for cost in costs.values()]
     totals = [sum(part.values()) for part in parts]
+    figure, (axis,) = _figure(height=2.6)
+    _stack(axis, parts, [100 / total for total in totals], [name.split("\n")[0] for name in costs])
+    for place, value in enumerate(totals):
+        _beside(axis, 100, place, f"{value:,.0f} nJ")
+    axis.set_yticks(range(len(costs)), list(costs))
+    axis.set_xlim(0, 116)
+    axis.set_xticks([0, 25, 50, 75, 100])
+    axis.set_xlabel("energy of an inference, %")
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
+    return figure
+
+
+def layer_energy(result: dict[str, Any], rows: Rows) -> Figure:
+    """Energy of one inference by layer and component, chosen."""
+    del rows
+    layers = result["layers"]
+    names = short_names([layer["name"] for layer in layers])
+    parts = [layer["energy_by_component_nj"] for layer in layers]
+    figure, (axis,) = _figure(height=1.5 + 0.3 * len(layers))
+    _stack(axis, parts, [1.0] * len(parts), names)
+    for place, part in enumerate(parts):
+        total = sum(part.values())
+        _beside(axis, total, place, f"{total:,.1f} nJ")
+    axis.set_yticks(range(len(names)), names, parse_math=False)
+    axis.set_xlim(0, 1.15 * max(sum(part.values()) for part in parts))
+    axis.set_xlabel("energy of an inference, nJ")
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
+    return figure
+
+
+def _beside(axis: Axes, x: float, y: float, words: str) -> None:
+    """Words right of a bar's end."""
+    axis.annotate(words, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _stack(axis: Axes, parts: list[dict[str, float]], scale: list[float], names: list[str]) -> None:
+    """A bar for each of `parts`, put together of its components, the smallest as one."""
+    totals = [sum(part.values()) for part in parts]
     # Named are those that are a twentieth of some bar.
     named = [
         name
         for name in parts[0]
-        if any(part[name] > 0.05 * sum_ for part, sum_ in zip(parts, totals, strict=True))
+        if any(part[name] > 0.05 * total for part, total in zip(parts, totals, strict=True))
     ]
-    figure, (axis,) = _figure(height=2.6)
-    at, left = np.arange(len(costs)), np.zeros(len(costs))
-    colours = [_BLUE, _ORANGE, _GREEN, _RED, "#56B4E9", "#CC79A7", "#F0E442", "#000000"]
-    shown = [[part[name] for part in parts] for name in named[: len(colours)]]
+    shown = [[part[name] for part in parts] for name in named[: len(_COLOURS)]]
     rest = np.asarray(totals) - np.sum(shown, axis=0)
+    at, left = np.arange(len(parts)), np.zeros(len(parts))
     for label, values, colour in (
-        *zip(named, shown, colours, strict=False),
+        *zip(named, shown, _COLOURS, strict=False),
         ("other", rest, _GREY),
     ):
-        widths = 100 * np.asarray(values) / totals
-        axis.barh(at, widths, 0.6, left=left, color=colour, label=label.replace("_", " "))
+        widths, label = np.asarray(scale) * values, label.replace("_", " ")
+        bars = axis.barh(at, widths, 0.6, left=left, color=colour, label=label)
+        said = zip(names, values, totals, strict=True)
+        _say(
+            bars,
+            [
+                f"{name}, {label}: {value:,.4g} nJ, {100 * value / total:.1f} %"
+                for name, value, total in said
+            ],
+        )
         left += widths
-    for place, value in zip(at, totals, strict=True):
-        axis.annotate(f" {value:,.0f} nJ", (100, place), va="center", fontsize=9)
-    axis.set_yticks(at, list(costs))
     axis.invert_yaxis()
-    axis.set_xlim(0, 116)
-    axis.set_xticks([0, 25, 50, 75, 100])
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("energy of an inference, %")
-    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
-    return figure
 
 
 def adc(result: dict[str, Any], rows: Rows) -> Figure:
@@ -275,8 +367,71 @@ def adc(result: dict[str, Any], rows: Rows) -> Figure:
     accuracy.set_ylabel("accuracy, selection half, %")
     energy.plot(bits, [point["energy_nj"] for point in points], marker="o", color=_GREEN)
     energy.set_ylabel("energy, nJ an inference")
-    energy.set_ylim(0)
+    energy.set_ylim(0, 1.1 * max(point["energy_nj"] for point in points))
     for axis in (accuracy, energy):
         axis.set_xlabel("ADC bits")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
+    """Points lost against slots and energy: the front of every run, and what it chose."""
+    figure, axes = _figure(columns=2)
+    most = max(_points_shown(result) for result, _ in runs)
+    for axis, metric in zip(axes, ("slots", "energy_nj"), strict=True):
+        for number, (name, (result, rows)) in enumerate(zip(names, runs, strict=True)):
+            colour = _COLOURS[number % len(_COLOURS)]
+            line = ("-", "--", ":", "-.")[number // len(_COLOURS) % 4]
+            gain = 100 * (rows["expected_accuracy"] - result["float"]["search_accuracy"])
+            step, points = front(rows[metric], gain)
+            axis.plot(
+                step[0],
+                -step[1],
+                drawstyle="steps-post",
+                color=colour,
+                linestyle=line,
+                linewidth=1.4,
+                label=f"run {number}",
+            )
+            points = points[-gain[points] <= most]
+            words = _words_of_points(rows, points, metric)
+            words = [f"{name}, {one}" for one in words]
+            _points(axis, rows[metric], -gain, points, colour, words)
+            best = result["best"]
+            lost = 100 * (result["float"]["search_accuracy"] - best["expected_accuracy"])
+            axis.scatter(
+                [best[metric]],
+                [lost],
+                marker="*",
+                s=150,
+                color=colour,
+                edgecolors="black",
+                linewidths=0.6,
+                zorder=5,
+                urls=[f"{name}, chosen: {best[metric]:,.6g} {_METRICS[metric]}, {lost:.2f} lost"],
+            )
+        axis.set_xscale("log")
+        costs = np.concatenate([rows[metric] for _, rows in runs])
+        _plain_log_axis(axis, costs.min(), costs.max())
+        least = min(
+            100 * float((r["float"]["search_accuracy"] - w["expected_accuracy"]).min())
+            for r, w in runs
+        )
+        axis.set_ylim(most, min(least, 0.0) - 0.2)  # more accurate is higher
+        axis.set_xlabel("operation-unit slots" if metric == "slots" else "energy, nJ an inference")
+    axes[0].set_ylabel("points expected to be lost")
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)  # a folder's name is what it is, and may begin with _
+        text.set_text(name)
+        text.set_fontsize(9)
+    return figure
+
+
+def _points_shown(result: dict[str, Any]) -> float:
+    """How many lost points a picture of fronts goes down to."""
+    drop = result["limits"].get("accuracy_drop")
+    if drop is None:
+        return float(result["front"]["reference"]["points_lost"])
+    return float(drop + 2.5 * max(drop, 0.4))

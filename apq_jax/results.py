@@ -34,12 +34,16 @@ FILES = (  # and command.txt, tensorboard/
     "weights.safetensors",
     "mapping.safetensors",
     "report.md",
+    "report.html",
     "progress.png",
     "pareto.png",
     "policy.png",
     "crossbars.png",
+    "layer_energy.png",
     "energy.png",
     "adc.png",
+    "fullness.png",
+    "occupancy.png",
 )
 CHECKPOINT = "checkpoint.safetensors"  # of a search that is not finished
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "evosax", "numpy", "chex")

@@ -84,6 +84,8 @@ def _read_result(path: pathlib.Path) -> dict[str, Any]:
     for name in _NEEDED:
         if name not in result:
             raise InputError(f"{path}: {name}: missing")
+    if not isinstance(result["search"], dict):
+        raise InputError(f"{path}: search: {result['search']!r:.40}; allowed: fields and values")
     return result
 
 
@@ -134,9 +136,3 @@ def miss_words(miss: dict[str, Any]) -> str:
     more = 100 * (found / allowed - 1)
     percent = format(more, ",.0f" if more >= 10 else ".2g")
     return f"needs {found:,.6g} {_UNITS[name]}, {allowed:,.6g} allowed ({percent} % more)"
-
-
-def markdown(head: list[str], body: list[list[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -22,6 +22,8 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
     --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
     --config.data.path=my.npz               your images and labels (docs/data.md); also a folder
                                             of IDX files, such as MNIST's, or CIFAR-10's folder
+    --config.model.path=net.onnx            your network, which is not trained; with
+                                            configs/onnx.py (docs/own_model.md)
     --config.accelerator=my.toml            isaac_ou, isaac, sre, puma, or your own: see
                                             python -m apq_jax.hardware
     --config.seed=1
@@ -224,18 +226,23 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
         f"{run_folder.goal_words(options.goal, preparation.limits_of(config))}.\n"
-        "Trains the network unless it is cached, plans, searches, fine-tunes, reports to "
+        f"{'Reads' if config.model.path else 'Trains'} the network"
+        f"{'' if config.model.path else ' unless it is cached'}, plans, searches, fine-tunes, "
+        "reports to "
         # Measured: 20 policies a second, or two; 40 steps of fine-tuning; half a minute else.
         f"{workdir}. "
         f"LeNet-5 on two cores takes about {30 + total // rate + steps // 40} s, VGG longer.",
         soft_wrap=True,
     )
     apply_fn, params = _train(dataset, config, cache)
-    network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
+    try:
+        network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
+    except ValueError as error:  # only of a user's own
+        raise InputError(f"{config.model}: {' '.join(str(error).split())}") from error
     for operation in network.operations:
         if operation.status == "refused":
             console.print(f"not mapped: {operation.name}: {operation.reason}")
-    identity |= checkpoint.weights_identity(params)
+    identity |= checkpoint.network_identity(network, params)
     if saved is not None:
         _need_same(saved, identity)
     with console.status(f"plans {len(network.layers)} layers"):
@@ -337,6 +344,8 @@ def cache_folder() -> pathlib.Path:
 
 def _train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[Any, Any]:
     """The model as a function, and its params."""
+    if config.model.path:
+        return models.loaded(config.model, dataset)
     with _bar("training", config.training.epochs) as advance:
         done = 0.0
 
@@ -514,7 +523,7 @@ def _finish(
     if not interrupted:
         searches.path.unlink(missing_ok=True)
     console.print(report.summary(result))
-    console.print(f"The report: {workdir / 'report.md'}", soft_wrap=True)
+    console.print(f"The report: {workdir / 'report.html'}; as text, report.md", soft_wrap=True)
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
     if not result["mapping"]["bit_exact"]:
         console.print(

@@ -29,7 +29,6 @@ from jax import lax
 from speed import compiled, drawn, prepared_of, write
 
 from apq_jax import preparation, search
-from apq_jax.preparation import Prepared
 
 RESULTS = pathlib.Path(__file__).parent / "results/limit"
 SIDE = 2048  # of the square matrices
@@ -121,14 +120,12 @@ def _measured(name: str) -> dict[str, Any]:
     prepared, _ = prepared_of(name, 0)
     run = compiled(preparation.evaluator(prepared))
     policies = drawn(prepared, POLICIES[name])
-    arguments = prepared.subject, policies
-    count = len(policies.level)
-    seconds = _median(lambda: jax.block_until_ready(run(*arguments))) / count
+    arguments, count = (prepared.subject, policies), len(policies.level)
     jax.config.update("jax_enable_compilation_cache", False)
     start = time.perf_counter()
     program = run.lower(*arguments).compile()
     compile_seconds = time.perf_counter() - start
-    jax.config.update("jax_enable_compilation_cache", True)
+    seconds = _median(lambda: jax.block_until_ready(program(*arguments))) / count
     images = len(prepared.subject.images) + len(prepared.subject.moment_images)
     layers = prepared.network.layers
     analysis: Any = program.cost_analysis()
@@ -140,20 +137,19 @@ def _measured(name: str) -> dict[str, Any]:
         "temporary_bytes": int(memory.temp_size_in_bytes),
         "compile_seconds": compile_seconds,
         "seconds": seconds,
-        "profile": _profile(prepared, run, arguments, program.as_text(), count),
+        "profile": _profile(program, arguments, count),
     }
 
 
-def _profile(
-    prepared: Prepared, run: Any, arguments: tuple, text: str, count: int
-) -> dict[str, float]:
+def _profile(program: Any, arguments: tuple, count: int) -> dict[str, float]:
     """Seconds of an evaluation by kind of kernel, the dearest first."""
+    text = program.as_text()
     bodies = dict(re.findall(r"^%?([\w.-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
     called = dict(re.findall(r"%([\w.-]+) = [^\n]* calls=%([\w.-]+)", text))
     single = dict(re.findall(r"%([\w.-]+) = ([^\n]*)", text))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            jax.block_until_ready(run(*arguments))
+            jax.block_until_ready(program(*arguments))
         (path,) = pathlib.Path(folder).glob("**/*.xplane.pb")
         data = jax.profiler.ProfileData.from_file(str(path))
     found: collections.Counter[str] = collections.Counter()

@@ -228,6 +228,7 @@ def test_damaged_bytes_never_pass_unnoticed(npz: pathlib.Path, compressed: bool)
         ("labels", np.where(np.arange(300) == 7, 2**31 - 2, 0), "class"),
         ("extra", np.zeros(3), "extra: unknown array"),
         ("train_images", np.zeros(3), "train_images: unknown array"),
+        ("\x1b[2J", np.zeros(3), r"'\x1b[2J': unknown array"),
     ],
 )
 def test_bad_array(npz: pathlib.Path, field: str, value: np.ndarray, reason: str) -> None:

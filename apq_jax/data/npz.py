@@ -26,7 +26,7 @@ from apq_jax.data.dataset import (
     reason,
     stratify,
 )
-from apq_jax.files import InputError
+from apq_jax.files import InputError, shown
 
 _ONE_PAIR = ("images", "labels")
 _SPLITS = ("train", "validation", "test")
@@ -151,7 +151,7 @@ def _members(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     for field in members:
         if field not in expected:
             raise InputError(
-                f"{path}: {field}: unknown array; either {', '.join(_ONE_PAIR)} "
+                f"{path}: {shown(field)}: unknown array; either {', '.join(_ONE_PAIR)} "
                 f"or {', '.join(_THREE_PAIRS)} are allowed"
             )
     for field in expected:

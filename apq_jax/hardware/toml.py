@@ -6,7 +6,7 @@ import pathlib
 import tomllib
 from typing import Any
 
-from apq_jax.files import InputError
+from apq_jax.files import InputError, shown
 from apq_jax.hardware.accelerator import PRESETS, Accelerator, is_name, preset
 from apq_jax.hardware.components import Component, Components
 
@@ -79,7 +79,7 @@ def _accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
             continue
         fields = [field.name for field in dataclasses.fields(Accelerator)]
         if key not in fields:
-            raise InputError(f"{path}: {_key(key)}: unknown; allowed: base, {', '.join(fields)}")
+            raise InputError(f"{path}: {shown(key)}: unknown; allowed: base, {', '.join(fields)}")
         # A whole number will do where a real one is meant.
         real = isinstance(getattr(start, key), float) and type(value) is int
         changes[key] = float(value) if real else value
@@ -89,11 +89,6 @@ def _accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
         raise InputError(f"{path}: {str(error).removeprefix('accelerator.')}") from error
 
 
-def _key(name: str) -> str:
-    """A key in a message, which is one line that no terminal acts upon."""
-    return name if name.isprintable() and len(name) <= 80 else repr(name[:80])
-
-
 def _components(path: str, start: Components, tree: Any) -> Components:
     names = [field.name for field in dataclasses.fields(Components)]
     fields = [field.name for field in dataclasses.fields(Component)]
@@ -101,14 +96,14 @@ def _components(path: str, start: Components, tree: Any) -> Components:
         raise InputError(f"{path}: components: {tree!r}; allowed: tables, one a component")
     found = {}
     for name, values in tree.items():
-        where = f"{path}: components.{_key(name)}"
+        where = f"{path}: components.{shown(name)}"
         if name not in names:
             raise InputError(f"{where}: unknown; allowed: {', '.join(names)}")
         if not isinstance(values, dict):
             raise InputError(f"{where}: {values!r}; allowed: a table with {', '.join(fields)}")
         for field in values:
             if field not in fields:
-                raise InputError(f"{where}.{_key(field)}: unknown; allowed: {', '.join(fields)}")
+                raise InputError(f"{where}.{shown(field)}: unknown; allowed: {', '.join(fields)}")
         try:
             found[name] = dataclasses.replace(getattr(start, name), **values)
         except InputError as error:

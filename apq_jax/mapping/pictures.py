@@ -1,12 +1,17 @@
 """Pictures of crossbars, drawn from a mapping."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from apq_jax.mapping.files import Mapping
-from apq_jax.mapping.units import NONE
+from apq_jax.mapping.units import NONE, LayerMap
+
+_WORDS = 40  # numbers that a picture holds
 
 
 def occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
@@ -49,4 +54,45 @@ def occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
         fontsize=10,
         parse_math=False,  # a layer's name is what it is
     )
+    return figure
+
+
+def filled(one: LayerMap) -> np.ndarray:
+    """The share of cells that units use, of each crossbar of a layer."""
+    high = (one.banks != NONE).sum(axis=1)[one.units.bank]
+    wide = (one.units.outputs != NONE).sum(axis=1)
+    cells = np.bincount(one.units.crossbar, high * wide, minlength=len(one.cells))
+    return cells / one.cells[0].size
+
+
+def fullness(mapping: Mapping, names: Sequence[str]) -> Figure:
+    """How full every crossbar of every layer is.
+
+    Args:
+      mapping: of all layers.
+      names: what to call each of them.
+    """
+    shares = [100 * filled(one) for one in mapping.maps]
+    most = max(len(share) for share in shares)
+    table = np.full((len(shares), most), np.nan)
+    for row, share in enumerate(shares):
+        table[row, : len(share)] = share
+    height = 1.3 + 0.28 * len(shares)
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(
+        table, cmap="viridis", vmin=0, vmax=100, aspect="auto", interpolation="nearest"
+    )
+    figure.colorbar(image, ax=axis, label="cells used, %", ticks=[0, 50, 100])
+    if table.size <= _WORDS:
+        for (row, column), share in np.ndenumerate(table):
+            if np.isfinite(share):
+                colour = "#ffffff" if share < 60 else "#101010"
+                axis.text(
+                    column, row, f"{share:.0f} %", ha="center", va="center", color=colour
+                ).set_fontsize(8)
+    axis.set_yticks(range(len(shares)), list(names), parse_math=False)
+    axis.set_xlabel("crossbar of its layer")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
     return figure

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 from apq_jax import training
 from apq_jax.data import Dataset
 from apq_jax.files import InputError
+from apq_jax.interop import onnx
 from apq_jax.models import lenet, resnet, vgg
 
 NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
+LAYOUTS = onnx.LAYOUTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +24,12 @@ class ModelOptions:
 
     name: str = "lenet5"
     width: float = 1.0  # what VGG's and ResNet's channels are multiplied by
+    path: str = ""  # an .onnx file in its place, which is not trained; docs/own_model.md
+    layout: str = "NCHW"  # in which that file's input takes an image; or NHWC
 
     def __str__(self) -> str:
+        if self.path:
+            return pathlib.Path(self.path).name
         return self.name if self.width == 1 else f"{self.name} x {self.width:g}"
 
 
@@ -85,3 +91,18 @@ def trained(
         train_fn,
     )
     return model.apply, params, whence
+
+
+def loaded(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn, training.Params]:
+    """The model of an ONNX file as a function of the data set's images, and its params.
+
+    Raises:
+      InputError: the path is of no such file; as `onnx.load`; the images or the classes of the data
+        set do not fit the model.
+    """
+    path = pathlib.Path(options.path)
+    if path.suffix != ".onnx" or not path.is_file():
+        raise InputError(f"config.model.path: {options.path!r}; allowed: an .onnx file that exists")
+    model = onnx.load(path)
+    size = dataset.train_images.shape[1:]
+    return onnx.classifier(model, size, dataset.classes, options.layout), model.params

@@ -1,0 +1,229 @@
+"""Readers of files against damaged files: each must be read, or refused by `InputError`.
+
+    python benchmarks/fuzz.py --reader onnx --inputs 10000
+
+Valid files are changed at random, a seed an input: bytes set, cut out, copied, inserted, runs
+overwritten by the largest numbers, the end cut off. A reader fails where it raises anything else,
+needs more than MEMORY bytes beyond what the process has, takes longer than SECONDS, or ends the
+process; --only N does the input N again. Exit status 1 if one failed.
+"""
+
+import argparse
+import collections
+import multiprocessing
+import pathlib
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from apq_jax import checkpoint, data, hardware, mapping, training
+from apq_jax.files import InputError
+from apq_jax.hardware import Accelerator
+from apq_jax.interop import onnx
+from apq_jax.mapping import Mapping, Scales
+from apq_jax.types import Layer
+
+MEMORY, SECONDS = 4 << 30, 20
+_INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF)
+
+
+class Reader(NamedTuple):
+    """A kind of file."""
+
+    suffix: str
+    write: Callable[[pathlib.Path], Any]  # a valid file
+    read: Callable[[pathlib.Path], Any]
+
+
+def _onnx(path: pathlib.Path) -> None:
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    shapes = {"conv": (4, 1, 3, 3), "fc": (3, 48)} | dict.fromkeys(("scale", "bias", "mean"), (4,))
+    tensors = {name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items()}
+    tensors |= {
+        "var": np.ones(4, "f4"),
+        "flat": np.array([1, -1]),
+        "edges": np.array([0, 0, 1, 1] * 2),
+    }
+    nodes = [
+        helper.make_node("Pad", ["x", "edges"], ["p"]),
+        helper.make_node("Conv", ["p", "conv"], ["c"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", "scale", "bias", "mean", "var"], ["n"]),
+        helper.make_node("Relu", ["n"], ["r"]),
+        helper.make_node("MaxPool", ["r"], ["m"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+        helper.make_node("Transpose", ["m"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Slice", ["t", "zero", "three", "one"], ["s"]),
+        helper.make_node("Reshape", ["s", "flat"], ["f"]),
+        helper.make_node("Gemm", ["f", "fc"], ["l"], transB=1),
+        helper.make_node("Softmax", ["l"], ["y"], axis=-1),
+    ]
+    tensors |= {"zero": np.array([0]), "three": np.array([3]), "one": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", 1, [1, 1, 12, 12])],
+        [helper.make_tensor_value_info("y", 1, [1, 3])],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    path.write_bytes(model.SerializeToString())
+
+
+def _npz(path: pathlib.Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (250, 3, 3), dtype=np.uint8)
+    np.savez_compressed(path, images=images, labels=np.arange(250) % 2)
+
+
+def _weights(path: pathlib.Path) -> None:
+    training.save_params(path, _LIKE, {"model": "any"})
+
+
+_LIKE = {"a": {"kernel": np.ones((3, 4), np.float32), "bias": np.zeros(4, np.float32)}}
+
+
+def _mapping(path: pathlib.Path) -> None:
+    accelerator = Accelerator(crossbar_rows=20, crossbar_columns=12, unit_rows=9, unit_columns=4)
+    layer = Layer("conv", 1, 27, 6, 10, (3, 3), (1, 1))
+    mask = np.ones((1, 27, 6), bool)
+    levels = np.random.default_rng(0).integers(-7, 8, mask.shape)
+    found = mapping.map_layer(layer, levels, mask, 4, 5, "dense", accelerator)
+    scale = np.ones((1, 6), np.float32)
+    scales = Scales(scale, np.float32(1), np.float32(0), scale, scale)
+    mapping.save(path, Mapping(accelerator, "dense", (found,), (scales,), {"bias": scale[0]}))
+
+
+class _Record(NamedTuple):
+    reward: np.ndarray
+
+
+def _checkpoint(path: pathlib.Path) -> None:
+    state: Any = {"state": np.arange(6.0)}
+    record: Any = _Record(np.ones(3, np.float32))
+    checkpoint.save(path, {"config.seed": "0"}, 1.5, state, record)
+
+
+READERS = {
+    "checkpoint": Reader(".safetensors", _checkpoint, checkpoint.read),
+    "mapping": Reader(".safetensors", _mapping, mapping.load),
+    "npz": Reader(".npz", _npz, lambda path: data.load(str(path))),
+    "onnx": Reader(".onnx", _onnx, onnx.load),
+    "toml": Reader(
+        ".toml",
+        lambda path: path.write_text(hardware.dumps(Accelerator())),
+        lambda path: hardware.load(str(path)),
+    ),
+    "weights": Reader(
+        ".safetensors", _weights, lambda path: training.load_params(path, _LIKE)
+    ),
+}  # fmt: skip
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """A valid file's bytes after one to eight changes."""
+    found = bytearray(content)
+    for _ in range(rng.integers(1, 9)):
+        at, length = int(rng.integers(0, len(found) + 1)), int(2 ** rng.uniform(0, 6))
+        match rng.integers(0, 7):
+            case 0:
+                found[at : at + 1] = bytes([int(rng.integers(0, 256))])
+            case 1:
+                found[at : at + 1] = bytes([int(rng.choice(_INTERESTING))])
+            case 2:
+                del found[at : at + length]
+            case 3:
+                start = int(rng.integers(0, len(found) + 1))
+                found[at:at] = found[start : start + length]
+            case 4:
+                found[at:at] = rng.bytes(length)
+            case 5:
+                found[at : at + length] = b"\xff" * length
+            case 6 if rng.random() < 0.1:
+                del found[at:]
+    return bytes(found)
+
+
+def _failure(reader: Reader, path: pathlib.Path) -> tuple[str, str]:
+    """("read", "refused" or "failed", what was raised)."""
+
+    def late(signum: int, frame: Any) -> None:
+        raise TimeoutError(f"more than {SECONDS} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    try:
+        reader.read(path)
+    except InputError as error:
+        one_line = str(error).isprintable()
+        return ("refused", "") if one_line else ("failed", f"not one line: {error!r}")
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+    return "read", ""
+
+
+def _work(name: str, inputs: list[int], seed: int, folder: str, now: Any, results: Any) -> None:
+    reader = READERS[name]
+    path = pathlib.Path(folder, f"file{reader.suffix}")
+    reader.write(path)
+    content = path.read_bytes()
+    reader.read(path)  # what it imports and compiles once
+    in_use = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY,) * 2)
+    counts: collections.Counter[str] = collections.Counter()
+    for number in inputs:
+        now.value = number
+        path.write_bytes(damaged(content, np.random.default_rng((seed, number))))
+        what, reason = _failure(reader, path)
+        counts[what] += 1
+        if what == "failed":
+            print(f"{name}, input {number}: {' '.join(reason.split())[:300]}", flush=True)
+        results[:] = [counts[kind] for kind in ("read", "refused", "failed")]
+
+
+def fuzz(name: str, inputs: list[int], seed: int) -> int:
+    """Prints what became of a reader's inputs; returns how many failed."""
+    context, total, began = multiprocessing.get_context("spawn"), np.zeros(3, int), time.monotonic()
+    while inputs:
+        now, results = context.Value("q", inputs[0]), context.Array("q", 3)
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = (name, inputs, seed, folder, now, results)
+            process = context.Process(target=_work, args=arguments)
+            process.start()
+            process.join()
+        total += results[:]
+        if process.exitcode == 0:
+            break
+        if (process.exitcode or 0) > 0:  # an error that is not an input's
+            raise SystemExit(f"{name}: cannot be tried")
+        print(f"{name}, input {now.value}: ended the process ({process.exitcode})", flush=True)
+        total[2] += 1
+        inputs = inputs[inputs.index(now.value) + 1 :]
+    read, refused, failed = total
+    seconds = time.monotonic() - began
+    print(f"{name}: {read} read, {refused} refused, {failed} failed, {seconds:.0f} s", flush=True)
+    return int(failed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reader", default="all", choices=("all", *READERS))
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="one input's number")
+    asked = parser.parse_args()
+    names = list(READERS) if asked.reader == "all" else [asked.reader]
+    inputs = list(range(asked.inputs)) if asked.only is None else [asked.only]
+    return 1 if sum(fuzz(name, inputs, asked.seed) for name in names) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
