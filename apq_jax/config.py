@@ -81,7 +81,7 @@ class SearchOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A run."""
+    """A run: what is searched, on what, and how. Static; `ALLOWED` has every field's range."""
 
     seed: int = 0
     accelerator: str = "isaac_ou"  # a preset, or a .toml file

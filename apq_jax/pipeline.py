@@ -194,13 +194,22 @@ def nothing(prepared: Prepared) -> Record:
 def search_policies(
     prepared: Prepared, chunk: int = 2, strategy: Strategy | None = None
 ) -> Iterator[Record]:
-    """Runs the configured strategy, or one's own; yields what each chunk of batches evaluated."""
+    """Runs the configured strategy, or one's own; yields what each chunk of batches evaluated.
+
+    Args:
+      prepared: from `prepare`.
+      chunk: batches of policies of each search between two looks from the host.
+      strategy: static; None: what `config.search.strategy` names.
+
+    Yields:
+      Records of the N policies of a chunk, [N, L] and [N], on the host.
+    """
     strategy = strategy_of(prepared) if strategy is None else strategy
     return (record for _, record in go_on(prepared, strategy, start(prepared, strategy), chunk))
 
 
 def joined(records: Iterable[Record]) -> Record:
-    """Chunks of a search as one record."""
+    """Chunks of a search as one record: policies [N, L], evaluations and rewards [N]."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *records)
 
 
@@ -234,7 +243,7 @@ def knee(prepared: Prepared, record: Record) -> int:
 
 
 def compressed(prepared: Prepared, policy: Policy) -> evaluation.Compressed:
-    """A policy's integer network."""
+    """A policy's integer network: of [L] fields, a `CompressedLayer` each."""
     config, subject = prepared.config, prepared.subject
     run = _compressor(prepared.network, conversion.cells_of(prepared.accelerator), config.recovery)
     return run(subject, jax.tree.map(jnp.asarray, policy))
@@ -263,7 +272,14 @@ def _compressor(
 def measure(
     prepared: Prepared, network: evaluation.Compressed, images: np.ndarray, labels: np.ndarray
 ) -> Measured:
-    """A compressed network's accuracy and the paired interval of its difference to float."""
+    """A compressed network's accuracy and the paired interval of its difference to float.
+
+    Args:
+      prepared: as it was searched.
+      network: from `compressed`, or the `network` that `choose` found.
+      images: [N, ...], none of which trained, searched or chose.
+      labels: [N] int.
+    """
     right = logits_of(prepared, network, images).argmax(axis=-1) == labels
     reference = scored(prepared.network, prepared.subject.params, images, labels)[2]
     float_right = np.asarray(reference).argmax(axis=-1) == labels

@@ -2,9 +2,9 @@
 
 python examples/add_a_component.py
 
-The component table has a fixed list of names, for each must have a number of actions (docs/
-cost_model.md). What has an area and no action of its own goes into `ima_other` or `tile_other`,
-which every accelerator has and whose `number` says how many there are.
+The component table has a fixed list of names, for each needs a number of actions (see
+docs/cost_model.md). What has an area and no action of its own goes into `ima_other` or
+`tile_other`, which every accelerator has; `number` says how many there are.
 """
 
 import dataclasses
@@ -47,4 +47,5 @@ shown(mine)
 
 # As a file for --config.accelerator=mine.toml, with every number and its source.
 text = dumps(mine)
-print(f"mine.toml has {len(text.splitlines())} lines; it reads back: {loads(text, 'mine.toml') == mine}")
+same = loads(text, "mine.toml") == mine
+print(f"mine.toml has {len(text.splitlines())} lines; it reads back: {same}")

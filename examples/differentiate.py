@@ -1,4 +1,4 @@
-"""Gradients through a compressed network: integers run forward, rounding is passed through backward.
+"""Gradients through a compressed network: integers forward, straight through rounding backward.
 
 python examples/differentiate.py
 
@@ -57,7 +57,8 @@ def gap(learnt):
 first, gradient = gap(learnt)
 print(network.layers[0].name, "d gap / d weight:", gradient[0].weight.shape)
 pruned = jnp.where(masks[0], 0.0, gradient[0].weight)
-print(f"largest gradient {jnp.abs(gradient[0].weight).max():.2e}, of what is pruned {jnp.abs(pruned).max():g}")
+largest, of_pruned = (jnp.abs(x).max() for x in (gradient[0].weight, pruned))
+print(f"largest gradient {largest:.2e}, of what is pruned {of_pruned:g}")
 for _ in range(100):
     value, gradient = gap(learnt)
     learnt = jax.tree.map(lambda x, change: x - 0.5 * change, learnt, gradient)

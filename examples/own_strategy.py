@@ -1,4 +1,4 @@
-"""A search strategy of your own: three pure functions and a state, beside uniform random policies.
+"""A search strategy of your own: three pure functions and a state, beside random policies.
 
 python examples/own_strategy.py
 
@@ -74,6 +74,9 @@ network = apq_jax.capture(apply_fn, params, dataset.train_images[:2])
 search = apq_jax.SearchOptions(episodes=160, probes=4, moment_images=32, tuned=0)
 config = apq_jax.Config(search=search, plan=PlanOptions(levels=8))
 prepared = apq_jax.prepare(network, params, dataset, apq_jax.preset("isaac_ou"), config)
-for name, strategy in ("climbing", climbing(prepared.space, 8)), ("random", random(prepared.space, 8)):
+for name, strategy in (
+    ("climbing", climbing(prepared.space, 8)),
+    ("random", random(prepared.space, 8)),
+):
     record = apq_jax.joined(apq_jax.search_policies(prepared, strategy=strategy))
     print(f"{name:8} best reward of {len(record.reward)}: {record.reward.max():.2f}")

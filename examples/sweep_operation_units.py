@@ -28,7 +28,9 @@ def cost(chip):
     return crossbar.cost(layers, crossbar.dense(layers, bits, chip), chip, bits)
 
 
-print(f"{'unit':>8} {'ADC':>4} {'slots':>8} {'energy, uJ':>11} {'latency, ms':>12} {'area, mm2':>10}")
+print(
+    f"{'unit':>8} {'ADC':>4} {'slots':>8} {'energy, uJ':>11} {'latency, ms':>12} {'area, mm2':>10}"
+)
 for one in accelerators:
     found = cost(one.chip())  # on the host: exact
     print(

@@ -1,9 +1,11 @@
-"""The documents' examples run as they stand."""
+"""The documents' examples run as they stand; what they list is what there is."""
 
 import dataclasses
+import inspect
 import pathlib
 import re
 import runpy
+import tomllib
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import apq_jax
-from apq_jax import loop, pipeline
+from apq_jax import hardware, loop, pipeline
 from apq_jax.plan import PlanOptions
 from apq_jax.strategies.random import random
 
@@ -85,3 +87,72 @@ def test_the_results_are_those_of_the_files(name: str, form: str) -> None:
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     measured = text.split(headline["START"])[1].split(headline["END"])[0]
     assert measured == headline[form]()
+
+
+@pytest.mark.parametrize("name", apq_jax.__all__)
+def test_every_public_name_says_what_it_takes_and_gives(name: str) -> None:
+    one = getattr(apq_jax, name)
+    text = inspect.getdoc(one) or ""
+    assert text, name
+    # The docstring that a dataclass is given is its signature.
+    assert not text.startswith(f"{name}("), name
+    fields = getattr(one, "__annotations__", {}) if isinstance(one, type) else {}
+    said = [line for line in inspect.getsource(one).splitlines() if "#" in line]
+    # Beside its fields, or in the docstring: shapes, or more than a line.
+    assert "\n" in text or "[" in text or len(said) >= len(fields) / 2, name
+    if not fields:
+        assert "\n" in text or "[" in text, name
+
+
+def test_the_api_page_lists_what_is_exported_and_nothing_else() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)(?:\([^`]*\))?` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(apq_jax.__all__)
+
+
+def test_arguments_on_the_api_page_are_those_of_the_functions() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    for name, listed in re.findall(r"^\| `(\w+)\(([^`]*)\)` \|", text, re.MULTILINE):
+        known = list(inspect.signature(getattr(apq_jax, name)).parameters)
+        said = listed.replace(", ...", "").split(", ")
+        assert said == (known[: len(said)] if "..." in listed else known), name
+
+
+def test_the_accelerator_page_has_every_key_and_the_defaults() -> None:
+    text = (DOCS / "accelerator_file.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|", text, re.MULTILINE)
+    keys = [key for row, _, _ in rows for key in re.findall(r"`(\w+)`", row)]
+    fields = {field.name for field in dataclasses.fields(apq_jax.Accelerator)}
+    assert set(keys) == (fields - {"name", "components"}) | {"base"}
+    for row, defaults, _ in rows[1:]:
+        names = re.findall(r"`(\w+)`", row)
+        quoted = defaults.replace("`", '"')
+        values = tomllib.loads(f"x = [{quoted}]")["x"]
+        for name, value in zip(names, values * (len(names) // len(values)), strict=True):
+            assert getattr(apq_jax.Accelerator(), name) == value, name
+    (code,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert hardware.loads(code, "page").crossbar_rows == 256
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    root = DOCS.parent
+    for path in [root / "README.md", *DOCS.glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in link:
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.exists(), f"{path.name}: {link}"
+            if anchor:
+                heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+                assert anchor in slugs, f"{path.name}: {link}"
+
+
+def test_every_document_is_on_the_site() -> None:
+    (nav,) = re.findall(r"^nav:\n(.*)", (DOCS.parent / "mkdocs.yml").read_text(), re.DOTALL | re.M)
+    made = {"index.md", "examples.md"}  # by docs/pages.py
+    assert set(re.findall(r": (\w+\.md)$", nav, re.M)) - made == {
+        path.name for path in DOCS.glob("*.md")
+    }

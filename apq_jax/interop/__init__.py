@@ -1,1 +1,1 @@
-"""Networks of other libraries as JAX functions."""
+"""Networks in, results out: other tools' file formats."""

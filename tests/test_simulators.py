@@ -1,0 +1,299 @@
+"""Files for other simulators say what the layers say, and read back as they were written."""
+
+import configparser
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+
+from apq_jax import hardware
+from apq_jax.capture import capture
+from apq_jax.config import Config, to_config_dict
+from apq_jax.environment import METRICS
+from apq_jax.files import InputError
+from apq_jax.hardware import PRESETS
+from apq_jax.interop import mnsim, simulators
+from apq_jax.interop.simulators import Described
+from apq_jax.interop.sizes import Size, channels, pooled, same_sizes, traced_sizes
+from apq_jax.models.lenet import LeNet5
+from apq_jax.networks import NETWORKS
+from apq_jax.types import Layer
+
+# As NeuroSim's V1.0 hands it out (NetWork.csv) and V1.3 has it with strides.
+VGG8 = """\
+32,32,3,3,3,128,0,1
+32,32,128,3,3,128,1,1
+16,16,128,3,3,256,0,1
+16,16,256,3,3,256,1,1
+8,8,256,3,3,512,0,1
+8,8,512,3,3,512,1,1
+1,1,8192,1,1,1024,0,1
+1,1,1024,1,1,10,0,1
+"""
+LENET = (Size(28, 28, 28, 28), Size(14, 14, 10, 10), *[Size(1, 1, 1, 1)] * 3)
+
+
+def network(name: str) -> Described:
+    """A known network whose layers have bits of their own."""
+    layers = NETWORKS[name]
+    sizes = LENET if name == "lenet5" else same_sizes(layers)
+    count = len(layers)
+    weight_bits = tuple(2 + at % 7 for at in range(count))
+    input_bits = tuple(8 - at % 5 for at in range(count))
+    return Described(name, layers, sizes, (0.25,) * count, weight_bits, input_bits)
+
+
+def ini(text: str) -> configparser.ConfigParser:
+    """As MNSIM reads it."""
+    parser = configparser.ConfigParser()
+    parser.read_string(text)
+    return parser
+
+
+def problem(text: str) -> dict[str, Any]:
+    """A CiMLoop workload, with a stand-in for the base that it includes."""
+    head, body = text.split("\n", 1)
+    assert head == "{{include_text('../problem_base.yaml')}}"
+    tree = yaml.safe_load("base: &problem_base {version: 0.4}\n" + body)
+    assert tree["problem"].pop("<<<") == {"version": 0.4}
+    return tree["problem"]
+
+
+def test_vgg8_is_as_neurosim_publishes_it() -> None:
+    layers = NETWORKS["vgg8"]
+    assert simulators.neurosim_csv(layers, same_sizes(layers)) == VGG8
+
+
+def test_resnet18_is_pooled_where_neurosim_says() -> None:
+    layers = NETWORKS["resnet18"]
+    lines = simulators.neurosim_csv(layers, same_sizes(layers)).splitlines()
+    # Of NeuroSim's NetWork_ResNet18.csv: the first, a shortcut, the last two.
+    assert [lines[at] for at in (0, 7, 19, 20)] == [
+        "224,224,3,7,7,64,1,2",
+        "56,56,64,1,1,128,0,2",
+        "7,7,512,3,3,512,1,1",
+        "1,1,512,1,1,1000,0,1",
+    ]
+
+
+@pytest.mark.parametrize("name", ["lenet5", "vgg8", "vgg16", "resnet20", "resnet18"])
+def test_neurosim_rows_hold_the_layers(name: str) -> None:
+    of = network(name)
+    rows = csv.reader(simulators.neurosim_csv(of.layers, of.sizes).splitlines())
+    for row, layer, size in zip(rows, of.layers, of.sizes, strict=True):
+        height, width, depth, high, wide, number, _, stride = map(int, row)
+        assert depth * high * wide == layer.rows
+        assert number == layer.columns
+        assert (height, width) == (size.height, size.width)
+        assert stride == (layer.stride or (1,))[0]
+
+
+@pytest.mark.parametrize("name", ["lenet5", "vgg8", "vgg16", "resnet20"])
+def test_mnsim_networks_hold_the_layers_and_their_bits(name: str) -> None:
+    of = network(name)
+    tree = yaml.safe_load(mnsim.network_yaml(of, PRESETS["isaac_ou"]))
+    body = tree["model_config"]
+    held = [one for one in body if one["type"] in ("conv", "fc")]
+    side, bits = of.sizes[0].height, of.input_bits[0] + 1
+    for one, layer, size in zip(held, of.layers, of.sizes, strict=True):
+        if one["type"] == "fc":
+            assert (one["in_features"], one["out_features"]) == (layer.rows, layer.columns)
+        else:
+            assert one["in_channels"] * one["kernel_size"] ** 2 == layer.rows
+            formed = (size.height + 2 * one["padding"] - one["kernel_size"]) // one["stride"] + 1
+            assert formed**2 == layer.positions
+    assert [one["quantize_config"]["weight"] for one in held] == list(of.weight_bits)
+    assert [one["quantize_config"]["input"] for one in held] == [b + 1 for b in of.input_bits]
+    # Walked as MNSIM walks it: every entry takes in what the one before puts out.
+    values = of.sizes[0].height ** 2 * channels(of.layers[0])
+    for one in body:
+        assert one["quantize_config"]["input"] == bits
+        bits = one["quantize_config"]["output"]
+        if one["type"] == "conv":
+            assert values == side**2 * one["in_channels"]
+            side = (side + 2 * one["padding"] - one["kernel_size"]) // one["stride"] + 1
+            values = side**2 * one["out_channels"]
+        elif one["type"] == "pooling":
+            values = values // side**2 * (side // one["stride"]) ** 2
+            side //= one["stride"]
+        elif one["type"] == "fc":
+            assert values == one["in_features"]
+            values = one["out_features"]
+    assert values == of.layers[-1].columns
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_mnsim_hardware_is_the_accelerator(name: str) -> None:
+    one = PRESETS[name]
+    read = ini(mnsim.sim_config(one))
+    assert read["Crossbar level"]["Xbar_Size"] == f"{one.crossbar_rows},{one.crossbar_columns}"
+    device, interface = read["Device level"], read["Interface level"]
+    assert int(device["Device_Level"]) == len(device["Device_Resistance"].split(",")) == 4
+    assert int(interface["ADC_Precision"]) == one.adc_resolution
+    # MNSIM's conversion: (bits + 2) / rate ns, at its power.
+    took = (one.adc_resolution + 2) / float(interface["ADC_Sample_Rate"])
+    assert took == pytest.approx(1 / one.adc_gsps, rel=1e-5)
+    assert took * float(interface["ADC_Power"]) * 1e3 == pytest.approx(one.adc_pj, rel=1e-5)
+    assert float(interface["DAC_Power"]) * 1e3 == pytest.approx(one.components.dac.energy_pj)
+    sides = map(int, read["Tile level"]["PE_Num"].split(","))
+    assert math.prod(sides) == one.imas_per_tile
+    assert math.prod(map(int, read["Architecture level"]["Tile_Num"].split(","))) == 168
+    assert read["Process element level"]["Xbar_Polarity"] == "1"
+
+
+def test_levels_of_a_cell_are_equal_steps_of_conductance_and_pairs_are_two_crossbars() -> None:
+    one = dataclasses.replace(PRESETS["isaac_ou"], cell_bits=1, signed="differential")
+    read = ini(mnsim.sim_config(one))
+    assert read["Device level"]["Device_Resistance"] == "150000,30000"
+    assert read["Process element level"]["Xbar_Polarity"] == "2"
+    assert read["Process element level"]["Group_Num"] == "4"
+    read = ini(mnsim.sim_config(PRESETS["isaac_ou"]))
+    siemens = [1 / float(ohm) for ohm in read["Device level"]["Device_Resistance"].split(",")]
+    np.testing.assert_allclose(np.diff(siemens), np.diff(siemens)[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "vgg8", "resnet18", "alexnet"])
+def test_cimloop_problems_hold_the_layers(name: str) -> None:
+    of = network(name)
+    for at, layer in enumerate(of.layers):
+        tree = problem(simulators.cimloop_yaml(of, at))
+        instance = tree["instance"]
+        assert instance.pop("densities") == {
+            "Weights": {"density": 0.25, "distribution": "hypergeometric"}
+        }
+        c, m, g, r, s, p, q, down = (
+            instance.get(key, 1) for key in ("C", "M", "G", "R", "S", "P", "Q", "Wstride")
+        )
+        assert (c * r * s, m, g, p * q) == (
+            layer.rows,
+            layer.columns,
+            layer.groups,
+            layer.positions,
+        )
+        assert down == (layer.stride or (1,))[0]
+        assert tree["notes"] == layer.name
+        assert tree["name"] == ("Conv2d" if layer.kernel else "Linear")
+
+
+def test_a_grouped_layer_is_refused_by_name_and_kept_where_there_are_groups() -> None:
+    layer = Layer("depthwise", 8, 9, 1, 16, (3, 3), (1, 1))
+    of = Described("net", (layer,), (Size(4, 4, 4, 4),), (1.0,), (4,), (8,))
+    found = simulators.files(of, PRESETS["isaac_ou"])
+    assert sorted(found) == ["cimloop/00.yaml", "cimloop/bits/layers.json", "notes.txt"]
+    assert problem(found["cimloop/00.yaml"])["instance"]["G"] == 8
+    assert (
+        "neurosim: not written. depthwise: 8 groups; allowed in NeuroSim: 1" in found["notes.txt"]
+    )
+    assert "mnsim: not written. depthwise: 8 groups" in found["notes.txt"]
+
+
+def test_a_shortcut_with_weights_is_refused_by_mnsim() -> None:
+    with pytest.raises(InputError, match="stage2/block1/shortcut: does not take in what"):
+        mnsim.network_yaml(network("resnet18"), PRESETS["isaac_ou"])
+
+
+def test_positions_that_are_no_square_are_refused() -> None:
+    with pytest.raises(InputError, match="speech: 20 positions are no square"):
+        same_sizes((Layer("speech", 1, 9, 4, 20, (3, 3), (1, 1)),))
+    with pytest.raises(InputError, match="line: a window over 1 axes; allowed: two"):
+        same_sizes((Layer("line", 1, 3, 4, 16, (3,), (1,)),))
+
+
+def test_sizes_are_traced_through_the_network() -> None:
+    model = LeNet5()
+    images = jnp.zeros((2, 28, 20, 1))
+    params = model.init(jax.random.key(0), images)
+    captured = capture(model.apply, params, images)
+    sizes = traced_sizes(captured, params)
+    assert sizes[:2] == (Size(28, 20, 28, 20), Size(14, 10, 10, 6))
+    assert sizes[2:] == (Size(1, 1, 1, 1),) * 3
+    assert pooled(captured.layers, sizes) == (True, True, False, False, False)
+
+
+def test_a_layer_used_twice_is_refused() -> None:
+    params = {"w": jnp.ones((3, 3, 2, 2)), "out": jnp.ones((2, 4))}
+
+    def apply_fn(params: Any, x: jax.Array) -> jax.Array:
+        for _ in range(2):
+            x = jax.lax.conv_general_dilated(
+                x, params["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        return x.mean(axis=(1, 2)) @ params["out"]
+
+    captured = capture(apply_fn, params, jnp.zeros((1, 4, 4, 2)))
+    with pytest.raises(InputError, match="w: used more than once"):
+        traced_sizes(captured, params)
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The files of a finished run of LeNet-5 that are read, in an order of their own."""
+    folder, of = tmp_path / "run", network("lenet5")
+    params = "params/{}/kernel"
+    rows = [
+        {"name": params.format(one.name), "rows": one.rows, "columns": one.columns}
+        | {"positions": one.positions}
+        for one in of.layers
+    ]
+    policy = {
+        "keep": list(of.keep),
+        "weight_bits": list(of.weight_bits),
+        "input_bits": list(of.input_bits),
+    }
+    names = "versions seed command interrupted data float goal limits dense dense_isaac ratios"
+    names += " adc_laws mapping adc_curve notes accelerator finetune front pareto"
+    result: dict[str, Any] = dict.fromkeys(names.split())
+    result |= {"schema": 4, "config": to_config_dict(Config()).to_dict(), "layers": rows}
+    result |= {"best": {"policy": policy}, "search": {"evaluations": 1}}
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps(result))
+    columns = ["seed", "reward", "accuracy", "expected_accuracy", "feasible", *METRICS]
+    (folder / "search.csv").write_text(",".join(columns) + "\n" + ",".join("1" * len(columns)))
+    (folder / "accelerator.toml").write_text(hardware.dumps(PRESETS["sre"]))
+    return folder
+
+
+def test_the_command_writes_a_run_for_every_tool(
+    run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, of = tmp_path / "out", network("lenet5")
+    assert simulators.main([str(run), str(out)]) == 0
+    assert [str(path) for path in sorted(out.rglob("*.*"))] == sorted(
+        capsys.readouterr().out.splitlines()
+    )
+    assert (out / "neurosim/NetWork.csv").read_text().splitlines()[:2] == [
+        "28,28,1,5,5,6,1,1",
+        "14,14,6,5,5,16,1,1",
+    ]
+    bits = json.loads((out / "cimloop/bits/layers.json").read_text())
+    assert [one["WEIGHT_BITS"] for one in bits] == list(of.weight_bits)
+    assert [one["INPUT_BITS"] for one in bits] == list(of.input_bits)
+    assert all((out / "cimloop" / one["file"]).exists() for one in bits)
+    read = ini((out / "mnsim/SimConfig.ini").read_text())
+    assert read["Interface level"]["ADC_Precision"] == "6"
+    assert "4 (weights)" not in (out / "notes.txt").read_text()
+    assert "6 (weights), 8 (inputs)" in (out / "notes.txt").read_text()
+
+
+def test_a_run_that_is_not_finished_or_of_another_model_is_refused(
+    run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    path = run / "result.json"
+    text = path.read_text()
+    path.write_text(text.replace('"rows": 400', '"rows": 401'))
+    assert simulators.main([str(run), str(out)]) == 2
+    assert re.search("layers: not those of the model lenet5", capsys.readouterr().err)
+    path.unlink()
+    assert simulators.main([str(run), str(out)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert not out.exists()
