@@ -81,7 +81,10 @@ class SearchOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A run: what is searched, on what, and how. Static; `ALLOWED` has every field's range."""
+    """A run: what is searched, on what, and how. Static.
+
+    `ALLOWED` has the range of every field; `from_config_dict` checks them.
+    """
 
     seed: int = 0
     accelerator: str = "isaac_ou"  # a preset, or a .toml file

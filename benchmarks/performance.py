@@ -158,7 +158,8 @@ def _growth() -> str:
     usual = ", ".join(f"{value} {name}" for name, value in found["usual"].items())
     plt.tight_layout()
     plt.savefig(PICTURE, dpi=110)
-    return f"{text}\nThe others meanwhile: {usual}.\n{_where(found)}"
+    picture = f"![Time and memory against {', '.join(found['varied'])}](images/{PICTURE.name})\n\n"
+    return f"{picture}{text}\nThe others meanwhile: {usual}.\n{_where(found)}"
 
 
 if __name__ == "__main__":
