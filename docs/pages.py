@@ -28,6 +28,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 def _home() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"\]\(examples/(\w+)\.py\)", r"](examples.md#\1)", text)
+    text = re.sub(r"\[docs/(\w+)\.md\]", lambda name: f"[{name[1].replace('_', ' ')}]", text)
     return text.replace("](docs/", "](")
 
 
