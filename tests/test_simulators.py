@@ -184,6 +184,37 @@ def test_cimloop_problems_hold_the_layers(name: str) -> None:
         assert tree["name"] == ("Conv2d" if layer.kernel else "Linear")
 
 
+def test_height_and_width_are_not_mixed_up() -> None:
+    layer = Layer("wide", 1, 2 * 3 * 5, 4, 7 * 20, (3, 5), (2, 1))
+    of = Described("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (8,))
+    tree = problem(simulators.cimloop_yaml(of, 0))
+    assert tree["instance"] == {
+        "C": 2,
+        "M": 4,
+        "P": 7,
+        "Q": 20,
+        "R": 3,
+        "S": 5,
+        "Wstride": 2,
+    }  # Wstride goes with P in CiMLoop's base
+    with pytest.raises(InputError, match="wide: strides 2 and 1; allowed in NeuroSim: the same"):
+        simulators.neurosim_csv(of.layers, of.sizes)
+    even = dataclasses.replace(layer, stride=(2, 2))
+    assert simulators.neurosim_csv((even,), of.sizes) == "14,20,2,3,5,4,0,2\n"
+    with pytest.raises(InputError, match="wide: window or stride is no square"):
+        mnsim.network_yaml(of, PRESETS["isaac_ou"])
+
+
+def test_a_matrix_product_of_many_positions_is_a_column_of_pixels() -> None:
+    layer = Layer("tokens", 1, 16, 8, 10, (), ())
+    sizes = same_sizes((layer,))
+    assert simulators.neurosim_csv((layer,), sizes) == "10,1,16,1,1,8,0,1\n"
+    of = Described("net", (layer,), sizes, (1.0,), (4,), (8,))
+    assert problem(simulators.cimloop_yaml(of, 0))["instance"] == {"C": 16, "M": 8, "P": 10}
+    with pytest.raises(InputError, match="tokens: 10 positions; allowed in MNSIM: 1"):
+        mnsim.network_yaml(of, PRESETS["isaac_ou"])
+
+
 def test_a_grouped_layer_is_refused_by_name_and_kept_where_there_are_groups() -> None:
     layer = Layer("depthwise", 8, 9, 1, 16, (3, 3), (1, 1))
     of = Described("net", (layer,), (Size(4, 4, 4, 4),), (1.0,), (4,), (8,))

@@ -11,9 +11,10 @@
 | `cimloop/bits/layers.json` | CiMLoop | `INPUT_BITS` and `WEIGHT_BITS` of each of them |
 | `notes.txt` | | what of the policy these files cannot say |
 
-docs/simulators.md says field by field what goes where. AccelForge's workloads, which are chains of
-einsums, are not written. None of the tools knows column-vectors or operation units: what a layer costs by them is that of the
-unpruned one, unless a tool makes something of a density. Shortcuts that are added are left out.
+docs/simulators.md says field by field what goes where. None of the tools knows column-vectors or
+operation units: what a layer costs by them is that of the unpruned one, unless a tool makes
+something of a density. Shortcuts that are added are left out. AccelForge's workloads, chains of
+einsums, are not written.
 """
 
 import argparse
