@@ -89,7 +89,8 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
         # window that a value is in.
         return lax.cond(layer.input_bits > 0, levels, lambda x: jnp.zeros(x.shape, jnp.int8), x)
 
-    held = lax.platform_dependent(x, cpu=apart, default=levels)
+    has_windows = bool(product.kernel)
+    held = lax.platform_dependent(x, cpu=apart, default=levels) if has_windows else levels(x)
     pad = (layer.input_zero - 128).astype(jnp.int8)
     back = 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
     if layer.reading is None:

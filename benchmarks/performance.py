@@ -94,7 +94,6 @@ def _quality() -> str:
 
 def _limit() -> str:
     found = {name: _read(f"limit/{name}.json") for name in NETWORKS}
-    rates = next(iter(found.values()))["rates"]
     text = _row("", *NETWORKS) + "|---" + "|--:" * len(NETWORKS) + "|\n"
 
     def add(words: str, form: str, *keys: str, scale: float = 1.0) -> None:
@@ -112,12 +111,16 @@ def _limit() -> str:
     add("seconds", ".3f", "seconds")
     add("to trace and compile, nothing on disk, s", ".1f", "compile_seconds")
     add("memory beside the arguments, MB", ",.0f", "temporary_bytes", scale=1e-6)
-    for kind, rate in rates.items():
-        add(f"% of {kind} ({rate / 1e9:.0f} G/s)", ".0f", "share", kind, scale=100.0)
+    for kind in found["vgg16"]["rates"]:  # each in the same run
+        cells = [
+            f"{100 * one['share'][kind]:.0f} % of {one['rates'][kind] / 1e9:.0f} G/s"
+            for one in found.values()
+        ]
+        text += _row(kind, *cells)
     for kind in found["vgg16"]["profile"]:
-        cells = [100 * one["profile"].get(kind, 0.0) / one["seconds"] for one in found.values()]
-        text += _row(f"% of the time: {kind}", *(f"{cell:.0f}" for cell in cells))
-    return text + _where(found["vgg16"])
+        shares = [100 * one["profile"].get(kind, 0.0) / one["seconds"] for one in found.values()]
+        text += _row(f"% of the time: {kind}", *(f"{share:.0f}" for share in shares))
+    return text + "".join(map(_where, found.values()))
 
 
 def _recall() -> str:
