@@ -9,7 +9,9 @@ A mapped layer is what `evaluation.apply` computes, y = multiplier Σ u levels +
 The input's scale is its own, s; the weight's is multiplier / s, so that the product has the
 multiplier, which also holds what matched the output's moments. Since the dequantized input is
 s (u - zero), what is added is offset + multiplier zero Σ levels; and what a convolution reads
-outside of its input, u = zero, is 0. Everything else is written as the model has it.
+outside of its input, u = zero, is 0. It is added by an operator of its own: ONNX Runtime rounds a
+bias inside of a quantized Conv or Gemm to whole multiples of the scales' product, which this is
+not. Everything else is written as the model has it.
 """
 
 from collections.abc import Iterable
@@ -32,7 +34,7 @@ from apq_jax.interop.onnx_graph import (
     Graph,
     Known,
     Sizes,
-    Unsupported,
+    UnsupportedError,
     Value,
     fresh,
 )
@@ -90,7 +92,11 @@ def export(network: Network, params: Params, compressed: Compressed) -> Any:
         list(nodes),
         "apq_jax",
         [helper.make_tensor_value_info(INPUT, kind, shape)],
-        [helper.make_tensor_value_info(OUTPUT, DTYPES["float32"], ("batch", logits.sizes.small[1]))],
+        [
+            helper.make_tensor_value_info(
+                OUTPUT, DTYPES["float32"], ("batch", logits.sizes.small[1])
+            )
+        ],
         list(tensors),
     )
     opsets = [helper.make_opsetid("", OPSET)]
@@ -123,9 +129,7 @@ def _written(graph: Graph, network: Network, params: Params, compressed: Compres
 def _traced(network: Network, params: Params, batch: int) -> Any:
     """The model's jaxpr, with an equation of `_LAYER` for each mapped operation."""
 
-    def layer(
-        index: int, product: products.Product, x: jax.Array, weight: jax.Array
-    ) -> jax.Array:
+    def layer(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
         def multiplied(x: jax.Array, weight: jax.Array) -> jax.Array:
             return product.fold(product.multiply(x, product.matrix(weight)))
 
@@ -162,24 +166,23 @@ class _Walk:
 
     def read(self, small: Any, large: Any) -> Value:
         if isinstance(small, core.Literal):
-            return Known(*(np.asarray(atom.val, atom.aval.dtype) for atom in (small, large)))
+            aval: Any = small.aval
+            return Known(*(np.asarray(atom.val, aval.dtype) for atom in (small, large)))
         return self.values[small]
 
     def add(self, small: Any, large: Any) -> None:
         """Adds one equation, given as traced with either batch."""
         values = [self.read(*pair) for pair in zip(small.invars, large.invars, strict=True)]
         if all(isinstance(value, Known) for value in values):
-            sides = zip((small, large), zip(*values, strict=True) if values else ((), ()))
-            found = [_computed(eqn, arguments) for eqn, arguments in sides]
+            sides: Any = enumerate((small, large))
+            found = [_computed(eqn, [value[k] for value in values]) for k, eqn in sides]
             return self.bind(small.outvars, [Known(*pair) for pair in zip(*found, strict=True)])
         avals = [one.aval for one in small.outvars]
-        sizes = [
-            Sizes(a.shape, b.aval.shape) for a, b in zip(avals, large.outvars, strict=True)
-        ]
+        sizes = [Sizes(a.shape, b.aval.shape) for a, b in zip(avals, large.outvars, strict=True)]
         call = Call(small.params, values, sizes, [aval.dtype for aval in avals])
         try:
             return self.bind(small.outvars, self._results(small.primitive.name, call))
-        except Unsupported as error:
+        except UnsupportedError as error:
             self.refused.add(str(error))
         # Whatever comes after it is looked at, too, so that all is named at once.
         dummies = [fresh(INPUT, *of) for of in zip(call.sizes, call.dtypes, strict=True)]
@@ -193,10 +196,10 @@ class _Walk:
             assert isinstance(x, Data)
             return [_layer(self.graph, f"{layer.name}/", found, x, call)]
         if name not in PRIMITIVES:
-            raise Unsupported(name)
+            raise UnsupportedError(name)
         for dtype in call.dtypes:
             if str(dtype) not in DTYPES:
-                raise Unsupported(f"numbers of {dtype}")
+                raise UnsupportedError(f"numbers of {dtype}")
         return PRIMITIVES[name](self.graph, call)
 
 
@@ -226,11 +229,11 @@ def _convolution(
     levels = np.asarray(layer.levels).swapaxes(1, 2)  # γ, C, R
     levels = levels.reshape(-1, levels.shape[2] // int(np.prod(product.kernel)), *product.kernel)
     images = _quantized(graph, prefix, layer, graph.plain(x.transposed(product.lhs_spec)))
-    kernel, bias = _weights(graph, prefix, layer, levels, 0), _bias(layer).reshape(-1)
+    kernel = _weights(graph, prefix, layer, levels, 0)
     window = Window(product.stride, product.padding, product.dilation, product.groups)
-    added = graph.constant(bias, f"{prefix}bias")
-    name = convolve(graph, images, kernel, added, window, prefix)
-    y = fresh(name, sizes.take(product.out_spec))
+    name = convolve(graph, images, kernel, window, prefix)
+    bias = _bias(layer).reshape(-1, *(1 for _ in product.kernel))
+    y = fresh(_added(graph, prefix, name, bias), sizes.take(product.out_spec))
     return y.transposed(tuple(int(k) for k in np.argsort(product.out_spec)))
 
 
@@ -251,22 +254,25 @@ def _dot(
     x = graph.reshaped(x, x.sizes.merged(*parts[1 - bool(batch) :]))
     shape = x.sizes
     data = _quantized(graph, prefix, layer, graph.plain(x))
-    levels, bias = np.asarray(layer.levels), _bias(layer)
+    levels, bias = np.asarray(layer.levels), _bias(layer)[:, None]
     if not batch:
         weights = _weights(graph, prefix, layer, levels[0], 1)
-        added = graph.constant(bias[0], f"{prefix}bias")
-        name = graph.node("Gemm", data, weights, added, prefix=prefix)
+        name, bias = graph.node("Gemm", data, weights, prefix=prefix), bias[0, 0]
     else:  # scales of DequantizeLinear lie along one axis
         stacked = levels.swapaxes(1, 2).reshape(groups * columns, rows)
         weights = _weights(graph, prefix, layer, stacked, 0)
         weights = graph.node("Reshape", weights, graph.ints((groups, columns, rows)))
         weights = graph.node("Transpose", weights, perm=[0, 2, 1])
         name = graph.node("MatMul", data, weights, prefix=prefix)
-        name = graph.node("Add", name, graph.constant(bias[:, None], f"{prefix}bias"))
+    name = _added(graph, prefix, name, bias)
     y = fresh(name, Sizes(*((*of[:-1], columns) for of in shape)))
     if product.weight_first:
         y = y.transposed((*range(len(y.order) - 2), len(y.order) - 1, len(y.order) - 2))
     return graph.reshaped(y, sizes)
+
+
+def _added(graph: Graph, prefix: str, tensor: str, bias: np.ndarray) -> str:
+    return graph.node("Add", tensor, graph.constant(bias, f"{prefix}bias"), prefix=prefix)
 
 
 def _quantized(graph: Graph, prefix: str, layer: CompressedLayer, tensor: str) -> str:

@@ -15,7 +15,7 @@ BATCHES = (2, 3)  # that a network is traced with
 INPUT, OUTPUT = "images", "logits"
 
 
-class Unsupported(ValueError):
+class UnsupportedError(ValueError):
     """What cannot be written as ONNX, in a few words."""
 
 
@@ -34,10 +34,10 @@ class Sizes(NamedTuple):
         """The shape for any batch, -1 at the axis that grows.
 
         Raises:
-          Unsupported: several axes grow with the batch.
+          UnsupportedError: several axes grow with the batch.
         """
         if len(self.free) > 1:
-            raise Unsupported("a shape with the batch in several axes")
+            raise UnsupportedError("a shape with the batch in several axes")
         return tuple(-1 if k in self.free else size for k, size in enumerate(self.small))
 
     def take(self, axes: tuple[int, ...]) -> "Sizes":
@@ -168,7 +168,9 @@ class Graph:
         identity = tuple(range(len(sizes.small)))
         order = next((one.order for one in data if one.order != identity), identity)
         # Along axes that a data operand has in full, a constant may be left to be broadcast.
-        full = tuple(k for k in identity if any(x.sizes.take((k,)) == sizes.take((k,)) for x in data))
+        full = tuple(
+            k for k in identity if any(x.sizes.take((k,)) == sizes.take((k,)) for x in data)
+        )
         names = []
         for value in values:
             if isinstance(value, Data) or not {*value.sizes.free} <= {*full}:
@@ -194,7 +196,7 @@ def settled(value: Known, uniform: tuple[int, ...]) -> np.ndarray:
       uniform: further axes along which one number is enough where all are the same.
 
     Raises:
-      Unsupported: it depends on the batch.
+      UnsupportedError: it depends on the batch.
     """
     found = []
     for array in value:
@@ -203,11 +205,11 @@ def settled(value: Known, uniform: tuple[int, ...]) -> np.ndarray:
             first = array.take([0], axis) if array.shape[axis] else array
             same = (axis in uniform or axis in value.sizes.free) and _equal(first, array)
             if axis in value.sizes.free and not same:
-                raise Unsupported("a constant that differs along the batch")
+                raise UnsupportedError("a constant that differs along the batch")
             array = first if same else array
         found.append(array)
     if found[0].shape != found[1].shape or not _equal(*found):
-        raise Unsupported("a constant that depends on the size of the batch")
+        raise UnsupportedError("a constant that depends on the size of the batch")
     return found[0]
 
 

@@ -1,7 +1,7 @@
 """JAX's primitives as ONNX operators of opset 17: those of an inference.
 
 Every function takes the graph that it adds to and the `Call`, of whose values one at least depends
-on the data, and gives the results. It raises `Unsupported` for what the operators do not have.
+on the data, and gives the results. It raises `UnsupportedError` for what the operators do not have.
 """
 
 import functools
@@ -11,7 +11,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apq_jax.interop.onnx_graph import Data, Graph, Known, Sizes, Unsupported, Value, fresh
+from apq_jax.interop.onnx_graph import (
+    Data,
+    Graph,
+    Known,
+    Sizes,
+    UnsupportedError,
+    Value,
+    fresh,
+    settled,
+)
 
 DTYPES: dict[str, int] = {  # of data: TensorProto.DataType
     "float32": 1,
@@ -123,7 +132,7 @@ def _erfc(graph: Graph, call: Call) -> Data:
 @one
 def _round(graph: Graph, call: Call) -> Data:
     if int(call.params["rounding_method"]) != 1:
-        raise Unsupported("round away from zero")
+        raise UnsupportedError("round away from zero")
     return _apply(graph, "Round", call, *call.values)
 
 
@@ -141,7 +150,7 @@ def _is_finite(graph: Graph, call: Call) -> Data:
 def _logical(op: str, name: str) -> Primitive:
     def function(graph: Graph, call: Call) -> Data:
         if call.dtypes[0] != np.bool_:
-            raise Unsupported(f"{name} of {call.dtypes[0]}")
+            raise UnsupportedError(f"{name} of {call.dtypes[0]}")
         return _apply(graph, op, call, *call.values)
 
     return one(function)
@@ -152,7 +161,7 @@ def _select(graph: Graph, call: Call) -> Data:
     which, *cases = call.values
     dtype = np.asarray(which.small).dtype if isinstance(which, Known) else which.dtype
     if len(cases) != 2 or dtype != np.bool_:
-        raise Unsupported("select_n of more than two cases")
+        raise UnsupportedError("select_n of more than two cases")
     return _apply(graph, "Where", call, which, cases[1], cases[0])
 
 
@@ -177,7 +186,7 @@ def _convert(graph: Graph, call: Call) -> Data:
 def _reshape(graph: Graph, call: Call) -> Data:
     """reshape, squeeze and expand_dims."""
     if call.params.get("dimensions") is not None:
-        raise Unsupported("reshape with dimensions")
+        raise UnsupportedError("reshape with dimensions")
     return graph.reshaped(_data(call), call.sizes[0])
 
 
@@ -207,7 +216,7 @@ def _broadcast(graph: Graph, call: Call) -> Data:
     if stretched == sizes:
         return x
     if stretched.free != sizes.free:
-        raise Unsupported("data repeated along the batch")
+        raise UnsupportedError("data repeated along the batch")
     wanted = [1 if k in sizes.free else size for k, size in enumerate(sizes.small)]
     return fresh(graph.node("Expand", graph.plain(x), graph.ints(wanted)), sizes, x.dtype)
 
@@ -224,12 +233,10 @@ def _cut(
 ) -> Data:
     """A slice; axes that are taken whole are left out, and the batch must be."""
     axes = [
-        k
-        for k, size in enumerate(x.sizes.small)
-        if (starts[k], ends[k], steps[k]) != (0, size, 1)
+        k for k, size in enumerate(x.sizes.small) if (starts[k], ends[k], steps[k]) != (0, size, 1)
     ]
     if {*axes} & {*x.sizes.free}:
-        raise Unsupported("a slice of the batch")
+        raise UnsupportedError("a slice of the batch")
     if not axes:
         return x
     settings = ([values[k] for k in axes] for values in (starts, ends))
@@ -247,12 +254,13 @@ def _slice(graph: Graph, call: Call) -> Data:
 
 @one
 def _dynamic_slice(graph: Graph, call: Call) -> Data:
-    x, *starts = call.values
-    if isinstance(x, Known) or not all(isinstance(start, Known) for start in starts):
-        raise Unsupported("dynamic_slice at a place that depends on data")
+    x, *places = call.values
+    starts = [settled(place, ()) for place in places if isinstance(place, Known)]
+    if isinstance(x, Known) or len(starts) < len(places):
+        raise UnsupportedError("dynamic_slice at a place that depends on data")
     sizes, begin = call.params["slice_sizes"], []
     for start, size, taken in zip(starts, x.sizes.small, sizes, strict=True):
-        begin.append(min(max(int(start.small), 0), size - taken))  # as JAX clamps it
+        begin.append(min(max(int(start), 0), size - taken))  # as JAX clamps it
     ends = [start + taken for start, taken in zip(begin, sizes, strict=True)]
     return _cut(graph, x, begin, ends, [1] * len(begin), call.sizes[0])
 
@@ -261,7 +269,7 @@ def _dynamic_slice(graph: Graph, call: Call) -> Data:
 def _reverse(graph: Graph, call: Call) -> Data:
     x, axes = _data(call), call.params["dimensions"]
     if {*axes} & {*x.sizes.free}:
-        raise Unsupported("the batch reversed")
+        raise UnsupportedError("the batch reversed")
     ends = [np.iinfo(np.int64).min] * len(axes)
     inputs = [graph.ints(v) for v in ([-1] * len(axes), ends, axes, [-1] * len(axes))]
     return fresh(graph.node("Slice", graph.plain(x), *inputs), x.sizes, x.dtype)
@@ -270,7 +278,7 @@ def _reverse(graph: Graph, call: Call) -> Data:
 def _split(graph: Graph, call: Call) -> list[Value]:
     x, axis, lengths = _data(call), call.params["axis"], call.params["sizes"]
     if axis in x.sizes.free:
-        raise Unsupported("the batch split")
+        raise UnsupportedError("the batch split")
     inputs = graph.plain(x), graph.ints(lengths)
     names = graph.parts("Split", inputs, len(lengths), axis=axis)
     return [fresh(*of, x.dtype) for of in zip(names, call.sizes, strict=True)]
@@ -281,9 +289,9 @@ def _pad(graph: Graph, call: Call) -> Data:
     x, value = call.values
     edges = call.params["padding_config"]
     if isinstance(x, Known) or isinstance(value, Data) or any(inner for _, _, inner in edges):
-        raise Unsupported("pad between elements, or with data")
+        raise UnsupportedError("pad between elements, or with data")
     if any(low or high for k, (low, high, _) in enumerate(edges) if k in x.sizes.free):
-        raise Unsupported("the batch padded")
+        raise UnsupportedError("the batch padded")
     edges = [(low, high) for low, high, _ in edges]
     return fresh(padded(graph, graph.plain(x), edges, value.small), call.sizes[0], x.dtype)
 
@@ -303,15 +311,15 @@ def _reduce(op: str) -> Primitive:
     def function(graph: Graph, call: Call) -> Data:
         x, axes = _data(call), [int(axis) for axis in call.params["axes"]]
         if {*axes} & {*x.sizes.free}:
-            raise Unsupported("a reduction of the batch")
+            raise UnsupportedError("a reduction of the batch")
         # In the layout that the tensor has; which axes are left is then the same.
         kept = [k for k in range(len(x.order)) if k not in axes]
         places = sorted(x.order[k] for k in axes)
         left = sorted(x.order[k] for k in kept)
-        inputs, attributes = [x.tensor], {"axes": places}
         if op == "ReduceSum":  # the first of them to take its axes as an input
-            inputs, attributes = [x.tensor, graph.ints(places)], {}
-        name = graph.node(op, *inputs, keepdims=0, **attributes)
+            name = graph.node(op, x.tensor, graph.ints(places), keepdims=0)
+        else:
+            name = graph.node(op, x.tensor, axes=places, keepdims=0)
         order = tuple(left.index(x.order[k]) for k in kept)
         return Data(name, order, call.sizes[0], call.dtypes[0])
 
@@ -326,13 +334,13 @@ def _pool(op: str, outside: float) -> Primitive:
         size, stride = params["window_dimensions"], params["window_strides"]
         edges, dilation = params["padding"], params["window_dilation"]
         if any(step != 1 for step in params["base_dilation"]) or x.dtype != np.float32:
-            raise Unsupported("a pooling with holes in its input, or of other than float32")
+            raise UnsupportedError("a pooling with holes in its input, or of other than float32")
         if op == "AveragePool" and any(step != 1 for step in dilation):
-            raise Unsupported("a sum of windows with holes")
+            raise UnsupportedError("a sum of windows with holes")
         windows = zip(size, stride, edges, strict=True)
         still = [k for k, of in enumerate(windows) if (*of[:2], *of[2]) == (1, 1, 0, 0)]
         if len(still) < 2 or len(size) < 3 or not {*x.sizes.free} <= {*still}:
-            raise Unsupported("a pooling of so many axes")
+            raise UnsupportedError("a pooling of so many axes")
         # As [N, C, ...]: the layout of the tensor decides which are spatial, if several could be.
         still = sorted(still, key=lambda k: x.order[k])[:2]
         spatial = sorted({*range(len(size))} - {*still}, key=lambda k: x.order[k])
@@ -367,13 +375,13 @@ def _pool(op: str, outside: float) -> Primitive:
 @one
 def _dot(graph: Graph, call: Call) -> Data:
     if call.dtypes[0] != np.float32:
-        raise Unsupported(f"dot_general of {call.dtypes[0]}")
+        raise UnsupportedError(f"dot_general of {call.dtypes[0]}")
     contracts, batches = call.params["dimension_numbers"]
     parts, frees = [], []
     for k, (value, contract, batch) in enumerate(zip(call.values, contracts, batches, strict=True)):
         sizes = value.sizes
         if {*contract} & {*sizes.free}:
-            raise Unsupported("a product that sums over the batch")
+            raise UnsupportedError("a product that sums over the batch")
         free = tuple(a for a in range(len(sizes.small)) if a not in {*contract, *batch})
         groups = [free, tuple(contract)] if k == 0 else [tuple(contract), free]
         order = (*batch, *groups[0], *groups[1])
@@ -394,15 +402,15 @@ def _dot(graph: Graph, call: Call) -> Data:
 def _convolution(graph: Graph, call: Call) -> Data:
     params, (image, weight) = call.params, call.values
     if any(step != 1 for step in params["lhs_dilation"]) or params["batch_group_count"] != 1:
-        raise Unsupported("a transposed convolution, or one grouped over its batch")
+        raise UnsupportedError("a transposed convolution, or one grouped over its batch")
     if call.dtypes[0] != np.float32:
-        raise Unsupported(f"conv_general_dilated of {call.dtypes[0]}")
+        raise UnsupportedError(f"conv_general_dilated of {call.dtypes[0]}")
     numbers = params["dimension_numbers"]
     if isinstance(image, Known):
         image = fresh(graph.plain(image), image.sizes)
     images = graph.plain(image.transposed(tuple(numbers.lhs_spec)))
     if isinstance(weight, Known):
-        kernel = graph.constant(np.asarray(weight.small).transpose(numbers.rhs_spec))
+        kernel = graph.constant(settled(weight, ()).transpose(numbers.rhs_spec))
     else:
         kernel = graph.plain(weight.transposed(tuple(numbers.rhs_spec)))
     window = Window(
@@ -411,7 +419,7 @@ def _convolution(graph: Graph, call: Call) -> Data:
         tuple(params["rhs_dilation"]),
         params["feature_group_count"],
     )
-    name = convolve(graph, images, kernel, "", window)
+    name = convolve(graph, images, kernel, window)
     out = tuple(numbers.out_spec)
     y = fresh(name, call.sizes[0].take(out))
     return y.transposed(tuple(int(k) for k in np.argsort(out)))
@@ -426,17 +434,16 @@ class Window(NamedTuple):
     groups: int
 
 
-def convolve(
-    graph: Graph, images: str, kernel: str, bias: str, window: Window, prefix: str = ""
-) -> str:
-    """Conv of images [N, C, ...]; outside of them is 0; no bias where "" is given."""
+def convolve(graph: Graph, images: str, kernel: str, window: Window, prefix: str = "") -> str:
+    """Conv of images [N, C, ...]; outside of them is 0."""
     edges = [(int(low), int(high)) for low, high in window.padding]
     if any(low < 0 or high < 0 for low, high in edges):
         images = padded(graph, images, [(0, 0), (0, 0), *edges], np.float32(0))
         edges = [(0, 0)] * len(edges)
     return graph.node(
         "Conv",
-        *([images, kernel] + ([bias] if bias else [])),
+        images,
+        kernel,
         prefix=prefix,
         strides=[int(step) for step in window.stride],
         pads=[low for low, _ in edges] + [high for _, high in edges],
@@ -476,7 +483,7 @@ PRIMITIVES: dict[str, Primitive] = {
             "tanh": "Tanh",
         }.items()
     },
-    **{name: _same for name in ("copy", "copy_p", "optimization_barrier", "sharding_constraint")},
+    **dict.fromkeys(("copy", "copy_p", "optimization_barrier", "sharding_constraint"), _same),
     "and": _logical("And", "and"),
     "broadcast_in_dim": _broadcast,
     "clamp": _clamp,
