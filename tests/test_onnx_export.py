@@ -82,7 +82,14 @@ def theirs(model: Any, x: np.ndarray, optimised: bool = True) -> np.ndarray:
     return y
 
 
-def agree(apply_fn: Any, params: Any, x: np.ndarray, seed: int = 0, bits: Any = None) -> Any:
+def agree(
+    apply_fn: Any,
+    params: Any,
+    x: np.ndarray,
+    seed: int = 0,
+    bits: Any = None,
+    same_class: bool = True,
+) -> Any:
     """The exported model, once ONNX Runtime's logits are ours to 2e-6 of the largest."""
     network = capture(apply_fn, params, jnp.asarray(x[:2]))
     compressed = compressed_of(network, seed, bits)
@@ -97,8 +104,8 @@ def agree(apply_fn: Any, params: Any, x: np.ndarray, seed: int = 0, bits: Any = 
         assert y.shape == ours.shape
         difference = np.abs(y - ours).max(axis=1) / np.abs(ours).max()
         # A value on the edge between two levels may fall on either side of it.
-        assert np.mean(difference > 2e-6) <= 0.001 + 1 / len(x) * (len(x) > 100)
-        assert np.mean(y.argmax(1) != ours.argmax(1)) <= 0.001
+        assert np.sum(difference > 2e-6) <= len(x) // 100
+        assert not same_class or np.mean(y.argmax(1) != ours.argmax(1)) <= 0.001
         np.testing.assert_allclose(theirs(model, x[:1], optimised), y[:1], atol=1e-5)
     need_integers(model, network, compressed)
     return model
@@ -239,9 +246,11 @@ def test_a_weight_that_is_used_twice_is_held_once() -> None:
 X = (40, 2, 4, 6)  # of the operations below
 OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "arithmetic": lambda x: (x - 1) * x / (2 + jnp.abs(x)) + (-x) ** 3 + jnp.sign(x) - x**0,
-    "powers": lambda x: jnp.abs(x) ** 1.5 + lax.rsqrt(x * x + 1) + x**-2 * 1e-3 + jnp.exp2(x / 4),
+    "powers": lambda x: (
+        jnp.abs(x) ** 1.5 + lax.rsqrt(x * x + 1) + (x * x + 1) ** -2 + jnp.exp2(x / 4)
+    ),
     "functions": lambda x: jnp.sin(x) + jnp.cos(x) + jnp.expm1(x / 4) + jnp.log1p(jnp.square(x)),
-    "errors": lambda x: lax.erf(x) + lax.erfc(x) + jax.nn.logsumexp(x, axis=2, keepdims=True),
+    "errors": lambda x: lax.erf(x) - lax.erfc(2 * x) + jax.nn.logsumexp(x, axis=2, keepdims=True),
     "rounding": lambda x: jnp.floor(x) + jnp.ceil(2 * x) + jnp.round(3 * x),
     "clips": lambda x: jnp.clip(x, -1, 1) + lax.clamp(-0.5, x, 0.3) + jnp.minimum(x, 0.2),
     "comparisons": lambda x: jnp.where((x > 0) & (x <= 1) | ~(x >= -1), x, 2) + (x != 3) + (x < 2),
@@ -260,6 +269,11 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "constants": lambda x: x.transpose(0, 3, 2, 1) * jnp.arange(8.0).reshape(1, 1, 4, 2),
     "data with data": lambda x: jnp.einsum("bijk,bilk->bjil", x, jnp.tanh(x)),
     "data with constants": lambda x: jnp.tensordot(x, jnp.arange(12.0).reshape(6, 2), 1),
+    "remainders": lambda x: x % 2 - lax.rem(x, 1.5) + jnp.roll(x, 1, 2) + jnp.tile(x, (1, 1, 1, 1)),
+    "taken": lambda x: (
+        x[:, :, jnp.array([3, 0, 2])] + jnp.take(x, np.array([[0], [1]]), 1)[:, :, 0, :3]
+    ),
+    "unstacked": lambda x: sum(jnp.unstack(x, axis=1)) + jnp.tile(x, (1, 2, 1, 1))[:, 3],
     "stacked": lambda x: jnp.stack([x, -x], axis=1).swapaxes(1, 4),
     "window over channels": lambda x: lax.reduce_window(
         x, 0.0, lax.add, (1, 2, 1, 1), (1, 1, 1, 1), "SAME"
@@ -284,7 +298,7 @@ def test_operations_that_stay_digital(name: str) -> None:
         return OPERATIONS[name](hidden).reshape(x.shape[0], -1)
 
     params = {"w": jnp.asarray(random(5, 48))}
-    agree(apply_fn, params, random(X[0], 5), bits=(8, 8))
+    agree(apply_fn, params, random(X[0], 5), bits=(8, 8), same_class=False)
 
 
 def test_an_imported_network_goes_out_again(tmp_path: pathlib.Path) -> None:
@@ -511,7 +525,7 @@ def test_runs_that_do_not_hold_together(
     shutil.copy(folder / "weights.safetensors", path)
     result = json.loads((folder / "result.json").read_text())
     for section, field, value, words in (
-        ("model", "name", "vgg8", "digital/params"),
+        ("model", "name", "vgg8", "digital/batch_stats"),
         ("model", "name", 3, "config.model.name: 3"),
         ("data", "path", "nowhere.npz", "nowhere.npz"),
         ("model", "path", "nowhere.onnx", "nowhere.onnx"),

@@ -162,7 +162,9 @@ class Graph:
         shape = self.ints(sizes.dims())
         return fresh(self.node("Reshape", self.plain(value), shape), sizes, value.dtype)
 
-    def elementwise(self, op: str, values: list[Value], sizes: Sizes, dtype: Any) -> Data:
+    def elementwise(
+        self, op: str, values: list[Value], sizes: Sizes, dtype: Any, **attributes: Any
+    ) -> Data:
         """An operation whose operands are broadcast, in the layout that they have."""
         data = [value for value in values if isinstance(value, Data)]
         identity = tuple(range(len(sizes.small)))
@@ -180,7 +182,7 @@ class Graph:
             if array.ndim:
                 array = array.transpose(np.argsort(order))
             names.append(self.constant(array if array.size > 1 else array.reshape(())))
-        return Data(self.node(op, *names), order, sizes, dtype)
+        return Data(self.node(op, *names, **attributes), order, sizes, dtype)
 
 
 def fresh(tensor: str, sizes: Sizes, dtype: Any = np.float32) -> Data:

@@ -130,6 +130,11 @@ def _erfc(graph: Graph, call: Call) -> Data:
 
 
 @one
+def _remainder(graph: Graph, call: Call) -> Data:
+    return _apply(graph, "Mod", call, *call.values, fmod=1)  # with the sign of the first, as JAX
+
+
+@one
 def _round(graph: Graph, call: Call) -> Data:
     if int(call.params["rounding_method"]) != 1:
         raise UnsupportedError("round away from zero")
@@ -184,9 +189,14 @@ def _convert(graph: Graph, call: Call) -> Data:
 
 @one
 def _reshape(graph: Graph, call: Call) -> Data:
-    """reshape, squeeze and expand_dims."""
-    if call.params.get("dimensions") is not None:
+    if call.params["dimensions"] is not None:
         raise UnsupportedError("reshape with dimensions")
+    return graph.reshaped(_data(call), call.sizes[0])
+
+
+@one
+def _squeeze(graph: Graph, call: Call) -> Data:
+    """squeeze and expand_dims."""
     return graph.reshaped(_data(call), call.sizes[0])
 
 
@@ -226,6 +236,67 @@ def _concatenate(graph: Graph, call: Call) -> Data:
     names = [graph.plain(value) for value in call.values]
     axis = call.params["dimension"]
     return fresh(graph.node("Concat", *names, axis=axis), call.sizes[0], call.dtypes[0])
+
+
+@one
+def _stack(graph: Graph, call: Call) -> Data:
+    axis, (sizes,) = call.params["axis"], call.sizes
+    one_each = Sizes(*((*shape[:axis], 1, *shape[axis + 1 :]) for shape in sizes))
+    names = []
+    for value in call.values:
+        data = fresh(graph.plain(value), value.sizes, call.dtypes[0])
+        names.append(graph.plain(graph.reshaped(data, one_each)))
+    return fresh(graph.node("Concat", *names, axis=axis), sizes, call.dtypes[0])
+
+
+def _unstack(graph: Graph, call: Call) -> list[Value]:
+    x, axis = _data(call), call.params["axis"]
+    each = [1] * len(call.sizes)
+    one_each = Sizes(*((*shape[:axis], 1, *shape[axis + 1 :]) for shape in x.sizes))
+    parts = _parts(graph, x, axis, each, [one_each] * len(each))
+    return [graph.reshaped(part, sizes) for part, sizes in zip(parts, call.sizes, strict=True)]
+
+
+def _split(graph: Graph, call: Call) -> list[Value]:
+    return [*_parts(graph, _data(call), call.params["axis"], call.params["sizes"], call.sizes)]
+
+
+def _parts(graph: Graph, x: Data, axis: int, lengths: Any, sizes: list[Sizes]) -> list[Data]:
+    if axis in x.sizes.free:
+        raise UnsupportedError("the batch split")
+    inputs = graph.plain(x), graph.ints(lengths)
+    names = graph.parts("Split", inputs, len(sizes), axis=axis)
+    return [fresh(*of, x.dtype) for of in zip(names, sizes, strict=True)]
+
+
+@one
+def _tile(graph: Graph, call: Call) -> Data:
+    x, repeats = _data(call), call.params["reps"]
+    if any(repeats[k] != 1 for k in x.sizes.free):
+        raise UnsupportedError("data repeated along the batch")
+    return fresh(graph.node("Tile", graph.plain(x), graph.ints(repeats)), call.sizes[0], x.dtype)
+
+
+@one
+def _gather(graph: Graph, call: Call) -> Data:
+    """Of known places along one axis; the axes that number them stand in its stead."""
+    (x, places), params, (sizes,) = call.values, call.params, call.sizes
+    numbers, taken = params["dimension_numbers"], params["slice_sizes"]
+    if isinstance(x, Known) or isinstance(places, Data) or len(numbers.start_index_map) != 1:
+        raise UnsupportedError("gather of other than known places along one axis")
+    (axis,), index = numbers.start_index_map, settled(places, ())[..., 0]
+    rest = tuple(k for k in range(len(sizes.small)) if not axis <= k < axis + index.ndim)
+    whole = all(
+        size == of
+        for k, (size, of) in enumerate(zip(taken, x.sizes.small, strict=True))
+        if k != axis
+    )
+    plain = (numbers.collapsed_slice_dims, numbers.offset_dims) == ((axis,), rest)
+    inside = index.size and index.min() >= 0 and index.max() < x.sizes.small[axis]
+    if not (whole and plain and inside) or axis in x.sizes.free:
+        raise UnsupportedError("gather of other than known places along one axis")
+    indices = graph.constant(index.astype(np.int64))
+    return fresh(graph.node("Gather", graph.plain(x), indices, axis=axis), sizes, x.dtype)
 
 
 def _cut(
@@ -273,15 +344,6 @@ def _reverse(graph: Graph, call: Call) -> Data:
     ends = [np.iinfo(np.int64).min] * len(axes)
     inputs = [graph.ints(v) for v in ([-1] * len(axes), ends, axes, [-1] * len(axes))]
     return fresh(graph.node("Slice", graph.plain(x), *inputs), x.sizes, x.dtype)
-
-
-def _split(graph: Graph, call: Call) -> list[Value]:
-    x, axis, lengths = _data(call), call.params["axis"], call.params["sizes"]
-    if axis in x.sizes.free:
-        raise UnsupportedError("the batch split")
-    inputs = graph.plain(x), graph.ints(lengths)
-    names = graph.parts("Split", inputs, len(lengths), axis=axis)
-    return [fresh(*of, x.dtype) for of in zip(names, call.sizes, strict=True)]
 
 
 @one
@@ -494,8 +556,9 @@ PRIMITIVES: dict[str, Primitive] = {
     "dynamic_slice": _dynamic_slice,
     "erfc": _erfc,
     "exp2": _exp2,
-    "expand_dims": _reshape,
+    "expand_dims": _squeeze,
     "expm1": _expm1,
+    "gather": _gather,
     "integer_pow": _integer_pow,
     "is_finite": _is_finite,
     "log1p": _log1p,
@@ -510,6 +573,7 @@ PRIMITIVES: dict[str, Primitive] = {
     "reduce_sum": _reduce("ReduceSum"),
     "reduce_window_max": _pool("MaxPool", -np.inf),
     "reduce_window_sum": _pool("AveragePool", 0.0),
+    "rem": _remainder,
     "reshape": _reshape,
     "rev": _reverse,
     "round": _round,
@@ -518,8 +582,11 @@ PRIMITIVES: dict[str, Primitive] = {
     "slice": _slice,
     "split": _split,
     "square": _square,
-    "squeeze": _reshape,
+    "squeeze": _squeeze,
+    "stack": _stack,
     "stop_gradient": _same,
+    "tile": _tile,
     "transpose": _transpose,
+    "unstack": _unstack,
     "xor": _logical("Xor", "xor"),
 }
