@@ -62,7 +62,7 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
     Raises:
       InputError: either is missing, damaged or lacks a field.
     """
-    result, rows = _read_result(folder / "result.json"), _read_rows(folder / "search.csv")
+    result, rows = read_result(folder / "result.json"), _read_rows(folder / "search.csv")
     if len(rows["reward"]) != result["search"].get("evaluations"):
         raise InputError(
             f"{folder / 'search.csv'}: {len(rows['reward'])} rows; allowed: those of result.json's "
@@ -71,7 +71,12 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
     return result, rows
 
 
-def _read_result(path: pathlib.Path) -> dict[str, Any]:
+def read_result(path: pathlib.Path) -> dict[str, Any]:
+    """result.json.
+
+    Raises:
+      InputError: it is missing, damaged or lacks a field.
+    """
     try:
         result = json.loads(path.read_text())
     except OSError as error:

@@ -1,0 +1,268 @@
+"""Writes the compressed network of a run as an ONNX model: integer weights, QDQ.
+
+    python -m apq_jax.export RUN --onnx FILE
+
+Reads result.json, weights.safetensors and mapping.safetensors of the run's folder, and the images
+that its configuration names; searches and trains nothing. Prints the file, its size and operators,
+and on how many test images ONNX Runtime, where it is installed, gives the class that the run's
+network gives. docs/export.md says what is in the file.
+
+Exit status: 0 done; 2 input that cannot be used.
+"""
+
+import argparse
+import functools
+import pathlib
+import sys
+from collections import Counter
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import safetensors
+
+from apq_jax import data, evaluation, models, run_folder
+from apq_jax.capture import Network, Params, capture
+from apq_jax.config import Config, from_config_dict
+from apq_jax.data import Dataset
+from apq_jax.evaluation import Compressed, CompressedLayer
+from apq_jax.files import InputError, shown, write_whole
+from apq_jax.interop.onnx_export import export
+from apq_jax.interop.onnx_file import in_one_line
+from apq_jax.mapping import Mapping
+from apq_jax.mapping import load as load_mapping
+from apq_jax.mapping.units import LayerMap, most_level
+
+
+class Run(NamedTuple):
+    """What a run found, as its folder says."""
+
+    config: Config
+    dataset: Dataset
+    network: Network
+    params: Params  # 0 where crossbars hold them
+    compressed: Compressed
+    mapping: Mapping
+
+
+def read(folder: pathlib.Path) -> Run:
+    """Rebuilds the compressed network of a run from its files and its configuration.
+
+    Raises:
+      InputError: a file of the run, its images or its ONNX model is missing or damaged; they do
+        not belong together; or converters lose something.
+    """
+    path = folder / "result.json"
+    tree = run_folder.read_result(path)["config"]
+    try:
+        config = from_config_dict(ml_collections.ConfigDict(tree))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: config: cannot be used ({in_one_line(error)})") from error
+    mapping = load_mapping(folder / "mapping.safetensors")
+    _need_lossless(mapping)
+    compressed = _compressed(folder / "weights.safetensors", mapping)
+    dataset = data.load(config.data.path, config.data.name)
+    apply_fn, like = _model(config, dataset)
+    params = _filled(folder, like, mapping)
+    try:
+        network = capture(apply_fn, params, jnp.asarray(dataset.test_images[:2]))
+    except ValueError as error:
+        raise InputError(f"{config.model}: {in_one_line(error)}") from error
+    if network.layers != tuple(one.layer for one in mapping.maps):
+        raise InputError(
+            f"{folder / 'mapping.safetensors'}: its layers are not those of {config.model} on "
+            f"{dataset.name}; allowed: the same"
+        )
+    return Run(config, dataset, network, params, compressed, mapping)
+
+
+def _need_lossless(mapping: Mapping) -> None:
+    accelerator = mapping.accelerator
+    most = accelerator.lossless_adc_bits
+    for one in mapping.maps:
+        bits = one.adc_bits or accelerator.adc_resolution
+        if bits < most:
+            raise InputError(
+                f"{one.layer.name}: lossy converters of {bits} bits, and no ONNX operator loses "
+                f"what they do; allowed: the lossless {most} bits"
+            )
+
+
+def _compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
+    """The integers of weights.safetensors, with the scales that the mapping has, too."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (safetensors.SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
+    layers = []
+    for one, scales in zip(mapping.maps, mapping.scales, strict=True):
+        name = one.layer.name
+        for field, value in scales._asdict().items():
+            found = tensors.get(f"{name}/{field}")
+            if found is None or not np.array_equal(found, value):
+                raise InputError(
+                    f"{path}: {shown(f'{name}/{field}')}: missing or not that of "
+                    "mapping.safetensors; allowed: both files of one run"
+                )
+        levels = jnp.asarray(_levels(path, tensors.get(f"{name}/levels"), one))
+        fields: Any = {key: jnp.asarray(value) for key, value in scales._asdict().items()}
+        bits = jnp.asarray(one.input_bits, jnp.int32)
+        layers.append(CompressedLayer(levels=levels, input_bits=bits, **fields))
+    return tuple(layers)
+
+
+def _levels(path: pathlib.Path, found: Any, one: LayerMap) -> np.ndarray:
+    """A layer's levels, of the right type and shape, within its bits."""
+    layer, most = one.layer, most_level(one.weight_bits)
+    shape = layer.groups, layer.rows, layer.columns
+    where = f"{path}: {shown(f'{layer.name}/levels')}"
+    if found is None or found.dtype != np.int8 or found.shape != shape:
+        words = "missing" if found is None else f"{found.dtype} of shape {found.shape}"
+        raise InputError(f"{where}: {words}; allowed: int8 of shape {shape}")
+    largest = int(np.abs(found.astype(np.int32)).max())
+    if largest > most:
+        raise InputError(f"{where}: a level of {largest}; allowed: -{most} to {most}")
+    return np.asarray(found)
+
+
+def _model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
+    """The model as a function, and the shapes and types of its params."""
+    if config.model.path:
+        return models.loaded(config.model, dataset)
+    model: Any = models.build(config.model, dataset)
+    images = jax.ShapeDtypeStruct((1, *dataset.test_images.shape[1:]), jnp.float32)
+    return model.apply, jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def _filled(folder: pathlib.Path, like: Any, mapping: Mapping) -> Params:
+    """The digital params that the mapping holds, and 0 for those in its crossbars."""
+    path, held = folder / "mapping.safetensors", {one.layer.name for one in mapping.maps}
+
+    def leaf(where: Any, like: Any) -> jax.Array:
+        name = jax.tree_util.keystr(where, simple=True, separator="/")
+        found = mapping.digital.get(name)
+        if name in held and found is None:
+            return jnp.zeros(like.shape, like.dtype)
+        if found is None or (found.shape, found.dtype) != (like.shape, like.dtype):
+            words = "missing" if found is None else f"{found.dtype} of shape {found.shape}"
+            raise InputError(
+                f"{path}: {shown(f'digital/{name}')}: {words}; allowed: the model's, {like.dtype} "
+                f"of shape {like.shape}"
+            )
+        return jnp.asarray(found)
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+def model_of(run: Run) -> Any:
+    """The onnx.ModelProto of a run, with what the run says of its bits beside it.
+
+    Raises:
+      InputError: see `export`.
+    """
+    model = export(run.network, run.params, run.compressed)
+    said = {"network": str(run.config.model), "scheme": run.mapping.scheme}
+    said |= {"accelerator": run.mapping.accelerator.name}
+    for one in run.mapping.maps:
+        said[f"{one.layer.name}/weight_bits"] = str(one.weight_bits)
+        said[f"{one.layer.name}/input_bits"] = str(one.input_bits)
+    for name, value in said.items():
+        model.metadata_props.add(key=name, value=value)
+    return model
+
+
+class Agreement(NamedTuple):
+    """ONNX Runtime's logits beside the run's own."""
+
+    images: int
+    same_class: int
+    right: int  # of ONNX Runtime's classes
+    ours_right: int
+    difference: float  # largest of a logit
+
+
+def agreement(run: Run, content: bytes, images: np.ndarray, labels: np.ndarray) -> Agreement | None:
+    """What ONNX Runtime makes of the model on images; None where it is not installed.
+
+    Raises:
+      InputError: it does not run the model.
+    """
+    try:
+        import onnxruntime  # optional
+    except ImportError:
+        return None
+    ours_of = jax.jit(functools.partial(evaluation.apply, run.network))
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        feed = session.get_inputs()[0].name
+        found = Agreement(0, 0, 0, 0, 0.0)
+        for start in range(0, len(images), run.config.search.chunk):
+            part = slice(start, start + run.config.search.chunk)
+            (theirs,) = session.run(None, {feed: images[part]})
+            ours = np.asarray(ours_of(run.params, run.compressed, jnp.asarray(images[part])))
+            classes, wanted = theirs.argmax(axis=1), ours.argmax(axis=1)
+            found = Agreement(
+                found.images + len(ours),
+                found.same_class + int((classes == wanted).sum()),
+                found.right + int((classes == labels[part]).sum()),
+                found.ours_right + int((wanted == labels[part]).sum()),
+                max(found.difference, float(np.abs(theirs - ours).max())),
+            )
+    except Exception as error:  # whatever onnxruntime raises
+        raise InputError(f"ONNX Runtime does not run the model ({in_one_line(error)})") from error
+    return found
+
+
+def in_words(found: Agreement | None) -> str:
+    """The check's result, in a line."""
+    if found is None:
+        return "not checked, for onnxruntime is not installed"
+    theirs, ours = (100 * right / found.images for right in (found.right, found.ours_right))
+    return (
+        f"ONNX Runtime gives {found.same_class:,} of {found.images:,} test images the class that "
+        f"the run's network gives ({theirs:.2f} % right, the run's {ours:.2f} %)"
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = _Parser(
+        prog="apq_jax.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN")
+    parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE", required=True)
+    try:
+        options = parser.parse_args(argv)
+        if options.onnx.suffix != ".onnx":  # none of the run's own files is written over
+            raise InputError(f"--onnx: {str(options.onnx)!r}; allowed: a file named *.onnx")
+        run = read(options.run)
+        model = model_of(run)
+        content = model.SerializeToString()
+        write_whole(options.onnx, content)
+        counts = Counter(node.op_type for node in model.graph.node)
+        operators = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        found = agreement(run, content, run.dataset.test_images, run.dataset.test_labels)
+        print(f"{options.onnx}: {len(content):,} bytes; {operators}; {in_words(found)}")
+    except InputError as error:
+        print(f"apq_jax.export: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
