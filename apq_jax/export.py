@@ -28,6 +28,7 @@ from apq_jax.capture import Network, Params, capture
 from apq_jax.config import Config, from_config_dict
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed, CompressedLayer
+from apq_jax.evaluator import chunk_of
 from apq_jax.files import InputError, shown, write_whole
 from apq_jax.interop.onnx_export import export
 from apq_jax.interop.onnx_file import in_one_line
@@ -203,8 +204,9 @@ def agreement(run: Run, content: bytes, images: np.ndarray, labels: np.ndarray) 
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         feed = session.get_inputs()[0].name
         found = Agreement(0, 0, 0, 0, 0.0)
-        for start in range(0, len(images), run.config.search.chunk):
-            part = slice(start, start + run.config.search.chunk)
+        step = chunk_of(run.network)
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
             (theirs,) = session.run(None, {feed: images[part]})
             ours = np.asarray(ours_of(run.params, run.compressed, jnp.asarray(images[part])))
             classes, wanted = theirs.argmax(axis=1), ours.argmax(axis=1)
