@@ -390,22 +390,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     centres = rng.uniform(0, 200, (3, 12, 12))
     images = np.clip(centres[labels] + rng.normal(0, 40, (600, 12, 12)), 0, 255)
     np.savez(base / "digits.npz", images=images.astype(np.uint8), labels=labels)
-    compiled = pathlib.Path(jax.config.jax_compilation_cache_dir)
-    compiled.mkdir(parents=True, exist_ok=True)
-    (base / "cache").mkdir()
-    (base / "cache/xla").symlink_to(compiled, target_is_directory=True)
     flags = {
         "training.epochs": 3,
-        "plan.levels": 6,
-        "search.episodes": 30,
-        "search.probes": 4,
+        "plan.levels": 3,
+        "search.strategy": "uniform",
+        "search.episodes": 16,
+        "search.probes": 2,
         "search.moment_images": 32,
         "search.tuned": 0,
         "search.max_accuracy_drop": 10,
-        "agent.warmup": 4,
-        "agent.updates": 2,
         "data.path": base / "digits.npz",
-        "cache_dir": base / "cache",
+        # That of the compiled programs: another would not find them.
+        "cache_dir": ROOT / ".cache",
     }
     settings = [f"--config.{name}={value}" for name, value in flags.items()]
     config = f"--config={ROOT / 'configs/lenet_mnist.py'}"
