@@ -44,8 +44,11 @@ def _compiled(
     """What is remembered at first, and a chunk of batches of every search: one program for all
     problems.
     """
-    # Searches side by side, for the sake of the batch, evaluate in full.
-    blank, recall = remembering(evaluate if batch == "map" else lambda *of: evaluate(*of))
+    # Side by side, searches would take every branch: they evaluate in full.
+    if isinstance(evaluate, Evaluator) and batch == "map":
+        blank, recall = evaluate.blank, evaluate.recall
+    else:
+        blank, recall = _forgetting(evaluate)
 
     def step(carry: Carry, memory: Any, subject: Any, problem: Problem) -> tuple[Carry, Any, tuple]:
         key, ask_key, tell_key = jax.random.split(carry.key, 3)
@@ -86,10 +89,8 @@ def _compiled(
     return jax.jit(blank), searches
 
 
-def remembering(evaluate: Evaluate) -> tuple[Callable, Callable]:
-    """The `blank` and `recall` of an Evaluator; of another function ones that remember nothing."""
-    if isinstance(evaluate, Evaluator):
-        return evaluate.blank, evaluate.recall
+def _forgetting(evaluate: Evaluate) -> tuple[Callable, Callable]:
+    """As the `blank` and `recall` of an Evaluator, of a function that keeps nothing."""
 
     def recall(memory: tuple, subject: Any, policy: Policy, wanted: jax.Array) -> tuple:
         found = functools.partial(evaluate, subject, policy)

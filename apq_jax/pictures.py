@@ -141,21 +141,11 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
             zorder=4,
             urls=[f"unpruned at 8 bits: {dense:,} {name}; float accuracy {top:.2f} %"],
         )
-        axis.scatter(
-            [best[name]],
-            [100 * best["expected_accuracy"]],
-            marker="*",
-            s=170,
-            color=_GREEN,
-            edgecolors="black",
-            linewidths=0.6,
-            zorder=5,
-            label="chosen",
-            urls=[
-                f"chosen, evaluation {best['evaluation']}: {best[name]:,} {name}, "
-                f"{100 * best['expected_accuracy']:.2f} % expected before any fine-tuning"
-            ],
+        words = (
+            f"chosen, evaluation {best['evaluation']}: {best[name]:,} {name}, "
+            f"{100 * best['expected_accuracy']:.2f} % expected before any fine-tuning"
         )
+        _star(axis, best[name], 100 * best["expected_accuracy"], _GREEN, words, "chosen")
         axis.set_xscale("log")
         _plain_log_axis(axis, min(cost.min(), best[name]), max(cost.max(), dense))
         axis.set_ylim(low, max(top, measured.max()) + 0.2)
@@ -179,6 +169,22 @@ def _points(
 ) -> None:
     """Some of the points, each with its words."""
     axis.scatter(x[at], y[at], s=14, color=colour, linewidths=0, urls=words, zorder=3)
+
+
+def _star(axis: Axes, x: float, y: float, colour: str, words: str, label: str = "") -> None:
+    """What was chosen."""
+    axis.scatter(
+        [x],
+        [y],
+        marker="*",
+        s=170,
+        color=colour,
+        edgecolors="black",
+        linewidths=0.6,
+        zorder=5,
+        label=label or None,
+        urls=[words],
+    )
 
 
 def _words_of_points(rows: Rows, at: np.ndarray, name: str) -> list[str]:
@@ -399,17 +405,8 @@ def fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
             _points(axis, rows[metric], -gain, points, colour, words)
             best = result["best"]
             lost = 100 * (result["float"]["search_accuracy"] - best["expected_accuracy"])
-            axis.scatter(
-                [best[metric]],
-                [lost],
-                marker="*",
-                s=150,
-                color=colour,
-                edgecolors="black",
-                linewidths=0.6,
-                zorder=5,
-                urls=[f"{name}, chosen: {best[metric]:,.6g} {_METRICS[metric]}, {lost:.2f} lost"],
-            )
+            words_of = f"{name}, chosen: {best[metric]:,.6g} {_METRICS[metric]}, {lost:.2f} lost"
+            _star(axis, best[metric], lost, colour, words_of)
         axis.set_xscale("log")
         costs = np.concatenate([rows[metric] for _, rows in runs])
         _plain_log_axis(axis, costs.min(), costs.max())

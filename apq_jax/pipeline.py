@@ -29,9 +29,8 @@ from apq_jax.capture import Network
 from apq_jax.config import Config, SearchOptions
 from apq_jax.environment import Problem, Space
 from apq_jax.evaluation import Subject
-from apq_jax.evaluator import chunk_of
 from apq_jax.loop import Record
-from apq_jax.preparation import Prepared, evaluator, scored
+from apq_jax.preparation import Prepared, evaluator, images_at_once, scored
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
 from apq_jax.strategies.apq import apq
@@ -292,7 +291,7 @@ def measure(
 def logits_of(prepared: Prepared, network: evaluation.Compressed, images: np.ndarray) -> np.ndarray:
     """A compressed network's logits [N, classes]."""
     forward = _forward(prepared.network)
-    step = prepared.config.search.chunk or chunk_of(prepared.network)
+    step = images_at_once(prepared)
     chunks = [
         np.asarray(forward(prepared.subject.params, network, jnp.asarray(images[at : at + step])))
         for at in range(0, len(images), step)

@@ -308,8 +308,12 @@ def evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:
     cuts = cuts_of(
         network, subject.params, count + len(subject.moment_images), search.memory_mb * 2**20
     )
-    chunk = search.chunk or chunk_of(network)
-    return Evaluator(network, cells, prepared.config.recovery, chunk, cuts)
+    return Evaluator(network, cells, prepared.config.recovery, images_at_once(prepared), cuts)
+
+
+def images_at_once(prepared: Prepared) -> int:
+    """Scored images at a time."""
+    return prepared.config.search.chunk or chunk_of(prepared.network)
 
 
 def evaluate_many(

@@ -238,11 +238,13 @@ def _tables(network: str, runs: Runs) -> list[str]:
         text.append(_join(f"`{scheme}`", len(every), _spread(_lost(found)), interval, *costs))
     ratios_of = [words.split(",")[0] for words in _headings()]  # have no unit
     for words, base in BASES.items():
+        of = {scheme: _ratios(runs, found, base) for scheme, found in runs.items()}
+        if not any(any(ratios) for ratios in of.values()):
+            continue  # the base is still to run
         text += [f"\nTimes less than {words}:\n", _join("scheme", *ratios_of)]
         text.append("|---" + "|--:" * len(COSTS) + "|")
-        for scheme, found in runs.items():
-            ratios = _ratios(runs, found, base)
-            text.append(_join(f"`{scheme}`", *(_spread(ratio) for ratio in ratios)))
+        for scheme, ratios in of.items():
+            text.append(_join(f"`{scheme}`", *map(_spread, ratios)))
     return text
 
 

@@ -497,7 +497,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     names = {path.name for path in never.iterdir()} - {"tensorboard"}
     assert names == {path.name for path in stopped.iterdir()} - {"tensorboard"}
     assert without_times(stopped) == without_times(never)
-    for name in names - {"result.json", "report.md", "command.txt"}:
+    for name in names - {"result.json", "report.md", "report.html", "command.txt"}:
         read = safetensors.numpy.load_file if name.endswith("tensors") else pathlib.Path.read_bytes
         np.testing.assert_equal(read(stopped / name), read(never / name), name)
     assert "--resume" not in (stopped / "command.txt").read_text()

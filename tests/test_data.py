@@ -232,7 +232,7 @@ def test_damaged_bytes_never_pass_unnoticed(npz: pathlib.Path, compressed: bool)
     ],
 )
 def test_bad_array(npz: pathlib.Path, field: str, value: np.ndarray, reason: str) -> None:
-    np.savez(npz, allow_pickle=True, **(one_pair() | {field: value}))
+    np.savez(npz, **(one_pair() | {field: value}))
     message = refused(npz)
     assert reason in message
 

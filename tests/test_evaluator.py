@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from apq_jax import conversion, crossbar, evaluator, pieces, schemes
 from apq_jax.calibration import calibrate
@@ -193,17 +191,13 @@ def test_what_was_of_use_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run([1, 1, 0, 0])[0] == [0, 1]
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 1), min_size=LAYERS, max_size=LAYERS), max_size=12))
-def test_cuts_spare_what_they_can(policies: list[list[int]]) -> None:
+def test_cuts_spare_what_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plain rule, in Python: a layer is run where no policy before began alike up to it."""
-    with pytest.MonkeyPatch.context() as patch:
-        run = Counted((1, 2, 3), patch)
-        seen: set[tuple[int, ...]] = set()
-        for choices in policies:
-            deepest = max((cut for cut in (1, 2, 3) if tuple(choices[:cut]) in seen), default=0)
-            assert run(choices)[0] == list(range(deepest, LAYERS))
-            seen |= {tuple(choices[:cut]) for cut in (1, 2, 3) if cut > deepest}
+    run, seen = Counted((1, 2, 3), monkeypatch), set()
+    for choices in np.random.default_rng(0).integers(0, 2, (30, LAYERS)).tolist():
+        deepest = max((cut for cut in (1, 2, 3) if tuple(choices[:cut]) in seen), default=0)
+        assert run(choices)[0] == list(range(deepest, LAYERS))
+        seen |= {tuple(choices[:cut]) for cut in (1, 2, 3) if cut > deepest}
 
 
 def test_where_activations_are_kept() -> None:

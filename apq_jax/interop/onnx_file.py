@@ -15,26 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apq_jax.files import InputError
-from apq_jax.interop.onnx_ops import OPERATORS, Node, refusals
+from apq_jax.interop.onnx_ops import DTYPES, OPERATORS, Node, refusals
 
 OLDEST = 9  # operator set
 MOST_BYTES = (2 << 30) - 1  # of the file, as protobuf allows; and of all tensors together
 INSTALL = "python -m pip install 'onnx>=1.17'"
 _FLOAT = 1  # TensorProto.FLOAT
-_DTYPES: dict[int, Any] = {  # of tensors that are read
-    _FLOAT: np.float32,
-    2: np.uint8,
-    3: np.int8,
-    4: np.uint16,
-    5: np.int16,
-    6: np.int32,
-    7: np.int64,
-    9: np.bool_,
-    10: np.float16,
-    11: np.float64,
-    12: np.uint32,
-    13: np.uint64,
-}
 _EXTERNAL = 1  # TensorProto.EXTERNAL
 _LISTED = 20  # things that one message names at most
 
@@ -252,7 +238,7 @@ def _need_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: in
             continue
         problems += [f"{title} ({reason})" for reason in _node_refusals(node, used, opset)]
     for tensor in graph.initializer:
-        if tensor.name in used and tensor.data_type not in _DTYPES:
+        if tensor.name in used and tensor.data_type not in DTYPES:
             kind = _type_name(tensor.data_type)
             problems.append(f"initializer {quoted(tensor.name)} (of type {kind})")
     if problems:
@@ -376,12 +362,12 @@ class _Tensors:
     def array(self, name: str, tensor: Any) -> np.ndarray:
         """A tensor's values, in memory that is no larger than what holds them."""
         where = f"{self.path}: tensor {quoted(name)}"
-        if tensor.data_type not in _DTYPES:
+        if tensor.data_type not in DTYPES:
             raise InputError(
                 f"{where}: of type {_type_name(tensor.data_type)}; allowed: "
-                f"{', '.join(_type_name(number) for number in _DTYPES)}"
+                f"{', '.join(_type_name(number) for number in DTYPES)}"
             )
-        dtype, shape = np.dtype(_DTYPES[tensor.data_type]), tuple(tensor.dims)
+        dtype, shape = np.dtype(DTYPES[tensor.data_type]), tuple(tensor.dims)
         if min(shape, default=0) < 0 or len(shape) > 32:
             raise InputError(f"{where}: shape {in_one_line(shape)}; allowed: axes of 0 or more")
         size = math.prod(shape) * dtype.itemsize

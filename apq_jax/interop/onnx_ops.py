@@ -24,7 +24,7 @@ Value: TypeAlias = Any  # np.ndarray where known while tracing, else jax.Array
 MOST_KNOWN = 1 << 20  # numbers of a value that is computed while tracing
 MOST_PADDED = 1 << 28  # positions of a padded image
 MOST_TAPS = 1 << 10  # positions of a window with holes
-_DTYPES: dict[int, Any] = {  # TensorProto.DataType, of Cast
+DTYPES: dict[int, Any] = {  # TensorProto.DataType: of tensors that are read, and of Cast
     1: np.float32,
     2: np.uint8,
     3: np.int8,
@@ -100,7 +100,7 @@ def refusals(op: str, attributes: dict[str, Any], opset: int) -> Iterator[str]:
     if op == "BatchNormalization":
         allowed["training_mode"] = (0,)
     if op == "Cast":
-        allowed["to"] = tuple(_DTYPES)
+        allowed["to"] = tuple(DTYPES)
     if op == "Gelu":
         allowed["approximate"] = ("none", "tanh")
     for name, values in allowed.items():
@@ -366,7 +366,7 @@ def _dropout(call: Call, x: Value, ratio: Value = None, training: Value = None) 
 
 
 def _cast(call: Call, x: Value) -> Value:
-    dtype = np.dtype(_DTYPES[call.attributes["to"]])
+    dtype = np.dtype(DTYPES[call.attributes["to"]])
     if is_known(x):
         return x.astype(dtype)
     if dtype != np.float32:
