@@ -55,17 +55,10 @@ def read(folder: pathlib.Path) -> Run:
       InputError: a file of the run, its images or its ONNX model is missing or damaged; they do
         not belong together; or converters lose something.
     """
-    path = folder / "result.json"
-    tree = run_folder.read_result(path)["config"]
-    try:
-        config = from_config_dict(ml_collections.ConfigDict(tree))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: config: cannot be used ({in_one_line(error)})") from error
+    config = read_config(folder / "result.json")
     mapping = load_mapping(folder / "mapping.safetensors")
     _need_lossless(mapping)
-    compressed = _compressed(folder / "weights.safetensors", mapping)
+    compressed = read_compressed(folder / "weights.safetensors", mapping)
     dataset = data.load(config.data.path, config.data.name)
     apply_fn, like = _model(config, dataset)
     params = _filled(folder, like, mapping)
@@ -81,6 +74,21 @@ def read(folder: pathlib.Path) -> Run:
     return Run(config, dataset, network, params, compressed, mapping)
 
 
+def read_config(path: pathlib.Path) -> Config:
+    """The configuration that a run's result.json holds.
+
+    Raises:
+      InputError: it is missing, damaged or holds none that can be used.
+    """
+    tree = run_folder.read_result(path)["config"]
+    try:
+        return from_config_dict(ml_collections.ConfigDict(tree))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: config: cannot be used ({in_one_line(error)})") from error
+
+
 def _need_lossless(mapping: Mapping) -> None:
     accelerator = mapping.accelerator
     most = accelerator.lossless_adc_bits
@@ -93,8 +101,12 @@ def _need_lossless(mapping: Mapping) -> None:
             )
 
 
-def _compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
-    """The integers of weights.safetensors, with the scales that the mapping has, too."""
+def read_compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
+    """The integers of weights.safetensors, with the scales that the mapping has, too.
+
+    Raises:
+      InputError: the file is missing or damaged, or not of the mapping's run.
+    """
     try:
         with safetensors.safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -20,7 +20,7 @@ COSTS = (  # field of a cost, name of its ratio, words, format
     ("latency_us", "latency", "latency of an inference, µs", "{:,.1f}"),
     ("index_bits", None, "index bits", "{:,}"),
 )
-_NEEDED: tuple[str, ...] = (
+NEEDED: tuple[str, ...] = (  # fields of result.json
     "config",
     "versions",
     "seed",
@@ -86,7 +86,7 @@ def read_result(path: pathlib.Path) -> dict[str, Any]:
     schema = result.get("schema") if isinstance(result, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: schema: {schema!r}; allowed: {SCHEMA}")
-    for name in _NEEDED:
+    for name in NEEDED:
         if name not in result:
             raise InputError(f"{path}: {name}: missing")
     if not isinstance(result["search"], dict):

@@ -10,6 +10,7 @@ process; --only N does the input N again. Exit status 1 if one failed.
 
 import argparse
 import collections
+import json
 import multiprocessing
 import pathlib
 import resource
@@ -21,8 +22,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.numpy
 
-from apq_jax import checkpoint, data, hardware, mapping, training
+from apq_jax import checkpoint, data, export, hardware, mapping, run_folder, training
+from apq_jax.config import Config, to_config_dict
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.interop import onnx
@@ -89,15 +92,36 @@ def _weights(path: pathlib.Path) -> None:
 _LIKE = {"a": {"kernel": np.ones((3, 4), np.float32), "bias": np.zeros(4, np.float32)}}
 
 
-def _mapping(path: pathlib.Path) -> None:
+def _layer_levels() -> np.ndarray:
+    return np.random.default_rng(0).integers(-7, 8, (1, 27, 6))
+
+
+def _mapped() -> Mapping:
     accelerator = Accelerator(crossbar_rows=20, crossbar_columns=12, unit_rows=9, unit_columns=4)
     layer = Layer("conv", 1, 27, 6, 10, (3, 3), (1, 1))
-    mask = np.ones((1, 27, 6), bool)
-    levels = np.random.default_rng(0).integers(-7, 8, mask.shape)
+    levels = _layer_levels()
+    mask = np.ones(levels.shape, bool)
     found = mapping.map_layer(layer, levels, mask, 4, 5, "dense", accelerator)
     scale = np.ones((1, 6), np.float32)
     scales = Scales(scale, np.float32(1), np.float32(0), scale, scale)
-    mapping.save(path, Mapping(accelerator, "dense", (found,), (scales,), {"bias": scale[0]}))
+    return Mapping(accelerator, "dense", (found,), (scales,), {"bias": scale[0]})
+
+
+def _mapping(path: pathlib.Path) -> None:
+    mapping.save(path, _mapped())
+
+
+def _levels(path: pathlib.Path) -> None:
+    (scales,) = _mapped().scales
+    tensors = {f"conv/{name}": np.asarray(value) for name, value in scales._asdict().items()}
+    tensors["conv/levels"] = _layer_levels().astype(np.int8)
+    path.write_bytes(safetensors.numpy.save(tensors))
+
+
+def _result(path: pathlib.Path) -> None:
+    """A run's result.json whose fields are empty but for the configuration."""
+    tree = dict.fromkeys(run_folder.NEEDED, {}) | {"schema": run_folder.SCHEMA}
+    path.write_text(json.dumps(tree | {"config": to_config_dict(Config()).to_dict()}))
 
 
 class _Record(NamedTuple):
@@ -112,9 +136,13 @@ def _checkpoint(path: pathlib.Path) -> None:
 
 READERS = {
     "checkpoint": Reader(".safetensors", _checkpoint, checkpoint.read),
+    "levels": Reader(
+        ".safetensors", _levels, lambda path: export.read_compressed(path, _mapped())
+    ),
     "mapping": Reader(".safetensors", _mapping, mapping.load),
     "npz": Reader(".npz", _npz, lambda path: data.load(str(path))),
     "onnx": Reader(".onnx", _onnx, onnx.load),
+    "result": Reader(".json", _result, export.read_config),
     "toml": Reader(
         ".toml",
         lambda path: path.write_text(hardware.dumps(Accelerator())),
@@ -150,8 +178,8 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(found)
 
 
-def _failure(reader: Reader, path: pathlib.Path) -> tuple[str, str]:
-    """("read", "refused" or "failed", what was raised)."""
+def failure(reader: Reader, path: pathlib.Path) -> tuple[str, str]:
+    """What became of a file: "read", "refused" or "failed"; and what was raised."""
 
     def late(signum: int, frame: Any) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
@@ -182,7 +210,7 @@ def _work(name: str, inputs: list[int], seed: int, folder: str, now: Any, result
     for number in inputs:
         now.value = number
         path.write_bytes(damaged(content, np.random.default_rng((seed, number))))
-        what, reason = _failure(reader, path)
+        what, reason = failure(reader, path)
         counts[what] += 1
         if what == "failed":
             print(f"{name}, input {number}: {' '.join(reason.split())[:300]}", flush=True)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import lax
 
 from apq_jax.capture import Network, capture, forward, forward_float, matrices
@@ -131,25 +130,6 @@ def test_lenet_layers() -> None:
         (1, 120, 84, 1),
         (1, 84, 10, 1),
     ]
-
-
-class NnxModel(nnx.Module):
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        self.conv = nnx.Conv(2, 4, (3, 3), strides=2, rngs=rngs)
-        self.norm = nnx.BatchNorm(4, use_running_average=True, rngs=rngs)
-        self.dense = nnx.Linear(4 * 3 * 3, 5, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = nnx.relu(self.norm(self.conv(x)))
-        return self.dense(x.reshape(x.shape[0], -1))
-
-
-def test_nnx() -> None:
-    graph, state = nnx.split(NnxModel(nnx.Rngs(0)))
-    network = captured(lambda state, x: nnx.merge(graph, state)(x), state, 6, 6, 2)
-    assert shapes(network) == [(1, 18, 4, 9), (1, 36, 5, 1)]
-    for layer, name in zip(network.layers, ("conv", "dense"), strict=True):
-        assert layer.name.startswith(f"{name}/kernel")
 
 
 def test_rows_have_the_input_channel_outermost() -> None:
