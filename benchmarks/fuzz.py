@@ -120,7 +120,8 @@ def _levels(path: pathlib.Path) -> None:
 
 def _result(path: pathlib.Path) -> None:
     """A run's result.json whose fields are empty but for the configuration."""
-    tree = dict.fromkeys(run_folder.NEEDED, {}) | {"schema": run_folder.SCHEMA}
+    tree: dict[str, Any] = {name: {} for name in run_folder.NEEDED}
+    tree |= {"schema": run_folder.SCHEMA}
     path.write_text(json.dumps(tree | {"config": to_config_dict(Config()).to_dict()}))
 
 

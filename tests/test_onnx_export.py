@@ -20,7 +20,7 @@ from flax import nnx
 from jax import lax
 from onnx import TensorProto, helper, numpy_helper
 
-from apq_jax import evaluation, mapping, search
+from apq_jax import evaluation, mapping
 from apq_jax import export as command
 from apq_jax.capture import Network, capture
 from apq_jax.conversion import Reading, cells_of
@@ -381,43 +381,15 @@ def test_lossy_converters_are_refused() -> None:
 # The command line.
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of the main job on images of noise, in its smallest form."""
-    base = tmp_path_factory.mktemp("run")
-    rng = np.random.default_rng(0)
-    labels = np.arange(600) % 3
-    centres = rng.uniform(0, 200, (3, 12, 12))
-    images = np.clip(centres[labels] + rng.normal(0, 40, (600, 12, 12)), 0, 255)
-    np.savez(base / "digits.npz", images=images.astype(np.uint8), labels=labels)
-    flags = {
-        "training.epochs": 3,
-        "plan.levels": 3,
-        "search.strategy": "uniform",
-        "search.episodes": 16,
-        "search.probes": 2,
-        "search.moment_images": 32,
-        "search.tuned": 0,
-        "search.max_accuracy_drop": 10,
-        "data.path": base / "digits.npz",
-        # That of the compiled programs: another would not find them.
-        "cache_dir": ROOT / ".cache",
-    }
-    settings = [f"--config.{name}={value}" for name, value in flags.items()]
-    config = f"--config={ROOT / 'configs/lenet_mnist.py'}"
-    assert search.main(["search", config, *settings, f"--workdir={base / 'run'}"]) == 0
-    return base / "run"
-
-
 def test_a_run_is_exported(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    finished_run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "net.onnx"
-    assert command.main([str(folder), "--onnx", str(path)]) == 0
+    assert command.main([str(finished_run), "--onnx", str(path)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{path}: {path.stat().st_size:,} bytes; ")
     assert printed.count("\n") == 1
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((finished_run / "result.json").read_text())
     count, right = result["data"]["test"], 100 * result["best"]["test_accuracy"]
     assert "2 Conv" in printed
     assert f"{count} of {count} test images" in printed
@@ -425,7 +397,7 @@ def test_a_run_is_exported(
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     said = {one.key: one.value for one in model.metadata_props}
-    tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+    tensors = safetensors.numpy.load_file(finished_run / "weights.safetensors")
     held = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     for layer in result["layers"]:
         assert said[f"{layer['name']}/weight_bits"] == str(layer["weight_bits"])
@@ -436,10 +408,10 @@ def test_a_run_is_exported(
         np.testing.assert_array_equal(mine, levels[0])
 
 
-def test_weights_give_a_layers_outputs_by_the_formula(folder: pathlib.Path) -> None:
+def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path) -> None:
     """docs/result.md in NumPy: the first convolution, 5 x 5 with an edge of two."""
-    run, name = command.read(folder), "params/conv1/kernel"
-    with safetensors.safe_open(folder / "weights.safetensors", framework="np") as file:
+    run, name = command.read(finished_run), "params/conv1/kernel"
+    with safetensors.safe_open(finished_run / "weights.safetensors", framework="np") as file:
         layer = {key: file.get_tensor(f"{name}/{key}") for key in ("levels", "mask")}
         for key in ("weight_scale", "multiplier", "offset", "input_scale", "input_zero"):
             layer[key] = file.get_tensor(f"{name}/{key}")
@@ -478,14 +450,14 @@ def test_weights_give_a_layers_outputs_by_the_formula(folder: pathlib.Path) -> N
     ],
 )
 def test_files_that_cannot_be_used(
-    folder: pathlib.Path,
+    finished_run: pathlib.Path,
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
     name: str,
     content: bytes | None,
     words: str,
 ) -> None:
-    copy = shutil.copytree(folder, tmp_path / "run")
+    copy = shutil.copytree(finished_run, tmp_path / "run")
     (copy / name).unlink()
     if content is not None:
         (copy / name).write_bytes(content)
@@ -493,10 +465,10 @@ def test_files_that_cannot_be_used(
 
 
 def refused(
-    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], words: str, *flags: str
+    finished_run: pathlib.Path, capsys: pytest.CaptureFixture[str], words: str, *flags: str
 ) -> None:
-    file = folder.parent / "net.onnx"
-    assert command.main([str(folder), *(flags or ("--onnx", str(file)))]) == 2
+    file = finished_run.parent / "net.onnx"
+    assert command.main([str(finished_run), *(flags or ("--onnx", str(file)))]) == 2
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
@@ -504,9 +476,9 @@ def refused(
 
 
 def test_runs_that_do_not_hold_together(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    finished_run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = pathlib.Path(shutil.copytree(folder, tmp_path / "run"))
+    copy = pathlib.Path(shutil.copytree(finished_run, tmp_path / "run"))
     path = copy / "weights.safetensors"
     tensors, name = safetensors.numpy.load_file(path), "params/fc1/kernel"
     for field, value, words in (
@@ -518,8 +490,8 @@ def test_runs_that_do_not_hold_together(
             tensors | {f"{name}/{field}": np.ascontiguousarray(value)}, path
         )
         refused(copy, capsys, words)
-    shutil.copy(folder / "weights.safetensors", path)
-    result = json.loads((folder / "result.json").read_text())
+    shutil.copy(finished_run / "weights.safetensors", path)
+    result = json.loads((finished_run / "result.json").read_text())
     for section, field, value, words in (
         ("model", "name", "vgg8", "digital/batch_stats"),
         ("model", "name", 3, "config.model.name: 3"),
@@ -535,9 +507,9 @@ def test_runs_that_do_not_hold_together(
 
 
 def test_a_run_with_lossy_converters(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    finished_run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = pathlib.Path(shutil.copytree(folder, tmp_path / "run"))
+    copy = pathlib.Path(shutil.copytree(finished_run, tmp_path / "run"))
     path = copy / "mapping.safetensors"
     found = mapping.load(path)
     lossy = dataclasses.replace(found.accelerator, adc_bits=2)
@@ -549,22 +521,28 @@ def test_a_run_with_lossy_converters(
 
 
 def test_flags_that_cannot_be_used(
-    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    finished_run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    refused(folder, capsys, "allowed: a file named *.onnx", "--onnx", str(folder / "result.json"))
-    refused(folder, capsys, "--onnx", "--nothing")
-    refused(folder / "none", capsys, "cannot be read", "--onnx", "net.onnx")
+    refused(
+        finished_run,
+        capsys,
+        "allowed: a file named *.onnx",
+        "--onnx",
+        str(finished_run / "result.json"),
+    )
+    refused(finished_run, capsys, "--onnx", "--nothing")
+    refused(finished_run / "none", capsys, "cannot be read", "--onnx", "net.onnx")
 
 
 def test_without_onnxruntime_nothing_is_checked(
-    folder: pathlib.Path,
+    finished_run: pathlib.Path,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    assert command.main([str(folder), "--onnx", str(tmp_path / "net.onnx")]) == 0
+    assert command.main([str(finished_run), "--onnx", str(tmp_path / "net.onnx")]) == 0
     assert "not checked, for onnxruntime is not installed" in capsys.readouterr().out
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    assert command.main([str(folder), "--onnx", str(tmp_path / "net.onnx")]) == 2
+    assert command.main([str(finished_run), "--onnx", str(tmp_path / "net.onnx")]) == 2
     assert "the package onnx" in capsys.readouterr().err
