@@ -20,7 +20,7 @@ from apq_jax import kept, quantization, results
 from apq_jax.capture import Network
 from apq_jax.config import Config, to_config_dict
 from apq_jax.data import Dataset
-from apq_jax.files import InputError, write_whole
+from apq_jax.files import InputError, in_one_line, shown, write_whole
 from apq_jax.hardware import Accelerator, adc
 from apq_jax.loop import Record
 from apq_jax.pipeline import Standing
@@ -122,9 +122,8 @@ def read(path: pathlib.Path) -> Saved | None:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path}: is damaged ({reason}); --noresume begins anew and deletes it"
+            f"{path}: is damaged ({in_one_line(error)}); --noresume begins anew and deletes it"
         ) from error
 
 
@@ -146,7 +145,7 @@ def restore(
     expected = _leaves(like)
     for name in sorted(expected.keys() ^ saved.tensors.keys()):
         wrong = "missing" if name in expected else "unknown"
-        raise InputError(f"{saved.path}: {name}: {wrong}; the strategy's state is another")
+        raise InputError(f"{saved.path}: {shown(name)}: {wrong}; the strategy's state is another")
     for name, value in expected.items():
         found = saved.tensors[name]
         shape = value.shape

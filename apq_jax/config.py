@@ -7,7 +7,7 @@ import ml_collections
 
 from apq_jax import data, models, pruning, schemes, training
 from apq_jax.evaluation import Recovery
-from apq_jax.files import InputError
+from apq_jax.files import InputError, shown
 from apq_jax.finetune import FinetuneOptions
 from apq_jax.hardware import adc
 from apq_jax.models import ModelOptions
@@ -251,7 +251,7 @@ def allowed(path: str) -> str:
         fields = _fields(node, walked)
         if name not in fields:
             where = ".".join(["config", *walked])
-            raise InputError(f"config.{path}: unknown; {where} has {', '.join(fields)}")
+            raise InputError(f"config.{shown(path)}: unknown; {where} has {', '.join(fields)}")
         node = getattr(node, name)
         walked.append(name)
     if dataclasses.is_dataclass(node):

@@ -29,9 +29,8 @@ from apq_jax.config import Config, from_config_dict
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed, CompressedLayer
 from apq_jax.evaluator import chunk_of
-from apq_jax.files import InputError, shown, write_whole
+from apq_jax.files import InputError, in_one_line, shown, write_whole
 from apq_jax.interop.onnx_export import export
-from apq_jax.interop.onnx_file import in_one_line
 from apq_jax.mapping import Mapping
 from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping.units import LayerMap, most_level

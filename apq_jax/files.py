@@ -15,6 +15,13 @@ def shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= 80 else repr(name[:80])
 
 
+def in_one_line(said: object) -> str:
+    """What a library or a file says, as a short line that no terminal acts upon."""
+    words = " ".join(str(said).split())
+    words = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
+    return words if len(words) <= 200 else f"{words[:197]}..."
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Writes `content` beside `path`, then renames, so that a reader never meets half a file.
 

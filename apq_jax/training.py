@@ -29,7 +29,7 @@ from absl import logging
 from jax.typing import ArrayLike
 
 from apq_jax.data import Dataset
-from apq_jax.files import InputError, write_whole
+from apq_jax.files import InputError, in_one_line, shown, write_whole
 
 Params: TypeAlias = Any  # a pytree of arrays
 ApplyFn: TypeAlias = Callable[[Params, jax.Array], Any]
@@ -306,15 +306,16 @@ def load_params(path: str | os.PathLike[str], like: Params) -> Params:
             found = set(file.keys())
             for name in sorted(found ^ expected.keys()):
                 wrong = "missing" if name in expected else "unknown tensor"
-                raise InputError(f"{path}: {name}: {wrong}; {', '.join(expected)} are needed")
+                raise InputError(
+                    f"{path}: {shown(name)}: {wrong}; {', '.join(expected)} are needed"
+                )
             leaves = [
                 _checked(path, name, file.get_tensor(name), leaf) for name, leaf in expected.items()
             ]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (safetensors.SafetensorError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a safetensors file ({reason})") from error
+        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

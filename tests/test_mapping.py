@@ -695,7 +695,7 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
         ),
         (described(name="a\n\x1b[31m"), "layer 0: name: 'a\\n\\x1b[31m'; allowed: printable"),
         (described(name="\ud800"), "layer 0: name: "),
-        (lambda t, m: t.update({"a\nb\x1b[2J": np.zeros(3)}), "a\\nb\\x1b[2J: unknown"),
+        (lambda t, m: t.update({"a\nb\x1b[2J": np.zeros(3)}), "a b\\x1b[2J: unknown"),
         (
             lambda t, m: t.update({"digital/b": np.zeros(1, ml_dtypes.float8_e5m2)}),
             "not a safetensors",

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from apq_jax.files import InputError
+from apq_jax.files import InputError, in_one_line
 
 Images: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int32]
@@ -194,6 +194,6 @@ def as_float(images: npt.NDArray[Any]) -> Images:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message."""
+    """An error's message, in a line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.splitlines()[0]
+    return in_one_line(text)

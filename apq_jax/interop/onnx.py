@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax.files import InputError
+from apq_jax.files import InputError, in_one_line
 from apq_jax.interop import onnx_file
-from apq_jax.interop.onnx_file import Graph, in_one_line, quoted
+from apq_jax.interop.onnx_file import Graph, quoted
 from apq_jax.interop.onnx_ops import OPERATORS, Call, Node, is_known
 
 LAYOUTS = ("NCHW", "NHWC")

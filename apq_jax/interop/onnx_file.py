@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apq_jax.files import InputError
+from apq_jax.files import InputError, in_one_line
 from apq_jax.interop.onnx_ops import DTYPES, OPERATORS, Node, refusals
 
 OLDEST = 9  # operator set
@@ -75,13 +75,6 @@ def read(path: str | os.PathLike[str]) -> Graph:
 def quoted(name: str) -> str:
     """A name in a message, which is one line that no terminal acts upon."""
     return repr(name if len(name) <= 80 else f"{name[:77]}...")
-
-
-def in_one_line(error: object) -> str:
-    """What a library said, shortened to a line."""
-    words = " ".join(str(error).split())
-    words = "".join(letter if letter.isprintable() else "?" for letter in words)
-    return words if len(words) <= 200 else f"{words[:197]}..."
 
 
 def _words(names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from apq_jax.files import InputError, write_whole
+from apq_jax.files import InputError, in_one_line, write_whole
 from apq_jax.hardware import Accelerator, dumps, loads
 from apq_jax.mapping.units import (
     MAPPED,
@@ -153,19 +153,12 @@ def load(path: str | os.PathLike[str]) -> Mapping:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (safetensors.SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
         # What safetensors makes of types and shapes that NumPy does not have.
-        reason = _shown(str(error).splitlines()[0])
-        raise InputError(f"{path}: not a safetensors file ({reason})") from error
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: one short line that no terminal acts upon."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
-    return text if len(text) <= 100 else f"{text[:97]}..."
+        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
 
 
 def _need(right: Any, field: str, value: Any, allowed: str) -> None:
     if not right:
-        raise InputError(f"{_shown(field)}: {_shown(value)}; allowed: {allowed}")
+        raise InputError(f"{in_one_line(field)}: {in_one_line(value)}; allowed: {allowed}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,7 +175,7 @@ def _mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Mappin
     try:
         tree = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"description: is not JSON ({_shown(str(error))})") from error
+        raise InputError(f"description: is not JSON ({in_one_line(error)})") from error
     names = {"accelerator", "scheme", "layers"}
     right = isinstance(tree, dict) and set(tree) == names
     _need(right, "description", "other fields", ", ".join(sorted(names)))
@@ -201,7 +194,7 @@ def _mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Mappin
     _need(len(layers) <= most, "layers", len(layers), f"up to {most}, for so many arrays are there")
     known = {f"{number}/{name}" for number in range(len(layers)) for name in _DTYPES}
     for name in sorted(known - set(tensors)):
-        raise InputError(f"{_shown(name)}: missing")
+        raise InputError(f"{in_one_line(name)}: missing")
     digital = {}
     for name in sorted(set(tensors) - known):
         _need(name.startswith("digital/"), name, "unknown", "the arrays of a layer, digital/...")
