@@ -21,7 +21,7 @@ from apq_jax.config import Config, to_config_dict
 from apq_jax.environment import METRICS
 from apq_jax.files import InputError
 from apq_jax.hardware import PRESETS
-from apq_jax.interop import mnsim, simulators
+from apq_jax.interop import accelforge, mnsim, simulators
 from apq_jax.interop.simulators import Described
 from apq_jax.interop.sizes import Size, channels, pooled, same_sizes, traced_sizes
 from apq_jax.models.lenet import LeNet5
@@ -184,6 +184,81 @@ def test_cimloop_problems_hold_the_layers(name: str) -> None:
         assert tree["name"] == ("Conv2d" if layer.kernel else "Linear")
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_accelforge_einsums_hold_the_layers(name: str) -> None:
+    of = network(name)
+    einsums = yaml.safe_load(accelforge.workload_yaml(of))["workload"]["einsums"]
+    for at, (layer, einsum) in enumerate(zip(of.layers, einsums, strict=True)):
+        bounds = [line.split() for line in einsum["iteration_space_shape"]]
+        assert math.prod(int(most) for *_, most in bounds) == _multiplications(layer)
+        bits = [access["bits_per_value"] for access in einsum["tensor_accesses"]]
+        assert bits[:2] == [of.input_bits[at], of.weight_bits[at]]
+    produced = [one["tensor_accesses"][2]["bits_per_value"] for one in einsums]
+    assert produced == [*of.input_bits[1:], 8]
+
+
+def test_accelforge_strided_groups_are_written_out() -> None:
+    layer = Layer("params/a b/kernel", 2, 27, 5, 7 * 20, (3, 3), (2, 1))
+    of = Described("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (6,))
+    assert yaml.safe_load(accelforge.workload_yaml(of))["workload"]["einsums"] == [
+        {
+            "name": "params_a_b_kernel",
+            "tensor_accesses": [
+                {
+                    "name": "I_params_a_b_kernel",
+                    "projection": {"G": "g", "C": "c", "H": "2*p + r", "W": "q + s"},
+                    "bits_per_value": 6,
+                },
+                {
+                    "name": "W_params_a_b_kernel",
+                    "projection": {"G": "g", "M": "m", "C": "c", "R": "r", "S": "s"},
+                    "bits_per_value": 4,
+                },
+                {
+                    "name": "O_params_a_b_kernel",
+                    "projection": {"G": "g", "M": "m", "P": "p", "Q": "q"},
+                    "bits_per_value": 8,
+                    "output": True,
+                },
+            ],
+            "iteration_space_shape": [
+                *("0 <= g < 2", "0 <= m < 5", "0 <= c < 3", "0 <= p < 7"),
+                *("0 <= q < 20", "0 <= r < 3", "0 <= s < 3"),
+            ],
+            "renames": {
+                "input": "I_params_a_b_kernel",
+                "weight": "W_params_a_b_kernel",
+                "output": "O_params_a_b_kernel",
+            },
+        }
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")  # its own
+@pytest.mark.parametrize("name", NETWORKS)
+def test_accelforge_reads_them_and_counts_the_same(name: str, tmp_path: pathlib.Path) -> None:
+    tool, of = pytest.importorskip("accelforge"), network(name)
+    layer = Layer("grouped", 4, 18, 6, 4 * 5, (3, 3), (2, 1))
+    of = of._replace(
+        layers=(*of.layers, layer),
+        sizes=(*of.sizes, Size(8, 5, 4, 5)),
+        weight_bits=(*of.weight_bits, 3),
+        input_bits=(*of.input_bits, 5),
+    )
+    path = tmp_path / "workload.yaml"
+    path.write_text(accelforge.workload_yaml(of))
+    workload = tool.Spec.from_yaml(path).workload
+    counted = [workload.n_computes(einsum) for einsum in workload.einsum_names]
+    assert counted == [_multiplications(one) for one in of.layers]
+    # Its input is as high and wide as the windows reach.
+    shape = workload.get_tensor_shape("I_grouped")
+    assert shape == {"G": 4, "C": 2, "H": 2 * 3 + 3, "W": 4 + 3}
+
+
+def _multiplications(layer: Layer) -> int:
+    return layer.groups * layer.rows * layer.columns * layer.positions
+
+
 def test_height_and_width_are_not_mixed_up() -> None:
     layer = Layer("wide", 1, 2 * 3 * 5, 4, 7 * 20, (3, 5), (2, 1))
     of = Described("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (8,))
@@ -219,7 +294,12 @@ def test_a_grouped_layer_is_refused_by_name_and_kept_where_there_are_groups() ->
     layer = Layer("depthwise", 8, 9, 1, 16, (3, 3), (1, 1))
     of = Described("net", (layer,), (Size(4, 4, 4, 4),), (1.0,), (4,), (8,))
     found = simulators.files(of, PRESETS["isaac_ou"])
-    assert sorted(found) == ["cimloop/00.yaml", "cimloop/bits/layers.json", "notes.txt"]
+    assert sorted(found) == [
+        "accelforge/workload.yaml",
+        "cimloop/00.yaml",
+        "cimloop/bits/layers.json",
+        "notes.txt",
+    ]
     assert problem(found["cimloop/00.yaml"])["instance"]["G"] == 8
     assert (
         "neurosim: not written. depthwise: 8 groups; allowed in NeuroSim: 1" in found["notes.txt"]

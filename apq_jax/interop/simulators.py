@@ -9,12 +9,12 @@
 | `mnsim/network.yaml` | MNSIM 2.0 | shapes, strides, padding, pooling, every layer's bits |
 | `cimloop/00.yaml`, ... | CiMLoop, Timeloop 0.4 | a problem a layer: its shape and density |
 | `cimloop/bits/layers.json` | CiMLoop | `INPUT_BITS` and `WEIGHT_BITS` of each of them |
+| `accelforge/workload.yaml` | AccelForge 1.0 | an einsum a layer: its shape and bits |
 | `notes.txt` | | what of the policy these files cannot say |
 
 docs/simulators.md says field by field what goes where. None of the tools knows column-vectors or
 operation units: what a layer costs by them is that of the unpruned one, unless a tool makes
-something of a density. Shortcuts that are added are left out. AccelForge's workloads, chains of
-einsums, are not written.
+something of a density. Shortcuts that are added are left out.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from apq_jax.capture import capture
 from apq_jax.config import Config, from_config_dict
 from apq_jax.files import InputError, write_whole
 from apq_jax.hardware import Accelerator
-from apq_jax.interop import mnsim
+from apq_jax.interop import accelforge, mnsim
 from apq_jax.interop.sizes import Sizes, channels, pooled, strides, traced_sizes, window
 from apq_jax.run_folder import read_run
 from apq_jax.types import Layer
@@ -110,6 +110,7 @@ def files(of: Described, accelerator: Accelerator) -> dict[str, str]:
             "network.yaml": mnsim.network_yaml(of, accelerator),
         },
         "cimloop": lambda: _cimloop(of),
+        "accelforge": lambda: {"workload.yaml": accelforge.workload_yaml(of)},
     }
     for tool, make in tools.items():
         try:
@@ -146,6 +147,7 @@ def _notes(of: Described, accelerator: Accelerator) -> list[str]:
         "out. What the accelerator does not say is as in MNSIM's own SimConfig.ini.",
         "cimloop: copy the .yaml files into a folder of its workloads, beside problem_base.yaml. "
         "Bits are its variables INPUT_BITS and WEIGHT_BITS, to be set for each layer's run.",
+        "accelforge: pruning is left out; inputs are with their padding; layers are no cascade.",
     ]
 
 
