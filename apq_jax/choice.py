@@ -131,6 +131,33 @@ def _measured(
 
 def untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     """The best of the finalists as they are, as `choose` has it."""
+    best = best_finalist(prepared, record, dataset)
+    policy = jax.tree.map(lambda x: x[best.number], record.policy)
+    return Choice(
+        best.number,
+        policy,
+        compressed(prepared, policy),
+        False,
+        best.finalists,
+        float(quotient(record.evaluation.accuracy[best.number], len(dataset.search_labels))),
+        best.accuracy,
+        best.float_accuracy,
+        best.misses,
+    )
+
+
+class Finalist(NamedTuple):
+    """A policy as the selection images see it before any fine-tuning."""
+
+    number: int  # its place in the record
+    finalists: int  # how many there were
+    accuracy: float  # on the selection images
+    float_accuracy: float
+    misses: tuple[archive.Miss, ...]  # limits that it does not meet there
+
+
+def best_finalist(prepared: Prepared, record: Record, dataset: Dataset) -> Finalist:
+    """The best of `search.finalists` policies that the selection images are shown."""
     config = prepared.config.search
     if config.goal == "front":
         numbers = np.asarray([knee(prepared, record)])
@@ -152,19 +179,8 @@ def untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     benefit = found if config.goal == "accuracy" else gain(prepared, of_these)
     order = np.argsort(-benefit, kind="stable")
     place = int(order[np.argmin(archive.shortfall(measured, limits)[order])])
-    number = int(numbers[place])
-    policy = jax.tree.map(lambda x: x[number], record.policy)
-    return Choice(
-        number,
-        policy,
-        compressed(prepared, policy),
-        False,
-        len(numbers),
-        float(quotient(record.evaluation.accuracy[number], len(dataset.search_labels))),
-        float(found[place]),
-        float_accuracy,
-        archive.misses(measured, limits, place),
-    )
+    misses = archive.misses(measured, limits, place)
+    return Finalist(int(numbers[place]), len(numbers), float(found[place]), float_accuracy, misses)
 
 
 def _worth_tuning(prepared: Prepared, record: Record, plain: Choice) -> np.ndarray:

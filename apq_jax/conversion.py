@@ -71,6 +71,13 @@ def cells_of(accelerator: Accelerator) -> Cells:
     )
 
 
+def deciding(cells: Cells, adc_bits_searched: bool) -> Cells:
+    """The cells, or those that stand for all where converters lose nothing: one program does."""
+    if adc_bits_searched or cells.resolution < cells.lossless_bits:
+        return cells
+    return Cells(1, 1, 1, False, False, 1, 1)
+
+
 class Reading(NamedTuple):
     """How a layer's sums are read, where that loses something."""
 

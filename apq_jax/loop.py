@@ -45,7 +45,32 @@ def _compiled(
     problems.
     """
     # Side by side, searches would take every branch: they evaluate in full.
-    if isinstance(evaluate, Evaluator) and batch == "map":
+    blank, search = searching(strategy, evaluate, chunk, remembers=batch == "map")
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def searches(
+        memory: Any, carry: Carry, subject: Any, problem: Problem
+    ) -> tuple[Any, tuple[Carry, tuple]]:
+        if batch == "vmap":
+            return jax.vmap(search, (None, 0, None, None), (None, 0))(
+                memory, carry, subject, problem
+            )
+        return lax.scan(lambda memory, one: search(memory, one, subject, problem), memory, carry)
+
+    return jax.jit(blank), searches
+
+
+def searching(
+    strategy: Strategy, evaluate: Evaluate, chunk: int, remembers: bool = True
+) -> tuple[Callable, Callable]:
+    """A search's chunk of batches as pure functions, to be mapped over searches.
+
+    Returns:
+      blank(subject) -> memory, of evaluations.
+      search(memory, carry, subject, problem) -> memory, (carry, found), all without the axis S;
+      found is policies, evaluations, rewards and which of them were wanted, [chunk, E] each.
+    """
+    if isinstance(evaluate, Evaluator) and remembers:
         blank, recall = evaluate.blank, evaluate.recall
     else:
         blank, recall = _forgetting(evaluate)
@@ -76,17 +101,7 @@ def _compiled(
         left = jnp.where(after.left < carry.left, after.left, 0)
         return memory, (after._replace(left=left), found)
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def searches(
-        memory: Any, carry: Carry, subject: Any, problem: Problem
-    ) -> tuple[Any, tuple[Carry, tuple]]:
-        if batch == "vmap":
-            return jax.vmap(search, (None, 0, None, None), (None, 0))(
-                memory, carry, subject, problem
-            )
-        return lax.scan(lambda memory, one: search(memory, one, subject, problem), memory, carry)
-
-    return jax.jit(blank), searches
+    return blank, search
 
 
 def _forgetting(evaluate: Evaluate) -> tuple[Callable, Callable]:
@@ -159,13 +174,19 @@ def go_on(
     memory = begin(subject)
     while np.asarray(carry.left).any():
         memory, (carry, found) = searches(memory, carry, subject, problem)
-        policies, evaluations, rewards, valid = found
-        chosen = np.asarray(valid)  # [S, chunk, E]
-        policies, evaluations, rewards = jax.tree.map(
-            lambda x, chosen=chosen: np.asarray(x)[chosen], (policies, evaluations, rewards)
-        )
-        which = np.nonzero(chosen)[0].astype(np.int32)
-        yield carry, Record(policies, evaluations, rewards, which)
+        yield carry, recorded(found)
+
+
+def recorded(found: tuple) -> Record:
+    """What a chunk of S searches found, [S, chunk, E] each, on the host and without what was not
+    wanted.
+    """
+    policies, evaluations, rewards, valid = found
+    chosen = np.asarray(valid)
+    policies, evaluations, rewards = jax.tree.map(
+        lambda x: np.asarray(x)[chosen], (policies, evaluations, rewards)
+    )
+    return Record(policies, evaluations, rewards, np.nonzero(chosen)[0].astype(np.int32))
 
 
 def nothing(evaluate: Evaluate, subject: Any, space: Space, layers: int) -> Record:

@@ -244,7 +244,9 @@ def knee(prepared: Prepared, record: Record) -> int:
 def compressed(prepared: Prepared, policy: Policy) -> evaluation.Compressed:
     """A policy's integer network: of [L] fields, a `CompressedLayer` each."""
     config, subject = prepared.config, prepared.subject
-    run = _compressor(prepared.network, conversion.cells_of(prepared.accelerator), config.recovery)
+    cells = conversion.cells_of(prepared.accelerator)
+    cells = conversion.deciding(cells, bool(prepared.space.adc_bits))
+    run = _compressor(prepared.network, cells, config.recovery)
     return run(subject, jax.tree.map(jnp.asarray, policy))
 
 

@@ -305,6 +305,7 @@ def evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:
     network, subject, search = prepared.network, prepared.subject, prepared.config.search
     count = len(subject.images) if images is None else images
     cells = conversion.cells_of(prepared.accelerator)
+    cells = conversion.deciding(cells, bool(prepared.space.adc_bits))
     cuts = cuts_of(
         network, subject.params, count + len(subject.moment_images), search.memory_mb * 2**20
     )

@@ -115,7 +115,7 @@ def _parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
     arguments, path = _arguments(argv[1:])
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict(
-        "config", _config_file(path), flag_values=values, sys_argv=arguments
+        "config", config_file(path), flag_values=values, sys_argv=arguments
     )
     flags.DEFINE_string("workdir", "runs/latest", "Folder of the run.", flag_values=values)
     flags.DEFINE_boolean("resume", None, "Go on, or begin anew.", flag_values=values)
@@ -163,7 +163,7 @@ def _arguments(argv: list[str]) -> tuple[list[str], str]:
     return found, path
 
 
-def _config_file(path: str) -> ConfigDict:
+def config_file(path: str) -> ConfigDict:
     """What `get_config()` of a config file returns; what it leaves out has its default."""
     if not pathlib.Path(path).is_file():
         raise InputError(f"--config: {path!r} is not a file; allowed: a Python file")
@@ -182,7 +182,7 @@ def _merged(defaults: Any, tree: Any) -> Any:
 
 
 @contextmanager
-def _bar(description: str, total: int) -> Iterator[Any]:
+def bar(description: str, total: int) -> Iterator[Any]:
     """A progress bar with the time left; yields `advance(count, note)`."""
     columns = (
         TextColumn("{task.description:10}"),
@@ -234,7 +234,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
         f"LeNet-5 on two cores takes about {30 + total // rate + steps // 40} s, VGG longer.",
         soft_wrap=True,
     )
-    apply_fn, params = _train(dataset, config, cache)
+    apply_fn, params = train(dataset, config, cache)
     try:
         network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     except ValueError as error:  # only of a user's own
@@ -342,11 +342,11 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(base) / "apq_jax"
 
 
-def _train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[Any, Any]:
+def train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[Any, Any]:
     """The model as a function, and its params."""
     if config.model.path:
         return models.loaded(config.model, dataset)
-    with _bar("training", config.training.epochs) as advance:
+    with bar("training", config.training.epochs) as advance:
         done = 0.0
 
         def progress(epochs: float, loss: float) -> None:
@@ -404,7 +404,7 @@ class _Searches:
         search = self.prepared.config.search
         events = SummaryWriter(str(self.path.parent / "tensorboard"))
         try:
-            with _bar("search", search.episodes * search.seeds) as advance:
+            with bar("search", search.episodes * search.seeds) as advance:
                 self._go_on(interrupt, _shower(self.prepared, events, advance))
         finally:
             with interrupt.held():
@@ -471,7 +471,7 @@ def _choose(
     most = config.search.tuned * config.finetune.steps
     if interrupt.pressed or not most:
         return untuned(prepared, record, dataset)
-    with _bar("fine-tunes", most) as advance:
+    with bar("fine-tunes", most) as advance:
         done = 0
 
         def progress(number: int, steps: int, loss: float) -> bool:
