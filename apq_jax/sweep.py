@@ -11,9 +11,17 @@ A configuration file returns the fields of apq_jax/config.py and a section `swee
 Each can be set on the command line, as --config.search.episodes=100. --devices is how many devices
 the processors of this machine are taken as, one a core if not set; others are all used.
 
+Several processes share the work, each started with the same command and
+
+    --coordinator=HOST:PORT --num-processes=2 --process-id=0    of the first of two
+    --coordinator=auto                                          on Slurm, GKE or a TPU pod
+
+The first alone writes. They should see the same cache folder; otherwise each trains and plans.
+
 Exit status: 0 done; 2 input that cannot be used; 130 interrupted (what was done is written).
 """
 
+import contextlib
 import csv
 import io
 import os
@@ -21,13 +29,14 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
 from apq_jax import data, environment, loop, pipeline, preparation, results, search, sharded
@@ -42,7 +51,18 @@ from apq_jax.sharded import Mesh
 from apq_jax.sweep_points import Point, grouped, points_of
 
 CHUNK = 4  # batches of policies of every search between two looks from the host
-_FLAGS = ("config", "workdir", "devices")
+_NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
+_FLAGS = ("config", "workdir", "coordinator", *_NUMBERS)
+
+
+class Options(NamedTuple):
+    """The command line but for the configuration."""
+
+    workdir: pathlib.Path
+    devices: int  # that processors are taken as
+    coordinator: str  # HOST:PORT, "auto", or "" for one process
+    num_processes: int
+    process_id: int
 
 
 class Answer(NamedTuple):
@@ -60,10 +80,9 @@ def main(argv: list[str]) -> int:
         print((__doc__ or "").strip())
         return OK
     try:
-        tree, workdir, devices = _parse(argv)
-        if devices:
-            jax.config.update("jax_num_cpu_devices", devices)
-        return run(tree, workdir)
+        tree, options = _parse(argv)
+        _connect(options)
+        return run(tree, options.workdir)
     except InputError as error:
         print(f"apq_jax.sweep: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -72,14 +91,40 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
 
 
-def _parse(argv: list[str]) -> tuple[ConfigDict, pathlib.Path, int]:
+def _connect(options: Options) -> None:
+    """Joins the other processes, before any device is looked for.
+
+    Raises:
+      InputError: they cannot be reached, or the cluster's environment says nothing of them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    jax.config.update("jax_num_cpu_devices", options.devices or cores)
+    if not options.coordinator:
+        return
+    given: dict[str, Any] = {
+        "coordinator_address": options.coordinator,
+        "num_processes": options.num_processes,
+        "process_id": options.process_id,
+    }
+    try:
+        jax.distributed.initialize(**({} if options.coordinator == "auto" else given))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"--coordinator={options.coordinator}: {in_one_line(error)}") from error
+    console.quiet = jax.process_index() > 0
+
+
+def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
+    argv = [_with_underscores(flag) for flag in argv]
     paths = [flag.partition("=")[2] for flag in argv[1:] if flag.startswith("--config=")]
     if len(paths) != 1:
         raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
     for flag in argv[1:]:
         name, equals, _ = flag.removeprefix("--").partition("=")
         if not flag.startswith("--") or not equals or name.partition(".")[0] not in _FLAGS:
-            words = "--config=, --config.FIELD=, --workdir=, --devices=, --help"
+            words = (
+                "--config=, --config.FIELD=, --workdir=, --devices=, --coordinator=, "
+                "--num-processes=, --process-id=, --help"
+            )
             raise InputError(f"{flag!r}: not a flag; allowed: {words}")
     arguments = [flag for flag in argv[1:] if not flag.startswith("--config=")]
     values = flags.FlagValues()
@@ -87,15 +132,29 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, pathlib.Path, int]:
         "config", search.config_file(paths[0]), flag_values=values, sys_argv=arguments
     )
     flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
-    usual = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    flags.DEFINE_integer("devices", usual, "", 1, 4096, flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    for name, bounds in _NUMBERS.items():
+        flags.DEFINE_integer(name, 0, "", *bounds, flag_values=values)
     try:
         values([argv[0], *arguments])
     except (flags.Error, AttributeError, KeyError) as error:
         raise InputError(re.sub(r"^flag ", "", in_one_line(error))) from error
-    workdir = pathlib.Path(str(values["workdir"].value))
-    devices: Any = values["devices"].value
-    return values["config"].value, workdir, devices
+    found: Any = {name: values[name].value for name in _FLAGS if name != "config"}
+    options = Options(**found | {"workdir": pathlib.Path(found["workdir"])})
+    number, count = options.process_id, options.num_processes
+    if (options.coordinator not in ("", "auto")) != (count > 0) or number >= max(count, 1):
+        raise InputError(
+            f"--coordinator={options.coordinator} --num-processes={count} --process-id={number}; "
+            "allowed: all three, process-id below num-processes; or --coordinator=auto alone"
+        )
+    return values["config"].value, options
+
+
+def _with_underscores(flag: str) -> str:
+    """--num-processes=2 as --num_processes=2; other flags as they are."""
+    name, equals, value = flag.removeprefix("--").partition("=")
+    name = name.replace("-", "_")
+    return f"--{name}{equals}{value}" if name in _NUMBERS else flag
 
 
 def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
@@ -122,9 +181,12 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
         f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {workdir / 'sweep.csv'}.",
         soft_wrap=True,
     )
-    write_whole(workdir / "sweep.csv", "")  # fails now rather than after the searches
+    writes = jax.process_index() == 0
+    if writes:
+        write_whole(workdir / "sweep.csv", "")  # fails now rather than after the searches
     # The network is that of the configuration's own seed: swept seeds are those of the searches.
-    apply_fn, params = search.train(dataset, config, cache)
+    with _first_alone():  # the others find what it has kept
+        apply_fn, params = search.train(dataset, config, cache)
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     groups, answers = grouped(network, points), dict[int, Answer]()
     console.print(f"{len(groups)} groups that share a program each")
@@ -132,9 +194,9 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
         for places in groups:
             group = [points[at] for at in places]
             found = _group(network, params, dataset, group, mesh, cache, advance)
-            answers |= dict(zip(places, found, strict=True))
-            rows = [answers[at].row for at in sorted(answers)]
-            if jax.process_index() == 0:
+            answers |= dict(zip(places, found, strict=False))  # none but in the first process
+            if writes:
+                rows = [answers[at].row for at in sorted(answers)]
                 write_whole(workdir / "sweep.csv", table(rows))
     return OK
 
@@ -150,14 +212,27 @@ def _group(
 ) -> list[Answer]:
     """The searches of points that share a program."""
     start = time.perf_counter()
-    first = preparation.prepare(
-        network, params, dataset, points[0].accelerator, points[0].config, cache
-    )
+    with _first_alone():
+        first = preparation.prepare(
+            network, params, dataset, points[0].accelerator, points[0].config, cache
+        )
     prepared = [preparation.aim(first, point.accelerator, point.config) for point in points]
     records = searched(prepared, mesh, advance)
     seconds = (time.perf_counter() - start) / len(points)
+    if jax.process_index() > 0:
+        return []
     rows = [_row(*three, dataset, seconds) for three in zip(points, prepared, records, strict=True)]
     return [Answer(*four) for four in zip(points, prepared, records, rows, strict=True)]
+
+
+@contextlib.contextmanager
+def _first_alone() -> Iterator[None]:
+    """The first process, then the others."""
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices("first")
+    yield
+    if jax.process_count() > 1 and jax.process_index() == 0:
+        multihost_utils.sync_global_devices("first")
 
 
 def searched(

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evosax.algorithms import CMA_ES
 from jax import lax
 
 from apq_jax import environment
@@ -36,6 +35,8 @@ class State(NamedTuple):
 
 def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
     """A generation at a time, 4 + ⌊3 ln n⌋ policies of n = L D actions (the usual number)."""
+    from evosax.algorithms import CMA_ES  # starts JAX, whose devices may yet be to be set
+
     shape = layers, len(space.sizes)
     population = 4 + int(3 * np.log(np.prod(shape)))
     algorithm = CMA_ES(population, jnp.zeros(shape))
