@@ -206,24 +206,24 @@ def test_accelforge_strided_groups_are_written_out() -> None:
             "tensor_accesses": [
                 {
                     "name": "I_params_a_b_kernel",
-                    "projection": {"G": "g", "C": "c", "H": "2*p + r", "W": "q + s"},
+                    "projection": {"G0": "g0", "C0": "c0", "H0": "2*p0 + r0", "W0": "q0 + s0"},
                     "bits_per_value": 6,
                 },
                 {
                     "name": "W_params_a_b_kernel",
-                    "projection": {"G": "g", "M": "m", "C": "c", "R": "r", "S": "s"},
+                    "projection": {"G0": "g0", "M0": "m0", "C0": "c0", "R0": "r0", "S0": "s0"},
                     "bits_per_value": 4,
                 },
                 {
                     "name": "O_params_a_b_kernel",
-                    "projection": {"G": "g", "M": "m", "P": "p", "Q": "q"},
+                    "projection": {"G0": "g0", "M0": "m0", "P0": "p0", "Q0": "q0"},
                     "bits_per_value": 8,
                     "output": True,
                 },
             ],
             "iteration_space_shape": [
-                *("0 <= g < 2", "0 <= m < 5", "0 <= c < 3", "0 <= p < 7"),
-                *("0 <= q < 20", "0 <= r < 3", "0 <= s < 3"),
+                *("0 <= g0 < 2", "0 <= m0 < 5", "0 <= c0 < 3", "0 <= p0 < 7"),
+                *("0 <= q0 < 20", "0 <= r0 < 3", "0 <= s0 < 3"),
             ],
             "renames": {
                 "input": "I_params_a_b_kernel",
@@ -251,8 +251,17 @@ def test_accelforge_reads_them_and_counts_the_same(name: str, tmp_path: pathlib.
     counted = [workload.n_computes(einsum) for einsum in workload.einsum_names]
     assert counted == [_multiplications(one) for one in of.layers]
     # Its input is as high and wide as the windows reach.
+    at = len(of.layers) - 1
     shape = workload.get_tensor_shape("I_grouped")
-    assert shape == {"G": 4, "C": 2, "H": 2 * 3 + 3, "W": 4 + 3}
+    assert shape == {f"G{at}": 4, f"C{at}": 2, f"H{at}": 2 * 3 + 3, f"W{at}": 4 + 3}
+
+
+def test_accelforge_index_variables_have_one_range_in_the_whole_file() -> None:
+    # Its mapper refuses a name that ranges differently in two einsums, read or counted or not.
+    einsums = yaml.safe_load(accelforge.workload_yaml(network("lenet5")))["workload"]["einsums"]
+    bounds = [line.split() for one in einsums for line in one["iteration_space_shape"]]
+    names = [name for _, _, name, *_ in bounds]
+    assert len(set(names)) == len(names)
 
 
 def _multiplications(layer: Layer) -> int:

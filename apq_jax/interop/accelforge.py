@@ -5,9 +5,10 @@ across, and P x Q outputs:
 
     O[g, m, p, q] += I[g, c, down p + r, across q + s] W[g, m, c, r, s]
 
-Index variables of size 1 are left out. Inputs are those with their padding, whose zeros are
-computed with as crossbars read them. Tensors are of one layer each: pooling and padding lie
-between, which einsums do not say, so that layers are no cascade and nothing is fused.
+Index variables of size 1 are left out, but for c and m. Each ends in the number of its layer: to
+AccelForge's mapper one name is one range in the whole file. Inputs are those with their padding,
+whose zeros are computed with as crossbars read them. Tensors are of one layer each: pooling and
+padding lie between, which einsums do not say, so that layers are no cascade and nothing is fused.
 """
 
 import re
@@ -34,9 +35,9 @@ def workload_yaml(of: Network) -> str:
     if len(set(names)) < len(names):
         names = [f"{name}_{at}" for at, name in enumerate(names)]
     einsums = [
-        _einsum(name, layer, size, *bits)
-        for name, layer, size, *bits in zip(
-            names, of.layers, of.sizes, of.weight_bits, of.input_bits, outputs, strict=True
+        _einsum(at, *one)
+        for at, one in enumerate(
+            zip(names, of.layers, of.sizes, of.weight_bits, of.input_bits, outputs, strict=True)
         )
     ]
     return yaml.safe_dump(
@@ -45,7 +46,13 @@ def workload_yaml(of: Network) -> str:
 
 
 def _einsum(
-    name: str, layer: Layer, size: Size, weight_bits: int, input_bits: int, output_bits: int
+    at: int,
+    name: str,
+    layer: Layer,
+    size: Size,
+    weight_bits: int,
+    input_bits: int,
+    output_bits: int,
 ) -> dict[str, Any]:
     (high, wide), (down, across) = window(layer), strides(layer)
     sizes = {"g": layer.groups, "m": layer.columns, "c": channels(layer)}
@@ -59,7 +66,7 @@ def _einsum(
     bits = {"I": input_bits, "W": weight_bits, "O": output_bits}
     accesses: list[dict[str, Any]] = []
     for tensor, projection in ranks.items():
-        kept = {rank: _without(said, free) for rank, said in projection.items()}
+        kept = {f"{rank}{at}": _written(said, free, at) for rank, said in projection.items()}
         access = {
             "name": f"{tensor}_{name}",
             "projection": {rank: said for rank, said in kept.items() if said},
@@ -69,7 +76,7 @@ def _einsum(
     return {
         "name": name,
         "tensor_accesses": accesses,
-        "iteration_space_shape": [f"0 <= {x} < {n}" for x, n in sizes.items() if x in free],
+        "iteration_space_shape": [f"0 <= {x}{at} < {n}" for x, n in sizes.items() if x in free],
         "renames": {"input": f"I_{name}", "weight": f"W_{name}", "output": f"O_{name}"},
     }
 
@@ -78,9 +85,9 @@ def _step(stride: int, place: str, offset: str) -> str:
     return f"{stride}*{place} + {offset}" if stride > 1 else f"{place} + {offset}"
 
 
-def _without(expression: str, free: set[str]) -> str:
-    """A sum without the index variables that are 0 alone."""
-    return " + ".join(term for term in expression.split(" + ") if term[-1] in free)
+def _written(expression: str, free: set[str], at: int) -> str:
+    """A layer's sum, its index variables numbered, without those that are 0 alone."""
+    return " + ".join(f"{term}{at}" for term in expression.split(" + ") if term[-1] in free)
 
 
 def _identifier(name: str) -> str:
