@@ -48,7 +48,7 @@ from apq_jax.loop import Record
 from apq_jax.preparation import Prepared
 from apq_jax.search import BAD_INPUT, INTERRUPTED, OK, console
 from apq_jax.sharded import Mesh
-from apq_jax.sweep_points import Point, grouped, points_of
+from apq_jax.sweep_points import Point, base_of, grouped, points_of
 
 CHUNK = 4  # batches of policies of every search between two looks from the host
 _NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
@@ -127,18 +127,16 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
             )
             raise InputError(f"{flag!r}: not a flag; allowed: {words}")
     arguments = [flag for flag in argv[1:] if not flag.startswith("--config=")]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict(
-        "config", search.config_file(paths[0]), flag_values=values, sys_argv=arguments
-    )
+    tree, values = search.config_file(paths[0]), flags.FlagValues()
     flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     for name, bounds in _NUMBERS.items():
         flags.DEFINE_integer(name, 0, "", *bounds, flag_values=values)
     try:
+        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=arguments)
         values([argv[0], *arguments])
     except (flags.Error, AttributeError, KeyError) as error:
-        raise InputError(re.sub(r"^flag ", "", in_one_line(error))) from error
+        raise InputError(_said_of(error, arguments)) from error
     found: Any = {name: values[name].value for name in _FLAGS if name != "config"}
     options = Options(**found | {"workdir": pathlib.Path(found["workdir"])})
     number, count = options.process_id, options.num_processes
@@ -148,6 +146,15 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
             "allowed: all three, process-id below num-processes; or --coordinator=auto alone"
         )
     return values["config"].value, options
+
+
+def _said_of(error: Exception, arguments: list[str]) -> str:
+    """What is wrong with the flags; a field that there is not raises without its section."""
+    if isinstance(error, flags.Error):
+        return re.sub(r"^flag ", "", in_one_line(error))
+    name = re.findall(r"\w+", str(error))[0]
+    field = next((flag for flag in arguments if f".{name}=" in flag), name)
+    return f"{field}: there is no such field; allowed: those of the configuration file"
 
 
 def _with_underscores(flag: str) -> str:
@@ -167,23 +174,24 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
       InputError: input that cannot be used; the points are looked at before anything is computed.
     """
-    points = points_of(tree)
-    config = points[0].config
+    points, config = points_of(tree), base_of(tree)
     cache = pathlib.Path(config.cache_dir) if config.cache_dir else search.cache_folder()
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
+    writes, path = jax.process_index() == 0, workdir / "sweep.csv"
+    if writes:
+        if path.exists() and path.stat().st_size:
+            raise InputError(f"{path}: is there already; allowed: another --workdir")
+        write_whole(path, "")  # fails now rather than after the searches
     mesh = sharded.mesh_of()
     total = sum(point.config.search.episodes for point in points)
     console.print(
         f"{config.model} on {dataset.name}: {len(points):,} searches of {total:,} policies in all, "
-        f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {workdir / 'sweep.csv'}.",
+        f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {path}.",
         soft_wrap=True,
     )
-    writes = jax.process_index() == 0
-    if writes:
-        write_whole(workdir / "sweep.csv", "")  # fails now rather than after the searches
     # The network is that of the configuration's own seed: swept seeds are those of the searches.
     with _first_alone():  # the others find what it has kept
         apply_fn, params = search.train(dataset, config, cache)
@@ -197,7 +205,7 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
             answers |= dict(zip(places, found, strict=False))  # none but in the first process
             if writes:
                 rows = [answers[at].row for at in sorted(answers)]
-                write_whole(workdir / "sweep.csv", table(rows))
+                write_whole(path, table(rows))
     return OK
 
 

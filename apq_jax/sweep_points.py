@@ -16,6 +16,7 @@ from apq_jax.hardware import Accelerator
 
 KINDS = ("grid", "list", "random")
 MOST = 100_000  # points
+_SHARED = ("data", "model", "training", "finetune", "cache_dir")  # one network for all
 
 
 class Point(NamedTuple):
@@ -24,6 +25,15 @@ class Point(NamedTuple):
     values: dict[str, Any]  # of the fields that are swept
     accelerator: Accelerator
     config: Config
+
+
+def base_of(tree: ConfigDict) -> Config:
+    """The configuration of the network: a sweep's without what it goes over."""
+    return from_config_dict(ConfigDict(_without_sweep(tree)))
+
+
+def _without_sweep(tree: ConfigDict) -> dict[str, Any]:
+    return {name: value for name, value in tree.to_dict().items() if name != "sweep"}
 
 
 def points_of(tree: ConfigDict) -> list[Point]:
@@ -38,8 +48,7 @@ def points_of(tree: ConfigDict) -> list[Point]:
     Raises:
       InputError: a field that is none, a value that is not allowed, lists of different lengths.
     """
-    fields = tree.to_dict()
-    given = fields.pop("sweep", None)
+    fields, given = _without_sweep(tree), tree.to_dict().get("sweep")
     if not isinstance(given, dict) or set(given) != {"over", "kind", "samples", "seed"}:
         raise InputError("config.sweep: allowed: a section with over, kind, samples, seed")
     base, sweep = ConfigDict(fields), ConfigDict(given)
@@ -104,6 +113,11 @@ def _point(values: dict[str, Any], base: ConfigDict, accelerator: Accelerator) -
                     f"config.sweep.over.{name}: unknown; allowed: accelerator's fields"
                 )
             changes[field] = value
+        elif section in _SHARED:
+            raise InputError(
+                f"config.sweep.over.{name}: a sweep is of one network; allowed: fields of none of "
+                f"{', '.join(_SHARED)}"
+            )
         elif allowed(name).startswith("a section"):
             raise InputError(f"config.sweep.over.{name}: {value!r}; allowed: {allowed(name)}")
         else:

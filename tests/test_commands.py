@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from apq_jax import search
+from apq_jax import search, sweep
+from apq_jax.sweep_points import points_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +56,9 @@ def test_the_documents_commands_are_found() -> None:
 @pytest.mark.filterwarnings(
     "ignore:.* found in sys.modules:RuntimeWarning"
 )  # other tests import it
-@pytest.mark.parametrize("command", [one for one in MODULES if "apq_jax.search" not in one])
+@pytest.mark.parametrize(
+    "command", [one for one in MODULES if not re.search("apq_jax.(search|sweep)", one)]
+)
 def test_a_command_runs_as_it_stands(
     command: str, user: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,12 +70,20 @@ def test_a_command_runs_as_it_stands(
     assert not ended.value.code
 
 
-@pytest.mark.parametrize("command", [*(one for one in MODULES if "search" in one), *SCRIPTS])
+@pytest.mark.parametrize(
+    "command", [*(one for one in MODULES if "apq_jax.search" in one), *SCRIPTS]
+)
 def test_a_search_is_understood(command: str, user: pathlib.Path) -> None:
     flags = shlex.split(command)[1 if command.startswith("scripts/") else 3 :]
     usual = ["--config=configs/lenet_mnist.py"]
     _, workdir, _ = search._parse(["search", *usual * ("--config=" not in command), *flags])
     assert workdir.parts[0] == "runs"
+
+
+@pytest.mark.parametrize("command", [one for one in MODULES if "apq_jax.sweep" in one])
+def test_a_sweep_is_understood(command: str, user: pathlib.Path) -> None:
+    tree, _ = sweep._parse(shlex.split(command)[2:])
+    assert points_of(tree)
 
 
 def test_every_benchmark_and_its_cost_are_listed() -> None:

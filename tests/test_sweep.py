@@ -1,5 +1,10 @@
 """Sweeps: what is gone over, and that neither devices nor neighbours change what is found."""
 
+import csv
+import pathlib
+import socket
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -73,6 +78,7 @@ def test_a_sample_is_drawn_once_from_the_grid_and_again_the_same() -> None:
             swept("list", limits__slots=(1.0, 2.0), limits__crossbars=(1.0,)),
             "lists of 1 and 2 values",
         ),
+        (swept(model__name=("vgg8",)), "config.sweep.over.model.name: a sweep is of one network"),
         (swept(search__tuned=(1,)), "config.search.seeds, config.search.tuned"),
         (swept(search__goal=("front",)), "config.search.goal: 'front' in a sweep"),
         (to_config_dict(CONFIG), "config.sweep: allowed: a section with over"),
@@ -140,3 +146,106 @@ def test_nothing_is_compiled_for_other_prices_and_limits(group: list[Prepared]) 
     before = searches._cache_size()
     sweep.searched(group[::-1], mesh)
     assert searches._cache_size() == before == 1
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def started(folder: pathlib.Path, data: pathlib.Path, *flags: str) -> subprocess.Popen[str]:
+    """The command line on three accelerators."""
+    settings = {
+        "training.epochs": 3,  # as `finished_run`, whose weights and Plan are cached
+        "plan.levels": 3,
+        "search.strategy": "genetic",
+        "search.episodes": 16,
+        "search.probes": 2,
+        "search.moment_images": 32,
+        "search.max_accuracy_drop": 10,
+        "data.path": data,
+        "cache_dir": ROOT / ".cache",
+        "sweep.over.accelerator.unit_rows": "(9,)",
+        "sweep.over.accelerator.unit_columns": "(4, 8, 16)",
+        "sweep.over.accelerator.crossbar_rows": "(128,)",
+    }
+    command = [sys.executable, "-m", "apq_jax.sweep", "--config=configs/sweep_ou.py"]
+    command += [f"--config.{name}={value}" for name, value in settings.items()]
+    return subprocess.Popen(
+        [*command, f"--workdir={folder}", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def rows_of(folder: pathlib.Path, *processes: subprocess.Popen[str]) -> list[dict[str, str]]:
+    """The table without its times, once the processes are done."""
+    for process in processes:
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+    with (folder / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+def test_devices_and_processes_change_nothing(
+    finished_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    data = finished_run.parent / "digits.npz"
+    one, eight, two = (tmp_path / name for name in ("one", "eight", "two"))
+    alone = rows_of(one, started(one, data, "--devices=1"))
+    assert [row["accelerator.unit_columns"] for row in alone] == ["4", "8", "16"]
+    assert {row["evaluations"] for row in alone} == {"16"}
+    for row in alone:
+        ratio = float(row["energy_nj_times_less_than_dense_8"])
+        assert ratio > 1
+        assert len(row["weight_bits"].split()) == len(row["keep"].split()) == 5
+    assert len({row["energy_nj"] for row in alone}) == 3
+    assert rows_of(eight, started(eight, data, "--devices=8")) == alone
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=4"
+    both = [started(two, data, *shared, f"--process-id={number}") for number in range(2)]
+    assert rows_of(two, *both) == alone
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ((), "--config: allowed: once"),
+        (("--config=configs/none.py",), "--config: 'configs/none.py' is not a file"),
+        (("--config=configs/sweep_ou.py", "--confg.seed=1"), "'--confg.seed=1': not a flag"),
+        (("--config=configs/sweep_ou.py", "--config.sed=1"), "config.sed"),
+        (("--config=configs/sweep_ou.py", "--devices=many"), "--devices"),
+        (("--config=configs/sweep_ou.py", "--process-id=1"), "--process-id=1; allowed: all three"),
+        (("--config=configs/lenet_mnist.py",), "config.sweep: allowed: a section"),
+        (("--config=configs/sweep_ou.py", "--config.sweep.over.seed=3"), "config.sweep.over"),
+    ],
+)
+def test_bad_flags_are_one_line(
+    flags: tuple[str, ...],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sweep, "_connect", lambda options: None)  # devices are there already
+    assert sweep.main(["sweep", *flags]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_table_that_is_there_is_not_written_over(
+    finished_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "sweep.csv").write_text("mine")
+    tree = swept(limits__slots=(0.0,))
+    tree.data.path = str(finished_run.parent / "digits.npz")
+    tree.cache_dir = str(ROOT / ".cache")
+    with pytest.raises(InputError, match="is there already; allowed: another --workdir"):
+        sweep.run(tree, tmp_path)
+    assert (tmp_path / "sweep.csv").read_text() == "mine"
