@@ -60,8 +60,8 @@ def go_on(
     carry: Carry,
     chunk: int,
     mesh: Mesh,
-) -> Iterator[tuple[Carry, Record]]:
-    """Searches until the budgets are spent; yields what each chunk evaluated and where it led.
+) -> Iterator[Record]:
+    """Searches until the budgets are spent; yields what each chunk evaluated.
 
     Every process must call it alike, and has all of the results.
 
@@ -83,12 +83,9 @@ def go_on(
     unpriced: Any = None  # each has its own
     subject = jax.device_put(subject._replace(prices=unpriced), same)
     own, carry = (jax.device_put(one, split) for one in (own, carry))
-    left = carry.left
-    while np.asarray(_gathered(left)).any():
+    while _gathered(carry.left).any():
         carry, found = searches(carry, own, subject)
-        left = carry.left
-        whole = jax.tree.map(lambda x: x[:count], _gathered((carry, found)))
-        yield whole[0], loop.recorded(whole[1])
+        yield loop.recorded(jax.tree.map(lambda x: x[:count], _gathered(found)))
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:

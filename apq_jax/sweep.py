@@ -23,6 +23,7 @@ Exit status: 0 done; 2 input that cannot be used; 130 interrupted (what was done
 
 import contextlib
 import csv
+import dataclasses
 import io
 import os
 import pathlib
@@ -63,15 +64,6 @@ class Options(NamedTuple):
     coordinator: str  # HOST:PORT, "auto", or "" for one process
     num_processes: int
     process_id: int
-
-
-class Answer(NamedTuple):
-    """What a search found."""
-
-    point: Point
-    prepared: Prepared
-    record: Record
-    row: dict[str, Any]
 
 
 def main(argv: list[str]) -> int:
@@ -196,16 +188,15 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
     with _first_alone():  # the others find what it has kept
         apply_fn, params = search.train(dataset, config, cache)
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-    groups, answers = grouped(network, points), dict[int, Answer]()
+    groups, rows = grouped(network, points), dict[int, dict[str, Any]]()
     console.print(f"{len(groups)} groups that share a program each")
     with search.bar("sweep", total) as advance:
         for places in groups:
             group = [points[at] for at in places]
             found = _group(network, params, dataset, group, mesh, cache, advance)
-            answers |= dict(zip(places, found, strict=False))  # none but in the first process
             if writes:
-                rows = [answers[at].row for at in sorted(answers)]
-                write_whole(path, table(rows))
+                rows |= dict(zip(places, found, strict=True))
+                write_whole(path, table([rows[at] for at in sorted(rows)]))
     return OK
 
 
@@ -217,8 +208,8 @@ def _group(
     mesh: Mesh,
     cache: pathlib.Path,
     advance: Callable[[int], Any],
-) -> list[Answer]:
-    """The searches of points that share a program."""
+) -> list[dict[str, Any]]:
+    """A row for each of the points, which share a program; none but in the first process."""
     start = time.perf_counter()
     with _first_alone():
         first = preparation.prepare(
@@ -229,8 +220,7 @@ def _group(
     seconds = (time.perf_counter() - start) / len(points)
     if jax.process_index() > 0:
         return []
-    rows = [_row(*three, dataset, seconds) for three in zip(points, prepared, records, strict=True)]
-    return [Answer(*four) for four in zip(points, prepared, records, rows, strict=True)]
+    return [_row(*three, dataset, seconds) for three in zip(points, prepared, records, strict=True)]
 
 
 @contextlib.contextmanager
@@ -262,9 +252,9 @@ def searched(
         for one, of in zip(prepared, stages, strict=True)
     ]
     records = []
-    for _, record in sharded.go_on(
+    for record in sharded.go_on(
         strategy,
-        preparation.evaluator(first),
+        preparation.evaluator(_with_its_share(first, mesh)),
         first.subject,
         sharded.stacked(own),
         sharded.stacked(carries),
@@ -277,6 +267,14 @@ def searched(
     parts = (whole.search == at for at in range(len(prepared)))
     alone = [jax.tree.map(lambda x, at=at: x[at], whole) for at in parts]
     return [one._replace(search=np.zeros_like(one.search)) for one in alone]
+
+
+def _with_its_share(prepared: Prepared, mesh: Mesh) -> Prepared:
+    """Processors taken as several devices have one memory for their activations."""
+    sharing = len(mesh.local_devices) if jax.default_backend() == "cpu" else 1
+    config = prepared.config
+    search = dataclasses.replace(config.search, memory_mb=config.search.memory_mb // sharing)
+    return prepared._replace(config=dataclasses.replace(config, search=search))
 
 
 def _row(
