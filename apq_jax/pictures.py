@@ -147,7 +147,7 @@ def pareto(result: dict[str, Any], rows: Rows) -> Figure:
         )
         _star(axis, best[name], 100 * best["expected_accuracy"], _GREEN, words, "chosen")
         axis.set_xscale("log")
-        _plain_log_axis(axis, min(cost.min(), best[name]), max(cost.max(), dense))
+        plain_log_axis(axis, min(cost.min(), best[name]), max(cost.max(), dense))
         axis.set_ylim(low, max(top, measured.max()) + 0.2)
         axis.set_xlabel("crossbars" if name == "crossbars" else "operation-unit slots")
     axes[0].set_ylabel("accuracy on the search half, %")
@@ -195,7 +195,7 @@ def _words_of_points(rows: Rows, at: np.ndarray, name: str) -> list[str]:
     ]
 
 
-def _plain_log_axis(axis: Axes, low: float, high: float) -> None:
+def plain_log_axis(axis: Axes, low: float, high: float) -> None:
     """Ticks at 1, 2 and 5 times powers of ten, written out."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 100 else (1,)
@@ -409,7 +409,7 @@ def fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
             _star(axis, best[metric], lost, colour, words_of)
         axis.set_xscale("log")
         costs = np.concatenate([rows[metric] for _, rows in runs])
-        _plain_log_axis(axis, costs.min(), costs.max())
+        plain_log_axis(axis, costs.min(), costs.max())
         least = min(
             100 * float((r["float"]["search_accuracy"] - w["expected_accuracy"]).min())
             for r, w in runs

@@ -4,8 +4,9 @@
 
 Searches that share a network, a height of operation units and a strategy run as one compiled
 program, spread over the devices (apq_jax/sharded.py); what one finds is the same on any number.
-Writes sweep.csv to the work folder: a row a search, with the fields that were swept, what the best
-policy costs and how that compares with the unpruned network at 8 bits on the same accelerator.
+Writes sweep.csv to the work folder, a row a search: the fields that were swept, what the best
+policy costs and how that compares with the unpruned network at 8 bits on the same accelerator; and
+report.html, which says which accelerators are best and which fields matter.
 
 A configuration file returns the fields of apq_jax/config.py and a section `sweep`: docs/scaling.md.
 Each can be set on the command line, as --config.search.episodes=100. --devices is how many devices
@@ -40,7 +41,18 @@ from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
-from apq_jax import data, environment, loop, pipeline, preparation, results, search, sharded
+from apq_jax import (
+    data,
+    environment,
+    loop,
+    page,
+    pipeline,
+    preparation,
+    results,
+    search,
+    sharded,
+    sweep_report,
+)
 from apq_jax.capture import Network, Params, capture
 from apq_jax.choice import best_finalist
 from apq_jax.data import Dataset
@@ -177,10 +189,10 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
         if path.exists() and path.stat().st_size:
             raise InputError(f"{path}: is there already; allowed: another --workdir")
         write_whole(path, "")  # fails now rather than after the searches
-    mesh = sharded.mesh_of()
+    mesh, what = sharded.mesh_of(), f"{config.model} on {dataset.name}"
     total = sum(point.config.search.episodes for point in points)
     console.print(
-        f"{config.model} on {dataset.name}: {len(points):,} searches of {total:,} policies in all, "
+        f"{what}: {len(points):,} searches of {total:,} policies in all, "
         f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {path}.",
         soft_wrap=True,
     )
@@ -196,7 +208,11 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
             found = _group(network, params, dataset, group, mesh, cache, advance)
             if writes:
                 rows |= dict(zip(places, found, strict=True))
-                write_whole(path, table([rows[at] for at in sorted(rows)]))
+                so_far = [rows[at] for at in sorted(rows)]
+                write_whole(path, table(so_far))
+                told = sweep_report.told(so_far, list(points[0].values), what)
+                write_whole(workdir / "report.html", page.written(told))
+    console.print(f"The report: {workdir / 'report.html'}", soft_wrap=True)
     return OK
 
 

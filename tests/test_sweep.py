@@ -203,6 +203,7 @@ def test_devices_and_processes_change_nothing(
         assert ratio > 1
         assert len(row["weight_bits"].split()) == len(row["keep"].split()) == 5
     assert len({row["energy_nj"] for row in alone}) == 3
+    assert "Which fields matter" in (one / "report.html").read_text()
     assert rows_of(eight, started(eight, data, "--devices=8")) == alone
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
