@@ -1,12 +1,14 @@
 """Where the searches of a run stand, in one file, so that they go on bit for bit.
 
 A safetensors file: the state of the searches and all that they evaluated, an array a leaf under
-the leaf's path; in the header what decides the numbers, which must be the same to go on.
+the leaf's path; in the header what decides the numbers, which must be the same to go on, and a
+checksum. The file before the newest is kept beside it and stands in where the newest is damaged.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from absl import logging
 
 from apq_jax import kept, quantization, results
 from apq_jax.capture import Network
@@ -89,7 +92,7 @@ def save(
     standing: Standing,
     record: Record,
 ) -> None:
-    """Writes a checkpoint.
+    """Writes a checkpoint; the one that was there becomes the one before.
 
     Raises:
       InputError: it cannot be written.
@@ -99,15 +102,46 @@ def save(
         {"identity": identity, "seconds": seconds, "evaluations": len(record.reward)}
     )
     metadata = {"description": description, "sha256": _digest(description, tensors)}
-    write_whole(path, safetensors.numpy.save(tensors, metadata))
+    content = safetensors.numpy.save(tensors, metadata)
+    try:
+        if path.exists():
+            os.replace(path, before(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
+    write_whole(path, content)
+
+
+def before(path: pathlib.Path) -> pathlib.Path:
+    """Where the checkpoint before the newest is."""
+    return path.with_name(f"{path.stem}.before{path.suffix}")
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a checkpoint and the one before it."""
+    for one in (path, before(path)):
+        one.unlink(missing_ok=True)
 
 
 def read(path: pathlib.Path) -> Saved | None:
-    """Reads a checkpoint; None where there is none.
+    """Reads the newest checkpoint; None where there is none.
+
+    Where it is damaged, or missing since writing it was cut off, the one before it, with a warning.
 
     Raises:
-      InputError: the file cannot be read, is damaged, or no checkpoint.
+      InputError: neither can be read, or is a checkpoint.
     """
+    earlier = before(path)
+    try:
+        found = _read(path)
+    except InputError as error:
+        if not earlier.exists():
+            raise
+        logging.warning("%s; goes on from %s", error, earlier)
+        return _read(earlier)
+    return _read(earlier) if found is None else found
+
+
+def _read(path: pathlib.Path) -> Saved | None:
     try:
         if not path.exists():
             return None

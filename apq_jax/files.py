@@ -1,8 +1,15 @@
-"""Files written whole or not at all, and the error for input that cannot be used."""
+"""Files written whole or not at all, folders for one run at a time, and the error for bad input."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
 
 
 class InputError(ValueError):
@@ -46,3 +53,35 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
             raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps a folder to this process until the end, its death included.
+
+    Raises:
+      InputError: another process works in it, or it cannot be written to.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    with file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(
+                f"{folder}: process {in_one_line(file.read(20))} works in it; allowed: another "
+                "--workdir, or after its end"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its number
+            file.truncate(0)
+            file.write(f"{os.getpid()}")
+            file.flush()
+        yield

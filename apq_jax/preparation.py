@@ -35,6 +35,10 @@ _PROBE_IMAGES = 1000
 _CALIBRATION_IMAGES = 5000
 
 
+class LimitError(InputError):
+    """A limit below the least that any policy can have on the accelerator."""
+
+
 class Prepared(NamedTuple):
     """A network ready to be searched."""
 
@@ -127,8 +131,8 @@ def prepare(
       cache: a folder that keeps statistics and Plan (apq_jax/kept.py); None keeps nothing.
 
     Raises:
-      InputError: what `space_of` says, or a limit is below the least that any policy can have, or
-        the cache cannot be written.
+      InputError: what `space_of` says, or the cache cannot be written.
+      LimitError: a limit is below the least that any policy can have.
     """
     space_of(config, accelerator)  # refuses before the work
     weights = matrices(network, params)
@@ -152,8 +156,8 @@ def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepare
 
     Raises:
       InputError: the Plan is of another scheme or of other blocks, such as operation units of
-        another height give, or made with other options; a limit is below the least that any
-        policy can have.
+        another height give, or made with other options.
+      LimitError: a limit is below the least that any policy can have.
     """
     if config.scheme != prepared.config.scheme:
         raise InputError(
@@ -200,7 +204,7 @@ def _aimed(
     least = environment.least_costs(prices, space)
     for name, most in limits.items():
         if least[name] > most:
-            raise InputError(
+            raise LimitError(
                 f"config.limits.{name}: {most:g}; allowed: at least {_rounded_up(least[name]):g}, "
                 "the least of any policy, or 0 for no limit"
             )

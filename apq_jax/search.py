@@ -32,9 +32,11 @@ A configuration file returns the fields of apq_jax/config.py; each can be set on
 A search that was stopped leaves checkpoint.safetensors in its work folder. The same command goes on
 from it with --resume, to the same result as if never stopped; with --noresume it begins anew.
 
-Exit status: 0 done; 2 input that cannot be used; 3 no policy meets the limits (the nearest is
-reported); 4 the mapping to crossbars does not compute the network; 130 interrupted (what there
-is has been written).
+Ctrl-C ends a search and reports what there is; SIGTERM saves it and leaves at once.
+
+Exit status: 0 done, or saved at SIGTERM; 2 input that cannot be used; 3 no policy meets the limits
+(the nearest is reported); 4 the mapping to crossbars does not compute the network; 130 interrupted
+(what there is has been written).
 """
 
 import os
@@ -42,7 +44,6 @@ import pathlib
 import re
 import runpy
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +73,8 @@ from apq_jax import (
 from apq_jax.capture import capture
 from apq_jax.choice import Choice, choose, untuned
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
-from apq_jax.files import InputError, write_whole
+from apq_jax.files import InputError, locked, write_whole
+from apq_jax.interruption import Interrupt, Terminated, interruptible, terminable
 from apq_jax.loop import Record
 from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping import save as save_mapping
@@ -93,13 +95,17 @@ def main(argv: list[str]) -> int:
         # As it is repeated from the beginning.
         flags = [flag for flag in argv[1:] if not _is_resume(flag)]
         command = shlex.join(["python", "-m", "apq_jax.search", *flags])
-        return run(config, workdir, command, resume)
+        with terminable():
+            return run(config, workdir, command, resume)
     except InputError as error:
         print(f"apq_jax.search: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("apq_jax.search: interrupted before the first evaluation", file=sys.stderr)
         return INTERRUPTED
+    except Terminated:
+        print("SIGTERM: saved. Resume with", f"{command} --resume", sep="\n", flush=True)
+        return OK
 
 
 def _is_resume(flag: str) -> bool:
@@ -215,6 +221,19 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)
     preparation.space_of(config, accelerator)  # refuses before the network is trained
+    with locked(workdir):
+        return _run(config, workdir, command, resume, cache, dataset, accelerator)
+
+
+def _run(
+    config: Config,
+    workdir: pathlib.Path,
+    command: str,
+    resume: bool | None,
+    cache: pathlib.Path,
+    dataset: data.Dataset,
+    accelerator: hardware.Accelerator,
+) -> int:
     options, total = config.search, config.search.episodes * config.search.seeds
     identity = checkpoint.identity(config, accelerator, dataset)
     saved = _saved(workdir, identity, resume)
@@ -248,11 +267,15 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
     with console.status(f"plans {len(network.layers)} layers"):
         prepared = preparation.prepare(network, params, dataset, accelerator, config, cache)
     searches = _Searches(prepared, workdir / results.CHECKPOINT, identity, saved)
-    results.clear(workdir, *([] if saved else [results.CHECKPOINT]))
+    results.clear(workdir)
+    if saved is None:
+        checkpoint.remove(searches.path)
     write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
-    with _interruptible() as interrupt:
+    with interruptible() as interrupt:
         try:
             searches.run(interrupt)
+            if interrupt.terminated:
+                raise Terminated
             return _finish(prepared, dataset, searches, command, interrupt, workdir, cache)
         except KeyboardInterrupt:
             if not len(searches.record().reward):
@@ -295,45 +318,6 @@ def _need_same(saved: checkpoint.Saved, identity: dict[str, str]) -> checkpoint.
     if differs is not None:
         raise InputError(f"{saved.path}: {differs}; allowed: the same, to go on")
     return saved
-
-
-class _Interrupt:
-    """Whether Ctrl-C was pressed."""
-
-    pressed = False
-    again = False  # while it was held
-    holding = False
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Around what must not be cut short, such as a queue to a thread, which might then wait
-        for ever: a second Ctrl-C is raised afterwards."""
-        self.holding = True
-        try:
-            yield
-        finally:
-            self.holding = False
-        if self.again:
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def _interruptible() -> Iterator[_Interrupt]:
-    """The first Ctrl-C is noted, the second raises KeyboardInterrupt."""
-    interrupt = _Interrupt()
-
-    def stop(signum: int, frame: Any) -> None:
-        if interrupt.pressed and not interrupt.holding:
-            raise KeyboardInterrupt
-        interrupt.again = interrupt.pressed
-        interrupt.pressed = True
-        console.print("Stops after this step and writes what there is; again: at once.")
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def cache_folder() -> pathlib.Path:
@@ -379,6 +363,8 @@ class _Searches:
             levels = prepared.space.levels
             standing, record = checkpoint.restore(saved, standing, record, levels)
             self.before = saved.seconds
+            if saved.path != path:  # what is damaged must not become the one before
+                path.unlink(missing_ok=True)
         self.records, self.standing = [record], standing
         self.began = time.perf_counter()
 
@@ -397,7 +383,7 @@ class _Searches:
         checkpoint.save(self.path, self.identity, self.seconds, self.standing, record)
         results.write_search(self.path.parent / "search.csv", self.prepared, record)
 
-    def run(self, interrupt: _Interrupt) -> None:
+    def run(self, interrupt: Interrupt) -> None:
         """Until done or Ctrl-C; the files are kept up."""
         from tensorboardX import SummaryWriter  # it starts a thread: only where it is used
 
@@ -413,7 +399,7 @@ class _Searches:
         if not len(self.record().reward):  # a strategy that proposes nothing
             raise InputError("search.strategy: it proposed no policy")
 
-    def _go_on(self, interrupt: _Interrupt, show: Callable[[Record], None]) -> None:
+    def _go_on(self, interrupt: Interrupt, show: Callable[[Record], None]) -> None:
         with interrupt.held():
             show(self.records[0])  # what came before the checkpoint
         next_write = 0.0
@@ -463,7 +449,7 @@ def _choose(
     prepared: Prepared,
     record: Record,
     dataset: data.Dataset,
-    interrupt: _Interrupt,
+    interrupt: Interrupt,
     cache: pathlib.Path,
 ) -> Choice:
     """The result, with a bar over the steps of fine-tuning; Ctrl-C ends that."""
@@ -492,12 +478,14 @@ def _finish(
     dataset: data.Dataset,
     searches: _Searches,
     command: str,
-    interrupt: _Interrupt,
+    interrupt: Interrupt,
     workdir: pathlib.Path,
     cache: pathlib.Path,
 ) -> int:
     seconds, record = searches.seconds, searches.record()
     choice = _choose(prepared, record, dataset, interrupt, cache)
+    if interrupt.terminated:
+        raise Terminated
     interrupted = interrupt.pressed  # what comes later cuts neither search nor fine-tuning short
     with console.status("measures on test, maps, writes the report"):
         network = choice.network
@@ -521,7 +509,7 @@ def _finish(
         results.write_json(workdir / "result.json", result)
         report.make(workdir)
     if not interrupted:
-        searches.path.unlink(missing_ok=True)
+        checkpoint.remove(searches.path)
     console.print(report.summary(result))
     console.print(f"The report: {workdir / 'report.html'}; as text, report.md", soft_wrap=True)
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)

@@ -23,12 +23,13 @@ Exit status: 0 done; 2 input that cannot be used; 130 interrupted (what was done
 """
 
 import contextlib
-import csv
 import dataclasses
-import io
+import functools
+import itertools
 import os
 import pathlib
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,31 +42,22 @@ from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
-from apq_jax import (
-    data,
-    environment,
-    loop,
-    page,
-    pipeline,
-    preparation,
-    results,
-    search,
-    sharded,
-    sweep_report,
-)
+from apq_jax import data, pipeline, preparation, search, sharded, sweep_group
 from apq_jax.capture import Network, Params, capture
-from apq_jax.choice import best_finalist
+from apq_jax.config import Limits
 from apq_jax.data import Dataset
-from apq_jax.files import InputError, in_one_line, write_whole
-from apq_jax.loop import Record
-from apq_jax.preparation import Prepared
+from apq_jax.files import InputError, in_one_line, locked
+from apq_jax.interruption import Terminated, interruptible, terminable
+from apq_jax.loop import Carry, Record
+from apq_jax.preparation import LimitError, Prepared
 from apq_jax.search import BAD_INPUT, INTERRUPTED, OK, console
 from apq_jax.sharded import Mesh
-from apq_jax.sweep_points import Point, base_of, grouped, points_of
+from apq_jax.sweep_kept import Kept
+from apq_jax.sweep_points import Point, base_of, grouped, points_of, side_by_side_of
 
-CHUNK = 4  # batches of policies of every search between two looks from the host
 _NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
 _FLAGS = ("config", "workdir", "coordinator", *_NUMBERS)
+_RESUME = {"--resume": True, "--noresume": False}
 
 
 class Options(NamedTuple):
@@ -76,6 +68,7 @@ class Options(NamedTuple):
     coordinator: str  # HOST:PORT, "auto", or "" for one process
     num_processes: int
     process_id: int
+    resume: bool | None  # None if not said
 
 
 def main(argv: list[str]) -> int:
@@ -85,13 +78,23 @@ def main(argv: list[str]) -> int:
         return OK
     try:
         tree, options = _parse(argv)
+        command = [flag for flag in argv[1:] if flag not in _RESUME]
         _connect(options)
-        return run(tree, options.workdir)
+        # Of several processes, JAX itself takes SIGTERM, and tells all of them.
+        with contextlib.nullcontext() if options.coordinator else terminable():
+            return run(tree, options.workdir, options.resume)
+    except Terminated:
+        if jax.process_index() == 0:
+            said = shlex.join(["python", "-m", "apq_jax.sweep", *command, "--resume"])
+            print("SIGTERM: saved. Resume with", said, sep="\n", flush=True)
+        return OK
     except InputError as error:
         print(f"apq_jax.sweep: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("apq_jax.sweep: interrupted", file=sys.stderr)
+        print(
+            "apq_jax.sweep: interrupted; what was done is kept, --resume goes on", file=sys.stderr
+        )
         return INTERRUPTED
 
 
@@ -118,7 +121,10 @@ def _connect(options: Options) -> None:
 
 
 def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
-    argv = [_with_underscores(flag) for flag in argv]
+    resume = [_RESUME[flag] for flag in argv if flag in _RESUME]
+    if len(resume) > 1:
+        raise InputError("--resume, --noresume: allowed: one of them, once")
+    argv = [_with_underscores(flag) for flag in argv if flag not in _RESUME]
     paths = [flag.partition("=")[2] for flag in argv[1:] if flag.startswith("--config=")]
     if len(paths) != 1:
         raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
@@ -127,7 +133,7 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
         if not flag.startswith("--") or not equals or name.partition(".")[0] not in _FLAGS:
             words = (
                 "--config=, --config.FIELD=, --workdir=, --devices=, --coordinator=, "
-                "--num-processes=, --process-id=, --help"
+                "--num-processes=, --process-id=, --resume, --noresume, --help"
             )
             raise InputError(f"{flag!r}: not a flag; allowed: {words}")
     arguments = [flag for flag in argv[1:] if not flag.startswith("--config=")]
@@ -142,7 +148,8 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
     except (flags.Error, AttributeError, KeyError) as error:
         raise InputError(_said_of(error, arguments)) from error
     found: Any = {name: values[name].value for name in _FLAGS if name != "config"}
-    options = Options(**found | {"workdir": pathlib.Path(found["workdir"])})
+    found |= {"workdir": pathlib.Path(found["workdir"]), "resume": next(iter(resume), None)}
+    options = Options(**found)
     number, count = options.process_id, options.num_processes
     if (options.coordinator not in ("", "auto")) != (count > 0) or number >= max(count, 1):
         raise InputError(
@@ -168,15 +175,17 @@ def _with_underscores(flag: str) -> str:
     return f"--{name}{equals}{value}" if name in _NUMBERS else flag
 
 
-def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
+def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> int:
     """The sweep, from data to table; returns the exit status.
 
     Args:
       tree: as `sweep_points.points_of` has it.
       workdir: its folder.
+      resume: go on from the folder's checkpoint; or begin anew; None refuses to choose.
 
     Raises:
       InputError: input that cannot be used; the points are looked at before anything is computed.
+      KeyboardInterrupt, Terminated: a signal; what was done is kept.
     """
     points, config = points_of(tree), base_of(tree)
     cache = pathlib.Path(config.cache_dir) if config.cache_dir else search.cache_folder()
@@ -184,59 +193,119 @@ def run(tree: ConfigDict, workdir: pathlib.Path) -> int:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
-    writes, path = jax.process_index() == 0, workdir / "sweep.csv"
-    if writes:
-        if path.exists() and path.stat().st_size:
-            raise InputError(f"{path}: is there already; allowed: another --workdir")
-        write_whole(path, "")  # fails now rather than after the searches
-    mesh, what = sharded.mesh_of(), f"{config.model} on {dataset.name}"
-    total = sum(point.config.search.episodes for point in points)
-    console.print(
-        f"{what}: {len(points):,} searches of {total:,} policies in all, "
-        f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {path}.",
-        soft_wrap=True,
-    )
-    # The network is that of the configuration's own seed: swept seeds are those of the searches.
-    with _first_alone():  # the others find what it has kept
-        apply_fn, params = search.train(dataset, config, cache)
-    network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-    groups, rows = grouped(network, points), dict[int, dict[str, Any]]()
-    console.print(f"{len(groups)} groups that share a program each")
-    with search.bar("sweep", total) as advance:
-        for places in groups:
-            group = [points[at] for at in places]
-            found = _group(network, params, dataset, group, mesh, cache, advance)
-            if writes:
-                rows |= dict(zip(places, found, strict=True))
-                so_far = [rows[at] for at in sorted(rows)]
-                write_whole(path, table(so_far))
-                told = sweep_report.told(so_far, list(points[0].values), what)
-                write_whole(workdir / "report.html", page.written(told))
+    with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        kept = Kept(workdir, points, tree, dataset, resume)
+        mesh, total = sharded.mesh_of(), sum(point.config.search.episodes for point in points)
+        console.print(
+            f"{kept.what}: {len(points):,} searches of {total:,} policies in all, "
+            f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {kept.table}.",
+            soft_wrap=True,
+        )
+        # The network is that of the configuration's own seed: swept seeds are the searches'.
+        with _first_alone():  # the others find what it has kept
+            apply_fn, params = search.train(dataset, config, cache)
+        network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
+        kept.need_network(network, params)
+        groups = grouped(network, points)
+        done = _from_the_first(np.asarray([at in kept.rows for at in range(len(points))], np.int32))
+        console.print(f"{len(groups)} groups that share a program each")
+        with search.bar("sweep", total) as advance, _stops() as stops:
+            sweep = _Sweep(points, network, params, dataset, mesh, cache, kept, stops, advance)
+            for number, places in enumerate(groups):
+                if done[places].all():
+                    advance(sum(points[at].config.search.episodes for at in places))
+                else:
+                    sweep.group(number, places, side_by_side_of(tree))
+        kept.finish()
     console.print(f"The report: {workdir / 'report.html'}", soft_wrap=True)
     return OK
 
 
-def _group(
-    network: Network,
-    params: Params,
-    dataset: Dataset,
-    points: list[Point],
-    mesh: Mesh,
-    cache: pathlib.Path,
-    advance: Callable[[int], Any],
-) -> list[dict[str, Any]]:
-    """A row for each of the points, which share a program; none but in the first process."""
-    start = time.perf_counter()
-    with _first_alone():
-        first = preparation.prepare(
-            network, params, dataset, points[0].accelerator, points[0].config, cache
+class _Sweep(NamedTuple):
+    """What all groups share."""
+
+    points: list[Point]
+    network: Network
+    params: Params
+    dataset: Dataset
+    mesh: Mesh
+    cache: pathlib.Path
+    kept: Kept
+    stops: Callable[[], None]  # raises where a signal asks for an end; all processes call it alike
+    advance: Callable[[int], Any]
+
+    def group(self, number: int, places: list[int], side_by_side: int) -> None:
+        """Searches the points at these places, which share a program, and writes their rows."""
+        kept, start = self.kept, time.perf_counter()
+        places, prepared = self._prepared(places)
+        if not places:
+            kept.write(report=True)
+            return
+        first = prepared[0]
+        nothing, levels = pipeline.nothing(first), first.space.levels
+        carry, record, before = kept.restored(
+            number, sweep_group.started(prepared), nothing, levels
         )
-    prepared = [preparation.aim(first, point.accelerator, point.config) for point in points]
-    records = searched(prepared, mesh, advance)
-    seconds = (time.perf_counter() - start) / len(points)
-    if jax.process_index() > 0:
-        return []
-    return [_row(*three, dataset, seconds) for three in zip(points, prepared, records, strict=True)]
+        carry, records = _from_the_first(carry), [record]
+        self.advance(len(record.reward))
+
+        def seconds() -> float:
+            return before + time.perf_counter() - start
+
+        def save(stands: Carry) -> None:
+            kept.save(number, seconds(), stands, pipeline.joined(records))
+
+        save(carry)
+        for stands, found in sweep_group.go_on(prepared, self.mesh, carry, side_by_side):
+            records.append(found)
+            self.advance(len(found.reward))
+            if kept.due or not stands.left.any():  # rows are made of what was kept
+                save(stands)
+            self._stop_after(functools.partial(save, stands))
+        if kept.writes:
+            self._rows(places, prepared, pipeline.joined(records), seconds())
+        kept.write(report=True)
+
+    def _stop_after(self, save: Callable[[], None]) -> None:
+        try:
+            self.stops()
+        except BaseException:
+            save()
+            raise
+
+    def _prepared(self, places: list[int]) -> tuple[list[int], list[Prepared]]:
+        """Those that can meet their limits, and the others as rows."""
+        one = self.points[places[0]]
+        # Limits are each point's own: none may keep the group from its Plan.
+        free = dataclasses.replace(one.config, limits=Limits())
+        with _first_alone():
+            first = preparation.prepare(
+                self.network, self.params, self.dataset, one.accelerator, free, self.cache
+            )
+        able, prepared = [], []
+        for at in places:
+            point = self.points[at]
+            try:
+                prepared.append(preparation.aim(first, point.accelerator, point.config))
+                able.append(at)
+            except LimitError as error:
+                self.kept.rows[at] = sweep_group.unreachable(point, error)
+                self.advance(point.config.search.episodes)
+        return able, prepared
+
+    def _rows(
+        self, places: list[int], prepared: list[Prepared], record: Record, seconds: float
+    ) -> None:
+        kept, each = self.kept, sweep_group.apart(record, len(places))
+        for at, one, found in zip(places, prepared, each, strict=True):
+            if at in kept.rows:
+                continue
+            point = self.points[at]
+            kept.rows[at] = sweep_group.row(point, one, found, self.dataset, seconds / len(places))
+            if kept.due:
+                kept.write()
+            if jax.process_count() == 1:  # the others have no rows to make
+                self._stop_after(kept.write)
 
 
 @contextlib.contextmanager
@@ -249,81 +318,37 @@ def _first_alone() -> Iterator[None]:
         multihost_utils.sync_global_devices("first")
 
 
-def searched(
-    prepared: list[Prepared], mesh: Mesh, advance: Callable[[int], Any] = lambda count: None
-) -> list[Record]:
-    """Searches of a group (`sweep_points.grouped`), all at once: a record each.
+def _from_the_first(tree: Any) -> Any:
+    """What the first process has, in all of them."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
-    Bit for bit what `pipeline.search_policies` finds for each of them alone.
+
+@contextlib.contextmanager
+def _stops() -> Iterator[Callable[[], None]]:
+    """What raises Terminated or KeyboardInterrupt once a signal has come.
+
+    Several processes agree on when: JAX tells all of them of the SIGTERM that one of them got.
     """
-    first = prepared[0]
-    strategy = pipeline.strategy_of(first)
-    stages = [pipeline.stages(one)[0] for one in prepared]
-    carries = [
-        jax.tree.map(lambda x: x[0], loop.start(strategy, of.problem, of.keys, of.budget))
-        for of in stages
-    ]
-    own = [
-        sharded.Own(one.subject.prices, of.problem)
-        for one, of in zip(prepared, stages, strict=True)
-    ]
-    records = []
-    for record in sharded.go_on(
-        strategy,
-        preparation.evaluator(_with_its_share(first, mesh)),
-        first.subject,
-        sharded.stacked(own),
-        sharded.stacked(carries),
-        CHUNK,
-        mesh,
-    ):
-        records.append(record)
-        advance(len(record.reward))
-    whole = pipeline.joined(records)
-    parts = (whole.search == at for at in range(len(prepared)))
-    alone = [jax.tree.map(lambda x, at=at: x[at], whole) for at in parts]
-    return [one._replace(search=np.zeros_like(one.search)) for one in alone]
+    if jax.process_count() > 1:
+        steps = itertools.count()
 
+        def agreed() -> None:
+            if multihost_utils.reached_preemption_sync_point(next(steps)):
+                raise Terminated
 
-def _with_its_share(prepared: Prepared, mesh: Mesh) -> Prepared:
-    """Processors taken as several devices have one memory for their activations."""
-    sharing = len(mesh.local_devices) if jax.default_backend() == "cpu" else 1
-    config = prepared.config
-    search = dataclasses.replace(config.search, memory_mb=config.search.memory_mb // sharing)
-    return prepared._replace(config=dataclasses.replace(config, search=search))
+        yield agreed
+        return
+    with interruptible() as interrupt:
 
+        def noted() -> None:
+            if interrupt.terminated:
+                raise Terminated
+            if interrupt.pressed:
+                raise KeyboardInterrupt
 
-def _row(
-    point: Point, prepared: Prepared, record: Record, dataset: Dataset, seconds: float
-) -> dict[str, Any]:
-    """A search as a row of the table."""
-    best = best_finalist(prepared, record, dataset)
-    policy, found = jax.tree.map(lambda x: x[best.number], (record.policy, record.evaluation))
-    row = {**point.values, "meets_limits": int(not best.misses)}
-    row["selection_accuracy"] = best.accuracy
-    row["points_lost"] = 100.0 * (best.float_accuracy - best.accuracy)
-    dense = results.dense_cost(prepared, 8)
-    for name in environment.METRICS:
-        value = getattr(found, name).item()
-        of_dense = dense[name if name in dense else "area_mm2"]
-        row |= {name: value, f"{name}_times_less_than_dense_8": of_dense / value}
-    keep = results.keep_ratios(prepared, policy)
-    row["keep"] = " ".join(f"{x:.4g}" for x in keep)
-    for name in ("weight_bits", "input_bits", "adc_bits"):
-        bits = getattr(policy, name)
-        if bits is not None:
-            row[name] = " ".join(map(str, bits))
-    return row | {"evaluations": len(record.reward), "seconds": round(seconds, 3)}
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as csv; a field that a row has not is empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        yield noted
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from apq_jax.config import Config, Limits, Objective, allowed, from_config_dict
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 
+SECTION = ("over", "kind", "samples", "seed", "side_by_side")
 KINDS = ("grid", "list", "random")
 MOST = 100_000  # points
 _SHARED = ("data", "model", "training", "finetune", "cache_dir")  # one network for all
@@ -36,6 +37,18 @@ def _without_sweep(tree: ConfigDict) -> dict[str, Any]:
     return {name: value for name, value in tree.to_dict().items() if name != "sweep"}
 
 
+def side_by_side_of(tree: ConfigDict) -> int:
+    """How many searches a device has at a time: `sweep.side_by_side`, 1.
+
+    Raises:
+      InputError: it is no whole number from 1 to 4096.
+    """
+    found = tree.sweep.side_by_side
+    if type(found) is not int or not 1 <= found <= 4096:
+        raise InputError(f"config.sweep.side_by_side: {found!r}; allowed: 1 to 4096")
+    return found
+
+
 def points_of(tree: ConfigDict) -> list[Point]:
     """The searches of a sweep, in order.
 
@@ -43,14 +56,16 @@ def points_of(tree: ConfigDict) -> list[Point]:
       tree: the fields of a `Config`, and `sweep`: `over`, which holds fields of a `Config` and,
         below `accelerator`, of an `Accelerator`, each with its values; `kind`, "grid" for all
         combinations, "list" for the first values together, then the second, ..., "random" for
-        `samples` combinations, drawn with `seed` from the grid without repetition.
+        `samples` combinations, drawn with `seed` from the grid without repetition;
+        `side_by_side`, as `side_by_side_of` has it.
 
     Raises:
       InputError: a field that is none, a value that is not allowed, lists of different lengths.
     """
     fields, given = _without_sweep(tree), tree.to_dict().get("sweep")
-    if not isinstance(given, dict) or set(given) != {"over", "kind", "samples", "seed"}:
-        raise InputError("config.sweep: allowed: a section with over, kind, samples, seed")
+    if not isinstance(given, dict) or set(given) != set(SECTION):
+        raise InputError(f"config.sweep: allowed: a section with {', '.join(SECTION)}")
+    side_by_side_of(tree)  # refuses before the rest
     base, sweep = ConfigDict(fields), ConfigDict(given)
     over = dict(_flat(given["over"]))
     if not over:

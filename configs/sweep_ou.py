@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
         "kind": "grid",
         "samples": 0,
         "seed": 0,
+        "side_by_side": 1,
         "over": {
             "accelerator": {
                 "unit_rows": (4, 9, 16, 32),

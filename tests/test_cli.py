@@ -16,7 +16,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import checkpoint, hardware, mapping, proof, report, results, run_folder, search
+from apq_jax import (
+    checkpoint,
+    hardware,
+    interruption,
+    mapping,
+    proof,
+    report,
+    results,
+    run_folder,
+    search,
+)
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.files import InputError
 
@@ -408,7 +418,7 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
 def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
     done: list[str] = []
 
-    def presses(name: str, interrupt: search._Interrupt, inside: int) -> None:
+    def presses(name: str, interrupt: interruption.Interrupt, inside: int) -> None:
         with interrupt.held():
             for _ in range(inside):
                 signal.raise_signal(signal.SIGINT)
@@ -418,7 +428,7 @@ def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
         done.append("never")
 
     for inside in (2, 1):
-        with search._interruptible() as interrupt, pytest.raises(KeyboardInterrupt):
+        with interruption.interruptible() as interrupt, pytest.raises(KeyboardInterrupt):
             presses(str(inside), interrupt, inside)
     assert done == ["2", "1", "after 1"]
 

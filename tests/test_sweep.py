@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import apq_jax
-from apq_jax import pipeline, preparation, sharded, sweep
+from apq_jax import pipeline, preparation, sharded, sweep, sweep_group
 from apq_jax.config import Config, SearchOptions, to_config_dict
 from apq_jax.files import InputError
 from apq_jax.loop import Record
@@ -37,7 +37,16 @@ def swept(kind: str = "grid", samples: int = 0, seed: int = 0, **over: Any) -> C
             node = node.setdefault(section, {})
         node[field] = values
     return ConfigDict(
-        tree | {"sweep": {"kind": kind, "samples": samples, "seed": seed, "over": nested}}
+        tree
+        | {
+            "sweep": {
+                "kind": kind,
+                "samples": samples,
+                "seed": seed,
+                "over": nested,
+                "side_by_side": 1,
+            }
+        }
     )
 
 
@@ -124,7 +133,7 @@ def same(a: Record, b: Record) -> bool:
 
 
 def test_a_search_finds_what_it_finds_alone(group: list[Prepared]) -> None:
-    together = sweep.searched(group, sharded.mesh_of())
+    together = sweep_group.searched(group, sharded.mesh_of())
     for one, found in zip(group, together, strict=True):
         assert same(found, pipeline.joined(pipeline.search_policies(one)))
     assert not same(together[0], together[1])
@@ -139,13 +148,22 @@ def test_groups_are_told_apart_by_what_is_compiled(group: list[Prepared]) -> Non
 
 def test_nothing_is_compiled_for_other_prices_and_limits(group: list[Prepared]) -> None:
     mesh = sharded.mesh_of()
-    sweep.searched(group, mesh)
-    searches = sharded._compiled(
-        pipeline.strategy_of(group[0]), preparation.evaluator(group[0]), sweep.CHUNK, mesh
+    sweep_group.searched(group, mesh)
+    _, searches = sharded._compiled(
+        pipeline.strategy_of(group[0]), preparation.evaluator(group[0]), sweep_group.CHUNK, mesh, 1
     )
     before = searches._cache_size()
-    sweep.searched(group[::-1], mesh)
+    sweep_group.searched(group[::-1], mesh)
     assert searches._cache_size() == before == 1
+
+
+def test_side_by_side_finds_the_same_but_for_rounding(group: list[Prepared]) -> None:
+    alone = sweep_group.searched(group, sharded.mesh_of())
+    beside = sweep_group.searched(group, sharded.mesh_of(), side_by_side=2)
+    for one, found in zip(alone, beside, strict=True):
+        assert len(one.reward) == len(found.reward)
+        np.testing.assert_array_equal(one.policy.level, found.policy.level)
+        np.testing.assert_allclose(found.reward, one.reward, rtol=1e-4, atol=1e-5)
 
 
 ROOT = pathlib.Path(__file__).parents[1]
