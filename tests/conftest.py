@@ -11,6 +11,7 @@ from apq_jax import search
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+jax.config.update("jax_num_cpu_devices", 2)  # for meshes
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache/xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

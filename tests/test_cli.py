@@ -130,7 +130,7 @@ def without_times(folder: pathlib.Path) -> dict:
 def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
     folder, printed = finished
     names = {path.name for path in folder.iterdir()}
-    assert names == {*results.FILES, "command.txt", "tensorboard"}
+    assert names == {*results.FILES, "command.txt", "tensorboard", ".lock"}
     assert any((folder / "tensorboard").iterdir())
     assert "report.md" in printed
 
@@ -452,7 +452,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Killed, then stopped by Ctrl-C, then left to finish: two seeds of 160 evaluations."""
+    """Killed, told to leave, stopped by Ctrl-C, left to finish: two seeds of 160 evaluations."""
     monkeypatch.chdir(ROOT)
     more = ["--config.search.episodes=160", "--config.search.seeds=2"]
     more.append("--config.search.strategy=joint")
@@ -479,12 +479,28 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     refused(f"{saved.evaluations} evaluations done; --resume goes on, --noresume begins", *flags)
     other = [*flags, "--config.search.episodes=161", "--resume"]
     refused("config.search.episodes: 160 in the checkpoint, 161 here; allowed: the same", *other)
+    checkpoint.before(kept).unlink(missing_ok=True)
     kept.write_bytes(content[: len(content) // 2])
     for flag in ("--resume", "--resume=true", "--config.seed=0"):
         refused("is damaged", *flags, flag)
-    kept.write_bytes(content)
+    # The one before stands in.
+    checkpoint.before(kept).write_bytes(content)
 
     (stopped / "search.csv").unlink(missing_ok=True)
+    process = started([*flags, "--resume"], stopped / "search.csv")
+    refused("works in it; allowed: another --workdir", *flags, "--resume")
+    process.terminate()
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert f"goes on from {checkpoint.before(kept)}" in printed
+    assert re.search(r"Resume with\npython -m apq_jax.search .*--resume\n", printed)
+    assert not (stopped / "result.json").exists()
+    after = checkpoint.read(kept)
+    assert after is not None
+    assert saved.evaluations < after.evaluations < 320
+    saved = after
+
+    (stopped / "search.csv").unlink()
     process = started([*flags, "--resume"], stopped / "search.csv")
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=300)

@@ -1,10 +1,16 @@
 """Sweeps: what is gone over, and that neither devices nor neighbours change what is found."""
 
+import contextlib
 import csv
+import functools
+import itertools
+import os
 import pathlib
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,9 +20,10 @@ import pytest
 from ml_collections import ConfigDict
 
 import apq_jax
-from apq_jax import pipeline, preparation, sharded, sweep, sweep_group
+from apq_jax import checkpoint, pipeline, preparation, sharded, sweep, sweep_group, sweep_kept
 from apq_jax.config import Config, SearchOptions, to_config_dict
 from apq_jax.files import InputError
+from apq_jax.interruption import Terminated
 from apq_jax.loop import Record
 from apq_jax.plan import PlanOptions
 from apq_jax.preparation import Prepared
@@ -268,3 +275,170 @@ def test_a_table_that_is_there_is_not_written_over(
     with pytest.raises(InputError, match="is there already; allowed: another --workdir"):
         sweep.run(tree, tmp_path)
     assert (tmp_path / "sweep.csv").read_text() == "mine"
+
+
+def timeless(folder: pathlib.Path) -> list[dict[str, str]]:
+    with (folder / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def small_sweep(finished_run: pathlib.Path) -> ConfigDict:
+    """Three accelerators in two groups, one of which cannot meet its limit, on kept weights."""
+    tree = swept(
+        "list",
+        accelerator__unit_rows=(9, 9, 16, 9),
+        accelerator__unit_columns=(4, 8, 8, 8),
+        limits__slots=(0.0, 0.0, 0.0, 1.0),
+    )
+    tree.training.epochs, tree.plan.levels = 3, 3
+    tree.search.strategy, tree.search.episodes, tree.search.moment_images = "genetic", 24, 32
+    tree.search.max_accuracy_drop = 10.0
+    tree.data.path, tree.cache_dir = str(finished_run.parent / "digits.npz"), str(ROOT / ".cache")
+    return tree
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    small_sweep: ConfigDict, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, str]]:
+    """The table of a sweep that was never stopped."""
+    folder = tmp_path_factory.mktemp("never")
+    assert sweep.run(small_sweep, folder) == 0
+    assert not (folder / "checkpoint.safetensors").exists()
+    return timeless(folder)
+
+
+def test_a_stopped_sweep_goes_on_as_if_it_never_was(
+    small_sweep: ConfigDict,
+    uninterrupted: list[dict[str, str]],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped at every third chunk, by turns on one device and on all, with damaged files."""
+    rows, stopped = uninterrupted, tmp_path / "stopped"
+    assert [row["search"] for row in rows] == ["0", "1", "2", "3"]
+    assert rows[3]["meets_limits"] == "0"
+    assert "config.limits.slots: 1; allowed: at least" in rows[3]["note"]
+
+    @contextlib.contextmanager
+    def third() -> Iterator[Callable[[], None]]:
+        calls = itertools.count(1)
+
+        def stop() -> None:
+            if next(calls) == 3:
+                raise Terminated
+
+        yield stop
+
+    everywhere = sharded.mesh_of
+    monkeypatch.setattr(sweep_kept, "INTERVAL", 0.0)
+    kept = stopped / "checkpoint.safetensors"
+    for count in itertools.count():
+        devices = jax.devices()[: 1 + count % 2]
+        monkeypatch.setattr(sharded, "mesh_of", functools.partial(everywhere, devices))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sweep, "_stops", third)
+            try:
+                assert sweep.run(small_sweep, stopped, resume=True) == 0
+            except Terminated:
+                saved = checkpoint.read(kept)
+                assert saved is not None
+                assert saved.path == kept
+            else:
+                break
+        with pytest.raises(InputError, match="of 4 searches done; --resume goes on, --noresume"):
+            sweep.run(small_sweep, stopped)
+        if count % 2:
+            content = bytearray(kept.read_bytes())
+            content[len(content) // 2] ^= 1
+            kept.write_bytes(content)
+    assert count >= 2
+    assert timeless(stopped) == rows
+    assert not list(stopped.glob("checkpoint*"))
+    with pytest.raises(
+        InputError, match=r"sweep\.csv: is there already; allowed: another --workdir"
+    ):
+        sweep.run(small_sweep, stopped, resume=True)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    small_sweep: ConfigDict,
+    uninterrupted: list[dict[str, str]],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A small disk that something else fills up in the middle."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        monkeypatch.setattr(sweep_kept, "INTERVAL", 0.0)
+        writes = itertools.count()
+        save = checkpoint.save
+
+        def filling(*args: Any) -> None:
+            if next(writes) == 3:
+                with contextlib.suppress(OSError), (disk / "other").open("wb") as other:
+                    while True:
+                        other.write(bytes(4096))
+            save(*args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "save", filling)
+            with pytest.raises(InputError, match=r"cannot be written \(No space left") as caught:
+                sweep.run(small_sweep, disk / "sweep")
+        assert len(str(caught.value).splitlines()) == 1
+        (disk / "other").unlink()
+        kept = checkpoint.read(disk / "sweep" / "checkpoint.safetensors")
+        assert kept is not None
+        assert kept.evaluations > 0
+        assert sweep.run(small_sweep, disk / "sweep", resume=True) == 0
+        assert timeless(disk / "sweep") == uninterrupted
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_signals_locks_and_kills_of_processes(
+    finished_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Two processes told to leave by a SIGTERM to one; then one that is killed."""
+    data, more = finished_run.parent / "digits.npz", "--config.search.episodes=100000"
+    kept = tmp_path / "checkpoint.safetensors"
+
+    def wait_for(path: pathlib.Path, *processes: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 300
+        while not path.exists():
+            assert time.monotonic() < deadline
+            assert all(one.poll() is None for one in processes), processes[0].communicate()
+            time.sleep(0.1)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=1", more
+    both = [started(tmp_path, data, *shared, f"--process-id={number}") for number in range(2)]
+    wait_for(kept, *both)
+    refused = started(tmp_path, data, more, "--resume")
+    said, _ = refused.communicate(timeout=300)
+    assert refused.returncode == 2
+    assert "works in it; allowed: another --workdir" in said.splitlines()[-1]
+    both[1].terminate()
+    said, other = (one.communicate(timeout=300)[0] for one in both)
+    assert [one.returncode for one in both] == [0, 0], said + other
+    assert "Resume with\npython -m apq_jax.sweep" in said
+    saved = checkpoint.read(kept)
+    assert saved is not None
+    assert saved.evaluations > 0
+    kept.unlink()
+    checkpoint.before(kept).replace(kept)  # as after a kill while the newest was written
+    alone = started(tmp_path, data, more, "--resume")
+    wait_for(checkpoint.before(kept), alone)
+    alone.kill()
+    alone.communicate()
+    again = checkpoint.read(kept)
+    assert again is not None
+    assert again.identity == saved.identity
