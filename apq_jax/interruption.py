@@ -24,8 +24,7 @@ class Interrupt:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Around what must not be cut short, such as a queue to a thread, which might then wait
-        for ever: a second Ctrl-C is raised afterwards."""
+        """Around what belongs together: a second Ctrl-C is raised afterwards."""
         self.holding = True
         try:
             yield

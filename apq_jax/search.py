@@ -59,6 +59,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from apq_jax import (
     checkpoint,
+    curves,
     data,
     datapath,
     hardware,
@@ -385,16 +386,12 @@ class _Searches:
 
     def run(self, interrupt: Interrupt) -> None:
         """Until done or Ctrl-C; the files are kept up."""
-        from tensorboardX import SummaryWriter  # it starts a thread: only where it is used
-
         search = self.prepared.config.search
-        events = SummaryWriter(str(self.path.parent / "tensorboard"))
-        try:
-            with bar("search", search.episodes * search.seeds) as advance:
-                self._go_on(interrupt, _shower(self.prepared, events, advance))
-        finally:
-            with interrupt.held():
-                events.close()
+        with (
+            curves.written(self.path.parent / "tensorboard") as write,
+            bar("search", search.episodes * search.seeds) as advance,
+        ):
+            self._go_on(interrupt, _shower(self.prepared, write, advance))
         self.write()
         if not len(self.record().reward):  # a strategy that proposes nothing
             raise InputError("search.strategy: it proposed no policy")
@@ -417,7 +414,7 @@ class _Searches:
                 break
 
 
-def _shower(prepared: Prepared, events: Any, advance: Any) -> Callable[[Record], None]:
+def _shower(prepared: Prepared, write: curves.Write, advance: Any) -> Callable[[Record], None]:
     """Shows records on TensorBoard, a curve a seed, and on the progress bar."""
     dense_slots = results.dense_cost(prepared, 8)["slots"]
     seeds = pipeline.seeds_of(prepared.config)
@@ -435,7 +432,7 @@ def _shower(prepared: Prepared, events: Any, advance: Any) -> Callable[[Record],
             values = {"reward": reward, "best": best[search][1]}
             values |= {"accuracy": measured.accuracy[at], "slots": measured.slots[at]}
             for name, value in values.items():
-                events.add_scalar(name + tag, value, done[search])
+                write(name + tag, value, done[search])
             done[search] += 1
         of_seeds = [one for one in best if one is not None]
         *_, slots, accuracy = max(of_seeds, default=(True, 0, 1, 0))

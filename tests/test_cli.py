@@ -1,7 +1,9 @@
 """The main job from the command line, in its smoke form, and what it says of bad input."""
 
+import contextlib
 import csv
 import json
+import os
 import pathlib
 import re
 import signal
@@ -443,6 +445,30 @@ def started(flags: list[str], until: pathlib.Path) -> subprocess.Popen[str]:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     return process
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        folder = tmp_path / "run"
+        more = ["--config.search.episodes=100000", "--config.search.strategy=random"]
+        process = started(small(digits, cache, folder, *more), folder / "search.csv")
+        with contextlib.suppress(OSError), (tmp_path / "other").open("wb") as other:
+            while True:
+                other.write(bytes(4096))
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 2, printed
+        assert "Traceback" not in printed
+        assert "cannot be written (No space left on device)" in printed.splitlines()[-1]
+        kept = checkpoint.read(folder / results.CHECKPOINT)
+        assert kept is not None
+        assert kept.evaluations > 0
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_stopped_search_goes_on_as_if_it_never_was(
