@@ -331,7 +331,7 @@ def train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[A
     """The model as a function, and its params."""
     if config.model.path:
         return models.loaded(config.model, dataset)
-    with bar("training", config.training.epochs) as advance:
+    with bar("training", config.training.all_epochs) as advance:
         done = 0.0
 
         def progress(epochs: float, loss: float) -> None:
@@ -342,7 +342,7 @@ def train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[A
         apply_fn, params, whence = models.trained(
             config.model, config.training, dataset, cache, progress
         )
-        advance(config.training.epochs - done, whence)
+        advance(config.training.all_epochs - done, whence)
     return apply_fn, params
 
 

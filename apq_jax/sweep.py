@@ -26,6 +26,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -54,6 +55,7 @@ from apq_jax.search import BAD_INPUT, INTERRUPTED, OK, console
 from apq_jax.sharded import Mesh
 from apq_jax.sweep_kept import Kept
 from apq_jax.sweep_points import Point, base_of, grouped, points_of, side_by_side_of
+from apq_jax.sweep_table import Row
 
 _NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
 _FLAGS = ("config", "workdir", "coordinator", *_NUMBERS)
@@ -262,8 +264,7 @@ class _Sweep(NamedTuple):
             if kept.due or not stands.left.any():  # rows are made of what was kept
                 save(stands)
             self._stop_after(functools.partial(save, stands))
-        if kept.writes:
-            self._rows(places, prepared, pipeline.joined(records), seconds())
+        self._rows(places, prepared, pipeline.joined(records), seconds())
         kept.write(report=True)
 
     def _stop_after(self, save: Callable[[], None]) -> None:
@@ -296,16 +297,25 @@ class _Sweep(NamedTuple):
     def _rows(
         self, places: list[int], prepared: list[Prepared], record: Record, seconds: float
     ) -> None:
+        """Of the searches at these places, those that are still to be made: one a process."""
         kept, each = self.kept, sweep_group.apart(record, len(places))
-        for at, one, found in zip(places, prepared, each, strict=True):
-            if at in kept.rows:
-                continue
-            point = self.points[at]
-            kept.rows[at] = sweep_group.row(point, one, found, self.dataset, seconds / len(places))
+        there = _from_the_first(np.asarray([at in kept.rows for at in places], np.int32))
+        missing = np.flatnonzero(there == 0)
+        count, own = jax.process_count(), jax.process_index()
+        for some in (missing[at : at + count] for at in range(0, len(missing), count)):
+            row = None
+            if own < len(some):
+                at = int(some[own])
+                point = self.points[places[at]]
+                row = sweep_group.row(
+                    point, prepared[at], each[at], self.dataset, seconds / len(places)
+                )
+            found = _of_every_process(row)
+            for at, row_there in zip((places[one] for one in some), found, strict=False):
+                kept.rows[at] = row_there | self.points[at].values
             if kept.due:
                 kept.write()
-            if jax.process_count() == 1:  # the others have no rows to make
-                self._stop_after(kept.write)
+            self._stop_after(kept.write)
 
 
 @contextlib.contextmanager
@@ -323,6 +333,18 @@ def _from_the_first(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def _of_every_process(row: Row | None) -> list[Row]:
+    """What each process made, in their order, in all of them."""
+    if jax.process_count() == 1:
+        return [row or {}]
+    text = np.frombuffer(json.dumps(row).encode(), np.uint8)
+    size = int(multihost_utils.process_allgather(np.asarray(len(text), np.int32)).max())
+    texts = multihost_utils.process_allgather(
+        np.pad(text, (0, size - len(text)), constant_values=32)
+    )
+    return [json.loads(bytes(one)) for one in np.asarray(texts)]
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ Progress: TypeAlias = Callable[[float, float], None]  # epochs done, mean loss o
 
 RANGES = {
     "epochs": (1, 10_000),
+    "restart_epochs": (0, 10_000),
     "batch_size": (1, 100_000),
     "learning_rate": (0.0, 10.0),
     "weight_decay": (0.0, 10.0),
@@ -57,11 +58,13 @@ class Training:
     Attributes:
       epochs: passes over the training images.
       batch_size: images a step; what is left over in an epoch is skipped.
-      learning_rate: of AdamW, at the start of a cosine decay to zero.
+      learning_rate: of AdamW, at the start of a cosine decay to zero over these epochs.
       weight_decay: of AdamW, a step, in units of the learning rate.
       max_shift: pixels; images are shifted by up to this many, each way and at random.
       flip: every second image, at random, is mirrored left to right.
       seed: of the shuffles, shifts and flips.
+      restart_epochs: passes more, with a new optimizer that starts at half the learning rate: a
+        warm restart (Loshchilov and Hutter, SGDR, ICLR 2017).
     """
 
     epochs: int = 30
@@ -71,6 +74,12 @@ class Training:
     max_shift: int = 2
     flip: bool = False
     seed: int = 0
+    restart_epochs: int = 0
+
+    @property
+    def all_epochs(self) -> int:
+        """Those after the restart included."""
+        return self.epochs + self.restart_epochs
 
     def __post_init__(self) -> None:
         """Raises InputError where a field is out of range."""
@@ -132,20 +141,26 @@ def train(
     images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
     batch_size = min(options.batch_size, len(labels))
     steps = len(labels) // batch_size
-    rates = (options.learning_rate, options.weight_decay)
-    state = _optimizer(*rates, steps * options.epochs).init(params)
+    state = _optimizer(options.learning_rate, options.weight_decay, steps).init(params)
     done = 0  # epochs
     losses: list[Any] = []  # of the steps since
     if unfinished is not None and unfinished.exists():
         try:
             params, state, done, losses = _resumed(
-                unfinished, (params, state), options.epochs, steps
+                unfinished, (params, state), options.all_epochs, steps
             )
         except InputError as error:
             logging.warning("%s; trained from the start", error)
     saved = time.monotonic()
-    epoch_keys = jax.random.split(key, options.epochs)[done:]
+    epoch_keys = [
+        *jax.random.split(key, options.epochs),
+        *jax.random.split(jax.random.fold_in(key, 1), options.restart_epochs),
+    ][done:]
     for epoch, epoch_key in enumerate(epoch_keys, start=done + 1):
+        again = epoch > options.epochs
+        rates = options.learning_rate / (2 if again else 1), options.weight_decay
+        if epoch == options.epochs + 1 and not losses:
+            state = _optimizer(*rates, steps).init(params)
         shuffle_key, shift_key = jax.random.split(epoch_key)
         order = jax.random.permutation(shuffle_key, len(labels))[: steps * batch_size]
         batches = zip(
@@ -163,7 +178,7 @@ def train(
                 train_fn=train_fn,
                 max_shift=options.max_shift,
                 flip=options.flip,
-                steps=steps * options.epochs,
+                steps=steps * (options.restart_epochs if again else options.epochs),
             )
             losses.append(loss)
             if unfinished is not None and len(losses) < steps:
@@ -181,7 +196,7 @@ def train(
                 f"training.learning_rate: {options.learning_rate}; the loss is {mean_loss} in "
                 f"epoch {epoch}, so that a smaller rate is needed"
             )
-        if unfinished is not None and epoch < options.epochs:
+        if unfinished is not None and epoch < options.all_epochs:
             _save_unfinished(unfinished, (params, state), epoch, [], steps)
             saved = time.monotonic()
         if on_progress is not None:

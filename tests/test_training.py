@@ -82,6 +82,29 @@ def test_first_step_of_adam(dataset: Dataset) -> None:
     np.testing.assert_allclose(params["w"], -0.25 * np.sign(x.T @ residual), rtol=1e-3)
 
 
+def test_a_restart_is_a_training_more_and_goes_on_when_cut(
+    dataset: Dataset, tmp_path: pathlib.Path
+) -> None:
+    """From half the learning rate with a new optimizer; cut off after every epoch."""
+    key, path = jax.random.key(0), tmp_path / "unfinished.safetensors"
+    both = dataclasses.replace(QUICK, epochs=2, restart_epochs=3)
+    first = dataclasses.replace(QUICK, epochs=2)
+    second = dataclasses.replace(QUICK, epochs=3, learning_rate=QUICK.learning_rate / 2)
+    params = training.train(linear, zeros(), dataset, first, key)
+    params = training.train(linear, params, dataset, second, jax.random.fold_in(key, 1))
+
+    def cut(epochs: float, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            training.train(linear, zeros(), dataset, both, key, on_progress=cut, unfinished=path)
+    found = training.train(linear, zeros(), dataset, both, key, unfinished=path)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    whole = training.train(linear, zeros(), dataset, both, key)
+    jax.tree.map(np.testing.assert_array_equal, whole, params)
+
+
 def test_divergence_is_said(dataset: Dataset) -> None:
     spoiled = {"w": jnp.full((36, 2), jnp.inf), "b": jnp.zeros(2)}
     with pytest.raises(InputError, match=r"training.learning_rate: 0.05; the loss is nan"):
@@ -92,6 +115,7 @@ def test_divergence_is_said(dataset: Dataset) -> None:
     ("field", "value"),
     [
         ("epochs", 0),
+        ("restart_epochs", -1),
         ("batch_size", 0),
         ("learning_rate", -1.0),
         ("learning_rate", np.nan),
