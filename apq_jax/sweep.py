@@ -248,7 +248,7 @@ class _Sweep(NamedTuple):
         carry, record, before = kept.restored(
             number, sweep_group.started(prepared), nothing, levels
         )
-        carry, records = _from_the_first(carry), [record]
+        carry, records = _from_the_first(carry), [_record_of_the_first(record)]
         self.advance(len(record.reward))
 
         def seconds() -> float:
@@ -333,6 +333,16 @@ def _from_the_first(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def _record_of_the_first(record: Record) -> Record:
+    """What the first process has, in all of them, which need not know how long it is."""
+    count = int(_from_the_first(np.asarray(len(record.reward), np.int32)))
+    if jax.process_count() == 1 or not count:
+        return record
+    if jax.process_index() > 0:
+        record = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), record)
+    return _from_the_first(record)
 
 
 def _of_every_process(row: Row | None) -> list[Row]:

@@ -402,43 +402,61 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_signals_locks_and_kills_of_processes(
+def wait_for(path: pathlib.Path, *processes: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert time.monotonic() < deadline
+        assert all(one.poll() is None for one in processes), processes[0].communicate()
+        time.sleep(0.05)
+
+
+def test_a_sigterm_to_one_of_two_processes_stops_both_and_both_go_on(
     finished_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """Two processes told to leave by a SIGTERM to one; then one that is killed."""
+    data, more = finished_run.parent / "digits.npz", "--config.search.episodes=96"
+    two, alone = tmp_path / "two", tmp_path / "alone"
+
+    def both(*flags: str) -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        flags += f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=1", more
+        return [started(two, data, *flags, f"--process-id={number}") for number in range(2)]
+
+    kept, processes = two / "checkpoint.safetensors", both()
+    wait_for(kept, *processes)
+    processes[1].terminate()
+    said, other = (one.communicate(timeout=300)[0] for one in processes)
+    assert [one.returncode for one in processes] == [0, 0], said + other
+    assert "Resume with\npython -m apq_jax.sweep" in said
+    assert "Resume" not in other
+    saved = checkpoint.read(kept)
+    assert saved is not None
+    assert 0 < saved.evaluations < 3 * 96
+    found = rows_of(two, *both("--resume"))
+    assert found == rows_of(alone, started(alone, data, more, "--devices=1"))
+
+
+def test_a_folder_is_one_sweeps_and_a_kill_leaves_what_was_kept(
+    finished_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     data, more = finished_run.parent / "digits.npz", "--config.search.episodes=100000"
-    kept = tmp_path / "checkpoint.safetensors"
-
-    def wait_for(path: pathlib.Path, *processes: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 300
-        while not path.exists():
-            assert time.monotonic() < deadline
-            assert all(one.poll() is None for one in processes), processes[0].communicate()
-            time.sleep(0.1)
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=1", more
-    both = [started(tmp_path, data, *shared, f"--process-id={number}") for number in range(2)]
-    wait_for(kept, *both)
+    kept, first = tmp_path / "checkpoint.safetensors", started(tmp_path, data, more)
+    wait_for(kept, first)
     refused = started(tmp_path, data, more, "--resume")
     said, _ = refused.communicate(timeout=300)
     assert refused.returncode == 2
-    assert "works in it; allowed: another --workdir" in said.splitlines()[-1]
-    both[1].terminate()
-    said, other = (one.communicate(timeout=300)[0] for one in both)
-    assert [one.returncode for one in both] == [0, 0], said + other
-    assert "Resume with\npython -m apq_jax.sweep" in said
+    assert f"process {first.pid} works in it; allowed: another --workdir" in said.splitlines()[-1]
+    first.kill()
+    first.communicate()
     saved = checkpoint.read(kept)
     assert saved is not None
-    assert saved.evaluations > 0
-    kept.unlink()
-    checkpoint.before(kept).replace(kept)  # as after a kill while the newest was written
-    alone = started(tmp_path, data, more, "--resume")
-    wait_for(checkpoint.before(kept), alone)
-    alone.kill()
-    alone.communicate()
-    again = checkpoint.read(kept)
-    assert again is not None
-    assert again.identity == saved.identity
+    resumed = started(tmp_path, data, more, "--resume")
+    wait_for(checkpoint.before(kept), resumed)
+    resumed.terminate()
+    said, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    after = checkpoint.read(kept)
+    assert after is not None
+    assert after.identity == saved.identity
+    assert after.evaluations > saved.evaluations
