@@ -24,12 +24,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from apq_jax import checkpoint, data, export, hardware, mapping, run_folder, training
+from apq_jax import (
+    checkpoint,
+    data,
+    export,
+    hardware,
+    mapping,
+    run_folder,
+    sweep_table,
+    training,
+)
 from apq_jax.config import Config, to_config_dict
+from apq_jax.environment import METRICS
 from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
 from apq_jax.interop import onnx
 from apq_jax.mapping import Mapping, Scales
+from apq_jax.sweep_points import Point
 from apq_jax.types import Layer
 
 MEMORY, SECONDS = 4 << 30, 20
@@ -135,6 +146,17 @@ def _checkpoint(path: pathlib.Path) -> None:
     checkpoint.save(path, {"config.seed": "0"}, 1.5, state, record)
 
 
+_POINTS = [Point({"seed": seed}, Accelerator(), Config()) for seed in range(3)]
+
+
+def _table(path: pathlib.Path) -> None:
+    costs = dict.fromkeys(METRICS, 12.5)
+    row: dict[str, Any] = {"meets_limits": 1, "points_lost": 0.25, **costs, "weight_bits": "2 3"}
+    rows = {seed: {"seed": seed, **row} for seed in (0, 2)}
+    rows[1] = {"seed": 1, "meets_limits": 0, "note": "config.limits.slots: 1; allowed: more"}
+    path.write_text(sweep_table.written(rows))
+
+
 READERS = {
     "checkpoint": Reader(".safetensors", _checkpoint, checkpoint.read),
     "levels": Reader(
@@ -144,6 +166,7 @@ READERS = {
     "npz": Reader(".npz", _npz, lambda path: data.load(str(path))),
     "onnx": Reader(".onnx", _onnx, onnx.load),
     "result": Reader(".json", _result, export.read_config),
+    "sweep": Reader(".csv", _table, lambda path: sweep_table.read(path, _POINTS)),
     "toml": Reader(
         ".toml",
         lambda path: path.write_text(hardware.dumps(Accelerator())),
