@@ -4,9 +4,9 @@ A safetensors file: the state of the searches and all that they evaluated, an ar
 the leaf's path; in the header what decides the numbers, which must be the same to go on, and a
 checksum. The file before the newest is kept beside it and stands in where the newest is damaged.
 
-Why not orbax-checkpoint, tried as of 0.12.8: it read a changed bit as if nothing were wrong, refused
-arrays without elements, printed tracebacks of its threads where files were cut off, and made some
-forty files of a megabyte. What is kept here is small and on the host of the first process anyway.
+Why not orbax-checkpoint, tried as of 0.12.8: it read a changed bit as if nothing were wrong,
+refused arrays without elements, printed tracebacks of its threads where files were cut off, and
+made twenty files of a megabyte. What is kept here is small, and on the first process's host anyway.
 """
 
 import dataclasses
