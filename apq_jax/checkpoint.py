@@ -6,7 +6,7 @@ checksum. The file before the newest is kept beside it and stands in where the n
 
 Why not orbax-checkpoint, tried as of 0.12.8: it read a changed bit as if nothing were wrong,
 refused arrays without elements, printed tracebacks of its threads where files were cut off, and
-made fourteen files of a megabyte. What is kept here is small, and on the first process's host anyway.
+made fourteen files of a megabyte. What is kept is small, and on the first process's host anyway.
 """
 
 import dataclasses
