@@ -120,6 +120,11 @@ def before(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
+def exists(path: pathlib.Path) -> bool:
+    """Whether there is anything to go on from."""
+    return path.exists() or before(path).exists()
+
+
 def remove(path: pathlib.Path) -> None:
     """Removes a checkpoint and the one before it."""
     for one in (path, before(path)):
@@ -139,7 +144,7 @@ def read(path: pathlib.Path) -> Saved | None:
         found = _read(path)
     except InputError as error:
         if not earlier.exists():
-            raise
+            raise InputError(f"{error}; --noresume begins anew and deletes it") from error
         logging.warning("%s; goes on from %s", error, earlier)
         return _read(earlier)
     return _read(earlier) if found is None else found
@@ -160,9 +165,7 @@ def _read(path: pathlib.Path) -> Saved | None:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: is damaged ({in_one_line(error)}); --noresume begins anew and deletes it"
-        ) from error
+        raise InputError(f"{path}: is damaged ({in_one_line(error)})") from error
 
 
 def restore(

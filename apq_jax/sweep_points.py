@@ -38,12 +38,12 @@ def _without_sweep(tree: ConfigDict) -> dict[str, Any]:
 
 
 def side_by_side_of(tree: ConfigDict) -> int:
-    """How many searches a device has at a time: `sweep.side_by_side`, 1.
+    """How many searches a device has at a time: `sweep.side_by_side`, 1 where it is not given.
 
     Raises:
       InputError: it is no whole number from 1 to 4096.
     """
-    found = tree.sweep.side_by_side
+    found = tree.sweep.get("side_by_side", 1)
     if type(found) is not int or not 1 <= found <= 4096:
         raise InputError(f"config.sweep.side_by_side: {found!r}; allowed: 1 to 4096")
     return found
@@ -63,7 +63,7 @@ def points_of(tree: ConfigDict) -> list[Point]:
       InputError: a field that is none, a value that is not allowed, lists of different lengths.
     """
     fields, given = _without_sweep(tree), tree.to_dict().get("sweep")
-    if not isinstance(given, dict) or set(given) != set(SECTION):
+    if not isinstance(given, dict) or {*given, "side_by_side"} != set(SECTION):
         raise InputError(f"config.sweep: allowed: a section with {', '.join(SECTION)}")
     side_by_side_of(tree)  # refuses before the rest
     base, sweep = ConfigDict(fields), ConfigDict(given)

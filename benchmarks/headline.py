@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax import hardware, results, search
+from apq_jax import checkpoint, hardware, results, search
 from apq_jax.config import Config, from_config_dict
 from apq_jax.files import write_whole
 from apq_jax.hardware import PRESETS
@@ -134,7 +134,7 @@ def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str
     """Runs the main job, or goes on with it, and keeps what the tables need."""
     folder, start = workdir / network / scheme / str(seed), time.perf_counter()
     config = config_of(network, scheme, seed, cifar, workdir)
-    begun = (folder / results.CHECKPOINT).exists()
+    begun = checkpoint.exists(folder / results.CHECKPOINT)
     status = search.run(config, folder, f"benchmarks/headline.py: {folder}", begun)
     if status not in (0, 3):
         raise SystemExit(status)

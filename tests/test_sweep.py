@@ -27,13 +27,15 @@ from apq_jax.interruption import Terminated
 from apq_jax.loop import Record
 from apq_jax.plan import PlanOptions
 from apq_jax.preparation import Prepared
-from apq_jax.sweep_points import grouped, points_of
+from apq_jax.sweep_points import grouped, points_of, side_by_side_of
 
 SEARCH = SearchOptions(episodes=14, probes=2, moment_images=8, chunk=40, tuned=0, finalists=4)
 CONFIG = Config(search=SEARCH, plan=PlanOptions(levels=4))
 
 
-def swept(kind: str = "grid", samples: int = 0, seed: int = 0, **over: Any) -> ConfigDict:
+def swept(
+    kind: str = "grid", samples: int = 0, seed: int = 0, side_by_side: int = 1, **over: Any
+) -> ConfigDict:
     """A sweep's tree; fields with __ for the dots."""
     tree = to_config_dict(CONFIG).to_dict()
     nested: dict[str, Any] = {}
@@ -51,7 +53,7 @@ def swept(kind: str = "grid", samples: int = 0, seed: int = 0, **over: Any) -> C
                 "samples": samples,
                 "seed": seed,
                 "over": nested,
-                "side_by_side": 1,
+                "side_by_side": side_by_side,
             }
         }
     )
@@ -62,6 +64,12 @@ def test_a_grid_has_all_combinations() -> None:
     found = [(point.accelerator.unit_columns, point.config.limits.slots) for point in points]
     assert found == [(4, 0.0), (4, 90.0), (8, 0.0), (8, 90.0)]
     assert points[1].values == {"accelerator.unit_columns": 4, "limits.slots": 90.0}
+
+
+def test_a_device_has_one_search_at_a_time_where_nothing_else_is_said() -> None:
+    tree = swept(seed=0, limits__slots=(0.0,))
+    del tree.sweep["side_by_side"]
+    assert (len(points_of(tree)), side_by_side_of(tree)) == (1, 1)
 
 
 def test_a_list_takes_the_kth_of_each() -> None:
@@ -98,6 +106,7 @@ def test_a_sample_is_drawn_once_from_the_grid_and_again_the_same() -> None:
         (swept(search__tuned=(1,)), "config.search.seeds, config.search.tuned"),
         (swept(search__goal=("front",)), "config.search.goal: 'front' in a sweep"),
         (to_config_dict(CONFIG), "config.sweep: allowed: a section with over"),
+        (swept(side_by_side=0, limits__slots=(1.0,)), "config.sweep.side_by_side: 0; allowed: 1"),
     ],
 )
 def test_bad_sweeps_are_one_line(tree: ConfigDict, says: str) -> None:
