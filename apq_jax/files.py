@@ -11,6 +11,8 @@ try:
 except ImportError:  # not a POSIX system: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
+UNFINISHED = ".unfinished"  # ends the names of files that are being written
+
 
 class InputError(ValueError):
     """Input that cannot be used. Its message is one line that names the file or
@@ -40,7 +42,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
         content = content.encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, beside = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -59,6 +61,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
 def locked(folder: pathlib.Path) -> Iterator[None]:
     """Keeps a folder to this process until the end, its death included.
 
+    Files that a process before left half-written, killed as it was, are removed.
+
     Raises:
       InputError: another process works in it, or it cannot be written to.
     """
@@ -72,6 +76,8 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for left in folder.glob(f".*{UNFINISHED}"):  # nobody else is writing them
+                    left.unlink(missing_ok=True)
         except BlockingIOError as error:
             file.seek(0)
             raise InputError(
