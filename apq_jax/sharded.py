@@ -40,6 +40,20 @@ def mesh_of(devices: list[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(found),), (AXIS,), (AxisType.Auto,), devices=found)
 
 
+def meet() -> None:
+    """Connects the processes, while they are in step: right after they have found each other.
+
+    On CPUs a process waits 30 s for another's first word (Gloo's limit), and as long as it takes
+    for any that follows: without this, whoever trains a network for a minute is given up by the
+    rest. Connections are those of all devices, and those of a device a process.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("meet")
+        mesh = mesh_of()
+        ones = jax.device_put(np.ones(mesh.size), NamedSharding(mesh, P(AXIS)))
+        _gathered(ones)
+
+
 def stacked(parts: list[Any]) -> Any:
     """S trees of arrays as one, on the host: [S, ...] each; keys as their words."""
     return jax.tree.map(lambda *leaves: np.stack([_words(leaf) for leaf in leaves]), *parts)

@@ -119,6 +119,7 @@ def _connect(options: Options) -> None:
         jax.distributed.initialize(**({} if options.coordinator == "auto" else given))
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator={options.coordinator}: {in_one_line(error)}") from error
+    sharded.meet()
     console.quiet = jax.process_index() > 0
 
 

@@ -1,6 +1,6 @@
 """Sweeps over more devices and processes: measured here, and on paper what limits 256 devices.
 
-    python benchmarks/scaling.py                          # measures
+    python benchmarks/scaling.py                          # measures what is missing
     python benchmarks/scaling.py --write docs/scaling.md  # the tables, from the file kept
 
 Searches of LeNet-5 on accelerators of one unit height, as configs/sweep_ou.py has them, are run on
@@ -71,9 +71,13 @@ def main() -> int:
         found = json.loads(RESULT.read_text())
         write_whole(options.write, head + START + tables(found) + END + rest.split(END)[1])
     else:
-        runs = [_way(*way, options.episodes) for _ in range(options.repeats) for way in WAYS]
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(RESULT, json.dumps({"episodes": options.episodes, "runs": runs}) + "\n")
+        found: dict[str, Any] = {"episodes": options.episodes, "runs": []}
+        if RESULT.exists() and json.loads(RESULT.read_text())["episodes"] == options.episodes:
+            found = json.loads(RESULT.read_text())  # goes on
+        ways = WAYS * options.repeats
+        for way in ways[len(found["runs"]) :]:
+            found["runs"].append(_way(*way, options.episodes))
+            write_whole(RESULT, json.dumps(found) + "\n")
     return 0
 
 
@@ -104,6 +108,7 @@ def _worker(
     jax.config.update("jax_num_cpu_devices", devices)
     if processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, number)
+        sharded.meet()
     search.console.quiet = True
     options = SearchOptions(episodes=episodes, tuned=0, finalists=8)
     config, cache = Config(search=options), search.cache_folder()
