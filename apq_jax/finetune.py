@@ -165,8 +165,7 @@ def finetune(
             saved = time.monotonic()
         if on_progress is not None and on_progress(until, float(least)) and not done:
             break
-    tuned = tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, tuning.best, strict=True))
-    return tuned, tuning
+    return _delivered(scale_bits, fixed, tuning.best), tuning
 
 
 def _chunks(of: Images) -> list[Images]:
@@ -179,6 +178,7 @@ def finished(tuning: Tuning, options: FinetuneOptions) -> bool:
     return bool(tuning.step >= options.steps or tuning.stale >= options.patience)
 
 
+@jax.jit
 def begin(
     compressed: Compressed, masks: tuple[jax.Array, ...], weight_bits: jax.Array
 ) -> tuple[tuple[Fixed, ...], tuple[Learnt, ...]]:
@@ -271,7 +271,7 @@ def _validation_loss(
     validate: Images,
 ) -> jax.Array:
     """Sum over images, of the integer network that would be delivered."""
-    tuned = tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
+    tuned = _delivered(scale_bits, fixed, learnt)
     logits = evaluation.apply(network, params, tuned, validate.images)
     reference = forward_float(network, params, validate.images)
     return _loss(logits, reference, validate.labels, options).sum()
@@ -322,8 +322,13 @@ def apply(
     return forward(network, params, x, replace)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _delivered(scale_bits: int, fixed: tuple[Fixed, ...], learnt: tuple[Learnt, ...]) -> Compressed:
+    """What was learnt as integers and fixed-point numbers."""
+    return tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
+
+
 def _rounded(one: Fixed, now: Learnt, scale_bits: int) -> CompressedLayer:
-    """What was learnt as a layer's integers and fixed-point numbers."""
     fixed_point = functools.partial(quantization.fixed_point, bits=scale_bits)
     return one.layer._replace(
         levels=_levels(one, now.weight).astype(jnp.int8),
