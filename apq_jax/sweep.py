@@ -117,9 +117,9 @@ def _connect(options: Options) -> None:
     }
     try:
         jax.distributed.initialize(**({} if options.coordinator == "auto" else given))
+        sharded.meet()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator={options.coordinator}: {in_one_line(error)}") from error
-    sharded.meet()
     console.quiet = jax.process_index() > 0
 
 
