@@ -269,25 +269,36 @@ def _compared(
         of_any = jnp.matmul(windows, layer.levels.astype(jnp.int32))
         if layer.reading is not None:
             of_any += conversion.lost(layer.reading, layer.levels, windows, layer.input_bits)
-        expected = jnp.concatenate([sums, of_any], axis=1)  # [γ, M, C]
+        sums_of_all = jnp.concatenate([sums, of_any], axis=1)  # [γ, M, C]
         executed = execute(path, banks, adcs[index], jnp.concatenate([u, anything]))
-        visits[index].append(differ(_grouped(executed, layer), expected))
-        seen.append(u)
+        visits[index].append(differ(_grouped(executed, layer), sums_of_all))
+        expected.append(u)
         return product.fold(scaled(layer, sums))
 
     def run(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
         del weight
-        layer, (path, banks) = compressed[index], parts[index]
-        u = layer_levels(layer, product, x)
+        u, y = _executed(compressed[index], parts[index], adcs[index], product, x)
         seen.append(u)
-        return product.fold(scaled(layer, _grouped(execute(path, banks, adcs[index], u), layer)))
+        return y
 
+    expected: list[jax.Array] = []
     seen: list[jax.Array] = []
-    right, expected = forward(network, params, images, compare), seen
-    seen = []
+    right = forward(network, params, images, compare)
     logits = forward(network, params, images, run)
     same_class = (logits.argmax(axis=-1) == right.argmax(axis=-1)).sum()
     return visits, same_class, list(map(differ, seen, expected))
+
+
+def _executed(
+    layer: CompressedLayer,
+    part: tuple[Datapath, Banks],
+    adc: Converter,
+    product: products.Product,
+    x: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """A layer's input levels and the output that its data path forms of them."""
+    u = layer_levels(layer, product, x)
+    return u, product.fold(scaled(layer, _grouped(execute(*part, adc, u), layer)))
 
 
 def _grouped(sums: jax.Array, layer: CompressedLayer) -> jax.Array:
@@ -319,8 +330,6 @@ def apply(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
-        layer, (path, banks) = compressed[index], parts[index]
-        sums = execute(path, banks, adc, layer_levels(layer, product, x))
-        return product.fold(scaled(layer, _grouped(sums, layer)))
+        return _executed(compressed[index], parts[index], adc, product, x)[1]
 
     return forward(network, params, x, replace)
