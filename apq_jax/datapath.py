@@ -197,18 +197,6 @@ def layer_levels(layer: CompressedLayer, product: products.Product, x: jax.Array
     return jnp.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1)
 
 
-class EndToEnd(NamedTuple):
-    """The executed network against the quantized one, each from its own inputs on.
-
-    Rescaling between layers is in floating point, where two ways may round a tie differently.
-    """
-
-    same_class: int  # images of which both give the same class
-    images: int
-    levels_differ: int  # input levels of all layers that differ
-    levels: int
-
-
 def check(
     network: Network,
     params: Params,
@@ -216,8 +204,8 @@ def check(
     parts: Parts,
     accelerator: Accelerator,
     images: jax.Array,
-) -> tuple[list[Check], EndToEnd]:
-    """Compares every layer's data path with the quantized network, bit for bit; then the whole.
+) -> list[Check]:
+    """Compares every layer's data path with the quantized network, bit for bit.
 
     Each layer is given the levels that the quantized network gives it, and random ones of its whole
     range: inputs that are 0 on all images would hide a wrong cell. Converters are the mapping's.
@@ -229,76 +217,85 @@ def check(
       accelerator: that of the mapping.
       images: [B, ...].
     """
-    adcs = tuple(converter(accelerator, path.adc_bits) for path, _ in parts)
-    found = _compared(network, params, compressed, parts, adcs, images)
-    visits, same_class, levels = jax.tree.map(int, found)
-    # Summed as whole numbers of Python; a layer may run more than once.
-    layers = [Check(*(sum(n) for n in zip(*of_layer, strict=True))) for of_layer in visits]
-    differ, compared = (sum(n) for n in zip(*levels, strict=True))
-    return layers, EndToEnd(same_class, len(images), differ, compared)
+    # Not compiled as a whole: fused with the layer before, the two sides would each round x anew, and
+    # a tie of rounding would look like a wrong cell.
+    found: dict[int, Check] = {}
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def _compared(
-    network: Network,
-    params: Params,
-    compressed: Compressed,
-    parts: Parts,
-    adcs: tuple[Converter, ...],
-    images: jax.Array,
-) -> tuple[list[list[tuple]], jax.Array, list[tuple]]:
-    """How many accumulators differ of how many, each time that each layer runs; images of one class
-    in both networks; and how many input levels differ of how many, likewise.
-    """
-    visits: list[list[tuple]] = [[] for _ in parts]
-
-    def differ(found: jax.Array, right: jax.Array) -> tuple[jax.Array, int]:
-        return (found != right).sum(), right.size
-
-    def compare(
+    def replace(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
         layer, (path, banks) = compressed[index], parts[index]
         sums = accumulate(layer, product, x)
         u = layer_levels(layer, product, x)
-        top = quantization.input_limit(layer.input_bits).astype(jnp.int32)
+        top = int(quantization.input_limit(layer.input_bits))
         anything = jax.random.randint(jax.random.key(index), (_RANDOM, u.shape[1]), 0, top + 1)
         groups, rows, _ = layer.levels.shape
         windows = jnp.moveaxis(anything.reshape(_RANDOM, groups, rows), 1, 0)
         of_any = jnp.matmul(windows, layer.levels.astype(jnp.int32))
         if layer.reading is not None:
             of_any += conversion.lost(layer.reading, layer.levels, windows, layer.input_bits)
-        sums_of_all = jnp.concatenate([sums, of_any], axis=1)  # [γ, M, C]
-        executed = execute(path, banks, adcs[index], jnp.concatenate([u, anything]))
-        visits[index].append(differ(_grouped(executed, layer), sums_of_all))
-        expected.append(u)
+        # [M, γ C] each
+        expected = [jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in (sums, of_any)]
+        adc = converter(accelerator, path.adc_bits)
+        mismatches, compared = found.get(index, Check(0, 0))
+        for levels, right in zip((u, anything), expected, strict=True):
+            executed = execute(path, banks, adc, levels)
+            mismatches += int((executed != right).sum())
+            compared += right.size
+        found[index] = Check(mismatches, compared)
         return product.fold(scaled(layer, sums))
 
-    def run(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
-        del weight
-        u, y = _executed(compressed[index], parts[index], adcs[index], product, x)
-        seen.append(u)
-        return y
-
-    expected: list[jax.Array] = []
-    seen: list[jax.Array] = []
-    right = forward(network, params, images, compare)
-    logits = forward(network, params, images, run)
-    same_class = (logits.argmax(axis=-1) == right.argmax(axis=-1)).sum()
-    return visits, same_class, list(map(differ, seen, expected))
+    forward(network, params, images, replace)
+    return [found[index] for index in range(len(parts))]
 
 
-def _executed(
-    layer: CompressedLayer,
-    part: tuple[Datapath, Banks],
-    adc: Converter,
-    product: products.Product,
-    x: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """A layer's input levels and the output that its data path forms of them."""
-    u = layer_levels(layer, product, x)
-    return u, product.fold(scaled(layer, _grouped(execute(*part, adc, u), layer)))
+class EndToEnd(NamedTuple):
+    """The executed network against the quantized one, each from its own inputs on.
+
+    Rescaling between layers is in floating point and may round a tie differently in two programs.
+    """
+
+    same_class: int  # images of which both give the same class
+    images: int
+    levels_differ: int  # input levels of all layers that differ
+    levels: int
+
+
+def end_to_end(
+    network: Network,
+    params: Params,
+    compressed: Compressed,
+    parts: Parts,
+    accelerator: Accelerator,
+    images: jax.Array,
+) -> EndToEnd:
+    """Runs both networks; arguments as of `check`."""
+
+    def run(executes: bool) -> tuple[jax.Array, list[jax.Array]]:
+        seen = []
+
+        def replace(
+            index: int, product: products.Product, x: jax.Array, weight: jax.Array
+        ) -> jax.Array:
+            del weight
+            layer, (path, banks) = compressed[index], parts[index]
+            u = layer_levels(layer, product, x)
+            seen.append(u)
+            if not executes:
+                return product.fold(scaled(layer, accumulate(layer, product, x)))
+            sums = execute(path, banks, converter(accelerator, path.adc_bits), u)
+            return product.fold(scaled(layer, _grouped(sums, layer)))
+
+        return forward(network, params, images, replace), seen
+
+    (logits, levels), (right, expected) = run(True), run(False)
+    return EndToEnd(
+        int((logits.argmax(axis=-1) == right.argmax(axis=-1)).sum()),
+        len(images),
+        sum(int((a != b).sum()) for a, b in zip(levels, expected, strict=True)),
+        sum(a.size for a in levels),
+    )
 
 
 def _grouped(sums: jax.Array, layer: CompressedLayer) -> jax.Array:
@@ -307,7 +304,6 @@ def _grouped(sums: jax.Array, layer: CompressedLayer) -> jax.Array:
     return jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def apply(
     network: Network,
     params: Params,
@@ -330,6 +326,8 @@ def apply(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
-        return _executed(compressed[index], parts[index], adc, product, x)[1]
+        layer, (path, banks) = compressed[index], parts[index]
+        sums = execute(path, banks, adc, layer_levels(layer, product, x))
+        return product.fold(scaled(layer, _grouped(sums, layer)))
 
     return forward(network, params, x, replace)

@@ -80,7 +80,7 @@ def prove(
         mapping.accelerator,
         jnp.asarray(images),
     )
-    checks, whole = datapath.check(*arguments)
+    checks, whole = datapath.check(*arguments), datapath.end_to_end(*arguments)
     chip = prepared.accelerator.chip()
     level, bits = (np.asarray(x, np.int64) for x in (policy.level, policy.weight_bits))
     expected = crossbar.counts_of(prepared.tables, chip, level, bits)

@@ -433,9 +433,7 @@ def built(
 def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
     network, params, compressed, found, images = built(name)
     parts = datapath.prepare(found.maps, found.accelerator)
-    checks, whole = datapath.check(
-        network, params, compressed, parts, found.accelerator, images[:4]
-    )
+    checks = datapath.check(network, params, compressed, parts, found.accelerator, images[:4])
     assert len(checks) == len(network.layers)
     for layer, one in zip(network.layers, checks, strict=True):
         assert one.mismatches == 0, layer
@@ -447,6 +445,7 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
     expected = evaluation.apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    whole = datapath.end_to_end(network, params, compressed, parts, found.accelerator, images[:4])
     assert (whole.same_class, whole.images) == (4, 4)
     assert whole.levels == sum(
         4 * layer.positions * layer.groups * layer.rows for layer in network.layers
@@ -467,12 +466,11 @@ def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
     """Evaluated without packing, executed unit by unit: the same, bit for bit."""
     network, params, compressed, found, images = built("grouped", LOSSY[held], searched=True)
     parts = datapath.prepare(found.maps, found.accelerator)
-    checks, _ = datapath.check(network, params, compressed, parts, found.accelerator, images[:2])
-    for one in checks:
+    for one in datapath.check(network, params, compressed, parts, found.accelerator, images[:2]):
         assert one.mismatches == 0
     lossless = tuple(layer._replace(reading=None) for layer in compressed)
     parts = datapath.prepare(tuple(one._replace(adc_bits=0) for one in found.maps), LOSSY[held])
-    checks, _ = datapath.check(network, params, lossless, parts, found.accelerator, images[:2])
+    checks = datapath.check(network, params, lossless, parts, found.accelerator, images[:2])
     assert sum(one.mismatches for one in checks) == 0
     kept = evaluation.apply(network, params, lossless, images)
     assert not np.allclose(evaluation.apply(network, params, compressed, images), kept, atol=1e-3)
@@ -513,7 +511,7 @@ def test_a_check_that_fails_says_where() -> None:
     cells[tuple(place)] -= 1
     maps[2] = maps[2]._replace(cells=cells)
     parts = datapath.prepare(tuple(maps), found.accelerator)
-    checks, _ = datapath.check(network, params, compressed, parts, found.accelerator, images)
+    checks = datapath.check(network, params, compressed, parts, found.accelerator, images)
     assert [one.mismatches > 0 for one in checks] == [False, False, True, False, False, False]
 
 
