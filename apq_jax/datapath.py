@@ -217,8 +217,8 @@ def check(
       accelerator: that of the mapping.
       images: [B, ...].
     """
-    # Not compiled as a whole: fused with the layer before, the two sides would each round x anew, and
-    # a tie of rounding would look like a wrong cell.
+    # Not compiled as a whole: fused with the layer before, the two sides would each round x anew,
+    # and a tie of rounding would look like a wrong cell.
     found: dict[int, Check] = {}
 
     def replace(
