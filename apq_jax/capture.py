@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from apq_jax import products
+from apq_jax import pooling, products
 from apq_jax.types import Layer
 
 Params = Any
@@ -305,7 +305,9 @@ def replacing(network: Network, replace: Replacement) -> Visit:
     ) -> list[jax.Array] | None:
         found = mapped(network, eqn, sources)
         if found is None:
-            return None
+            if not pooling.is_disjoint(eqn):
+                return None
+            return [pooling.max_pool(arguments[0], eqn.params)]
         index, side = found
         out = eqn.outvars[0].aval
         avals = [atom.aval for atom in eqn.invars]
@@ -349,8 +351,7 @@ def forward_float(
 ) -> jax.Array:
     """Runs the model as products of float matrices, differentiable.
 
-    With its own weights it is the model itself, on a CPU several times faster than through
-    XLA's convolution.
+    With its own weights it is the model itself.
 
     Args:
       network, params: the model.
@@ -361,10 +362,10 @@ def forward_float(
       Logits [B, classes].
     """
 
-    def multiply(
+    def convolve(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         w = product.matrix(weight) if weights is None else weights[index]
-        return product.fold(product.multiply(x, w))
+        return product.fold(product.convolve(x, w))
 
-    return forward(network, params, x, multiply)
+    return forward(network, params, x, convolve)

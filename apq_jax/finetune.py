@@ -126,13 +126,14 @@ def finetune(
     fixed, learnt = begin(compressed, masks, weight_bits)
     optimiser = usual_optimiser(options) if optimiser is None else optimiser
     static: Any = network, options, augment, optimiser
+    chunks = [(part, _reference(network, params, part.images)) for part in _chunks(validate)]
 
     def look(learnt: tuple[Learnt, ...]) -> np.ndarray:
-        parts = [
-            _validation_loss(network, scale_bits, options, params, fixed, learnt, part)
-            for part in _chunks(validate)
+        losses = [
+            _validation_loss(network, scale_bits, options, params, fixed, learnt, *chunk)
+            for chunk in chunks
         ]
-        return np.asarray(sum(parts) / len(validate.labels), np.float32)
+        return np.asarray(sum(losses) / len(validate.labels), np.float32)
 
     before, zero = look(learnt), np.asarray(0, np.int32)
     tuning = Tuning(learnt, optimiser.init(learnt), learnt, before, before, zero, zero)
@@ -260,6 +261,12 @@ def _step(
     return optax.apply_updates(learnt, change), state
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _reference(network: Network, params: Params, images: jax.Array) -> jax.Array:
+    """The float network's logits."""
+    return forward_float(network, params, images)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _validation_loss(
     network: Network,
@@ -269,11 +276,11 @@ def _validation_loss(
     fixed: tuple[Fixed, ...],
     learnt: tuple[Learnt, ...],
     validate: Images,
+    reference: jax.Array,
 ) -> jax.Array:
     """Sum over images, of the integer network that would be delivered."""
     tuned = _delivered(scale_bits, fixed, learnt)
     logits = evaluation.apply(network, params, tuned, validate.images)
-    reference = forward_float(network, params, validate.images)
     return _loss(logits, reference, validate.labels, options).sum()
 
 
