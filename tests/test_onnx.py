@@ -342,7 +342,7 @@ def test_random_networks_agree(tmp_path_factory: pytest.TempPathFactory, data: A
     """Stacks of convolutions, pooling and activations, of any windows that fit."""
     draw = data.draw
     rng = np.random.default_rng(draw(st.integers(0, 99), label="seed"))
-    channels, nodes, tensors, last = 2, [], {}, "x"
+    channels, size, nodes, tensors, last = 2, np.array([40, 41]), [], {}, "x"
     for at in range(draw(st.integers(1, 4), label="depth")):
         op = draw(st.sampled_from(["Conv", "MaxPool", "AveragePool", "Relu", "HardSigmoid"]))
         kernel, stride, dilation = ([draw(st.integers(1, 3)) for _ in range(2)] for _ in range(3))
@@ -359,6 +359,10 @@ def test_random_networks_agree(tmp_path_factory: pytest.TempPathFactory, data: A
             window |= {"kernel_shape": kernel, "ceil_mode": draw(st.integers(0, 1))}
         else:
             window = {}
+        if window:
+            reach = np.array(window.get("dilations", [1, 1])) * (np.array(kernel) - 1) + 1
+            hypothesis.assume((size + pads[:2] + pads[2:] >= reach).all())
+            size = (size + pads[:2] + pads[2:] - reach) // stride + 1
         nodes.append(node(op, inputs, f"v{at}", **window))
         last = f"v{at}"
     nodes += [node("GlobalAveragePool", last, "mean"), node("Flatten", "mean", "y")]
