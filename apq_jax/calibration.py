@@ -1,5 +1,6 @@
 """What the layers see on training images: input ranges, Gram matrices, output moments."""
 
+import functools
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -16,7 +17,6 @@ from apq_jax.files import InputError
 
 WHOLE_PRODUCTS = 2**38  # multiplications of a layer's Gram matrix that are always made
 _WIDE = 1152  # rows of a block of a Gram matrix
-_AT_ONCE = 5  # chunks, after which what was seen may be saved
 _SAMPLE = 16384  # input values of a layer, drawn from all images, that its quantizer is fitted to
 
 
@@ -81,6 +81,8 @@ def calibrate(
     count = images.shape[0] // chunk
     chunks = images[: count * chunk].reshape(count, chunk, *images.shape[1:])
 
+    orders: dict[int, np.ndarray] = {}  # of a layer's rows in `sums`, their places
+
     def run(x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
         sums: dict[int, _Sums] = {}
         samples: dict[int, jax.Array] = {}
@@ -90,47 +92,48 @@ def calibrate(
         ) -> jax.Array:
             del weight
             x = x.astype(jnp.float32)
-            rows = product.unfold(x)
-            some = _some(rows, windows, count)
+            some = _some(product.windows(x), windows, count)
+            orders[index] = product.order(some.shape[2])
             gram = _gram(some) / some.shape[1]
             seen = _Sums(gram, some.mean(axis=1), x.min(), x.max())
             drawn = _draw(x, -(-_SAMPLE // count))
             if index in sums:  # a weight that is used twice sees the inputs of both its uses
                 seen, drawn = _pooled(sums[index], seen), jnp.append(samples[index], drawn)
             sums[index], samples[index] = seen, drawn
-            return product.fold(rows @ weights[index])
+            return product.fold(product.convolve(x, weights[index]))
 
         forward(network, params, x, observe)
         order = range(len(network.layers))
         return [sums[index] for index in order], [samples[index] for index in order]
 
-    @jax.jit
-    def add(seen: _Seen, chunks: jax.Array) -> _Seen:
-        def step(carry: list[_Sums], x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
-            sums, samples = run(x)
-            return [
-                _Sums(
-                    a.gram + b.gram,
-                    a.mean + b.mean,
-                    jnp.minimum(a.low, b.low),
-                    jnp.maximum(a.high, b.high),
-                )
-                for a, b in zip(carry, sums, strict=True)
-            ], samples
-
-        total, samples = lax.scan(step, seen.total, chunks)
+    # A jitted step in a Python loop: inside a scan XLA's convolutions are slower.
+    @functools.partial(jax.jit, donate_argnums=0)
+    def add(seen: _Seen, x: jax.Array) -> _Seen:
+        sums, samples = run(x)
+        total = [
+            _Sums(
+                a.gram + b.gram,
+                a.mean + b.mean,
+                jnp.minimum(a.low, b.low),
+                jnp.maximum(a.high, b.high),
+            )
+            for a, b in zip(seen.total, sums, strict=True)
+        ]
         drawn = [
-            lax.dynamic_update_slice_in_dim(a, b, seen.chunks, axis=0)
+            lax.dynamic_update_index_in_dim(a, b, seen.chunks, axis=0)
             for a, b in zip(seen.samples, samples, strict=True)
         ]
-        return _Seen(seen.chunks + len(chunks), total, drawn)
+        return _Seen(seen.chunks + 1, total, drawn)
 
     @jax.jit
     def statistics_of(seen: _Seen) -> Statistics:
         bits = jnp.arange(1, quantization.MAX_BITS + 1)
         statistics = []
-        for sums, sample, w in zip(seen.total, seen.samples, weights, strict=True):
+        for index, w in enumerate(weights):
+            sums, sample = seen.total[index], seen.samples[index]
             gram, mean = sums.gram / count, sums.mean / count
+            places = np.argsort(orders[index])
+            gram, mean = gram[:, places][:, :, places], mean[:, places]
             # The output is linear in the input, so its moments follow from the input's.
             output_mean = jnp.einsum("gr,grc->gc", mean, w)
             square = jnp.einsum("grc,grs,gsc->gc", w, centred(gram, mean), w)
@@ -144,15 +147,16 @@ def calibrate(
         return tuple(statistics)
 
     sums, samples = jax.eval_shape(run, chunks[0])
-    seen = _nothing(sums, samples, count)
+    # As a program: what is given away must not be one array twice.
+    seen = jax.jit(lambda: _nothing(sums, samples, count))()
     if unfinished is not None and unfinished.exists():
         try:
             seen = training.load_params(unfinished, seen)
         except InputError as error:
             logging.warning("%s; calibrated from the start", error)
     saved = time.monotonic()
-    for start in range(int(seen.chunks), count, _AT_ONCE):
-        seen = jax.block_until_ready(add(seen, chunks[start : start + _AT_ONCE]))
+    for at in range(int(seen.chunks), count):
+        seen = jax.block_until_ready(add(seen, chunks[at]))
         if unfinished is not None and time.monotonic() - saved >= training.SAVE_SECONDS:
             training.save_params(unfinished, seen, {})
             saved = time.monotonic()
@@ -211,7 +215,7 @@ def match_images(
             index: int, product: products.Product, x: jax.Array, weight: jax.Array
         ) -> jax.Array:
             del weight
-            y = product.multiply(x.astype(jnp.float32), weights[index])
+            y = product.convolve(x.astype(jnp.float32), weights[index])
             found.setdefault(index, (y.mean(axis=1), y.std(axis=1)))
             return product.fold(y)
 

@@ -22,7 +22,7 @@ from apq_jax.files import InputError
 from apq_jax.plan import LayerPlan, Plan, PlanOptions
 from apq_jax.pruning import Block
 
-SCHEMA = 1  # of the files, and of the code that makes them
+SCHEMA = 2  # of the files, and of the code that makes them
 FOLDER = "plans"  # of the cache
 _Tree = TypeVar("_Tree")
 

@@ -100,14 +100,17 @@ def _plan_layer(
         scores = pruning.block_scores(previous, metric, options.score, block)
         mask = pruning.keep_largest(scores, alive, count)
         keep = pruning.weight_mask(mask, block, rows, columns)
-        fitted = previous * keep
-        if options.compensate:
-            args = w, fitted, keep, hessian
-            fitted = lax.cond(
-                count < blocks, lambda: compensate(*args, options.iterations), lambda: fitted
-            )
-        lost = fitted - w
-        error = jnp.einsum("grc,grs,gsc->", lost, target, lost) / power
+        masked = previous * keep
+
+        def refitted() -> tuple[jax.Array, jax.Array]:
+            fitted, lost = compensate(w, masked, keep, hessian, options.iterations)
+            return fitted, lost.sum() - jnp.sum(floor[:, :, None] * (fitted - w) ** 2)
+
+        def plain() -> tuple[jax.Array, jax.Array]:
+            return masked, jnp.einsum("grc,grs,gsc->", masked - w, target, masked - w)
+
+        fitted, lost = lax.cond(options.compensate & (count < blocks), refitted, plain)
+        error = lost / power
         fit = jax.vmap(jax.vmap(quantization.fit_weight_scale, (0, 0, 0, None)), (None,) * 3 + (0,))
         scale, rounding = fit(fitted, keep, diagonal + floor, bits)
         return (fitted, mask), (fitted, mask, scale, error + rounding.sum(axis=(1, 2)) / power)
@@ -120,7 +123,7 @@ def _plan_layer(
 
 def compensate(
     w: jax.Array, start: jax.Array, keep: jax.Array, hessian: jax.Array, iterations: int
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Refits the surviving weights so that the layer's output changes least.
 
     Minimises (v - w)ᵀ H (v - w) over v that is zero outside `keep`, every column at once, by
@@ -134,7 +137,7 @@ def compensate(
       iterations: fixed.
 
     Returns:
-      [γ, R, C], zero outside `keep`.
+      v [γ, R, C], zero outside `keep`, and (v - w)ᵀ H (v - w) of every column, [γ, C].
     """
     inverse = 1.0 / jnp.diagonal(hessian, axis1=1, axis2=2)[:, :, None]
 
@@ -145,17 +148,20 @@ def compensate(
         # A column that has converged, or has no survivor, stays where it is.
         return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
 
-    residual = keep * jnp.matmul(hessian, w - start)
-    z = inverse * residual
+    # H (w - v) of all rows, of which those that are kept are to be 0; the others tell the loss.
+    gradient = jnp.matmul(hessian, w - start)
+    z = inverse * keep * gradient
 
     def step(_: int, carry: tuple) -> tuple:
-        v, r, p, rz = carry
-        hp = keep * jnp.matmul(hessian, p)
+        v, g, p, rz = carry
+        hp = jnp.matmul(hessian, p)
         alpha = ratio(rz, dot(p, hp))
-        v, r = v + alpha * p, r - alpha * hp
+        v, g = v + alpha * p, g - alpha * hp
+        r = keep * g
         z = inverse * r
         rz_new = dot(r, z)
-        return v, r, z + ratio(rz_new, rz) * p, rz_new
+        return v, g, z + ratio(rz_new, rz) * p, rz_new
 
-    v, *_ = lax.fori_loop(0, iterations, step, (start, residual, z, dot(residual, z)))
-    return v
+    start_at = start, gradient, z, dot(keep * gradient, z)
+    v, gradient, *_ = lax.fori_loop(0, iterations, step, start_at)
+    return v, jnp.sum((w - v) * gradient, axis=1)

@@ -36,12 +36,20 @@ class Product(Protocol):
         """The data operand as [γ, M, R]; what lies outside the input reads `pad`."""
         ...
 
+    def windows(self, x: jax.Array) -> jax.Array:
+        """unfold(x) with its R rows in another order, in which they are formed faster."""
+        ...
+
+    def order(self, rows: int) -> np.ndarray:
+        """[R], of each row of `windows` its place in `unfold`."""
+        ...
+
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         """unfold(x, pad) @ matrix, [γ, M, C]: exact, in int32, where both are int8."""
         ...
 
     def convolve(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
-        """unfold(x) @ matrix in float32, [γ, M, C]: `multiply`, faster where it has a gradient."""
+        """unfold(x) @ matrix in float32, [γ, M, C], and its gradient: faster than `multiply`."""
         ...
 
     def fold(self, y: jax.Array) -> jax.Array:
@@ -78,6 +86,13 @@ class Convolution:
     def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         windows = self._windows(x, pad).swapaxes(2, 3)  # γ, M, C_in/γ, kernel
         return windows.reshape(*windows.shape[:2], -1)
+
+    def windows(self, x: jax.Array) -> jax.Array:
+        windows = self._windows(x, 0)
+        return windows.reshape(*windows.shape[:2], -1)
+
+    def order(self, rows: int) -> np.ndarray:
+        return np.arange(rows).reshape(-1, math.prod(self.kernel)).T.ravel()
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         if x.dtype == jnp.int8 and self._in_blocks(matrix.shape[2]):
@@ -157,6 +172,10 @@ class Convolution:
         return jnp.moveaxis(windows, 2, 0)
 
     def convolve(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
+        space = [x.shape[axis] for axis in self.lhs_spec[2:]]
+        if any(n < k for n, k in zip(space, self.kernel, strict=True)):
+            # Of so small images XLA takes the kernel for the image: on a CPU up to 75 times slower.
+            return self.multiply(x, matrix)
         groups, _, columns = matrix.shape
         w = matrix.swapaxes(1, 2).reshape(groups * columns, -1, *self.kernel)
         w = w.transpose([self.rhs_spec.index(axis) for axis in range(w.ndim)])
@@ -207,6 +226,12 @@ class Dot:
         groups = math.prod(x.shape[axis] for axis in self.batch)
         rows = math.prod(x.shape[axis] for axis in self.contract)
         return x.transpose(self.batch + self.free + self.contract).reshape(groups, -1, rows)
+
+    def windows(self, x: jax.Array) -> jax.Array:
+        return self.unfold(x)
+
+    def order(self, rows: int) -> np.ndarray:
+        return np.arange(rows)
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         return matmul(self.unfold(x, pad), matrix)

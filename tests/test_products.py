@@ -40,3 +40,33 @@ def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
     assert isinstance(product, products.Convolution)
     even = not any(n % 2 for n in whole.shape[1:3])
     assert product._in_blocks(columns) == (even and columns <= 8)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 6])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolving_is_multiplying_also_of_images_smaller_than_the_kernel(
+    side: int, groups: int
+) -> None:
+    keys = jax.random.split(jax.random.key(side), 2)
+    x, w = jax.random.normal(keys[0], (2, side, side, 4)), jax.random.normal(keys[1], (3, 3, 4, 6))
+    w = w[:, :, : 4 // groups]
+
+    def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
+        axes = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=axes, feature_group_count=groups
+        )
+
+    eqn = jax.make_jaxpr(convolve)(x, w).eqns[-1]
+    avals = [atom.aval for atom in eqn.invars]
+    product = products.product(
+        "conv_general_dilated", eqn.params, avals, eqn.outvars[0].aval, side=1
+    )
+    matrix = product.matrix(w)
+    expected = product.unfold(x) @ matrix
+    np.testing.assert_allclose(product.convolve(x, matrix), expected, atol=1e-4)
+    np.testing.assert_allclose(product.fold(product.convolve(x, matrix)), convolve(x, w), atol=1e-4)
+    order = product.order(matrix.shape[1])
+    np.testing.assert_array_equal(product.windows(x), product.unfold(x)[:, :, order])
+    small = "conv_general_dilated" not in str(jax.make_jaxpr(product.convolve)(x, matrix))
+    assert small == (side < 3)
