@@ -104,7 +104,8 @@ def _plan_layer(
 
         def refitted() -> tuple[jax.Array, jax.Array]:
             fitted, lost = compensate(w, masked, keep, hessian, options.iterations)
-            return fitted, lost.sum() - jnp.sum(floor[:, :, None] * (fitted - w) ** 2)
+            damped = jnp.sum(floor[:, :, None] * (fitted - w) ** 2)
+            return fitted, jnp.maximum(lost.sum() - damped, 0.0)
 
         def plain() -> tuple[jax.Array, jax.Array]:
             return masked, jnp.einsum("grc,grs,gsc->", masked - w, target, masked - w)
