@@ -177,6 +177,13 @@ class _Walk:
             sides: Any = enumerate((small, large))
             found = [_computed(eqn, [value[k] for value in values]) for k, eqn in sides]
             return self.bind(small.outvars, [Known(*pair) for pair in zip(*found, strict=True)])
+        if small.primitive.name == "custom_jvp_call":  # of a pooling: what it computes
+            inner = [eqn.params["call_jaxpr"] for eqn in (small, large)]
+            self.bind(inner[0].jaxpr.invars, values)
+            for pair in zip(*(one.jaxpr.eqns for one in inner), strict=True):
+                self.add(*pair)
+            ends = zip(*(one.jaxpr.outvars for one in inner), strict=True)
+            return self.bind(small.outvars, [self.read(*pair) for pair in ends])
         avals = [one.aval for one in small.outvars]
         sizes = [Sizes(a.shape, b.aval.shape) for a, b in zip(avals, large.outvars, strict=True)]
         call = Call(small.params, values, sizes, [aval.dtype for aval in avals])
