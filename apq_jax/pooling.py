@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -33,7 +34,7 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
 
     @jax.custom_jvp
     def pool(x: jax.Array) -> jax.Array:
-        least = jnp.asarray(-jnp.inf, x.dtype)
+        least = np.asarray(-np.inf, x.dtype)  # not traced: XLA's own pooling, not a general one
         return lax.reduce_window(x, least, lax.max, window, window, padding)
 
     @pool.defjvp
