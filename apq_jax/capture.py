@@ -6,6 +6,7 @@ with those operations replaced and everything else as written.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -149,7 +150,7 @@ def _joined(name: str, eqn: Any, sources: list[_Origin | None]) -> _Origin | Non
     return _Origin(paths, changed, places)
 
 
-def _trace(
+def trace(
     apply_fn: Apply, params: Params, x: jax.Array, visit: Visit, placed: bool = False
 ) -> jax.Array:
     """Walks the model; where `placed`, origins say each element's place in its parameter."""
@@ -260,7 +261,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
         matrices[path] = matrix
         layers[path] = Layer(path, groups, rows, columns, positions, product.kernel, product.stride)
 
-    _trace(apply_fn, params, example, visit, placed=True)
+    trace(apply_fn, params, example, visit, placed=True)
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
     operations = []
     for path in names:
@@ -294,7 +295,8 @@ def forward(network: Network, params: Params, x: jax.Array, replace: Replacement
     Returns:
       Logits [B, classes].
     """
-    return _trace(network.apply_fn, params, x, replacing(network, replace))
+    visit = pooling.with_gradient(replacing(network, replace))
+    return trace(network.apply_fn, params, x, visit)
 
 
 def replacing(network: Network, replace: Replacement) -> Visit:
@@ -305,9 +307,7 @@ def replacing(network: Network, replace: Replacement) -> Visit:
     ) -> list[jax.Array] | None:
         found = mapped(network, eqn, sources)
         if found is None:
-            if not pooling.is_disjoint(eqn):
-                return None
-            return [pooling.max_pool(arguments[0], eqn.params)]
+            return None
         index, side = found
         out = eqn.outvars[0].aval
         avals = [atom.aval for atom in eqn.invars]
@@ -369,3 +369,9 @@ def forward_float(
         return product.fold(product.convolve(x, w))
 
     return forward(network, params, x, convolve)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def float_logits(network: Network, params: Params, x: jax.Array) -> jax.Array:
+    """`forward_float` with its own weights, compiled."""
+    return forward_float(network, params, x)

@@ -22,7 +22,7 @@ import optax
 from absl import logging
 
 from apq_jax import conversion, evaluation, products, quantization, training
-from apq_jax.capture import Network, Params, forward, forward_float
+from apq_jax.capture import Network, Params, float_logits, forward, forward_float
 from apq_jax.evaluation import Compressed, CompressedLayer
 from apq_jax.files import InputError
 
@@ -126,7 +126,7 @@ def finetune(
     fixed, learnt = begin(compressed, masks, weight_bits)
     optimiser = usual_optimiser(options) if optimiser is None else optimiser
     static: Any = network, options, augment, optimiser
-    chunks = [(part, _reference(network, params, part.images)) for part in _chunks(validate)]
+    chunks = [(part, float_logits(network, params, part.images)) for part in _chunks(validate)]
 
     def look(learnt: tuple[Learnt, ...]) -> np.ndarray:
         losses = [
@@ -259,12 +259,6 @@ def _step(
 
     change, state = optimiser.update(jax.grad(loss)(learnt), state, learnt)
     return optax.apply_updates(learnt, change), state
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _reference(network: Network, params: Params, images: jax.Array) -> jax.Array:
-    """The float network's logits."""
-    return forward_float(network, params, images)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

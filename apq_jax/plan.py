@@ -151,7 +151,8 @@ def compensate(
 
     # H (w - v) of all rows, of which those that are kept are to be 0; the others tell the loss.
     gradient = jnp.matmul(hessian, w - start)
-    z = inverse * keep * gradient
+    r = keep * gradient
+    z = inverse * r
 
     def step(_: int, carry: tuple) -> tuple:
         v, g, p, rz = carry
@@ -163,6 +164,5 @@ def compensate(
         rz_new = dot(r, z)
         return v, g, z + ratio(rz_new, rz) * p, rz_new
 
-    start_at = start, gradient, z, dot(keep * gradient, z)
-    v, gradient, *_ = lax.fori_loop(0, iterations, step, start_at)
+    v, gradient, *_ = lax.fori_loop(0, iterations, step, (start, gradient, z, dot(r, z)))
     return v, jnp.sum((w - v) * gradient, axis=1)

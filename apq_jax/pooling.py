@@ -12,6 +12,18 @@ import numpy as np
 from jax import lax
 
 
+def with_gradient(visit: Any) -> Any:
+    """A `capture.Visit` that also replaces such poolings."""
+
+    def both(eqn: Any, arguments: list[jax.Array], sources: Any) -> list[jax.Array] | None:
+        found = visit(eqn, arguments, sources)
+        if found is None and is_disjoint(eqn):
+            return [max_pool(arguments[0], eqn.params)]
+        return found
+
+    return both
+
+
 def is_disjoint(eqn: Any) -> bool:
     """Whether this equation of a jaxpr is such a pooling, of floats."""
     params = eqn.params
@@ -34,7 +46,7 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
 
     @jax.custom_jvp
     def pool(x: jax.Array) -> jax.Array:
-        least = np.asarray(-np.inf, x.dtype)  # not traced: XLA's own pooling, not a general one
+        least = np.asarray(-np.inf, x.dtype)  # traced it would be a general pooling
         return lax.reduce_window(x, least, lax.max, window, window, padding)
 
     @pool.defjvp

@@ -1,9 +1,7 @@
 """A network made ready to be searched: calibrated, planned and priced; what a policy is worth."""
 
 import dataclasses
-import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +17,7 @@ from apq_jax import (
     quantization,
     schemes,
 )
-from apq_jax.capture import Network, Params, forward_float, matrices
+from apq_jax.capture import Network, Params, float_logits, matrices
 from apq_jax.config import Config
 from apq_jax.data import Dataset
 from apq_jax.environment import Problem, Space
@@ -260,17 +258,12 @@ def scored(
     network: Network, params: Params, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images, labels and the float network's logits on them."""
-    forward, step = _float_forward(network), chunk_of(network)
+    step = chunk_of(network)
     chunks = [
-        forward(params, jnp.asarray(images[start : start + step]))
+        float_logits(network, params, jnp.asarray(images[start : start + step]))
         for start in range(0, len(images), step)
     ]
     return jnp.asarray(images), jnp.asarray(labels), jnp.concatenate(chunks)
-
-
-@functools.lru_cache(maxsize=16)
-def _float_forward(network: Network) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(forward_float, network))
 
 
 def quotient(accuracy: ArrayLike, count: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Products against XLA's own convolution and their own windows."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,14 @@ import pytest
 from jax import lax
 
 from apq_jax import products
+
+
+def product_of(
+    convolve: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array
+) -> products.Product:
+    eqn = jax.make_jaxpr(convolve)(x, w).eqns[-1]
+    avals = [atom.aval for atom in eqn.invars]
+    return products.product(eqn.primitive.name, eqn.params, avals, eqn.outvars[0].aval, side=1)
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (2, 4), (3, 5), (4, 4)])
@@ -26,11 +36,7 @@ def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
             x, w, (1, 1), padding, dimension_numbers=axes, preferred_element_type=jnp.int32
         )
 
-    eqn = jax.make_jaxpr(convolve)(x, w).eqns[-1]
-    avals = [atom.aval for atom in eqn.invars]
-    product = products.product(
-        "conv_general_dilated", eqn.params, avals, eqn.outvars[0].aval, side=1
-    )
+    product = product_of(convolve, x, w)
     matrix = product.matrix(w)
     found = product.multiply(x, matrix, pad)
     assert found.dtype == jnp.int32
@@ -57,11 +63,7 @@ def test_convolving_is_multiplying_also_of_images_smaller_than_the_kernel(
             x, w, (1, 1), "SAME", dimension_numbers=axes, feature_group_count=groups
         )
 
-    eqn = jax.make_jaxpr(convolve)(x, w).eqns[-1]
-    avals = [atom.aval for atom in eqn.invars]
-    product = products.product(
-        "conv_general_dilated", eqn.params, avals, eqn.outvars[0].aval, side=1
-    )
+    product = product_of(convolve, x, w)
     matrix = product.matrix(w)
     expected = product.unfold(x) @ matrix
     np.testing.assert_allclose(product.convolve(x, matrix), expected, atol=1e-4)

@@ -22,7 +22,7 @@ import numpy as np
 from jax.extend import core
 
 from apq_jax import products
-from apq_jax.capture import Network, Params, forward
+from apq_jax.capture import Network, Params, replacing, trace
 from apq_jax.evaluation import Compressed, CompressedLayer
 from apq_jax.files import InputError
 from apq_jax.interop.onnx_file import INSTALL
@@ -137,7 +137,8 @@ def _traced(network: Network, params: Params, batch: int) -> Any:
         return _LAYER.bind(x, index=index, product=product, shape=shape)
 
     x = jax.ShapeDtypeStruct((batch, *network.example.shape[1:]), network.example.dtype)
-    return jax.make_jaxpr(lambda x: forward(network, params, x, layer))(x)
+    visit = replacing(network, layer)
+    return jax.make_jaxpr(lambda x: trace(network.apply_fn, params, x, visit))(x)
 
 
 def _needed(jaxpr: Any) -> set[int]:
@@ -177,13 +178,6 @@ class _Walk:
             sides: Any = enumerate((small, large))
             found = [_computed(eqn, [value[k] for value in values]) for k, eqn in sides]
             return self.bind(small.outvars, [Known(*pair) for pair in zip(*found, strict=True)])
-        if small.primitive.name == "custom_jvp_call":  # of a pooling: what it computes
-            inner = [eqn.params["call_jaxpr"] for eqn in (small, large)]
-            self.bind(inner[0].jaxpr.invars, values)
-            for pair in zip(*(one.jaxpr.eqns for one in inner), strict=True):
-                self.add(*pair)
-            ends = zip(*(one.jaxpr.outvars for one in inner), strict=True)
-            return self.bind(small.outvars, [self.read(*pair) for pair in ends])
         avals = [one.aval for one in small.outvars]
         sizes = [Sizes(a.shape, b.aval.shape) for a, b in zip(avals, large.outvars, strict=True)]
         call = Call(small.params, values, sizes, [aval.dtype for aval in avals])
