@@ -14,9 +14,9 @@ from jax import lax
 from apq_jax import products, quantization, training
 from apq_jax.capture import Network, Params, forward
 from apq_jax.files import InputError
+from apq_jax.gram import gram_blocks, whole_gram
 
 WHOLE_PRODUCTS = 2**38  # multiplications of a layer's Gram matrix that are always made
-_WIDE = 1152  # rows of a block of a Gram matrix
 _SAMPLE = 16384  # input values of a layer, drawn from all images, that its quantizer is fitted to
 
 
@@ -36,7 +36,7 @@ Statistics = tuple[LayerStatistics, ...]  # one a layer
 
 
 class _Sums(NamedTuple):
-    gram: jax.Array
+    gram: tuple[jax.Array, ...]  # in blocks
     mean: jax.Array
     low: jax.Array
     high: jax.Array
@@ -92,10 +92,14 @@ def calibrate(
         ) -> jax.Array:
             del weight
             x = x.astype(jnp.float32)
-            some = _some(product.windows(x), windows, count)
+            found = product.windows(x)
+            places = _places(found.shape, windows, count)
+            inside = product.inside(x.shape)
+            some = found if len(places) == found.shape[1] else found[:, places]
             orders[index] = product.order(some.shape[2])
-            gram = _gram(some) / some.shape[1]
-            seen = _Sums(gram, some.mean(axis=1), x.min(), x.max())
+            blocks = gram_blocks(some, inside[places % len(inside)])
+            means = tuple(block / len(places) for block in blocks)
+            seen = _Sums(means, some.mean(axis=1), x.min(), x.max())
             drawn = _draw(x, -(-_SAMPLE // count))
             if index in sums:  # a weight that is used twice sees the inputs of both its uses
                 seen, drawn = _pooled(sums[index], seen), jnp.append(samples[index], drawn)
@@ -112,7 +116,7 @@ def calibrate(
         sums, samples = run(x)
         total = [
             _Sums(
-                a.gram + b.gram,
+                _add(a.gram, b.gram),
                 a.mean + b.mean,
                 jnp.minimum(a.low, b.low),
                 jnp.maximum(a.high, b.high),
@@ -131,7 +135,7 @@ def calibrate(
         statistics = []
         for index, w in enumerate(weights):
             sums, sample = seen.total[index], seen.samples[index]
-            gram, mean = sums.gram / count, sums.mean / count
+            gram, mean = whole_gram(sums.gram) / count, sums.mean / count
             places = np.argsort(orders[index])
             gram, mean = gram[:, places][:, :, places], mean[:, places]
             # The output is linear in the input, so its moments follow from the input's.
@@ -166,18 +170,20 @@ def calibrate(
 def _nothing(sums: list[_Sums], samples: list[jax.Array], count: int) -> _Seen:
     """Before the first of `count` chunks that give such sums and samples."""
     most = jnp.asarray(jnp.finfo(jnp.float32).max)
-    total = [_Sums(jnp.zeros(x.gram.shape), jnp.zeros(x.mean.shape), most, -most) for x in sums]
+    total = [
+        _Sums(tuple(jnp.zeros(x.shape) for x in one.gram), jnp.zeros(one.mean.shape), most, -most)
+        for one in sums
+    ]
     return _Seen(jnp.zeros((), jnp.int32), total, [jnp.zeros((count, *x.shape)) for x in samples])
 
 
-def _some(rows: jax.Array, windows: int, count: int) -> jax.Array:
-    """Those of a chunk's windows [γ, M, R] that count, at fixed random places."""
-    groups, number, width = rows.shape
+def _places(shape: tuple[int, ...], windows: int, count: int) -> np.ndarray:
+    """Which of a chunk's windows, [γ, M, R], count: at random, but fixed."""
+    groups, number, width = shape
     most = -(-max(windows * width, WHOLE_PRODUCTS // (groups * width**2)) // count)
     if number <= most:
-        return rows
-    places = np.random.default_rng(0).choice(number, most, replace=False)
-    return rows[:, np.sort(places)]
+        return np.arange(number)
+    return np.sort(np.random.default_rng(0).choice(number, most, replace=False))
 
 
 def shapes(weights: tuple[jax.Array, ...]) -> Statistics:
@@ -228,20 +234,6 @@ def match_images(
     )
 
 
-def _gram(rows: jax.Array) -> jax.Array:
-    """Σ x xᵀ of windows [γ, M, R]: [γ, R, R]; it is symmetric, so of wide ones half is copied."""
-    if rows.shape[2] <= _WIDE:
-        return jnp.einsum("gmr,gms->grs", rows, rows)
-    parts = jnp.split(rows, list(range(_WIDE, rows.shape[2], _WIDE)), axis=2)
-    blocks: dict[tuple[int, int], jax.Array] = {}
-    for i, a in enumerate(parts):
-        for j, b in enumerate(parts[: i + 1]):
-            blocks[i, j] = jnp.einsum("gmr,gms->grs", a, b)
-            blocks[j, i] = blocks[i, j].swapaxes(1, 2)
-    order = range(len(parts))
-    return jnp.block([[blocks[i, j] for j in order] for i in order])
-
-
 def _draw(x: jax.Array, count: int) -> jax.Array:
     """`count` values of x at fixed random places: at even strides they would share channels."""
     return x.reshape(-1)[np.random.default_rng(0).integers(x.size, size=count)]
@@ -249,7 +241,12 @@ def _draw(x: jax.Array, count: int) -> jax.Array:
 
 def _pooled(a: _Sums, b: _Sums) -> _Sums:
     low, high = jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high)
-    return _Sums((a.gram + b.gram) / 2, (a.mean + b.mean) / 2, low, high)
+    gram = tuple(block / 2 for block in _add(a.gram, b.gram))
+    return _Sums(gram, (a.mean + b.mean) / 2, low, high)
+
+
+def _add(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def centred(gram: jax.Array, mean: jax.Array) -> jax.Array:

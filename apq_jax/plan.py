@@ -143,7 +143,8 @@ def compensate(
     inverse = 1.0 / jnp.diagonal(hessian, axis1=1, axis2=2)[:, :, None]
 
     def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.sum(a * b, axis=1, keepdims=True)
+        # On CPUs XLA sums a * b over rows forty times slower.
+        return jnp.einsum("grc,grc->gc", a, b)[:, None]
 
     def ratio(a: jax.Array, b: jax.Array) -> jax.Array:
         # A column that has converged, or has no survivor, stays where it is.
@@ -165,4 +166,4 @@ def compensate(
         return v, g, z + ratio(rz_new, rz) * p, rz_new
 
     v, gradient, *_ = lax.fori_loop(0, iterations, step, (start, gradient, z, dot(r, z)))
-    return v, jnp.sum((w - v) * gradient, axis=1)
+    return v, dot(w - v, gradient)[:, 0]

@@ -44,6 +44,13 @@ class Product(Protocol):
         """[R], of each row of `windows` its place in `unfold`."""
         ...
 
+    def inside(self, shape: tuple[int, ...]) -> np.ndarray:
+        """[P, T] bool: which of an output position's T taps lie inside an operand of this shape.
+
+        Rows of `windows` are T equal parts, one a tap; its windows are P a batch entry.
+        """
+        ...
+
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         """unfold(x, pad) @ matrix, [γ, M, C]: exact, in int32, where both are int8."""
         ...
@@ -93,6 +100,15 @@ class Convolution:
 
     def order(self, rows: int) -> np.ndarray:
         return np.arange(rows).reshape(-1, math.prod(self.kernel)).T.ravel()
+
+    def inside(self, shape: tuple[int, ...]) -> np.ndarray:
+        found = np.ones((1, 1), bool)
+        for at, (low, _) in enumerate(self.padding):
+            positions = np.arange(self.out_shape[self.out_spec[2 + at]]) * self.stride[at]
+            taps = np.arange(self.kernel[at]) * self.dilation[at]
+            places = positions[:, None] + taps - low
+            found = np.kron(found, (places >= 0) & (places < shape[self.lhs_spec[2 + at]]))
+        return found
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         if x.dtype == jnp.int8 and self._in_blocks(matrix.shape[2]):
@@ -232,6 +248,10 @@ class Dot:
 
     def order(self, rows: int) -> np.ndarray:
         return np.arange(rows)
+
+    def inside(self, shape: tuple[int, ...]) -> np.ndarray:
+        del shape
+        return np.ones((1, 1), bool)
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         return matmul(self.unfold(x, pad), matrix)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import calibration, kept, plan, training
+from apq_jax import calibration, gram, kept, plan, training
 from apq_jax.capture import capture, matrices
 from apq_jax.plan import PlanOptions
 from apq_jax.pruning import Block
@@ -207,7 +207,8 @@ def test_calibration_goes_on_where_it_was_cut_off(
     content = unfinished.read_bytes()
     # What is read counts: with the sums of other images the result is another.
     tensors = safetensors.numpy.load_file(unfinished)
-    training.save_params(unfinished, {**tensors, "total/0/gram": tensors["total/0/gram"] + 1}, {})
+    changed = {**tensors, "total/0/gram/0": tensors["total/0/gram/0"] + 1}
+    training.save_params(unfinished, changed, {})
     assert not np.array_equal(planned(tmp_path)[0][0].gram, built[0][0].gram)
     for path in files(tmp_path):
         path.unlink()
@@ -231,7 +232,8 @@ def test_large_layers_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     (whole, _), x = calibration.calibrate(network, params, weights, images), IMAGES
     np.testing.assert_allclose(whole.gram[0], x.T @ x / len(x), atol=1e-5)
     monkeypatch.setattr(calibration, "WHOLE_PRODUCTS", 0)
-    monkeypatch.setattr(calibration, "_WIDE", 4)  # the matrix in four blocks
+    monkeypatch.setattr(gram, "WIDE", 4)
+    monkeypatch.setattr(gram, "PIECE", 4)  # the matrix in four blocks
     (some, _) = calibration.calibrate(network, params, weights, images, windows=16)
     drawn = np.sort(np.random.default_rng(0).choice(100, 8, replace=False))
     x = IMAGES.reshape(12, 100, 6)[:, drawn].reshape(-1, 6)
