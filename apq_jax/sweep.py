@@ -219,6 +219,7 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
                     advance(sum(points[at].config.search.episodes for at in places))
                 else:
                     sweep.group(number, places, side_by_side_of(tree))
+                    jax.clear_caches()  # Linux lets a process map only so many programs
         kept.finish()
     console.print(f"The report: {workdir / 'report.html'}", soft_wrap=True)
     return OK

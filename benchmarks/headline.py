@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from apq_jax import checkpoint, hardware, results, search
@@ -102,6 +103,7 @@ def main() -> int:
             for scheme in options.schemes:
                 if not _path(network, scheme, seed).exists():
                     _run(network, scheme, seed, options.workdir, options.cifar)
+                    jax.clear_caches()  # of programs a process may hold only so many
     return 0
 
 
