@@ -116,7 +116,7 @@ def calibrate(
         sums, samples = run(x)
         total = [
             _Sums(
-                _add(a.gram, b.gram),
+                jax.tree.map(jnp.add, a.gram, b.gram),
                 a.mean + b.mean,
                 jnp.minimum(a.low, b.low),
                 jnp.maximum(a.high, b.high),
@@ -170,10 +170,8 @@ def calibrate(
 def _nothing(sums: list[_Sums], samples: list[jax.Array], count: int) -> _Seen:
     """Before the first of `count` chunks that give such sums and samples."""
     most = jnp.asarray(jnp.finfo(jnp.float32).max)
-    total = [
-        _Sums(tuple(jnp.zeros(x.shape) for x in one.gram), jnp.zeros(one.mean.shape), most, -most)
-        for one in sums
-    ]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), sums)
+    total = [one._replace(low=most, high=-most) for one in zeros]
     return _Seen(jnp.zeros((), jnp.int32), total, [jnp.zeros((count, *x.shape)) for x in samples])
 
 
@@ -241,12 +239,8 @@ def _draw(x: jax.Array, count: int) -> jax.Array:
 
 def _pooled(a: _Sums, b: _Sums) -> _Sums:
     low, high = jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high)
-    gram = tuple(block / 2 for block in _add(a.gram, b.gram))
-    return _Sums(gram, (a.mean + b.mean) / 2, low, high)
-
-
-def _add(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    return tuple(x + y for x, y in zip(a, b, strict=True))
+    gram, mean = jax.tree.map(lambda x, y: (x + y) / 2, (a.gram, a.mean), (b.gram, b.mean))
+    return _Sums(gram, mean, low, high)
 
 
 def centred(gram: jax.Array, mean: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from apq_jax import conversion, products, quantization
 from apq_jax.capture import Network, Params, forward
@@ -190,6 +191,7 @@ def prepare(maps: tuple[LayerMap, ...], accelerator: Accelerator) -> Parts:
     return tuple((datapath_of(one, accelerator), banks_of(one, accelerator)) for one in maps)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def layer_levels(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
     """The unsigned input levels of a layer's windows, [M, γ R] int32."""
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
@@ -218,7 +220,7 @@ def check(
       images: [B, ...].
     """
     # Not compiled as a whole: fused with the layer before, the two sides would each round x anew,
-    # and a tie of rounding would look like a wrong cell.
+    # and a tie of rounding would look like a wrong cell. A layer's steps are a program each.
     found: dict[int, Check] = {}
 
     def replace(
@@ -226,28 +228,63 @@ def check(
     ) -> jax.Array:
         del weight
         layer, (path, banks) = compressed[index], parts[index]
-        sums = accumulate(layer, product, x)
-        u = layer_levels(layer, product, x)
-        top = int(quantization.input_limit(layer.input_bits))
-        anything = jax.random.randint(jax.random.key(index), (_RANDOM, u.shape[1]), 0, top + 1)
-        groups, rows, _ = layer.levels.shape
-        windows = jnp.moveaxis(anything.reshape(_RANDOM, groups, rows), 1, 0)
-        of_any = jnp.matmul(windows, layer.levels.astype(jnp.int32))
-        if layer.reading is not None:
-            of_any += conversion.lost(layer.reading, layer.levels, windows, layer.input_bits)
-        # [M, γ C] each
-        expected = [jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in (sums, of_any)]
+        sums = _accumulated(layer, product, x)
+        anything, of_any = _anything(layer, index)
         adc = converter(accelerator, path.adc_bits)
         mismatches, compared = found.get(index, Check(0, 0))
-        for levels, right in zip((u, anything), expected, strict=True):
+        for levels, right in (
+            (layer_levels(layer, product, x), _side_by_side(sums)),
+            (anything, of_any),
+        ):
             executed = execute(path, banks, adc, levels)
-            mismatches += int((executed != right).sum())
+            mismatches += _differing(executed, right)
             compared += right.size
         found[index] = Check(mismatches, compared)
-        return product.fold(scaled(layer, sums))
+        return _rescaled(layer, product, sums)
 
     forward(network, params, images, replace)
     return [found[index] for index in range(len(parts))]
+
+
+_accumulated = jax.jit(accumulate, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _rescaled(layer: CompressedLayer, product: products.Product, sums: jax.Array) -> jax.Array:
+    """What the layer hands on, of accumulators [γ, M, C]."""
+    return product.fold(scaled(layer, sums))
+
+
+@jax.jit
+def _anything(layer: CompressedLayer, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Windows of random levels of the layer's whole range, and their right accumulators.
+
+    [M, γ R] and [M, γ C] int32.
+    """
+    groups, rows, _ = layer.levels.shape
+    end = quantization.input_limit(layer.input_bits).astype(jnp.int32) + 1
+    windows = jax.random.randint(jax.random.key(seed), (_RANDOM, groups * rows), 0, end)
+    apart = jnp.moveaxis(windows.reshape(_RANDOM, groups, rows), 1, 0)
+    sums = jnp.matmul(apart, layer.levels.astype(jnp.int32))
+    if layer.reading is not None:
+        sums += conversion.lost(layer.reading, layer.levels, apart, layer.input_bits)
+    return windows, _side_by_side(sums)
+
+
+@jax.jit
+def _side_by_side(sums: jax.Array) -> jax.Array:
+    """[γ, M, C] to [M, γ C]."""
+    return jnp.moveaxis(sums, 0, 1).reshape(sums.shape[1], -1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _grouped(sums: jax.Array, groups: int) -> jax.Array:
+    """[M, γ C] to [γ, M, C]."""
+    return jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
+
+
+def _differing(a: ArrayLike, b: ArrayLike) -> int:
+    return int(np.count_nonzero(np.asarray(a) != np.asarray(b)))
 
 
 class EndToEnd(NamedTuple):
@@ -283,25 +320,20 @@ def end_to_end(
             u = layer_levels(layer, product, x)
             seen.append(u)
             if not executes:
-                return product.fold(scaled(layer, accumulate(layer, product, x)))
+                return _rescaled(layer, product, _accumulated(layer, product, x))
             sums = execute(path, banks, converter(accelerator, path.adc_bits), u)
-            return product.fold(scaled(layer, _grouped(sums, layer)))
+            return _rescaled(layer, product, _grouped(sums, len(layer.multiplier)))
 
         return forward(network, params, images, replace), seen
 
     (logits, levels), (right, expected) = run(True), run(False)
+    of_both = (np.asarray(x).argmax(axis=-1) for x in (logits, right))
     return EndToEnd(
-        int((logits.argmax(axis=-1) == right.argmax(axis=-1)).sum()),
+        len(images) - _differing(*of_both),
         len(images),
-        sum(int((a != b).sum()) for a, b in zip(levels, expected, strict=True)),
+        sum(map(_differing, levels, expected)),
         sum(a.size for a in levels),
     )
-
-
-def _grouped(sums: jax.Array, layer: CompressedLayer) -> jax.Array:
-    """[M, γ C] to [γ, M, C]."""
-    groups = layer.multiplier.shape[0]
-    return jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
 
 
 def apply(
@@ -328,6 +360,6 @@ def apply(
         del weight
         layer, (path, banks) = compressed[index], parts[index]
         sums = execute(path, banks, adc, layer_levels(layer, product, x))
-        return product.fold(scaled(layer, _grouped(sums, layer)))
+        return _rescaled(layer, product, _grouped(sums, len(layer.multiplier)))
 
     return forward(network, params, x, replace)

@@ -136,7 +136,7 @@ def finetune(
         return np.asarray(sum(losses) / len(validate.labels), np.float32)
 
     before, zero = look(learnt), np.asarray(0, np.int32)
-    tuning = Tuning(learnt, optimiser.init(learnt), learnt, before, before, zero, zero)
+    tuning = Tuning(learnt, jax.jit(optimiser.init)(learnt), learnt, before, before, zero, zero)
     if path is not None and path.exists():
         try:
             tuning = jax.tree.unflatten(

@@ -137,16 +137,17 @@ def start(strategy: Strategy, problem: Problem, keys: jax.Array, budget: int) ->
       keys: [S], each search's randomness.
       budget: evaluations of each.
     """
-
-    def one(key: jax.Array) -> Carry:
-        key, init_key = jax.random.split(key)
-        state = strategy.init(init_key, problem)
-        return Carry(key, state, jnp.asarray(budget, jnp.int32))
-
     # One after the other, not compiled together: each begins as it does alone.
-    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(one, keys))
+    each = [_start(strategy, problem, key, budget) for key in keys]
+    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     # A weak type would turn strong in the first chunk and compile the second anew.
     return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), carry)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(strategy: Strategy, problem: Problem, key: jax.Array, budget: int) -> Carry:
+    key, init_key = jax.random.split(key)
+    return Carry(key, strategy.init(init_key, problem), jnp.asarray(budget, jnp.int32))
 
 
 def go_on(

@@ -212,21 +212,25 @@ def joined(records: Iterable[Record]) -> Record:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *records)
 
 
+_expected_accuracy = jax.jit(environment.expected_accuracy)
+_log_ratios, _shortfall = jax.jit(environment.log_ratios), jax.jit(environment.shortfall)
+
+
 def expected_accuracy(prepared: Prepared, record: Record) -> np.ndarray:
     """Of every policy of a record on the search images, [N]."""
-    return np.asarray(environment.expected_accuracy(prepared.problem, record.evaluation))
+    return np.asarray(_expected_accuracy(prepared.problem, record.evaluation))
 
 
 def feasible(prepared: Prepared, record: Record) -> np.ndarray:
     """Which policies of a record meet the limits, by expected accuracy: [N] bool."""
-    return np.asarray(environment.shortfall(prepared.problem, record.evaluation)) == 0
+    return np.asarray(_shortfall(prepared.problem, record.evaluation)) == 0
 
 
 def gain(prepared: Prepared, record: Record) -> np.ndarray:
     """Σ_m weight_m ln(dense_m / cost_m) with the weights of `config.objective`, [N]."""
     objective = prepared.config.objective
     weights = np.asarray([getattr(objective, name) for name in environment.METRICS])
-    ratios = np.asarray(environment.log_ratios(prepared.problem, record.evaluation), np.float64)
+    ratios = np.asarray(_log_ratios(prepared.problem, record.evaluation), np.float64)
     return ratios @ (weights / weights.sum())
 
 

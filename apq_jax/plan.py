@@ -71,6 +71,7 @@ def build_plan(
     return tuple(_plan_layer(*part, options) for part in parts)
 
 
+@jax.jit
 def weight_masks(plan: Plan, policy: Policy) -> tuple[jax.Array, ...]:
     """Which weights a policy keeps, [γ, R, C] bool a layer."""
     return tuple(

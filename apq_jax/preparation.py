@@ -1,6 +1,7 @@
 """A network made ready to be searched: calibrated, planned and priced; what a policy is worth."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -286,14 +287,19 @@ def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
     images, labels = dataset.train_images[part], dataset.train_labels[part]
     subject = prepared.subject
     seen = scored(prepared.network, subject.params, images, labels)
-    allowed = everything(problem, space)
-    prices = jnp.geomspace(*_PROBE_PRICES, prepared.config.search.probes)
-    policies = jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
-        prices
-    )
+    policies = _probes(problem, space, prepared.config.search.probes)
     found = evaluate_many(prepared, policies, *seen)
     return environment.fit_drop_per_nat(
         accuracy_of(seen[2], labels), np.asarray(found.accuracy), np.asarray(found.divergence)
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _probes(problem: Problem, space: Space, count: int) -> Policy:
+    """The closed forms of `count` prices: [count, L]."""
+    allowed = everything(problem, space)
+    return jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
+        jnp.geomspace(*_PROBE_PRICES, count)
     )
 
 

@@ -41,8 +41,6 @@ Exit status: 0 done, or saved at SIGTERM; 2 input that cannot be used; 3 no poli
 
 import os
 import pathlib
-import re
-import runpy
 import shlex
 import sys
 import time
@@ -53,15 +51,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import rich.console
-from absl import flags
-from ml_collections import ConfigDict, config_flags
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from apq_jax import (
     checkpoint,
+    command_line,
     curves,
     data,
     datapath,
+    duration,
     hardware,
     models,
     pipeline,
@@ -73,7 +71,7 @@ from apq_jax import (
 )
 from apq_jax.capture import capture
 from apq_jax.choice import Choice, choose, untuned
-from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
+from apq_jax.config import Config
 from apq_jax.files import InputError, locked, write_whole
 from apq_jax.interruption import Interrupt, Terminated, interruptible, terminable
 from apq_jax.loop import Record
@@ -92,9 +90,9 @@ def main(argv: list[str]) -> int:
         print((__doc__ or "").strip())
         return OK
     try:
-        config, workdir, resume = _parse(argv)
+        config, workdir, resume = command_line.parse(argv)
         # As it is repeated from the beginning.
-        flags = [flag for flag in argv[1:] if not _is_resume(flag)]
+        flags = [flag for flag in argv[1:] if not command_line.is_resume(flag)]
         command = shlex.join(["python", "-m", "apq_jax.search", *flags])
         with terminable():
             return run(config, workdir, command, resume)
@@ -107,85 +105,6 @@ def main(argv: list[str]) -> int:
     except Terminated:
         print("SIGTERM: saved. Resume with", f"{command} --resume", sep="\n", flush=True)
         return OK
-
-
-def _is_resume(flag: str) -> bool:
-    return flag.lstrip("-").partition("=")[0] in ("resume", "noresume")
-
-
-def _parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
-    """The flags as a configuration, a work folder and whether to resume, None if not said.
-
-    Raises:
-      InputError: whatever is wrong with them, in one line.
-    """
-    arguments, path = _arguments(argv[1:])
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict(
-        "config", config_file(path), flag_values=values, sys_argv=arguments
-    )
-    flags.DEFINE_string("workdir", "runs/latest", "Folder of the run.", flag_values=values)
-    flags.DEFINE_boolean("resume", None, "Go on, or begin anew.", flag_values=values)
-    try:
-        values([argv[0], *arguments])
-    except flags.Error as error:
-        field = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
-        if field is None:
-            raise InputError(str(error).splitlines()[0]) from error
-        name, value = field.groups()
-        raise InputError(f"config.{name}: {value!r}; allowed: {allowed(name)}") from error
-    workdir = pathlib.Path(str(values["workdir"].value))
-    return from_config_dict(values["config"].value), workdir, values["resume"].value
-
-
-def _arguments(argv: list[str]) -> tuple[list[str], str]:
-    """The arguments as --name=value, without --config, and what that is set to."""
-    found, path, rest = [], None, iter(argv)
-    for argument in rest:
-        if argument.startswith("-") and _is_resume(argument):
-            found.append(f"--{argument.lstrip('-')}")
-            continue
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-") or name.partition(".")[0] not in ("config", "workdir"):
-            raise InputError(
-                f"{argument!r}: not a flag; allowed: --config, --config.FIELD, --workdir, "
-                "--resume, --noresume, --help"
-            )
-        field = name.removeprefix("config.") if name.startswith("config.") else ""
-        words = allowed(field) if field else ""  # refuses an unknown field
-        if not equals:
-            value = next(rest, "")
-            if not value or value.startswith("--"):
-                raise InputError(f"--{name}: has no value; for example --{name}=...")
-        if words.startswith("a section"):
-            raise InputError(f"config.{field}: {value!r}; allowed: {words}")
-        if name != "config":
-            found.append(f"--{name}={value}")
-        elif path is not None:
-            raise InputError(f"--config: given twice, {path!r} and {value!r}; allowed: once")
-        else:
-            path = value
-    if not path:
-        raise InputError("--config is missing; for example --config=configs/lenet_mnist.py")
-    return found, path
-
-
-def config_file(path: str) -> ConfigDict:
-    """What `get_config()` of a config file returns; what it leaves out has its default."""
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"--config: {path!r} is not a file; allowed: a Python file")
-    try:
-        tree = runpy.run_path(path)["get_config"]().to_dict()
-    except Exception as error:  # whatever the user's file raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"--config: {path!r} cannot be run ({reason})") from error
-    return ConfigDict(_merged(to_config_dict(Config()).to_dict(), tree))
-
-
-def _merged(defaults: Any, tree: Any) -> Any:
-    if not isinstance(defaults, dict) or not isinstance(tree, dict):
-        return tree
-    return defaults | {name: _merged(defaults.get(name), value) for name, value in tree.items()}
 
 
 @contextmanager
@@ -235,23 +154,18 @@ def _run(
     dataset: data.Dataset,
     accelerator: hardware.Accelerator,
 ) -> int:
-    options, total = config.search, config.search.episodes * config.search.seeds
+    options = config.search
     identity = checkpoint.identity(config, accelerator, dataset)
     saved = _saved(workdir, identity, resume)
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
     seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
-    rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
-    rate, steps = 2 if rounds else 20, options.tuned * config.finetune.steps
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
         f"{run_folder.goal_words(options.goal, preparation.limits_of(config))}.\n"
         f"{'Reads' if config.model.path else 'Trains'} the network"
         f"{'' if config.model.path else ' unless it is cached'}, plans, searches, fine-tunes, "
-        "reports to "
-        # Measured: 20 policies a second, or two; 40 steps of fine-tuning; half a minute else.
-        f"{workdir}. "
-        f"LeNet-5 on two cores takes about {30 + total // rate + steps // 40} s, VGG longer.",
+        f"reports to {workdir}.",
         soft_wrap=True,
     )
     apply_fn, params = train(dataset, config, cache)
@@ -262,6 +176,15 @@ def _run(
     for operation in network.operations:
         if operation.status == "refused":
             console.print(f"not mapped: {operation.name}: {operation.reason}")
+    rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
+    seconds = duration.foretold(
+        network.layers, config, len(dataset.search_images), rounds=bool(rounds)
+    )
+    console.print(
+        f"{len(network.layers)} layers, {duration.multiplications(network.layers) / 1e6:,.1f} "
+        f"million multiplications an image: about {duration.words(seconds)} on two cores.",
+        soft_wrap=True,
+    )
     identity |= checkpoint.network_identity(network, params)
     if saved is not None:
         _need_same(saved, identity)

@@ -43,7 +43,7 @@ from absl import flags
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
-from apq_jax import data, pipeline, preparation, search, sharded, sweep_group
+from apq_jax import command_line, data, pipeline, preparation, search, sharded, sweep_group
 from apq_jax.capture import Network, Params, capture
 from apq_jax.config import Limits
 from apq_jax.data import Dataset
@@ -140,7 +140,7 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
             )
             raise InputError(f"{flag!r}: not a flag; allowed: {words}")
     arguments = [flag for flag in argv[1:] if not flag.startswith("--config=")]
-    tree, values = search.config_file(paths[0]), flags.FlagValues()
+    tree, values = command_line.config_file(paths[0]), flags.FlagValues()
     flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     for name, bounds in _NUMBERS.items():

@@ -20,6 +20,7 @@ import safetensors.numpy
 
 from apq_jax import (
     checkpoint,
+    command_line,
     hardware,
     interruption,
     mapping,
@@ -42,6 +43,7 @@ SMALL = [
     "--config.search.moment_images=32",
     "--config.agent.warmup=4",
     "--config.agent.updates=2",
+    "--config.agent.capacity=32",  # whatever the episodes: one program for all runs
     "--config.search.max_accuracy_drop=5",
     "--config.search.tuned=2",
     "--config.finetune.steps=6",
@@ -135,6 +137,7 @@ def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
     assert names == {*results.FILES, "command.txt", "tensorboard", ".lock"}
     assert any((folder / "tensorboard").iterdir())
     assert "report.md" in printed
+    assert "5 layers, 0.1 million multiplications an image: about 5" in printed  # seconds
 
 
 def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -> None:
@@ -635,7 +638,7 @@ def test_config_files_that_return_nothing(tmp_path: pathlib.Path, body: str, say
     path = tmp_path / "odd.py"
     path.write_text(body)
     with pytest.raises(InputError) as caught:
-        search._parse(["search", f"--config={path}"])
+        command_line.parse(["search", f"--config={path}"])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -649,7 +652,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "def get_config(): return ConfigDict({'seed': 3, 'search': {'episodes': 7}})\n"
     )
     flags = [f"--config={path}", "--config.search.parallel=2", "--config.plan.levels", "9"]
-    config, workdir, _ = search._parse(["search", *flags, "--workdir", "a b"])
+    config, workdir, _ = command_line.parse(["search", *flags, "--workdir", "a b"])
     assert workdir == pathlib.Path("a b")
     assert (config.seed, config.search.episodes) == (3, 7)
     assert (config.search.parallel, config.plan.levels) == (2, 9)
@@ -658,7 +661,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "from ml_collections import ConfigDict as C\ndef get_config(): return C({'x': 3})"
     )
     with pytest.raises(InputError, match=r"^config\.x: unknown; config has"):
-        search._parse(["search", f"--config={path}"])
+        command_line.parse(["search", f"--config={path}"])
 
 
 @pytest.mark.parametrize(
@@ -666,7 +669,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
     [([], None), (["--resume"], True), (["-resume=true"], True), (["--noresume"], False)],
 )
 def test_resume_is_asked_for_refused_or_left_open(flags: list[str], resume: bool | None) -> None:
-    parsed = search._parse(["search", *flags, f"--config={ROOT}/configs/lenet_mnist.py"])
+    parsed = command_line.parse(["search", *flags, f"--config={ROOT}/configs/lenet_mnist.py"])
     assert parsed[2] is resume
 
 

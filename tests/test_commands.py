@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from apq_jax import search, sweep
+from apq_jax import command_line, sweep
 from apq_jax.sweep_points import points_of
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def test_a_command_runs_as_it_stands(
 def test_a_search_is_understood(command: str, user: pathlib.Path) -> None:
     flags = shlex.split(command)[1 if command.startswith("scripts/") else 3 :]
     usual = ["--config=configs/lenet_mnist.py"]
-    _, workdir, _ = search._parse(["search", *usual * ("--config=" not in command), *flags])
+    _, workdir, _ = command_line.parse(["search", *usual * ("--config=" not in command), *flags])
     assert workdir.parts[0] == "runs"
 
 
