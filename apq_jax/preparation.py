@@ -15,6 +15,7 @@ from apq_jax import (
     crossbar,
     environment,
     kept,
+    problems,
     quantization,
     schemes,
 )
@@ -200,7 +201,7 @@ def _aimed(
     prices = crossbar.price_list(network.layers, tables, accelerator.chip(), bits, bits)
     limits = _search_limits(config)
     max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
-    least = environment.least_costs(prices, space)
+    least = problems.least_costs(prices, space)
     for name, most in limits.items():
         if least[name] > most:
             raise LimitError(
@@ -208,7 +209,7 @@ def _aimed(
                 "the least of any policy, or 0 for no limit"
             )
     accuracy_first = config.search.goal == "accuracy"
-    problem = environment.build_problem(
+    problem = problems.build(
         network.layers,
         subject.plan,
         subject.statistics,
@@ -289,7 +290,7 @@ def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
     seen = scored(prepared.network, subject.params, images, labels)
     policies = _probes(problem, space, prepared.config.search.probes)
     found = evaluate_many(prepared, policies, *seen)
-    return environment.fit_drop_per_nat(
+    return problems.fit_drop_per_nat(
         accuracy_of(seen[2], labels), np.asarray(found.accuracy), np.asarray(found.divergence)
     )
 

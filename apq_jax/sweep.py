@@ -190,14 +190,17 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
       InputError: input that cannot be used; the points are looked at before anything is computed.
       KeyboardInterrupt, Terminated: a signal; what was done is kept.
     """
-    points, config = points_of(tree), base_of(tree)
-    cache = pathlib.Path(config.cache_dir) if config.cache_dir else search.cache_folder()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    dataset = data.load(config.data.path, config.data.name)
-    dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
-    with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        kept = Kept(workdir, points, tree, dataset, resume)
+    with contextlib.ExitStack() as held:
+        with _failing_together():
+            points, config = points_of(tree), base_of(tree)
+            cache = pathlib.Path(config.cache_dir) if config.cache_dir else search.cache_folder()
+            jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            dataset = data.load(config.data.path, config.data.name)
+            dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
+            if jax.process_index() == 0:
+                held.enter_context(locked(workdir))
+            kept = Kept(workdir, points, tree, dataset, resume)
         mesh, total = sharded.mesh_of(), sum(point.config.search.episodes for point in points)
         console.print(
             f"{kept.what}: {len(points):,} searches of {total:,} policies in all, "
@@ -208,7 +211,8 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
         with _first_alone():  # the others find what it has kept
             apply_fn, params = search.train(dataset, config, cache)
         network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-        kept.need_network(network, params)
+        with _failing_together():
+            kept.need_network(network, params)
         groups = grouped(network, points)
         done = _from_the_first(np.asarray([at in kept.rows for at in range(len(points))], np.int32))
         console.print(f"{len(groups)} groups that share a program each")
@@ -322,12 +326,34 @@ class _Sweep(NamedTuple):
 
 @contextlib.contextmanager
 def _first_alone() -> Iterator[None]:
-    """The first process, then the others."""
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("first")
-    yield
-    if jax.process_count() > 1 and jax.process_index() == 0:
-        multihost_utils.sync_global_devices("first")
+    """The first process, then the others; what one of them cannot use ends all."""
+    first = jax.process_index() == 0
+    if not first:
+        _agree()
+    with _failing_together():
+        yield
+    if first:
+        _agree()
+
+
+@contextlib.contextmanager
+def _failing_together() -> Iterator[None]:
+    """All processes raise InputError where one does: none is left waiting for it."""
+    error = None
+    try:
+        yield
+    except InputError as found:
+        error = found
+    _agree(error)
+
+
+def _agree(error: InputError | None = None) -> None:
+    """Raises this process's error, or else another's; all processes call it alike."""
+    others = _of_every_process({} if error is None else {"error": str(error)})
+    if error is not None:
+        raise error
+    for other in filter(None, others):
+        raise InputError(f"another process: {other['error']}")
 
 
 def _from_the_first(tree: Any) -> Any:

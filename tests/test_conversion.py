@@ -11,7 +11,16 @@ import pytest
 from test_goals import HEIGHT, LAYERS, PRICES
 
 import apq_jax
-from apq_jax import conversion, crossbar, environment, foresight, loop, pipeline, preparation
+from apq_jax import (
+    conversion,
+    crossbar,
+    environment,
+    foresight,
+    loop,
+    pipeline,
+    preparation,
+    problems,
+)
 from apq_jax.agent import AgentOptions
 from apq_jax.calibration import LayerStatistics
 from apq_jax.environment import METRICS, Problem, Space
@@ -54,7 +63,7 @@ def problem() -> Problem:
         wide = np.full((layer.groups, layer.columns), 3.0)
         inputs = 4.0 ** -np.arange(1, 9)
         statistics.append(LayerStatistics(None, None, None, wide, inputs, None, inputs))
-    return environment.build_problem(
+    return problems.build(
         LAYERS,
         tuple(plan),
         tuple(statistics),
@@ -171,7 +180,7 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
     plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
     statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
     none = np.zeros((1, 1, 8, 8))
-    found = environment._conversions(
+    found = problems._conversions(
         none, np.zeros(len(METRICS)), accelerator.chip(), plan, statistics, cells
     )
     foreseen = float(found.error[0, 0, 5, 3, adc_bits - 1]) * 8  # of all eight outputs' variance

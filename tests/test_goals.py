@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from apq_jax import conversion, crossbar, environment, foresight
+from apq_jax import conversion, crossbar, environment, foresight, problems
 from apq_jax.calibration import LayerStatistics
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.environment import METRICS, Problem, Space
@@ -62,7 +62,7 @@ def problem_of(prices: crossbar.Prices = PRICES, **changes: Any) -> Problem:
     }
     cells = conversion.cells_of(Accelerator())
     shape = tuple(plan), tuple(statistics), prices, cells, SPACE
-    return environment.build_problem(LAYERS, *shape, **arguments)
+    return problems.build(LAYERS, *shape, **arguments)
 
 
 def foreseen(problem: Problem, policy: Policy) -> Evaluation:
@@ -176,7 +176,7 @@ def test_the_goal_is_traced() -> None:
 
 def test_no_policy_needs_less_than_the_least() -> None:
     """Over all choices of every layer apart, and over many policies."""
-    least = environment.least_costs(PRICES, SPACE)
+    least = problems.least_costs(PRICES, SPACE)
     some = policies(500)
     found = crossbar.look_up(PRICES, jax.tree.map(np.asarray, some))
     for name in METRICS:

@@ -16,7 +16,17 @@ import numpy as np
 import pytest
 
 from apq_jax import agent as agents
-from apq_jax import checkpoint, environment, foresight, loop, pipeline, preparation, replay, search
+from apq_jax import (
+    checkpoint,
+    environment,
+    foresight,
+    loop,
+    pipeline,
+    preparation,
+    problems,
+    replay,
+    search,
+)
 from apq_jax.agent import AgentOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
@@ -183,11 +193,9 @@ def test_reward_by_hand(problem: Problem) -> None:
 
 
 def test_drop_per_nat_leaves_out_what_is_far_off() -> None:
-    found = environment.fit_drop_per_nat(
-        0.9, np.asarray([0.88, 0.8, 0.3]), np.asarray([0.1, 0.3, 9])
-    )
+    found = problems.fit_drop_per_nat(0.9, np.asarray([0.88, 0.8, 0.3]), np.asarray([0.1, 0.3, 9]))
     assert found == pytest.approx(0.12 / 0.4)
-    assert environment.fit_drop_per_nat(0.9, np.asarray([0.95]), np.asarray([1.0])) == 0.05
+    assert problems.fit_drop_per_nat(0.9, np.asarray([0.95]), np.asarray([1.0])) == 0.05
 
 
 def everything(free: tuple[bool, bool, bool], base: Policy, layer: int) -> list[tuple[int, ...]]:
@@ -885,10 +893,10 @@ def test_lamp_scores_by_hand() -> None:
     keep = np.asarray([1.0, 0.5])
     arrays = (jnp.asarray(x) for x in (weights, np.zeros(1), np.zeros(1), keep, keep))
     plan = LayerPlan(*arrays, Block(2))
-    np.testing.assert_allclose(environment._lamp(plan), [1 / 16, 4 / 13])
+    np.testing.assert_allclose(problems._lamp(plan), [1 / 16, 4 / 13])
     # Rows of both columns: 10, 4 + 1 and 1; scores 10/10, 5/15, 1/16.
     rows = plan._replace(block=Block(1, 2), keep=jnp.asarray([1.0, 2 / 3, 1 / 3]))
-    np.testing.assert_allclose(environment._lamp(rows), [1 / 16, 5 / 15, 1])
+    np.testing.assert_allclose(problems._lamp(rows), [1 / 16, 5 / 15, 1])
 
 
 def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:

@@ -239,12 +239,19 @@ def test_devices_and_processes_change_nothing(
     assert len({row["energy_nj"] for row in alone}) == 3
     assert "Which fields matter" in (one / "report.html").read_text()
     assert rows_of(eight, started(eight, data, "--devices=8")) == alone
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=4"
-    both = [started(two, data, *shared, f"--process-id={number}") for number in range(2)]
-    assert rows_of(two, *both) == alone
+
+    def both() -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=4"
+        return [started(two, data, *shared, f"--process-id={number}") for number in range(2)]
+
+    assert rows_of(two, *both()) == alone
+    for process, whose in zip(both(), ("", "another process: "), strict=True):
+        said, _ = process.communicate(timeout=100)  # the second does not wait for the first
+        assert process.returncode == 2
+        assert f"apq_jax.sweep: {whose}{two / 'sweep.csv'}: is there already" in said
 
 
 @pytest.mark.parametrize(
