@@ -2,7 +2,8 @@
 
 from apq_jax.mapping.files import Mapping, Scales, load, save
 from apq_jax.mapping.indices import decode, encode
-from apq_jax.mapping.units import MAPPED, LayerMap, Units, counted, map_layer
+from apq_jax.mapping.layers import MAPPED, counted, map_layer
+from apq_jax.mapping.units import LayerMap, Units
 
 __all__ = [
     "MAPPED",

@@ -18,8 +18,8 @@ import safetensors.numpy
 
 from apq_jax.files import InputError, in_one_line, write_whole
 from apq_jax.hardware import Accelerator, dumps, loads
+from apq_jax.mapping.layers import MAPPED
 from apq_jax.mapping.units import (
-    MAPPED,
     NONE,
     LayerMap,
     Units,
