@@ -17,7 +17,8 @@ import numpy as np
 from apq_jax.files import InputError, in_one_line
 from apq_jax.interop import onnx_file
 from apq_jax.interop.onnx_file import Graph, quoted
-from apq_jax.interop.onnx_ops import OPERATORS, Call, Node, is_known
+from apq_jax.interop.onnx_ops import OPERATORS
+from apq_jax.interop.onnx_values import Call, Node, is_known
 
 LAYOUTS = ("NCHW", "NHWC")
 _MOST_VALUES = 1 << 28  # of one example, anywhere in the network

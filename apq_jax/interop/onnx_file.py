@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apq_jax.files import InputError, in_one_line
-from apq_jax.interop.onnx_ops import DTYPES, OPERATORS, Node, refusals
+from apq_jax.interop.onnx_ops import OPERATORS, refusals
+from apq_jax.interop.onnx_values import DTYPES, Node
 
 OLDEST = 9  # operator set
 MOST_BYTES = (2 << 30) - 1  # of the file, as protobuf allows; and of all tensors together

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apq_jax.interop.onnx_ops import Node
+from apq_jax.interop.onnx_values import Node
 
 BATCHES = (2, 3)  # that a network is traced with
 INPUT, OUTPUT = "images", "logits"
