@@ -181,8 +181,8 @@ def _run(
         network.layers, config, len(dataset.search_images), rounds=bool(rounds)
     )
     console.print(
-        f"{len(network.layers)} layers, {duration.multiplications(network.layers) / 1e6:,.1f} "
-        f"million multiplications an image: about {duration.words(seconds)} on two cores.",
+        f"{len(network.layers)} layers, {duration.multiplications(network.layers):,} "
+        f"multiplications an image: about {duration.words(seconds)} on two cores.",
         soft_wrap=True,
     )
     identity |= checkpoint.network_identity(network, params)
