@@ -249,7 +249,7 @@ def test_devices_and_processes_change_nothing(
 
     assert rows_of(two, *both()) == alone
     for process, whose in zip(both(), ("", "another process: "), strict=True):
-        said, _ = process.communicate(timeout=100)  # the second does not wait for the first
+        said, _ = process.communicate(timeout=200)  # the second does not wait for the first
         assert process.returncode == 2
         assert f"apq_jax.sweep: {whose}{two / 'sweep.csv'}: is there already" in said
 

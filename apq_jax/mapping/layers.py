@@ -11,7 +11,7 @@ from apq_jax.mapping.units import NONE, LayerMap, Units, most_level, sums_fit
 from apq_jax.schemes import sre_columns, strip_columns
 from apq_jax.types import Layer
 
-MAPPED = ("column_vector", *PACKED)
+MAPPED = (*PACKED, "column_vector")
 _CHUNK = 65_536  # units whose cells are formed at a time
 
 
