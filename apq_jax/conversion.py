@@ -116,7 +116,7 @@ def lost(
     held = jnp.int8 if d < 8 else jnp.int32
 
     def digits(weights: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Cells [γ, h, C] of a slice, and what their sum counts: as `mapping.units` has them."""
+        """Cells [γ, h, C] of a slice, and what their sum counts: as `mapping.layers` has them."""
         if cells.differential:
             sign = 1 - 2 * (number % 2)
             value, place = jnp.maximum(weights * sign, 0), number // 2

@@ -331,7 +331,7 @@ def end_to_end(
     return EndToEnd(
         len(images) - _differing(*of_both),
         len(images),
-        sum(map(_differing, levels, expected)),
+        sum(_differing(a, b) for a, b in zip(levels, expected, strict=True)),
         sum(a.size for a in levels),
     )
 

@@ -17,7 +17,9 @@ def multiplications(layers: Sequence[Layer]) -> int:
     return sum(layer.weights * layer.positions for layer in layers)
 
 
-def foretold(layers: Sequence[Layer], config: Config, images: int, rounds: bool) -> float:
+def foretold(
+    layers: Sequence[Layer], config: Config, images: int, rounds: bool, done: int = 0
+) -> float:
     """Seconds from planning to report.
 
     Args:
@@ -25,6 +27,7 @@ def foretold(layers: Sequence[Layer], config: Config, images: int, rounds: bool)
       config: the run's.
       images: that a policy is evaluated on.
       rounds: whether converters give fewer bits than an analogue sum has.
+      done: evaluations of a run that goes on.
     """
     search, tuning, work = config.search, config.finetune, multiplications(layers)
     policy = _A_POLICY + _A_PRODUCT * work * (images + search.moment_images)
@@ -32,11 +35,11 @@ def foretold(layers: Sequence[Layer], config: Config, images: int, rounds: bool)
     return (
         _A_RUN
         + _A_LAYER * len(layers)
-        + search.episodes * search.seeds * policy * (_ROUNDED if rounds else 1.0)
+        + (search.episodes * search.seeds - done) * policy * (_ROUNDED if rounds else 1.0)
         + search.tuned * tuning.steps * step
     )
 
 
 def words(seconds: float) -> str:
     """In seconds, or in minutes from two of them on."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{seconds:.0f} s" if round(seconds) < 120 else f"{seconds / 60:.0f} min"

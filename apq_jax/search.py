@@ -177,9 +177,8 @@ def _run(
         if operation.status == "refused":
             console.print(f"not mapped: {operation.name}: {operation.reason}")
     rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
-    seconds = duration.foretold(
-        network.layers, config, len(dataset.search_images), rounds=bool(rounds)
-    )
+    images, done = len(dataset.search_images), saved.evaluations if saved is not None else 0
+    seconds = duration.foretold(network.layers, config, images, bool(rounds), done)
     console.print(
         f"{len(network.layers)} layers, {duration.multiplications(network.layers):,} "
         f"multiplications an image: about {duration.words(seconds)} on two cores.",

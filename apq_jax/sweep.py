@@ -251,9 +251,10 @@ class _Sweep(NamedTuple):
             return
         first = prepared[0]
         nothing, levels = pipeline.nothing(first), first.space.levels
-        carry, record, before = kept.restored(
-            number, sweep_group.started(prepared), nothing, levels
-        )
+        with _failing_together():
+            carry, record, before = kept.restored(
+                number, sweep_group.started(prepared), nothing, levels
+            )
         carry, records = _from_the_first(carry), [_record_of_the_first(record)]
         self.advance(len(record.reward))
 
@@ -263,7 +264,8 @@ class _Sweep(NamedTuple):
         def save(stands: Carry) -> None:
             kept.save(number, seconds(), stands, pipeline.joined(records))
 
-        save(carry)
+        with _failing_together():
+            save(carry)
         for stands, found in sweep_group.go_on(prepared, self.mesh, carry, side_by_side):
             records.append(found)
             self.advance(len(found.reward))

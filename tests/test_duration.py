@@ -30,6 +30,8 @@ def test_a_run_is_its_layers_its_policies_and_its_steps() -> None:
     steps = 3000 * (0.02 + 2e-10 * 64 * 405_600)
     found = duration.foretold(LENET, CONFIG, images=400, rounds=False)
     assert found == pytest.approx(34 + policies + steps)
+    later = duration.foretold(LENET, CONFIG, images=400, rounds=False, done=150)
+    assert later == pytest.approx(34 + policies / 4 + steps)
     untuned = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, tuned=0))
     assert duration.foretold(LENET, untuned, images=400, rounds=True) == pytest.approx(
         34 + 10 * policies
@@ -37,7 +39,7 @@ def test_a_run_is_its_layers_its_policies_and_its_steps() -> None:
 
 
 def test_minutes_from_two_on() -> None:
-    assert [duration.words(seconds) for seconds in (48.4, 119.0, 120.0, 1234.0)] == [
+    assert [duration.words(seconds) for seconds in (48.4, 119.4, 119.6, 1234.0)] == [
         "48 s",
         "119 s",
         "2 min",

@@ -268,7 +268,7 @@ def _sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterato
         yield _Block(crossbar, down * a.unit_rows, across * a.unit_columns, *block)
 
 
-PACKED = {
+PACKED = {  # schemes whose units are cut from blocks; column-vectors are streamed
     "dense": _dense,
     "filter": _filter,
     "channel": _channel,

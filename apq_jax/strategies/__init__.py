@@ -10,7 +10,7 @@ from apq_jax.types import Evaluation, Policy
 
 
 class Strategy(NamedTuple):
-    """Pure functions; the state is a pytree and E, the policies a call, is fixed.
+    """Pure functions, all traced; the state is a pytree and E, the policies a call, is fixed.
 
     init(key, problem) -> state.
     ask(key, state, problem) -> policies [E, L], valid [E] bool, state.
