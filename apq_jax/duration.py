@@ -12,11 +12,6 @@ _A_STEP, _A_TUNED_PRODUCT = 0.02, 2e-10  # seconds of a step of fine-tuning, lik
 _ROUNDED = 10.0  # times as long, where converters round
 
 
-def multiplications(layers: Sequence[Layer]) -> int:
-    """Of weights with inputs, for an image."""
-    return sum(layer.weights * layer.positions for layer in layers)
-
-
 def foretold(
     layers: Sequence[Layer], config: Config, images: int, rounds: bool, done: int = 0
 ) -> float:
@@ -29,7 +24,8 @@ def foretold(
       rounds: whether converters give fewer bits than an analogue sum has.
       done: evaluations of a run that goes on.
     """
-    search, tuning, work = config.search, config.finetune, multiplications(layers)
+    search, tuning = config.search, config.finetune
+    work = sum(layer.multiplications for layer in layers)
     policy = _A_POLICY + _A_PRODUCT * work * (images + search.moment_images)
     step = _A_STEP + _A_TUNED_PRODUCT * work * tuning.batch
     return (

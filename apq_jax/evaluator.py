@@ -243,7 +243,7 @@ def cuts_of(network: Network, params: Params, images: int, most: int) -> tuple[i
         cut: ENTRIES * -(-size // batch) * images
         for cut, size in pieces.sizes(network, params, network.example).items()
     }
-    work = [layer.weights * layer.positions for layer in network.layers]
+    work = [layer.multiplications for layer in network.layers]
     best: tuple[int, ...] = ()
     for count in range(1, _CUTS + 1):
         fit = [

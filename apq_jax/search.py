@@ -178,9 +178,10 @@ def _run(
             console.print(f"not mapped: {operation.name}: {operation.reason}")
     rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
     images, done = len(dataset.search_images), saved.evaluations if saved is not None else 0
+    work = sum(layer.multiplications for layer in network.layers)
     seconds = duration.foretold(network.layers, config, images, bool(rounds), done)
     console.print(
-        f"{len(network.layers)} layers, {duration.multiplications(network.layers):,} "
+        f"{len(network.layers)} layers, {work:,} "
         f"multiplications an image: about {duration.words(seconds)} on two cores.",
         soft_wrap=True,
     )

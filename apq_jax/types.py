@@ -28,6 +28,11 @@ class Layer:
         """Number of weights, γ R C."""
         return self.groups * self.rows * self.columns
 
+    @property
+    def multiplications(self) -> int:
+        """Of weights with inputs, for an example: γ R C P."""
+        return self.weights * self.positions
+
     def row_groups(self, height: int) -> int:
         """G = ⌈R/h⌉ of one matrix."""
         return -(-self.rows // height)

@@ -132,7 +132,7 @@ def _measured(name: str) -> dict[str, Any]:
     memory = program.memory_analysis()
     return {
         "images": images,
-        "operations": 2 * images * sum(layer.weights * layer.positions for layer in layers),
+        "operations": 2 * images * sum(layer.multiplications for layer in layers),
         "bytes": float(analysis["bytes accessed"]),  # XLA counts a loop's body once
         "temporary_bytes": int(memory.temp_size_in_bytes),
         "compile_seconds": compile_seconds,
