@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from apq_jax import checkpoint, hardware, results, search
 from apq_jax.config import Config, from_config_dict
@@ -28,6 +29,7 @@ from apq_jax.files import write_whole
 from apq_jax.hardware import PRESETS
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "headline"
+PICTURE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "headline.png"
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {  # configuration, what differs from it
     "lenet5": ("lenet_mnist.py", {"search.episodes": 600}),
     # Fine-tuning takes most of the time: as much as lets every scheme be run on two cores.
@@ -70,6 +72,7 @@ COSTS = {  # in result.json: heading, format
     "energy_nj": ("energy, nJ", ",.0f"),
     "latency_us": ("latency, µs", ",.0f"),
 }
+SHOWN = {"slots": "#0072B2", "area_pro_rata_mm2": "#E69F00", "energy_nj": "#009E73"}  # colours
 BASES = {  # of ratios: heading, and where its costs stand, by scheme or in a run's own file
     "dense, 8 bits": ("dense", "8"),
     "dense, 16 bits": ("dense", "16"),
@@ -90,13 +93,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cifar", default="", help="CIFAR-10's folder, for resnet20")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/headline"))
-    parser.add_argument("--write", type=pathlib.Path, metavar="FILE")
+    words = "forms a document's tables, and the picture of results.md"
+    parser.add_argument("--write", type=pathlib.Path, metavar="FILE", help=words)
     options = parser.parse_args()
     if options.write:
         text = options.write.read_text(encoding="utf-8")
         head, rest = text.split(START)
         found = choices() if options.write.stem == "fidelity" else tables()
         write_whole(options.write, head + START + found + END + rest.split(END)[1])
+        if options.write.stem == "results":
+            picture().savefig(PICTURE, metadata={"Software": None})
         return 0
     for seed in range(options.seeds):
         for network in options.networks:
@@ -201,16 +207,47 @@ def _lost(found: dict[int, dict[str, Any]]) -> list[float]:
 
 def tables() -> str:
     """Markdown, from the files."""
-    text = []
-    for network in NETWORKS:
-        runs = {name: _read(network, name) for name in SCHEMES}
-        runs = {name: found for name, found in runs.items() if found}
-        if runs:
-            text += _tables(network, runs)
+    text = [line for network, runs in _every().items() for line in _tables(network, runs)]
     return "\n".join(text) + "\n"
 
 
+def picture() -> Figure:
+    """How many times less than dense each scheme needs: a point a run, a line through the mean."""
+    every, base = _every(), ("dense", "8")
+    figure = Figure(figsize=(8.4, 4.4), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(every), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (network, runs) in zip(axes, every.items(), strict=True):
+        for row, found in enumerate(runs.values()):
+            of = dict(zip(COSTS, _ratios(runs, found, base), strict=True))
+            for at, (cost, colour) in enumerate(SHOWN.items()):
+                y = row + 0.24 * (at - 1)
+                axis.plot(of[cost], [y] * len(found), "o", color=colour, alpha=0.6, markersize=3.5)
+                axis.plot(np.mean(of[cost]), y, "|", color=colour, markersize=9, markeredgewidth=2)
+        axis.set_yticks(range(len(runs)), runs)
+        axis.set_xscale("log")
+        axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+        axis.minorticks_off()
+        axis.set_title(network, fontsize=10)
+        axis.set_xlabel("times less than dense, 8 bits")
+        axis.grid(axis="x", color="#E5E5E5", linewidth=0.7)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    for cost, colour in SHOWN.items():
+        axes[-1].plot([], [], "o", color=colour, markersize=4, label=COSTS[cost][0].split(",")[0])
+    axes[-1].legend(frameon=False)
+    return figure
+
+
 Runs = dict[str, dict[int, dict[str, Any]]]  # by scheme and seed
+
+
+def _every() -> dict[str, Runs]:
+    """What there is of each network."""
+    every = {}
+    for network in NETWORKS:
+        runs = {name: _read(network, name) for name in SCHEMES}
+        every[network] = {name: found for name, found in runs.items() if found}
+    return {network: runs for network, runs in every.items() if runs}
 
 
 def _read(network: str, scheme: str) -> dict[int, dict[str, Any]]:
@@ -253,7 +290,7 @@ def _tables(network: str, runs: Runs) -> list[str]:
         text += [f"\nTimes less than {words}:\n", _join("scheme", *ratios_of)]
         text.append("|---" + "|--:" * len(COSTS) + "|")
         for scheme, ratios in of.items():
-            text.append(_join(f"`{scheme}`", *map(_spread, ratios)))
+            text.append(_join(f"`{scheme}`", *(_spread(values, "#.3g") for values in ratios)))
     return text
 
 
@@ -285,11 +322,11 @@ def _ratios(
     return ratios
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float], form: str = ".2f") -> str:
     if not values:
         return ""
-    mean = f"{np.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
+    mean, least, most = (format(f(values), form) for f in (np.mean, min, max))
+    return mean if len(values) == 1 else f"{mean} ({least} to {most})"
 
 
 if __name__ == "__main__":
