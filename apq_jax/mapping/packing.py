@@ -177,35 +177,12 @@ def _matrices(
         first, strip = first + down * ceil_div(bitlines, a.crossbar_columns), strip + down
 
 
-def _dense(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
-    return _matrices(
-        [
-            (
-                group * layer.rows + np.arange(layer.rows),
-                group * layer.columns + np.arange(layer.columns),
-            )
-            for group in range(layer.groups)
-        ],
-        slices,
-        a,
-    )
-
-
-def _filter(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
+def _kept(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
+    """What is left of each group's matrix without the rows, or the columns, that are pruned."""
     matrices = []
-    for group in range(layer.groups):
-        kept = np.flatnonzero(mask[group].any(axis=0))
-        rows = np.arange(layer.rows)
-        matrices.append((group * layer.rows + rows, group * layer.columns + kept))
-    return _matrices(matrices, slices, a)
-
-
-def _channel(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
-    matrices = []
-    for group in range(layer.groups):
-        kept = np.flatnonzero(mask[group].any(axis=1))
-        columns = np.arange(layer.columns)
-        matrices.append((group * layer.rows + kept, group * layer.columns + columns))
+    for group, survivors in enumerate(mask):
+        rows, columns = (np.flatnonzero(survivors.any(axis=axis)) for axis in (1, 0))
+        matrices.append((group * layer.rows + rows, group * layer.columns + columns))
     return _matrices(matrices, slices, a)
 
 
@@ -269,9 +246,9 @@ def _sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterato
 
 
 PACKED = {  # schemes whose units are cut from blocks; column-vectors are streamed
-    "dense": _dense,
-    "filter": _filter,
-    "channel": _channel,
+    "dense": _kept,
+    "filter": _kept,
+    "channel": _kept,
     "pim_prune": _strips_up,
     "pim_prune_columns": _strips_left,
     "sre": _sre,
