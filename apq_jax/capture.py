@@ -189,7 +189,7 @@ def _weight_side(eqn: Any, sources: list[_Origin | None]) -> int | None:
     return 0 if sources[0] is not None else 1
 
 
-def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
+def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) -> Network:
     """Finds the layers of a model.
 
     Args:
@@ -261,7 +261,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array) -> Network:
         matrices[path] = matrix
         layers[path] = Layer(path, groups, rows, columns, positions, product.kernel, product.stride)
 
-    trace(apply_fn, params, example, visit, placed=True)
+    trace(apply_fn, params, jnp.asarray(example), visit, placed=True)
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
     operations = []
     for path in names:

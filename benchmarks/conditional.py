@@ -100,7 +100,7 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
         records = loop.go_on(strategy, evaluate, task.subject, task.problem, few, CHUNK)
         record = pipeline.joined([record for _, record in records])
         # A user has what the agent has measured before, priced anew, too.
-        after = max(known, _best(task, record))
+        few_best = max(known, _best(task, record))
         own = actor_critic(task.space, base.config.agent, (True, True, True), PARALLEL)
         key = jax.random.key(1000 + number)
         fresh = pipeline.joined(
@@ -114,7 +114,7 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
             "drop": task.config.search.max_accuracy_drop,
             "known": known,
             "imagined": imagined,
-            "few": after,
+            "few": few_best,
             "fresh": _best(task, fresh),
             "fresh_few": _best(task, jax.tree.map(lambda x: x[:FEW], fresh)),
         }
@@ -165,8 +165,10 @@ def _first(
     found = []
     for places in (known, imagined):
         policy = environment.policy_at(space, places)
-        one = jax.tree.map(lambda x: np.asarray(x)[None], (policy, evaluate(task.subject, policy)))
-        found.append(_best(task, loop.Record(*one, np.zeros(1), np.zeros(1, np.int32))))
+        pair = policy, evaluate(task.subject, policy)
+        policies, found_of = jax.tree.map(lambda x: np.asarray(x)[None], pair)
+        record = loop.Record(policies, found_of, np.zeros(1), np.zeros(1, np.int32))
+        found.append(_best(task, record))
     return found[0], found[1]
 
 

@@ -114,7 +114,7 @@ def _mapped() -> Mapping:
     mask = np.ones(levels.shape, bool)
     found = mapping.map_layer(layer, levels, mask, 4, 5, "dense", accelerator)
     scale = np.ones((1, 6), np.float32)
-    scales = Scales(scale, np.float32(1), np.float32(0), scale, scale)
+    scales = Scales(scale, np.ones((), np.float32), np.zeros((), np.float32), scale, scale)
     return Mapping(accelerator, "dense", (found,), (scales,), {"bias": scale[0]})
 
 

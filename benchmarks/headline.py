@@ -189,9 +189,9 @@ def choices() -> str:
     ]
     text.append(_join("indices at no cost", len(usual), "", "", "", *map(_spread, free)))
     for law in usual[0]["adc_laws"] if usual else ():
-        found = [one["adc_laws"][law] for one in usual]
+        laws = [one["adc_laws"][law] for one in usual]
         area, energy = (
-            _spread([one[f"{name}_over_dense_8"] for one in found]) for name in ("area", "energy")
+            _spread([one[f"{name}_over_dense_8"] for one in laws]) for name in ("area", "energy")
         )
         text.append(_join(f"converters by the law `{law}`", len(usual), "", "", "", area, energy))
     return "\n".join(text) + "\n"

@@ -66,7 +66,8 @@ def compared(path: pathlib.Path) -> tuple[int, float, float, float]:
     """Layers, largest differences of probabilities and of logits, and our seconds."""
     model = load(path, probabilities=True)
     logits = load(path)
-    images = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:])).astype(np.float32)
+    size = 2, *(one or 1 for one in model.input_shape[1:])
+    images = np.random.default_rng(1).normal(size=size).astype(np.float32)
     began = time.perf_counter()
     ours = np.asarray(jax.jit(model.apply_fn)(model.params, images))
     ours_logits = np.asarray(jax.jit(logits.apply_fn)(model.params, images))

@@ -288,7 +288,7 @@ class ReferenceLoop:
             used += share[at, level, bits[0] - 1, bits[1] - 1]
         return np.asarray(seen, np.float32), actions
 
-    def _policy(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _policy(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keep level, weight bits and input bits, [L] each.
 
         The keep ratio is linear in the action, from AMC's least of 0.2; the levels of the search,
@@ -302,7 +302,8 @@ class ReferenceLoop:
         for at, choices in enumerate(space.bits, start=1):
             place = np.floor(actions[:, at] * len(choices)).astype(int)
             bits.append(np.asarray(choices)[np.clip(place, 0, len(choices) - 1)])
-        return level, *bits
+        weight_bits, input_bits = bits
+        return level, weight_bits, input_bits
 
     def _worth(self, policy: tuple[np.ndarray, ...], accuracy: float) -> tuple[float, float]:
         """The gain, and the reward, He et al., section 3.4."""

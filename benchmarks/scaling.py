@@ -63,6 +63,7 @@ def main() -> int:
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    found: dict[str, Any]
     if options.worker:
         print(json.dumps(_worker(options.episodes, **options.worker)))
     elif options.write:
@@ -71,12 +72,12 @@ def main() -> int:
         found = json.loads(RESULT.read_text())
         write_whole(options.write, head + START + tables(found) + END + rest.split(END)[1])
     else:
-        found: dict[str, Any] = {"episodes": options.episodes, "runs": []}
+        found = {"episodes": options.episodes, "runs": []}
         if RESULT.exists() and json.loads(RESULT.read_text())["episodes"] == options.episodes:
             found = json.loads(RESULT.read_text())  # goes on
         ways = WAYS * options.repeats
-        for way in ways[len(found["runs"]) :]:
-            found["runs"].append(_way(*way, options.episodes))
+        for processes, devices, side_by_side in ways[len(found["runs"]) :]:
+            found["runs"].append(_way(processes, devices, side_by_side, options.episodes))
             write_whole(RESULT, json.dumps(found) + "\n")
     return 0
 
@@ -125,7 +126,7 @@ def _worker(
     start = time.perf_counter()
     first = preparation.prepare(network, params, dataset, accelerators[0], config, cache)
     prepared = [preparation.aim(first, one, config) for one in accelerators]
-    took = {"prepare": time.perf_counter() - start}
+    took: dict[str, Any] = {"prepare": time.perf_counter() - start}
     mesh = sharded.mesh_of()
     for name in ("first", "seconds"):
         start = last = time.perf_counter()

@@ -234,7 +234,7 @@ def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
     if name == "lenet5":
         found = data.load("", "mnist_5k")
         parts = ("images", "labels")
-        both = {
+        both: dict[str, Any] = {
             f"search_{part}": np.concatenate(
                 [getattr(found, f"{half}_{part}") for half in ("search", "select")]
             )[:count]
