@@ -1,5 +1,6 @@
 """Compiled programs are kept between runs of the tests, and shared by their processes."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ from apq_jax import search
 ROOT = pathlib.Path(__file__).parents[1]
 
 jax.config.update("jax_num_cpu_devices", 2)  # for meshes
+# Of processes that tests start, too: a program is kept for a number of devices.
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache/xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -289,9 +289,7 @@ def test_a_limit_that_none_meets_exits_with_3(
     one_bit = ["--config.search.max_accuracy_drop=0", "--config.search.strategy=random", *bits]
     one_bit.append("--config.search.tuned=1")
     mine = tmp_path / "mine.toml"
-    mine.write_text(
-        "crossbar_rows = 40\nunit_rows = 5\ncell_bits = 1\nsigned = 'differential'\nadc_bits = 2\n"
-    )
+    mine.write_text("crossbar_rows = 36\ncell_bits = 1\nsigned = 'differential'\nadc_bits = 2\n")
     one_bit.append(f"--config.accelerator={mine}")
     done = run_here(*small(digits, cache, tmp_path, *one_bit))
     result = json.loads((tmp_path / "result.json").read_text())
@@ -302,7 +300,7 @@ def test_a_limit_that_none_meets_exits_with_3(
     assert result["accelerator"] == "mine"
     assert hardware.load(str(tmp_path / "accelerator.toml")) == hardware.load(str(mine))
     text = (tmp_path / "report.md").read_text()
-    assert "**Note.** Converters of 2 bits lose what 3-bit ones keep" in text
+    assert "**Note.** Converters of 2 bits lose what 4-bit ones keep" in text
     # Pairs of cells, and no offset to take off.
     assert not any(layer["actions"]["input_count"] for layer in result["layers"])
 
