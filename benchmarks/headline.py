@@ -217,13 +217,15 @@ def picture() -> Figure:
     figure = Figure(figsize=(8.4, 4.4), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(every), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (network, runs) in zip(axes, every.items(), strict=True):
-        for row, found in enumerate(runs.values()):
+        for row, scheme in enumerate(SCHEMES):
+            if not (found := runs.get(scheme)):
+                continue
             of = dict(zip(COSTS, _ratios(runs, found, base), strict=True))
             for at, (cost, colour) in enumerate(SHOWN.items()):
                 y = row + 0.24 * (at - 1)
                 axis.plot(of[cost], [y] * len(found), "o", color=colour, alpha=0.6, markersize=3.5)
                 axis.plot(np.mean(of[cost]), y, "|", color=colour, markersize=9, markeredgewidth=2)
-        axis.set_yticks(range(len(runs)), runs)
+        axis.set_yticks(range(len(SCHEMES)), SCHEMES)
         axis.set_xscale("log")
         axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
         axis.minorticks_off()
@@ -243,10 +245,10 @@ Runs = dict[str, dict[int, dict[str, Any]]]  # by scheme and seed
 
 def _every() -> dict[str, Runs]:
     """What there is of each network."""
-    every = {}
-    for network in NETWORKS:
-        runs = {name: _read(network, name) for name in SCHEMES}
-        every[network] = {name: found for name, found in runs.items() if found}
+    every = {
+        network: {name: found for name in SCHEMES if (found := _read(network, name))}
+        for network in NETWORKS
+    }
     return {network: runs for network, runs in every.items() if runs}
 
 
