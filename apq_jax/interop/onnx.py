@@ -16,9 +16,10 @@ import numpy as np
 
 from apq_jax.files import InputError, in_one_line
 from apq_jax.interop import onnx_file
-from apq_jax.interop.onnx_file import Graph, quoted
+from apq_jax.interop.onnx_file import Graph
 from apq_jax.interop.onnx_ops import OPERATORS
-from apq_jax.interop.onnx_values import Call, Node, is_known
+from apq_jax.interop.onnx_tensors import MOST_BYTES
+from apq_jax.interop.onnx_values import Call, Node, is_known, quoted
 
 LAYOUTS = ("NCHW", "NHWC")
 _MOST_VALUES = 1 << 28  # of one example, anywhere in the network
@@ -187,7 +188,7 @@ def _shape_of(apply_fn: Any, params: Params, size: tuple[int | None, ...]) -> in
 
 def _filled(graph: Graph) -> Graph:
     """Weights that the file states by their shape and one number are tensors like others."""
-    tensors, nodes, left = dict(graph.tensors), [], onnx_file.MOST_BYTES
+    tensors, nodes, left = dict(graph.tensors), [], MOST_BYTES
     left -= sum(value.nbytes for value in tensors.values())
     for node in graph.nodes:
         if node.op != "ConstantOfShape" or not {*node.inputs} <= tensors.keys():
@@ -200,7 +201,7 @@ def _filled(graph: Graph) -> Graph:
         if shape.size > 32 or min(shape.reshape(-1), default=0) < 0 or left < 0 or value.size != 1:
             raise InputError(
                 f"{graph.path}: node {quoted(node.name)} (ConstantOfShape): "
-                f"{in_one_line(shape)}; allowed: a shape, of {onnx_file.MOST_BYTES:,} bytes with "
+                f"{in_one_line(shape)}; allowed: a shape, of {MOST_BYTES:,} bytes with "
                 "all other tensors"
             )
         tensors[node.outputs[0]] = np.full(tuple(map(int, shape)), value.reshape(()), value.dtype)

@@ -83,3 +83,8 @@ def axis_of(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise ValueError(f"axis {axis} of {rank}")
     return axis % rank
+
+
+def quoted(name: str) -> str:
+    """A name in a message, which is one line that no terminal acts upon."""
+    return repr(name if len(name) <= 80 else f"{name[:77]}...")
