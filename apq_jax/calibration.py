@@ -2,19 +2,17 @@
 
 import functools
 import pathlib
-import time
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax import lax
 
-from apq_jax import products, quantization, training
+from apq_jax import products, quantization
 from apq_jax.capture import Network, Params, forward
-from apq_jax.files import InputError
 from apq_jax.gram import gram_blocks, whole_gram
+from apq_jax.trees import Unfinished
 
 WHOLE_PRODUCTS = 2**38  # multiplications of a layer's Gram matrix that are always made
 _SAMPLE = 16384  # input values of a layer, drawn from all images, that its quantizer is fitted to
@@ -71,8 +69,8 @@ def calibrate(
       chunk: images at a time.
       windows: of a larger layer, at least so many for each of its R rows; fewer than 64 were seen
         to raise the Plan's errors (docs/pruning.md).
-      unfinished: written whenever SAVE_SECONDS have passed; where it is there, calibration goes on
-        from it, to the same result. It must belong to this very calibration.
+      unfinished: written whenever `trees.SAVE_SECONDS` have passed; where it is there, calibration
+        goes on from it, to the same result. It must belong to this very calibration.
 
     Raises:
       InputError: `unfinished` cannot be written.
@@ -153,17 +151,12 @@ def calibrate(
     sums, samples = jax.eval_shape(run, chunks[0])
     # As a program: what is given away must not be one array twice.
     seen = jax.jit(lambda: _nothing(sums, samples, count))()
-    if unfinished is not None and unfinished.exists():
-        try:
-            seen = training.load_params(unfinished, seen)
-        except InputError as error:
-            logging.warning("%s; calibrated from the start", error)
-    saved = time.monotonic()
+    keeper = Unfinished(unfinished)
+    seen = keeper.restored(seen)
     for at in range(int(seen.chunks), count):
         seen = jax.block_until_ready(add(seen, chunks[at]))
-        if unfinished is not None and time.monotonic() - saved >= training.SAVE_SECONDS:
-            training.save_params(unfinished, seen, {})
-            saved = time.monotonic()
+        if keeper.due:
+            keeper.save(seen)
     return statistics_of(seen)
 
 

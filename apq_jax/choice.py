@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import archive, environment, finetune, kept, training
+from apq_jax import archive, environment, finetune, kept, training, trees
 from apq_jax.data import Dataset
 from apq_jax.evaluation import Compressed
 from apq_jax.finetune import Images
@@ -227,7 +227,7 @@ def _fine_tuned(
     bits, params = jnp.asarray(policy.weight_bits), prepared.subject.params
     path = None
     if cache is not None:
-        values = training.digest((params, before, masks, bits))
+        values = trees.digest((params, before, masks, bits))
         options = config.finetune, config.recovery, config.training, config.seed
         data = dataset.fingerprint("train"), dataset.fingerprint("search")
         model = kept.model_identity(prepared.network, params)

@@ -19,12 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 
 from apq_jax import conversion, evaluation, products, quantization, training
 from apq_jax.capture import Network, Params, float_logits, forward, forward_float
 from apq_jax.evaluation import Compressed, CompressedLayer
-from apq_jax.files import InputError
+from apq_jax.trees import Unfinished
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
 
@@ -137,14 +136,9 @@ def finetune(
 
     before, zero = look(learnt), np.asarray(0, np.int32)
     tuning = Tuning(learnt, jax.jit(optimiser.init)(learnt), learnt, before, before, zero, zero)
-    if path is not None and path.exists():
-        try:
-            tuning = jax.tree.unflatten(
-                jax.tree.structure(tuning), jax.tree.leaves(training.load_params(path, tuning))
-            )
-        except InputError as error:
-            logging.warning("%s; fine-tuned from the start", error)
-    start, saved = time.monotonic(), time.monotonic()
+    keeper = Unfinished(path)
+    tuning = keeper.restored(tuning)
+    start = time.monotonic()
     while not finished(tuning, options):
         learnt, state, step = tuning.learnt, tuning.state, int(tuning.step)
         until = min(step + options.look, options.steps)
@@ -161,9 +155,8 @@ def finetune(
             learnt, state, best, least, tuning.before, np.asarray(until, np.int32), stale
         )
         done = finished(tuning, options)
-        if path is not None and (done or time.monotonic() - saved >= training.SAVE_SECONDS):
-            training.save_params(path, tuning, {})
-            saved = time.monotonic()
+        if done or keeper.due:
+            keeper.save(tuning)
         if on_progress is not None and on_progress(until, float(least)) and not done:
             break
     return _delivered(scale_bits, fixed, tuning.best), tuning

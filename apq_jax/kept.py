@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 from absl import logging
 
-from apq_jax import calibration, plan, training
+from apq_jax import calibration, plan, training, trees
 from apq_jax.calibration import LayerStatistics, Statistics
 from apq_jax.capture import Network, Params
 from apq_jax.files import InputError
@@ -83,7 +83,7 @@ def _identity(
     network: Network, params: Params, images: jax.Array, moment_images: int
 ) -> tuple[Any, ...]:
     """All that decides the statistics, but for this package's code."""
-    values = training.digest((params, images))
+    values = trees.digest((params, images))
     return SCHEMA, *model_identity(network, params), values, moment_images
 
 
@@ -104,9 +104,9 @@ def _kept(path: pathlib.Path, like: _Tree, build: Callable[[], _Tree]) -> _Tree:
     what `build` gives, which is then written there."""
     try:
         if path.exists():
-            return training.load_params(path, like)
+            return trees.load(path, like)
     except InputError as error:
         logging.warning("%s; made again", error)
     built = build()
-    training.save_params(path, built, {})
+    trees.save(path, built)
     return built

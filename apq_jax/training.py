@@ -1,4 +1,4 @@
-"""Supervised training of a classifier, its accuracy, and its weights on disk.
+"""Supervised training of a classifier, its accuracy, and the weights that are kept.
 
 B is the number of images in a batch, N in a data set; images are [N, H, W, C] float32.
 A model is a function `apply_fn(params, images) -> logits [B, classes]`. It is a static
@@ -15,21 +15,21 @@ import importlib.metadata
 import itertools
 import os
 import pathlib
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import safetensors
-import safetensors.numpy
 from absl import logging
 from jax.typing import ArrayLike
 
+from apq_jax import trees
 from apq_jax.data import Dataset
-from apq_jax.files import InputError, in_one_line, shown, write_whole
+from apq_jax.files import InputError
+from apq_jax.trees import Unfinished
 
 Params: TypeAlias = Any  # a pytree of arrays
 ApplyFn: TypeAlias = Callable[[Params, jax.Array], Any]
@@ -47,7 +47,6 @@ RANGES = {
 }
 CHUNK = 500  # images a forward pass of `accuracy`
 SHIPPED = pathlib.Path(__file__).with_name("checkpoints")  # trained weights in float16
-SAVE_SECONDS = 30.0  # between two states of an unfinished training; within an epoch by time alone
 _REPORT = 50  # steps between two reports of progress
 
 
@@ -131,9 +130,9 @@ def train(
     Args:
       train_fn: the model in training, where it differs from `apply_fn`.
       on_progress: called now and then, and at the end of every epoch.
-      unfinished: written after every epoch but the last, and after a step whenever SAVE_SECONDS
-        have passed; where it is there, training goes on from it, to the same result. It must belong
-        to this very training.
+      unfinished: written after every epoch but the last, and after a step whenever
+        `trees.SAVE_SECONDS` have passed; where it is there, training goes on from it, to the same
+        result. It must belong to this very training.
 
     Raises:
       InputError: the loss stopped being finite, or `unfinished` cannot be written.
@@ -142,16 +141,15 @@ def train(
     batch_size = min(options.batch_size, len(labels))
     steps = len(labels) // batch_size
     state = _optimizer(options.learning_rate, options.weight_decay, steps).init(params)
-    done = 0  # epochs
-    losses: list[Any] = []  # of the steps since
-    if unfinished is not None and unfinished.exists():
-        try:
-            params, state, done, losses = _resumed(
-                unfinished, (params, state), options.all_epochs, steps
-            )
-        except InputError as error:
-            logging.warning("%s; trained from the start", error)
-    saved = time.monotonic()
+
+    def possible(kept: tuple[Params, Any, _Done]) -> None:
+        for name, most in (("epochs", options.all_epochs), ("steps", steps)):
+            if not 0 <= (number := getattr(kept[2], name)) < most:
+                raise InputError(f"{unfinished}: {number} {name} done; allowed: 0 to {most - 1}")
+
+    keeper = Unfinished(unfinished)
+    params, state, before = keeper.restored((params, state, _done_of(0, [], steps)), possible)
+    done, losses = int(before.epochs), list(np.asarray(before.losses)[: before.steps])
     epoch_keys = [
         *jax.random.split(key, options.epochs),
         *jax.random.split(jax.random.fold_in(key, 1), options.restart_epochs),
@@ -185,9 +183,8 @@ def train(
                 # Python runs ahead of the steps: without waiting for the last but one, the clock
                 # would tell when they were asked for.
                 jax.block_until_ready(losses[-2:-1])
-                if time.monotonic() - saved >= SAVE_SECONDS:
-                    _save_unfinished(unfinished, (params, state), epoch - 1, losses, steps)
-                    saved = time.monotonic()
+                if keeper.due:
+                    keeper.save((params, state, _done_of(epoch - 1, losses, steps)))
             if on_progress is not None and len(losses) % _REPORT == 0 and len(losses) < steps:
                 on_progress(epoch - 1 + len(losses) / steps, float(np.mean(jax.device_get(losses))))
         mean_loss = float(np.mean(jax.device_get(losses)))
@@ -196,35 +193,26 @@ def train(
                 f"training.learning_rate: {options.learning_rate}; the loss is {mean_loss} in "
                 f"epoch {epoch}, so that a smaller rate is needed"
             )
-        if unfinished is not None and epoch < options.all_epochs:
-            _save_unfinished(unfinished, (params, state), epoch, [], steps)
-            saved = time.monotonic()
+        if epoch < options.all_epochs:
+            keeper.save((params, state, _done_of(epoch, [], steps)))
         if on_progress is not None:
             on_progress(epoch, mean_loss)
         losses = []
     return params
 
 
-def _save_unfinished(
-    path: pathlib.Path, trained: tuple[Any, Any], epochs: int, losses: list[Any], steps: int
-) -> None:
-    """Writes params and the optimizer's state after so many epochs and one step for each loss."""
-    padded = np.zeros(steps, np.float32)  # of an epoch
+class _Done(NamedTuple):
+    """How far a training is."""
+
+    epochs: np.ndarray  # [] int32, whole
+    steps: np.ndarray  # [] int32, since
+    losses: np.ndarray  # [steps of an epoch] float32, of those since; then 0
+
+
+def _done_of(epochs: int, losses: list[Any], steps: int) -> _Done:
+    padded = np.zeros(steps, np.float32)
     padded[: len(losses)] = jax.device_get(losses)
-    done = {"epochs": np.int32(epochs), "steps": np.int32(len(losses)), "losses": padded}
-    save_params(path, (*trained, done), {})
-
-
-def _resumed(
-    path: pathlib.Path, like: tuple[Any, Any], epochs: int, steps: int
-) -> tuple[Any, Any, int, list[Any]]:
-    """What `_save_unfinished` wrote: params, optimizer's state, epochs done, losses since."""
-    expected = {"epochs": np.int32(0), "steps": np.int32(0), "losses": np.zeros(steps, np.float32)}
-    params, state, done = load_params(path, (*like, expected))
-    for name, most in (("epochs", epochs), ("steps", steps)):
-        if not 0 <= done[name] < most:
-            raise InputError(f"{path}: {done[name]} {name} done; allowed: 0 to {most - 1}")
-    return params, state, int(done["epochs"]), list(np.asarray(done["losses"])[: done["steps"]])
+    return _Done(np.asarray(epochs, np.int32), np.asarray(len(losses), np.int32), padded)
 
 
 def _optimizer(
@@ -294,67 +282,6 @@ def accuracy(apply_fn: ApplyFn, params: Params, images: ArrayLike, labels: Array
     return sum(map(int, jax.device_get(correct))) / count
 
 
-def save_params(path: str | os.PathLike[str], params: Params, metadata: Mapping[str, str]) -> None:
-    """Writes a pytree of arrays as a safetensors file, with `metadata` in its header.
-
-    Raises:
-      InputError: the file cannot be written.
-    """
-    tensors = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(params).items()}
-    write_whole(path, safetensors.numpy.save(tensors, dict(metadata)))
-
-
-def load_params(path: str | os.PathLike[str], like: Params) -> Params:
-    """Reads the pytree of arrays that `save_params` wrote.
-
-    Args:
-      like: a pytree of arrays or ShapeDtypeStructs with the names, shapes and dtypes expected.
-
-    Raises:
-      InputError: the file cannot be read, or holds other tensors than `like`, or values that
-        are not finite.
-    """
-    expected = _leaves(like)
-    try:
-        # The library checks that the header's shapes, dtypes and offsets fit the file's size.
-        with safetensors.safe_open(path, framework="np") as file:
-            found = set(file.keys())
-            for name in sorted(found ^ expected.keys()):
-                wrong = "missing" if name in expected else "unknown tensor"
-                raise InputError(
-                    f"{path}: {shown(name)}: {wrong}; {', '.join(expected)} are needed"
-                )
-            leaves = [
-                _checked(path, name, file.get_tensor(name), leaf) for name, leaf in expected.items()
-            ]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (safetensors.SafetensorError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _checked(path: str | os.PathLike[str], name: str, tensor: np.ndarray, like: Any) -> jax.Array:
-    """Returns `tensor` if it has the shape and dtype of `like` and is finite."""
-    if tensor.shape != like.shape or tensor.dtype != like.dtype:
-        raise InputError(
-            f"{path}: {name}: {tensor.dtype} of shape {tensor.shape}; "
-            f"{like.dtype} of shape {tuple(like.shape)} is needed"
-        )
-    if not np.isfinite(tensor).all():
-        raise InputError(f"{path}: {name}: holds NaN or infinity; values must be finite")
-    return jnp.asarray(tensor)
-
-
-def _leaves(tree: Params) -> dict[str, Any]:
-    """The leaves of a pytree under names such as "params/conv1/kernel"."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    leaves = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in paths}
-    if len(leaves) != len(paths):
-        raise InputError("params: two leaves have one name; a key may not hold a slash")
-    return leaves
-
-
 def trained(
     model_name: str,
     apply_fn: ApplyFn,
@@ -378,14 +305,14 @@ def trained(
     identity = identify(model_name, dataset, options)
     metadata = {
         **identity,
-        "init": digest(init_params),
+        "init": trees.digest(init_params),
         **versions(),
     }
     name = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
     path = pathlib.Path(cache_dir, f"{name}.safetensors")
     try:
         if path.exists():
-            return load_params(path, init_params), "cached"
+            return trees.load(path, init_params), "cached"
     except InputError as error:
         logging.warning("%s; trained again", error)
     params = load_shipped(identity, init_params)
@@ -402,7 +329,7 @@ def trained(
         on_progress=on_progress,
         unfinished=unfinished,
     )
-    save_params(path, params, metadata)
+    trees.save(path, params, metadata)
     unfinished.unlink(missing_ok=True)
     return params, ""
 
@@ -424,7 +351,7 @@ def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, 
 def save_shipped(params: Params, identity: Mapping[str, str], name: str) -> pathlib.Path:
     """Writes float32 params as float16 among the weights that the package carries."""
     path = SHIPPED / f"{name}.safetensors"
-    save_params(path, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), identity)
+    trees.save(path, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), identity)
     return path
 
 
@@ -435,15 +362,5 @@ def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
             if file.metadata() != identity:
                 continue
         half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float16), like)
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), load_params(path, half))
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trees.load(path, half))
     return None
-
-
-def digest(params: Params) -> str:
-    """SHA-256 (hex) over the names, shapes, dtypes and values of a pytree's leaves."""
-    found = hashlib.sha256()
-    for name, leaf in _leaves(params).items():
-        array = np.asarray(leaf, order="C")
-        found.update(f";{name}{array.shape}{array.dtype}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()

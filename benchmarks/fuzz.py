@@ -32,7 +32,7 @@ from apq_jax import (
     mapping,
     run_folder,
     sweep_table,
-    training,
+    trees,
 )
 from apq_jax.config import Config, to_config_dict
 from apq_jax.environment import METRICS
@@ -97,7 +97,7 @@ def _npz(path: pathlib.Path) -> None:
 
 
 def _weights(path: pathlib.Path) -> None:
-    training.save_params(path, _LIKE, {"model": "any"})
+    trees.save(path, _LIKE, {"model": "any"})
 
 
 _LIKE = {"a": {"kernel": np.ones((3, 4), np.float32), "bias": np.zeros(4, np.float32)}}
@@ -173,7 +173,7 @@ READERS = {
         lambda path: hardware.load(str(path)),
     ),
     "weights": Reader(
-        ".safetensors", _weights, lambda path: training.load_params(path, _LIKE)
+        ".safetensors", _weights, lambda path: trees.load(path, _LIKE)
     ),
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ import pytest
 import scipy.special
 from test_evaluation import CELLS, RECOVERY, Case, build
 
-from apq_jax import evaluation, finetune, training
+from apq_jax import evaluation, finetune, trees
 from apq_jax.capture import forward_float
 from apq_jax.evaluation import Compressed
 from apq_jax.finetune import FinetuneOptions, Images, Tuning
@@ -173,7 +173,7 @@ def test_what_was_cut_off_goes_on_to_the_same_end(
         calls.append((steps, loss))
         return steps == 6
 
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(trees, "SAVE_SECONDS", 0.0)
     other = tmp_path / "b.safetensors"
     _, cut = tune(case, path=other, on_progress=stop)
     assert [steps for steps, _ in calls] == [3, 6]
@@ -192,7 +192,7 @@ def test_a_damaged_file_is_not_trusted(
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="absl"):
             same(tune(case, path=path), whole)
-        assert "fine-tuned from the start" in caplog.text
+        assert "begun anew" in caplog.text
         assert path.read_bytes() == content
 
 
@@ -207,8 +207,8 @@ def test_killed_in_the_middle(tmp_path: pathlib.Path) -> None:
     """SIGKILL while it writes its state at every look; then it goes on to the same end."""
     path = tmp_path / "a.safetensors"
     program = (
-        "import sys, pathlib, test_finetune as t\n"
-        "t.training.SAVE_SECONDS = 0.0\n"
+        "import sys, pathlib, test_finetune as t\nfrom apq_jax import trees\n"
+        "trees.SAVE_SECONDS = 0.0\n"
         "t.tune(t.build(1), t.KILLED, path=pathlib.Path(sys.argv[1]))\n"
     )
     here = pathlib.Path(__file__).parent

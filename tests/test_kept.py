@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import calibration, gram, kept, plan, training
+from apq_jax import calibration, gram, kept, plan, trees
 from apq_jax.capture import capture, matrices
 from apq_jax.plan import PlanOptions
 from apq_jax.pruning import Block
@@ -191,24 +191,24 @@ def test_calibration_goes_on_where_it_was_cut_off(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
-    save = training.save_params
+    monkeypatch.setattr(trees, "SAVE_SECONDS", 0.0)
+    save = trees.save
 
     def once(path: pathlib.Path, *args: Any) -> None:
         save(path, *args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_params", once)
+    monkeypatch.setattr(trees, "save", once)
     with pytest.raises(KeyboardInterrupt):
         planned(tmp_path)
-    monkeypatch.setattr(training, "save_params", save)
+    monkeypatch.setattr(trees, "save", save)
     (unfinished,) = files(tmp_path)
     assert safetensors.numpy.load_file(unfinished)["chunks"] == 1  # of twelve
     content = unfinished.read_bytes()
     # What is read counts: with the sums of other images the result is another.
     tensors = safetensors.numpy.load_file(unfinished)
     changed = {**tensors, "total/0/gram/0": tensors["total/0/gram/0"] + 1}
-    training.save_params(unfinished, changed, {})
+    trees.save(unfinished, changed, {})
     assert not np.array_equal(planned(tmp_path)[0][0].gram, built[0][0].gram)
     for path in files(tmp_path):
         path.unlink()
@@ -221,7 +221,7 @@ def test_calibration_goes_on_where_it_was_cut_off(
     unfinished.write_bytes(content[:-1])
     assert_same(planned(tmp_path), built)
     (record,) = caplog.records
-    assert "calibrated from the start" in record.getMessage()
+    assert "begun anew" in record.getMessage()
 
 
 def test_large_layers_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
