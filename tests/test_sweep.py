@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from onnx import TensorProto, helper, numpy_helper
 
 import apq_jax
 from apq_jax import checkpoint, pipeline, preparation, sharded, sweep, sweep_group, sweep_kept
@@ -185,17 +186,50 @@ def test_side_by_side_finds_the_same_but_for_rounding(group: list[Prepared]) -> 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def started(folder: pathlib.Path, data: pathlib.Path, *flags: str) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with images.npz and net.onnx: two layers, which compile fast, that know them."""
+    folder, rng = tmp_path_factory.mktemp("inputs"), np.random.default_rng(0)
+    labels, centres = np.arange(600) % 3, rng.uniform(0, 200, (3, 16))
+    images = np.clip(centres[labels] + rng.normal(0, 40, (600, 16)), 0, 255).astype(np.uint8)
+    np.savez(folder / "images.npz", images=images.reshape(600, 4, 4), labels=labels)
+    # Of each centre the distance's part that differs, x c - c² / 2; hidden units carry x.
+    centres = (centres / 255).astype(np.float32)
+    tensors = {
+        "hidden": np.eye(16, dtype=np.float32),
+        "centres": centres.T,
+        "squares": -(centres**2).sum(axis=1) / 2,
+    }
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "hidden"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "centres"], ["product"]),
+        helper.make_node("Add", ["product", "squares"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("N", 1, 4, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", 3))],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    return folder
+
+
+def started(folder: pathlib.Path, inputs: pathlib.Path, *flags: str) -> subprocess.Popen[str]:
     """The command line on three accelerators."""
     settings = {
-        "training.epochs": 3,  # as `finished_run`, whose weights and Plan are cached
         "plan.levels": 3,
         "search.strategy": "genetic",
         "search.episodes": 16,
         "search.probes": 2,
         "search.moment_images": 32,
         "search.max_accuracy_drop": 10,
-        "data.path": data,
+        "data.path": inputs / "images.npz",
+        "model.path": inputs / "net.onnx",
         "cache_dir": ROOT / ".cache",
         "sweep.over.accelerator.unit_rows": "(9,)",
         "sweep.over.accelerator.unit_columns": "(4, 8, 16)",
@@ -224,28 +258,25 @@ def rows_of(folder: pathlib.Path, *processes: subprocess.Popen[str]) -> list[dic
     return rows
 
 
-def test_devices_and_processes_change_nothing(
-    finished_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    data = finished_run.parent / "digits.npz"
+def test_devices_and_processes_change_nothing(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
     one, eight, two = (tmp_path / name for name in ("one", "eight", "two"))
-    alone = rows_of(one, started(one, data, "--devices=1"))
+    alone = rows_of(one, started(one, inputs, "--devices=1"))
     assert [row["accelerator.unit_columns"] for row in alone] == ["4", "8", "16"]
     assert {row["evaluations"] for row in alone} == {"16"}
     for row in alone:
         ratio = float(row["energy_nj_times_less_than_dense_8"])
         assert ratio > 1
-        assert len(row["weight_bits"].split()) == len(row["keep"].split()) == 5
+        assert len(row["weight_bits"].split()) == len(row["keep"].split()) == 2
     assert len({row["energy_nj"] for row in alone}) == 3
     assert "Which fields matter" in (one / "report.html").read_text()
-    assert rows_of(eight, started(eight, data, "--devices=8")) == alone
+    assert rows_of(eight, started(eight, inputs, "--devices=8")) == alone
 
     def both() -> list[subprocess.Popen[str]]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         shared = f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=4"
-        return [started(two, data, *shared, f"--process-id={number}") for number in range(2)]
+        return [started(two, inputs, *shared, f"--process-id={number}") for number in range(2)]
 
     assert rows_of(two, *both()) == alone
     for process, whose in zip(both(), ("", "another process: "), strict=True):
@@ -282,11 +313,11 @@ def test_bad_flags_are_one_line(
 
 
 def test_a_table_that_is_there_is_not_written_over(
-    finished_run: pathlib.Path, tmp_path: pathlib.Path
+    inputs: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "sweep.csv").write_text("mine")
     tree = swept(limits__slots=(0.0,))
-    tree.data.path = str(finished_run.parent / "digits.npz")
+    tree.model.path, tree.data.path = str(inputs / "net.onnx"), str(inputs / "images.npz")
     tree.cache_dir = str(ROOT / ".cache")
     with pytest.raises(InputError, match="is there already; allowed: another --workdir"):
         sweep.run(tree, tmp_path)
@@ -300,18 +331,19 @@ def timeless(folder: pathlib.Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def small_sweep(finished_run: pathlib.Path) -> ConfigDict:
-    """Three accelerators in two groups, one of which cannot meet its limit, on kept weights."""
+def small_sweep(inputs: pathlib.Path) -> ConfigDict:
+    """Three accelerators in two groups, one of which cannot meet its limit."""
     tree = swept(
         "list",
         accelerator__unit_rows=(9, 9, 16, 9),
         accelerator__unit_columns=(4, 8, 8, 8),
         limits__slots=(0.0, 0.0, 0.0, 1.0),
     )
-    tree.training.epochs, tree.plan.levels = 3, 3
+    tree.plan.levels = 3
     tree.search.strategy, tree.search.episodes, tree.search.moment_images = "genetic", 24, 32
     tree.search.max_accuracy_drop = 10.0
-    tree.data.path, tree.cache_dir = str(finished_run.parent / "digits.npz"), str(ROOT / ".cache")
+    tree.model.path, tree.data.path = str(inputs / "net.onnx"), str(inputs / "images.npz")
+    tree.cache_dir = str(ROOT / ".cache")
     return tree
 
 
@@ -427,9 +459,9 @@ def wait_for(path: pathlib.Path, *processes: subprocess.Popen[str]) -> None:
 
 
 def test_a_sigterm_to_one_of_two_processes_stops_both_and_both_go_on(
-    finished_run: pathlib.Path, tmp_path: pathlib.Path
+    inputs: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    data, more = finished_run.parent / "digits.npz", "--config.search.episodes=96"
+    more = "--config.search.episodes=96"
     two, alone = tmp_path / "two", tmp_path / "alone"
 
     def both(*flags: str) -> list[subprocess.Popen[str]]:
@@ -437,7 +469,7 @@ def test_a_sigterm_to_one_of_two_processes_stops_both_and_both_go_on(
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         flags += f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=1", more
-        return [started(two, data, *flags, f"--process-id={number}") for number in range(2)]
+        return [started(two, inputs, *flags, f"--process-id={number}") for number in range(2)]
 
     kept, processes = two / "checkpoint.safetensors", both()
     wait_for(kept, *processes)
@@ -450,16 +482,16 @@ def test_a_sigterm_to_one_of_two_processes_stops_both_and_both_go_on(
     assert saved is not None
     assert 0 < saved.evaluations < 3 * 96
     found = rows_of(two, *both("--resume"))
-    assert found == rows_of(alone, started(alone, data, more, "--devices=1"))
+    assert found == rows_of(alone, started(alone, inputs, more, "--devices=1"))
 
 
 def test_a_folder_is_one_sweeps_and_a_kill_leaves_what_was_kept(
-    finished_run: pathlib.Path, tmp_path: pathlib.Path
+    inputs: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    data, more = finished_run.parent / "digits.npz", "--config.search.episodes=100000"
-    kept, first = tmp_path / "checkpoint.safetensors", started(tmp_path, data, more)
+    more = "--config.search.episodes=100000"
+    kept, first = tmp_path / "checkpoint.safetensors", started(tmp_path, inputs, more)
     wait_for(kept, first)
-    refused = started(tmp_path, data, more, "--resume")
+    refused = started(tmp_path, inputs, more, "--resume")
     said, _ = refused.communicate(timeout=300)
     assert refused.returncode == 2
     assert f"process {first.pid} works in it; allowed: another --workdir" in said.splitlines()[-1]
@@ -467,7 +499,7 @@ def test_a_folder_is_one_sweeps_and_a_kill_leaves_what_was_kept(
     first.communicate()
     saved = checkpoint.read(kept)
     assert saved is not None
-    resumed = started(tmp_path, data, more, "--resume")
+    resumed = started(tmp_path, inputs, more, "--resume")
     wait_for(checkpoint.before(kept), resumed)
     resumed.terminate()
     said, _ = resumed.communicate(timeout=300)
