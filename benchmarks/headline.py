@@ -12,6 +12,7 @@ Tables are formed from those files alone.
 
 import argparse
 import dataclasses
+import io
 import json
 import pathlib
 import runpy
@@ -102,7 +103,9 @@ def main() -> int:
         found = choices() if options.write.stem == "fidelity" else tables()
         write_whole(options.write, head + START + found + END + rest.split(END)[1])
         if options.write.stem == "results":
-            picture().savefig(PICTURE, metadata={"Software": None})
+            drawn = io.BytesIO()
+            picture().savefig(drawn, metadata={"Software": None})
+            write_whole(PICTURE, drawn.getvalue())
         return 0
     for seed in range(options.seeds):
         for network in options.networks:
