@@ -13,12 +13,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-from absl import logging
 
 from apq_jax import calibration, plan, training, trees
 from apq_jax.calibration import LayerStatistics, Statistics
 from apq_jax.capture import Network, Params
-from apq_jax.files import InputError
 from apq_jax.plan import LayerPlan, Plan, PlanOptions
 from apq_jax.pruning import Block
 
@@ -102,11 +100,8 @@ def file(folder: pathlib.Path, identity: tuple[Any, ...]) -> pathlib.Path:
 def _kept(path: pathlib.Path, like: _Tree, build: Callable[[], _Tree]) -> _Tree:
     """What `path` holds if that has the names, shapes and dtypes of `like` and is finite; else
     what `build` gives, which is then written there."""
-    try:
-        if path.exists():
-            return trees.load(path, like)
-    except InputError as error:
-        logging.warning("%s; made again", error)
-    built = build()
-    trees.save(path, built)
-    return built
+    found: _Tree | None = trees.found(path, like)
+    if found is None:
+        found = build()
+        trees.save(path, found)
+    return found

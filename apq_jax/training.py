@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import safetensors
-from absl import logging
 from jax.typing import ArrayLike
 
 from apq_jax import trees
@@ -310,11 +309,9 @@ def trained(
     }
     name = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
     path = pathlib.Path(cache_dir, f"{name}.safetensors")
-    try:
-        if path.exists():
-            return trees.load(path, init_params), "cached"
-    except InputError as error:
-        logging.warning("%s; trained again", error)
+    params = trees.found(path, init_params)
+    if params is not None:
+        return params, "cached"
     params = load_shipped(identity, init_params)
     if params is not None:
         return params, "shipped"

@@ -17,6 +17,7 @@ from absl import logging
 from apq_jax.files import InputError, in_one_line, shown, write_whole
 
 Tree: TypeAlias = Any  # a pytree of arrays
+Check: TypeAlias = Callable[[Tree], None]  # raises InputError where a tree makes no sense
 SAVE_SECONDS = 30.0  # between two states of unfinished work
 
 
@@ -30,21 +31,10 @@ class Unfinished:
         self._path = path
         self._saved = time.monotonic()
 
-    def restored(self, start: Tree, check: Callable[[Tree], None] = lambda tree: None) -> Tree:
-        """The state that was kept, or `start` where there is none, or none that fits and is finite.
-
-        Args:
-          check: raises InputError where a state that fits makes no sense.
-        """
-        if self._path is None or not self._path.exists():
-            return start
-        try:
-            found = load(self._path, start)
-            check(found)
-        except InputError as error:
-            logging.warning("%s; begun anew", error)
-            return start
-        return found
+    def restored(self, start: Tree, check: Check = lambda tree: None) -> Tree:
+        """The state that was kept, or `start` where `found` has none."""
+        state = None if self._path is None else found(self._path, start, check)
+        return start if state is None else state
 
     @property
     def due(self) -> bool:
@@ -88,8 +78,7 @@ def load(path: str | os.PathLike[str], like: Tree) -> Tree:
     try:
         # The library checks that the header's shapes, dtypes and offsets fit the file's size.
         with safetensors.safe_open(path, framework="np") as file:
-            found = set(file.keys())
-            for name in sorted(found ^ expected.keys()):
+            for name in sorted(set(file.keys()) ^ expected.keys()):
                 wrong = "missing" if name in expected else "unknown tensor"
                 raise InputError(
                     f"{path}: {shown(name)}: {wrong}; {', '.join(expected)} are needed"
@@ -102,6 +91,19 @@ def load(path: str | os.PathLike[str], like: Tree) -> Tree:
     except (safetensors.SafetensorError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def found(path: pathlib.Path, like: Tree, check: Check = lambda tree: None) -> Tree | None:
+    """As `load`; None where there is no file, and, with a warning, where it is of no use."""
+    if not path.exists():
+        return None
+    try:
+        tree = load(path, like)
+        check(tree)
+    except InputError as error:
+        logging.warning("%s; made again", error)
+        return None
+    return tree
 
 
 def _checked(path: str | os.PathLike[str], name: str, tensor: np.ndarray, like: Any) -> jax.Array:
@@ -127,9 +129,9 @@ def _leaves(tree: Tree) -> dict[str, Any]:
 
 def digest(tree: Tree) -> str:
     """SHA-256 (hex) over the names, shapes, dtypes and values of a pytree's leaves."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, leaf in _leaves(tree).items():
         array = np.asarray(leaf, order="C")
-        found.update(f";{name}{array.shape}{array.dtype}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        sha.update(f";{name}{array.shape}{array.dtype}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

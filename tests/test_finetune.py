@@ -192,7 +192,7 @@ def test_a_damaged_file_is_not_trusted(
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="absl"):
             same(tune(case, path=path), whole)
-        assert "begun anew" in caplog.text
+        assert "made again" in caplog.text
         assert path.read_bytes() == content
 
 

@@ -221,7 +221,7 @@ def test_calibration_goes_on_where_it_was_cut_off(
     unfinished.write_bytes(content[:-1])
     assert_same(planned(tmp_path), built)
     (record,) = caplog.records
-    assert "begun anew" in record.getMessage()
+    assert "made again" in record.getMessage()
 
 
 def test_large_layers_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
