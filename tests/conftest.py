@@ -12,6 +12,9 @@ from apq_jax import search
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+# Most of the work is compiling. LLVM's effort decides how fast a program is, not what it computes;
+# XLA_FLAGS= asks for all of it. Read when the first device is looked for.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 jax.config.update("jax_num_cpu_devices", 2)  # for meshes
 # Of processes that tests start, too: a program is kept for a number of devices.
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
