@@ -39,24 +39,17 @@ Exit status: 0 done, or saved at SIGTERM; 2 input that cannot be used; 3 no poli
 (what there is has been written).
 """
 
-import os
 import pathlib
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import rich.console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from apq_jax import (
+    caching,
     checkpoint,
     command_line,
-    curves,
     data,
     datapath,
     duration,
@@ -67,6 +60,7 @@ from apq_jax import (
     proof,
     report,
     results,
+    run_files,
     run_folder,
 )
 from apq_jax.capture import capture
@@ -78,10 +72,11 @@ from apq_jax.loop import Record
 from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping import save as save_mapping
 from apq_jax.preparation import Prepared
+from apq_jax.progress import bar, console
+from apq_jax.searches import Searches
 
 OK, BAD_INPUT, LIMIT_MISSED, WRONG_MAPPING, INTERRUPTED = 0, 2, 3, 4, 130
 _PROOF_IMAGES = 32
-console = rich.console.Console(highlight=False, markup=False)
 
 
 def main(argv: list[str]) -> int:
@@ -107,23 +102,6 @@ def main(argv: list[str]) -> int:
         return OK
 
 
-@contextmanager
-def bar(description: str, total: int) -> Iterator[Any]:
-    """A progress bar with the time left; yields `advance(count, note)`."""
-    columns = (
-        TextColumn("{task.description:10}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total, note="")
-        yield lambda count, note="": progress.update(task, advance=count, note=note)
-
-
 def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None = None) -> int:
     """The main job, from data to report; returns the exit status.
 
@@ -134,9 +112,7 @@ def run(config: Config, workdir: pathlib.Path, command: str, resume: bool | None
       resume: go on from the folder's checkpoint; or begin anew; None refuses to choose where the
         checkpoint is of this configuration.
     """
-    cache = pathlib.Path(config.cache_dir) if config.cache_dir else cache_folder()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    cache = caching.opened(config.cache_dir)
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)
@@ -190,8 +166,8 @@ def _run(
         _need_same(saved, identity)
     with console.status(f"plans {len(network.layers)} layers"):
         prepared = preparation.prepare(network, params, dataset, accelerator, config, cache)
-    searches = _Searches(prepared, workdir / results.CHECKPOINT, identity, saved)
-    results.clear(workdir)
+    searches = Searches(prepared, workdir / run_files.CHECKPOINT, identity, saved)
+    run_files.clear(workdir)
     if saved is None:
         checkpoint.remove(searches.path)
     write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
@@ -217,7 +193,7 @@ def _saved(
     workdir: pathlib.Path, identity: dict[str, str], resume: bool | None
 ) -> checkpoint.Saved | None:
     """The checkpoint to go on from, if any."""
-    path = workdir / results.CHECKPOINT
+    path = workdir / run_files.CHECKPOINT
     if resume is False:
         return None
     saved = checkpoint.read(path)
@@ -244,12 +220,6 @@ def _need_same(saved: checkpoint.Saved, identity: dict[str, str]) -> checkpoint.
     return saved
 
 
-def cache_folder() -> pathlib.Path:
-    """Where trained weights, Plans and compiled programs are kept between runs."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "apq_jax"
-
-
 def train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[Any, Any]:
     """The model as a function, and its params."""
     if config.model.path:
@@ -267,102 +237,6 @@ def train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[A
         )
         advance(config.training.all_epochs - done, whence)
     return apply_fn, params
-
-
-class _Searches:
-    """The run's searches as they go, kept in the work folder so that they can go on."""
-
-    def __init__(
-        self,
-        prepared: Prepared,
-        path: pathlib.Path,
-        identity: dict[str, str],
-        saved: checkpoint.Saved | None,
-    ) -> None:
-        self.prepared, self.path, self.identity = prepared, path, identity
-        self.strategy = pipeline.strategy_of(prepared)
-        standing, record = pipeline.start(prepared, self.strategy), pipeline.nothing(prepared)
-        self.before = 0.0  # seconds
-        if saved is not None:
-            levels = prepared.space.levels
-            standing, record = checkpoint.restore(saved, standing, record, levels)
-            self.before = saved.seconds
-            if saved.path != path:  # what is damaged must not become the one before
-                path.unlink(missing_ok=True)
-        self.records, self.standing = [record], standing
-        self.began = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """That the searches have taken, with those before the checkpoint."""
-        return self.before + time.perf_counter() - self.began
-
-    def record(self) -> Record:
-        """All that was evaluated."""
-        return pipeline.joined(self.records)
-
-    def write(self) -> None:
-        """The checkpoint and search.csv."""
-        record = self.record()
-        checkpoint.save(self.path, self.identity, self.seconds, self.standing, record)
-        results.write_search(self.path.parent / "search.csv", self.prepared, record)
-
-    def run(self, interrupt: Interrupt) -> None:
-        """Until done or Ctrl-C; the files are kept up."""
-        search = self.prepared.config.search
-        with (
-            curves.written(self.path.parent / "tensorboard") as write,
-            bar("search", search.episodes * search.seeds) as advance,
-        ):
-            self._go_on(interrupt, _shower(self.prepared, write, advance))
-        self.write()
-        if not len(self.record().reward):  # a strategy that proposes nothing
-            raise InputError("search.strategy: it proposed no policy")
-
-    def _go_on(self, interrupt: Interrupt, show: Callable[[Record], None]) -> None:
-        with interrupt.held():
-            show(self.records[0])  # what came before the checkpoint
-        next_write = 0.0
-        for standing, record in pipeline.go_on(self.prepared, self.strategy, self.standing):
-            with interrupt.held():
-                self.records.append(record)
-                self.standing = standing
-                show(record)
-                start = time.monotonic()
-                if start >= next_write:
-                    self.write()
-                    # Files are written whole each time, so the longer it takes the rarer.
-                    next_write = start + max(1.0, 20 * (time.monotonic() - start))
-            if interrupt.pressed:
-                break
-
-
-def _shower(prepared: Prepared, write: curves.Write, advance: Any) -> Callable[[Record], None]:
-    """Shows records on TensorBoard, a curve a seed, and on the progress bar."""
-    dense_slots = results.dense_cost(prepared, 8)["slots"]
-    seeds = pipeline.seeds_of(prepared.config)
-    best: list[Any] = [None] * len(seeds)
-    done = [0] * len(seeds)
-
-    def show(record: Record) -> None:
-        measured, meets = record.evaluation, pipeline.feasible(prepared, record)
-        for at, (reward, search) in enumerate(zip(record.reward, record.search, strict=True)):
-            # What meets the limits is better, whatever the reward.
-            found = meets[at], reward, measured.slots[at], measured.accuracy[at]
-            if best[search] is None or found[:2] > best[search][:2]:
-                best[search] = found
-            tag = f"/seed_{seeds[search]}" if len(seeds) > 1 else ""
-            values = {"reward": reward, "best": best[search][1]}
-            values |= {"accuracy": measured.accuracy[at], "slots": measured.slots[at]}
-            for name, value in values.items():
-                write(name + tag, value, done[search])
-            done[search] += 1
-        of_seeds = [one for one in best if one is not None]
-        *_, slots, accuracy = max(of_seeds, default=(True, 0, 1, 0))
-        note = f"best {dense_slots / slots:.1f}x fewer slots, {100 * accuracy:.1f} %"
-        advance(len(record.reward), note if any(done) else "")
-
-    return show
 
 
 def _choose(
@@ -396,7 +270,7 @@ def _choose(
 def _finish(
     prepared: Prepared,
     dataset: data.Dataset,
-    searches: _Searches,
+    searches: Searches,
     command: str,
     interrupt: Interrupt,
     workdir: pathlib.Path,
@@ -421,12 +295,12 @@ def _finish(
         result = results.result(
             prepared, dataset, record, choice, measured, seconds, command, interrupted, found, curve
         )
-        results.write_weights(workdir / "weights.safetensors", prepared, choice.policy, network)
+        run_files.write_weights(workdir / "weights.safetensors", prepared, choice.policy, network)
         policy = {"layers": [layer.name for layer in prepared.network.layers]}
-        results.write_json(
+        run_files.write_json(
             workdir / "policy.json", policy | results.policy_json(prepared, choice.policy)
         )
-        results.write_json(workdir / "result.json", result)
+        run_files.write_json(workdir / "result.json", result)
         report.make(workdir)
     if not interrupted:
         checkpoint.remove(searches.path)

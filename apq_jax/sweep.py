@@ -25,52 +25,44 @@ Exit status: 0 done; 2 input that cannot be used; 130 interrupted (what was done
 import contextlib
 import dataclasses
 import functools
-import itertools
-import json
 import os
 import pathlib
-import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
-from jax.experimental import multihost_utils
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from apq_jax import command_line, data, pipeline, preparation, search, sharded, sweep_group
+from apq_jax import (
+    caching,
+    command_line,
+    data,
+    pipeline,
+    preparation,
+    processes,
+    search,
+    sharded,
+    sweep_flags,
+    sweep_group,
+)
 from apq_jax.capture import Network, Params, capture
 from apq_jax.config import Limits
 from apq_jax.data import Dataset
 from apq_jax.files import InputError, in_one_line, locked
-from apq_jax.interruption import Terminated, interruptible, terminable
+from apq_jax.interruption import Terminated, terminable
 from apq_jax.loop import Carry, Record
 from apq_jax.preparation import LimitError, Prepared
-from apq_jax.search import BAD_INPUT, INTERRUPTED, OK, console
+from apq_jax.progress import bar, console
+from apq_jax.search import BAD_INPUT, INTERRUPTED, OK
 from apq_jax.sharded import Mesh
+from apq_jax.sweep_flags import Options
 from apq_jax.sweep_kept import Kept
 from apq_jax.sweep_points import Point, base_of, grouped, points_of, side_by_side_of
-from apq_jax.sweep_table import Row
-
-_NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
-_FLAGS = ("config", "workdir", "coordinator", *_NUMBERS)
-_RESUME = {"--resume": True, "--noresume": False}
-
-
-class Options(NamedTuple):
-    """The command line but for the configuration."""
-
-    workdir: pathlib.Path
-    devices: int  # that processors are taken as
-    coordinator: str  # HOST:PORT, "auto", or "" for one process
-    num_processes: int
-    process_id: int
-    resume: bool | None  # None if not said
 
 
 def main(argv: list[str]) -> int:
@@ -79,8 +71,8 @@ def main(argv: list[str]) -> int:
         print((__doc__ or "").strip())
         return OK
     try:
-        tree, options = _parse(argv)
-        command = [flag for flag in argv[1:] if flag not in _RESUME]
+        tree, options = sweep_flags.parse(argv)
+        command = [flag for flag in argv[1:] if not command_line.is_resume(flag)]
         _connect(options)
         # Of several processes, JAX itself takes SIGTERM, and tells all of them.
         with contextlib.nullcontext() if options.coordinator else terminable():
@@ -123,61 +115,6 @@ def _connect(options: Options) -> None:
     console.quiet = jax.process_index() > 0
 
 
-def _parse(argv: list[str]) -> tuple[ConfigDict, Options]:
-    resume = [_RESUME[flag] for flag in argv if flag in _RESUME]
-    if len(resume) > 1:
-        raise InputError("--resume, --noresume: allowed: one of them, once")
-    argv = [_with_underscores(flag) for flag in argv if flag not in _RESUME]
-    paths = [flag.partition("=")[2] for flag in argv[1:] if flag.startswith("--config=")]
-    if len(paths) != 1:
-        raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
-    for flag in argv[1:]:
-        name, equals, _ = flag.removeprefix("--").partition("=")
-        if not flag.startswith("--") or not equals or name.partition(".")[0] not in _FLAGS:
-            words = (
-                "--config=, --config.FIELD=, --workdir=, --devices=, --coordinator=, "
-                "--num-processes=, --process-id=, --resume, --noresume, --help"
-            )
-            raise InputError(f"{flag!r}: not a flag; allowed: {words}")
-    arguments = [flag for flag in argv[1:] if not flag.startswith("--config=")]
-    tree, values = command_line.config_file(paths[0]), flags.FlagValues()
-    flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
-    flags.DEFINE_string("coordinator", "", "", flag_values=values)
-    for name, bounds in _NUMBERS.items():
-        flags.DEFINE_integer(name, 0, "", *bounds, flag_values=values)
-    try:
-        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=arguments)
-        values([argv[0], *arguments])
-    except (flags.Error, AttributeError, KeyError) as error:
-        raise InputError(_said_of(error, arguments)) from error
-    found: Any = {name: values[name].value for name in _FLAGS if name != "config"}
-    found |= {"workdir": pathlib.Path(found["workdir"]), "resume": next(iter(resume), None)}
-    options = Options(**found)
-    number, count = options.process_id, options.num_processes
-    if (options.coordinator not in ("", "auto")) != (count > 0) or number >= max(count, 1):
-        raise InputError(
-            f"--coordinator={options.coordinator} --num-processes={count} --process-id={number}; "
-            "allowed: all three, process-id below num-processes; or --coordinator=auto alone"
-        )
-    return values["config"].value, options
-
-
-def _said_of(error: Exception, arguments: list[str]) -> str:
-    """What is wrong with the flags; a field that there is not raises without its section."""
-    if isinstance(error, flags.Error):
-        return re.sub(r"^flag ", "", in_one_line(error))
-    name = re.findall(r"\w+", str(error))[0]
-    field = next((flag for flag in arguments if f".{name}=" in flag), name)
-    return f"{field}: there is no such field; allowed: those of the configuration file"
-
-
-def _with_underscores(flag: str) -> str:
-    """--num-processes=2 as --num_processes=2; other flags as they are."""
-    name, equals, value = flag.removeprefix("--").partition("=")
-    name = name.replace("-", "_")
-    return f"--{name}{equals}{value}" if name in _NUMBERS else flag
-
-
 def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> int:
     """The sweep, from data to table; returns the exit status.
 
@@ -191,11 +128,9 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
       KeyboardInterrupt, Terminated: a signal; what was done is kept.
     """
     with contextlib.ExitStack() as held:
-        with _failing_together():
+        with processes.failing_together():
             points, config = points_of(tree), base_of(tree)
-            cache = pathlib.Path(config.cache_dir) if config.cache_dir else search.cache_folder()
-            jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            cache = caching.opened(config.cache_dir)
             dataset = data.load(config.data.path, config.data.name)
             dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
             if jax.process_index() == 0:
@@ -208,15 +143,16 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
             soft_wrap=True,
         )
         # The network is that of the configuration's own seed: swept seeds are the searches'.
-        with _first_alone():  # the others find what it has kept
+        with processes.first_alone():  # the others find what it has kept
             apply_fn, params = search.train(dataset, config, cache)
         network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-        with _failing_together():
+        with processes.failing_together():
             kept.need_network(network, params)
         groups = grouped(network, points)
-        done = _from_the_first(np.asarray([at in kept.rows for at in range(len(points))], np.int32))
+        there = [at in kept.rows for at in range(len(points))]
+        done = processes.from_the_first(np.asarray(there, np.int32))
         console.print(f"{len(groups)} groups that share a program each")
-        with search.bar("sweep", total) as advance, _stops() as stops:
+        with bar("sweep", total) as advance, processes.stops() as stops:
             sweep = _Sweep(points, network, params, dataset, mesh, cache, kept, stops, advance)
             for number, places in enumerate(groups):
                 if done[places].all():
@@ -251,11 +187,11 @@ class _Sweep(NamedTuple):
             return
         first = prepared[0]
         nothing, levels = pipeline.nothing(first), first.space.levels
-        with _failing_together():
+        with processes.failing_together():
             carry, record, before = kept.restored(
                 number, sweep_group.started(prepared), nothing, levels
             )
-        carry, records = _from_the_first(carry), [_record_of_the_first(record)]
+        carry, records = processes.from_the_first(carry), [processes.rows_of_the_first(record)]
         self.advance(len(record.reward))
 
         def seconds() -> float:
@@ -264,7 +200,7 @@ class _Sweep(NamedTuple):
         def save(stands: Carry) -> None:
             kept.save(number, seconds(), stands, pipeline.joined(records))
 
-        with _failing_together():
+        with processes.failing_together():
             save(carry)
         for stands, found in sweep_group.go_on(prepared, self.mesh, carry, side_by_side):
             records.append(found)
@@ -287,7 +223,7 @@ class _Sweep(NamedTuple):
         one = self.points[places[0]]
         # Limits are each point's own: none may keep the group from its Plan.
         free = dataclasses.replace(one.config, limits=Limits())
-        with _first_alone():
+        with processes.first_alone():
             first = preparation.prepare(
                 self.network, self.params, self.dataset, one.accelerator, free, self.cache
             )
@@ -307,7 +243,7 @@ class _Sweep(NamedTuple):
     ) -> None:
         """Of the searches at these places, those that are still to be made: one a process."""
         kept, each = self.kept, sweep_group.apart(record, len(places))
-        there = _from_the_first(np.asarray([at in kept.rows for at in places], np.int32))
+        there = processes.from_the_first(np.asarray([at in kept.rows for at in places], np.int32))
         missing = np.flatnonzero(there == 0)
         count, own = jax.process_count(), jax.process_index()
         for some in (missing[at : at + count] for at in range(0, len(missing), count)):
@@ -318,99 +254,12 @@ class _Sweep(NamedTuple):
                 row = sweep_group.row(
                     point, prepared[at], each[at], self.dataset, seconds / len(places)
                 )
-            found = _of_every_process(row)
+            found = processes.of_every_process(row)
             for at, row_there in zip((places[one] for one in some), found, strict=False):
                 kept.rows[at] = row_there | self.points[at].values
             if kept.due:
                 kept.write()
             self._stop_after(kept.write)
-
-
-@contextlib.contextmanager
-def _first_alone() -> Iterator[None]:
-    """The first process, then the others; what one of them cannot use ends all."""
-    first = jax.process_index() == 0
-    if not first:
-        _agree()
-    with _failing_together():
-        yield
-    if first:
-        _agree()
-
-
-@contextlib.contextmanager
-def _failing_together() -> Iterator[None]:
-    """All processes raise InputError where one does: none is left waiting for it."""
-    error = None
-    try:
-        yield
-    except InputError as found:
-        error = found
-    _agree(error)
-
-
-def _agree(error: InputError | None = None) -> None:
-    """Raises this process's error, or else another's; all processes call it alike."""
-    others = _of_every_process({} if error is None else {"error": str(error)})
-    if error is not None:
-        raise error
-    for other in filter(None, others):
-        raise InputError(f"another process: {other['error']}")
-
-
-def _from_the_first(tree: Any) -> Any:
-    """What the first process has, in all of them."""
-    if jax.process_count() == 1:
-        return tree
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
-
-
-def _record_of_the_first(record: Record) -> Record:
-    """What the first process has, in all of them, which need not know how long it is."""
-    count = int(_from_the_first(np.asarray(len(record.reward), np.int32)))
-    if jax.process_count() == 1 or not count:
-        return record
-    if jax.process_index() > 0:
-        record = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), record)
-    return _from_the_first(record)
-
-
-def _of_every_process(row: Row | None) -> list[Row]:
-    """What each process made, in their order, in all of them."""
-    if jax.process_count() == 1:
-        return [row or {}]
-    text = np.frombuffer(json.dumps(row).encode(), np.uint8)
-    size = int(multihost_utils.process_allgather(np.asarray(len(text), np.int32)).max())
-    texts = multihost_utils.process_allgather(
-        np.pad(text, (0, size - len(text)), constant_values=32)
-    )
-    return [json.loads(bytes(one)) for one in np.asarray(texts)]
-
-
-@contextlib.contextmanager
-def _stops() -> Iterator[Callable[[], None]]:
-    """What raises Terminated or KeyboardInterrupt once a signal has come.
-
-    Several processes agree on when: JAX tells all of them of the SIGTERM that one of them got.
-    """
-    if jax.process_count() > 1:
-        steps = itertools.count()
-
-        def agreed() -> None:
-            if multihost_utils.reached_preemption_sync_point(next(steps)):
-                raise Terminated
-
-        yield agreed
-        return
-    with interruptible() as interrupt:
-
-        def noted() -> None:
-            if interrupt.terminated:
-                raise Terminated
-            if interrupt.pressed:
-                raise KeyboardInterrupt
-
-        yield noted
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from apq_jax import checkpoint, hardware, page, results, sweep_report, sweep_table
+from apq_jax import checkpoint, hardware, page, run_files, sweep_report, sweep_table
 from apq_jax.capture import Network, Params
 from apq_jax.data import Dataset
 from apq_jax.files import InputError, write_whole
@@ -46,7 +46,7 @@ class Kept:
         """
         self.table, self.points = workdir / "sweep.csv", points
         self.what = f"{base_of(tree).model} on {dataset.name}"
-        self.path = workdir / results.CHECKPOINT
+        self.path = workdir / run_files.CHECKPOINT
         self.rows: dict[int, Row] = {}
         self.saved: checkpoint.Saved | None = None
         self.writes = jax.process_index() == 0

@@ -9,14 +9,13 @@ validation images; mean and range over networks trained with different seeds.
 import argparse
 import dataclasses
 import functools
-import pathlib
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import calibration, conversion, data, evaluation, plan, training
+from apq_jax import caching, calibration, conversion, data, evaluation, plan, training
 from apq_jax.capture import Network, capture, matrices
 from apq_jax.config import Config
 from apq_jax.evaluation import Recovery
@@ -24,7 +23,6 @@ from apq_jax.hardware import PRESETS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.plan import PlanOptions
 from apq_jax.pruning import Block
-from apq_jax.search import cache_folder
 from apq_jax.types import Policy
 
 KEEPS = (0.5, 0.4, 0.3, 0.2)
@@ -56,7 +54,7 @@ def main() -> int:
     for seed in range(seeds):
         params = model.init(jax.random.key(seed), jnp.asarray(dataset.train_images[:1]))
         options = dataclasses.replace(Config().training, seed=seed)
-        cache = pathlib.Path(cache_folder())
+        cache = caching.folder()
         params, _ = training.trained("lenet5", model.apply, params, dataset, options, cache)
         network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
         weights = matrices(network, params)

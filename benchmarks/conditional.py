@@ -23,7 +23,7 @@ import numpy as np
 import strategies  # beside this file
 
 from apq_jax import agent as agents
-from apq_jax import environment, foresight, hardware, loop, pipeline, preparation, search
+from apq_jax import caching, environment, foresight, hardware, loop, pipeline, preparation
 from apq_jax.environment import Space
 from apq_jax.files import write_whole
 from apq_jax.hardware import Accelerator
@@ -48,9 +48,7 @@ def main() -> int:
     if options.table:
         _print([row for path in paths for row in json.loads(path.read_text())])
         return 0
-    cache = search.cache_folder()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    cache = caching.opened()
     for seed, path in enumerate(paths):
         if not path.exists():
             write_whole(path, json.dumps(_rows(seed, cache)))

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 import strategies  # beside this file
 
-from apq_jax import choice, finetune, pipeline, preparation, search
+from apq_jax import caching, choice, finetune, pipeline, preparation
 from apq_jax.data import Dataset
 from apq_jax.finetune import Images
 from apq_jax.loop import Record
@@ -36,8 +36,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--policies", type=int, default=36)
     options = parser.parse_args()
-    cache = search.cache_folder()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    cache = caching.opened()
     for seed in range(options.seeds):
         prepared, dataset = strategies.prepared_of(seed, cache)
         record = _spread(prepared, options.policies)

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from apq_jax import checkpoint, hardware, results, search
+from apq_jax import checkpoint, hardware, run_files, search
 from apq_jax.config import Config, from_config_dict
 from apq_jax.files import write_whole
 from apq_jax.hardware import PRESETS
@@ -145,7 +145,7 @@ def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str
     """Runs the main job, or goes on with it, and keeps what the tables need."""
     folder, start = workdir / network / scheme / str(seed), time.perf_counter()
     config = config_of(network, scheme, seed, cifar, workdir)
-    begun = checkpoint.exists(folder / results.CHECKPOINT)
+    begun = checkpoint.exists(folder / run_files.CHECKPOINT)
     status = search.run(config, folder, f"benchmarks/headline.py: {folder}", begun)
     if status not in (0, 3):
         raise SystemExit(status)

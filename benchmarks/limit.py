@@ -28,7 +28,7 @@ import numpy as np
 from jax import lax
 from speed import compiled, drawn, prepared_of, write
 
-from apq_jax import preparation, search
+from apq_jax import caching, preparation
 
 RESULTS = pathlib.Path(__file__).parent / "results/limit"
 SIDE = 2048  # of the square matrices
@@ -50,7 +50,7 @@ def main() -> int:
     asked = parser.parse_args()
     if len(os.sched_getaffinity(0)) > 1:
         parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
-    jax.config.update("jax_compilation_cache_dir", str(search.cache_folder() / "xla"))
+    caching.opened()
     rates = _rates()
     for kind, rate in rates.items():
         print(f"{kind}: {rate / 1e9:.0f} G operations a second")

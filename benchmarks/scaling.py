@@ -29,11 +29,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import data, pipeline, preparation, search, sharded, sweep_group
+from apq_jax import caching, data, pipeline, preparation, search, sharded, sweep_group
 from apq_jax.capture import capture
 from apq_jax.config import Config, SearchOptions
 from apq_jax.files import write_whole
 from apq_jax.hardware import PRESETS
+from apq_jax.progress import console
 from apq_jax.sweep_points import Point
 
 RESULT = pathlib.Path(__file__).parent / "results/scaling/scaling.json"
@@ -110,10 +111,9 @@ def _worker(
     if processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, number)
         sharded.meet()
-    search.console.quiet = True
+    console.quiet = True
     options = SearchOptions(episodes=episodes, tuned=0, finalists=8)
-    config, cache = Config(search=options), search.cache_folder()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    config, cache = Config(search=options), caching.opened()
     dataset = data.load(config.data.path, config.data.name)
     apply_fn, params = search.train(dataset, config, cache)
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))

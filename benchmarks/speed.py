@@ -36,6 +36,7 @@ import torch
 from reference_loop import Options, ReferenceLoop
 
 from apq_jax import (
+    caching,
     crossbar,
     data,
     environment,
@@ -44,7 +45,6 @@ from apq_jax import (
     models,
     pipeline,
     preparation,
-    search,
 )
 from apq_jax.capture import capture
 from apq_jax.config import Config, SearchOptions
@@ -74,7 +74,7 @@ def main() -> int:
     if len(os.sched_getaffinity(0)) > 1:
         parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
     torch.set_num_threads(1)
-    jax.config.update("jax_compilation_cache_dir", str(search.cache_folder() / "xla"))
+    caching.opened()
     if asked.quality:
         print("| seed | reference | its best | search, until as good | to compile | times |")
         print("|---|--:|--:|--:|--:|--:|")
@@ -241,7 +241,7 @@ def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
             for part in parts
         }
         dataset = dataclasses.replace(found, **both)
-        cache = search.cache_folder()
+        cache = caching.folder()
         apply_fn, params, _ = models.trained(config.model, config.training, found, cache)
     else:
         rng, cache = np.random.default_rng(seed), None

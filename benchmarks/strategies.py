@@ -23,12 +23,20 @@ import sys
 import time
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from apq_jax import archive, checkpoint, data, hardware, models, pipeline, preparation, search
+from apq_jax import (
+    archive,
+    caching,
+    checkpoint,
+    data,
+    hardware,
+    models,
+    pipeline,
+    preparation,
+)
 from apq_jax.capture import capture
 from apq_jax.choice import choose
 from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
@@ -74,9 +82,7 @@ def main() -> int:
         if options.picture:
             _draw(found, options.picture)
         return 0
-    cache = search.cache_folder()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    cache = caching.opened()
     for seed in range(options.seeds):
         missing = [name for name in strategies if not _path(workdir, name, seed).exists()]
         if not missing:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from apq_jax import (
+    caching,
     calibration,
     conversion,
     data,
@@ -37,7 +38,6 @@ from apq_jax.hardware import Accelerator
 from apq_jax.mapping.units import NONE, cells_of, offset_of, slice_weights
 from apq_jax.models.lenet import LeNet5
 from apq_jax.pruning import Block
-from apq_jax.search import cache_folder
 
 FOLDER = pathlib.Path(__file__).parent / "images"
 SMALL = Accelerator(
@@ -63,7 +63,7 @@ def _layer() -> tuple[Any, ...]:
     model = LeNet5(dataset.classes)
     init = model.init(jax.random.key(0), jnp.asarray(dataset.train_images[:1]))
     options = dataclasses.replace(Config().training, seed=0)
-    params, _ = training.trained("lenet5", model.apply, init, dataset, options, cache_folder())
+    params, _ = training.trained("lenet5", model.apply, init, dataset, options, caching.folder())
     images = jnp.asarray(dataset.train_images[:1000])
     network = capture(model.apply, params, images[:2])
     matrix = matrices(network, params)

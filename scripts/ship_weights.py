@@ -11,9 +11,8 @@ import runpy
 import sys
 import time
 
-from apq_jax import data, models, training
+from apq_jax import caching, data, models, training
 from apq_jax.config import from_config_dict
-from apq_jax.search import cache_folder
 
 
 def main(path: str, data_path: str = "") -> None:
@@ -25,7 +24,7 @@ def main(path: str, data_path: str = "") -> None:
         print(f"{time.monotonic() - start:.0f} s, epoch {epochs:.2f}: loss {loss:.4f}", flush=True)
 
     apply_fn, params, _ = models.trained(
-        config.model, config.training, dataset, cache_folder(), report
+        config.model, config.training, dataset, caching.folder(), report
     )
     identity = training.identify(str(config.model), dataset, config.training)
     file = training.save_shipped(params, identity, f"{config.model.name}_{dataset.name}")

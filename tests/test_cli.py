@@ -26,7 +26,7 @@ from apq_jax import (
     mapping,
     proof,
     report,
-    results,
+    run_files,
     run_folder,
     search,
 )
@@ -134,7 +134,7 @@ def without_times(folder: pathlib.Path) -> dict:
 def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
     folder, printed = finished
     names = {path.name for path in folder.iterdir()}
-    assert names == {*results.FILES, "command.txt", "tensorboard", ".lock"}
+    assert names == {*run_files.FILES, "command.txt", "tensorboard", ".lock"}
     assert any((folder / "tensorboard").iterdir())
     assert "report.md" in printed
     # 150 x 12² + 2,400 x 2² + 16 x 120 + 120 x 84 + 84 x 3 of images of 12 x 12.
@@ -394,7 +394,7 @@ def test_interrupt_writes_what_is_there(
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130, printed
     assert "Interrupted after" in printed
-    assert {path.name for path in tmp_path.iterdir()} >= set(results.FILES)
+    assert {path.name for path in tmp_path.iterdir()} >= set(run_files.FILES)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["interrupted"]
     rows = len((tmp_path / "search.csv").read_text().splitlines()) - 1
@@ -423,7 +423,7 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
     assert process.returncode == 130, errors
     assert f"interrupted; the evaluations are in {tmp_path / 'search.csv'}" in errors
     assert len(errors.strip().splitlines()) == 1
-    kept = checkpoint.read(tmp_path / results.CHECKPOINT)
+    kept = checkpoint.read(tmp_path / run_files.CHECKPOINT)
     assert kept is not None
     assert kept.evaluations == len(rows_of(tmp_path / "search.csv")) > 0
     assert not (tmp_path / "result.json").exists()
@@ -476,7 +476,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         assert process.returncode == 2, printed
         assert "Traceback" not in printed
         assert "cannot be written (No space left on device)" in printed.splitlines()[-1]
-        kept = checkpoint.read(folder / results.CHECKPOINT)
+        kept = checkpoint.read(folder / run_files.CHECKPOINT)
         assert kept is not None
         assert kept.evaluations > 0
     finally:
@@ -495,7 +495,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     more = ["--config.search.episodes=160", "--config.search.seeds=2"]
     more.append("--config.search.strategy=joint")
     never, stopped = tmp_path / "never", tmp_path / "stopped"
-    flags, kept = small(digits, cache, stopped, *more), stopped / results.CHECKPOINT
+    flags, kept = small(digits, cache, stopped, *more), stopped / run_files.CHECKPOINT
 
     process = started(flags, kept)
     process.kill()

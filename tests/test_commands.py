@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from apq_jax import command_line, sweep
+from apq_jax import command_line, sweep_flags
 from apq_jax.sweep_points import points_of
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def test_a_search_is_understood(command: str, user: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("command", [one for one in MODULES if "apq_jax.sweep" in one])
 def test_a_sweep_is_understood(command: str, user: pathlib.Path) -> None:
-    tree, _ = sweep._parse(shlex.split(command)[2:])
+    tree, _ = sweep_flags.parse(shlex.split(command)[2:])
     assert points_of(tree)
 
 

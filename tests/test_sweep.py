@@ -21,7 +21,16 @@ from ml_collections import ConfigDict
 from onnx import TensorProto, helper, numpy_helper
 
 import apq_jax
-from apq_jax import checkpoint, pipeline, preparation, sharded, sweep, sweep_group, sweep_kept
+from apq_jax import (
+    checkpoint,
+    pipeline,
+    preparation,
+    processes,
+    sharded,
+    sweep,
+    sweep_group,
+    sweep_kept,
+)
 from apq_jax.config import Config, SearchOptions, to_config_dict
 from apq_jax.files import InputError
 from apq_jax.interruption import Terminated
@@ -387,7 +396,7 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
         devices = jax.devices()[: 1 + count % 2]
         monkeypatch.setattr(sharded, "mesh_of", functools.partial(everywhere, devices))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sweep, "_stops", third)
+            patch.setattr(processes, "stops", third)
             try:
                 assert sweep.run(small_sweep, stopped, resume=True) == 0
             except Terminated:

@@ -1,0 +1,27 @@
+"""What a command says while it works."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rich.console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = rich.console.Console(highlight=False, markup=False)
+
+
+@contextmanager
+def bar(description: str, total: int) -> Iterator[Any]:
+    """A progress bar with the time left; yields `advance(count, note)`."""
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, note="")
+        yield lambda count, note="": progress.update(task, advance=count, note=note)
