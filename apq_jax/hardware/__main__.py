@@ -12,13 +12,11 @@ import signal
 import sys
 
 import rich.box
-import rich.console
 import rich.table
 
 from apq_jax.files import InputError, write_whole
 from apq_jax.hardware import PRESETS, Accelerator, dumps, load
-
-console = rich.console.Console(highlight=False, markup=False)
+from apq_jax.progress import console
 
 
 def main(argv: list[str]) -> int:
