@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import rlax
-
-from apq_jax.foresight import interpolated
+from jax import lax
 
 Q = Callable[[Any, jax.Array], jax.Array]  # (a member's parameters, an episode [L, A]) -> Q []
 
@@ -191,3 +190,17 @@ def update_actor(
         jax.grad(loss)(state.actor), state.actor_optimiser
     )
     return state._replace(actor=optax.apply_updates(state.actor, change), actor_optimiser=optimiser)
+
+
+def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
+    """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: [].
+
+    Outside it is the nearest entry, but the gradient is that of the last two: an actor that has
+    come to the end of the choices is still told the way back.
+    """
+    for x, size in zip(place, table.shape, strict=True):
+        inside = x + lax.stop_gradient(jnp.clip(x, 0.0, size - 1.0) - x)
+        lower = jnp.clip(jnp.floor(inside), 0, max(size - 2, 0)).astype(jnp.int32)
+        part = inside - lower
+        table = (1.0 - part) * table[lower] + part * table[jnp.minimum(lower + 1, size - 1)]
+    return table

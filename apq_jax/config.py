@@ -5,15 +5,18 @@ from typing import Any
 
 import ml_collections
 
-from apq_jax import data, models, pruning, schemes, training
-from apq_jax.evaluation import Recovery
-from apq_jax.files import InputError, shown
-from apq_jax.finetune import FinetuneOptions
+from apq_jax import data, models
+from apq_jax.compression import pruning
+from apq_jax.compression.compressed import Recovery
+from apq_jax.compression.finetune import FinetuneOptions
+from apq_jax.compression.plan import PlanOptions
 from apq_jax.hardware import adc
-from apq_jax.models import ModelOptions
-from apq_jax.plan import PlanOptions
+from apq_jax.mapping import schemes
+from apq_jax.models import ModelOptions, training
+from apq_jax.models.onnx.model import LAYOUTS
+from apq_jax.models.training import Training
 from apq_jax.strategies.actor_critic import ActorCriticOptions
-from apq_jax.training import Training
+from apq_jax.system.errors import InputError, shown
 
 STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
 GOALS = ("cost", "accuracy", "front")
@@ -111,7 +114,7 @@ ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "data.select_images": (0, 1_000_000),
     "model.name": models.NAMES,
     "model.width": (0.01, 4.0),
-    "model.layout": models.LAYOUTS,
+    "model.layout": LAYOUTS,
     **{f"training.{name}": bounds for name, bounds in training.RANGES.items()},
     "plan.levels": (1, 256),
     "plan.min_keep": (0.001, 1.0),

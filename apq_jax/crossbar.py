@@ -10,12 +10,11 @@ Formulas, units and sources: docs/cost_model.md.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.hardware import Chip
-from apq_jax.types import Array, Layer, Policy
+from apq_jax.types import Array, Layer
 
 _SCALE_BITS = 32  # stored an output channel: 16-bit multiplier and offset
 _OUTPUT_BITS = 16  # moved an output, as in ISAAC
@@ -86,9 +85,6 @@ def slices_of(weight_bits: Array, chip: Chip) -> Array:
     return xp.where(chip.differential == 1, pairs, ceil_div(weight_bits, chip.cell_bits))
 
 
-# --- the dense network ---------------------------------------------------------------------------
-
-
 def dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
     """An unpruned layer at weight bits [...]: operation units are cut at the crossbars' edges.
 
@@ -150,9 +146,6 @@ def dense(layers: tuple[Layer, ...], weight_bits: Array, chip: Chip) -> Counts:
     xp = _xp(weight_bits + chip.cell_bits)
     found = [dense_layer(layer, weight_bits[..., at], chip) for at, layer in enumerate(layers)]
     return Counts(*(xp.stack(fields, axis=-1) for fields in zip(*found, strict=True)))
-
-
-# --- column-vectors ------------------------------------------------------------------------------
 
 
 def survivors_of(masks: list[np.ndarray]) -> list[np.ndarray]:
@@ -230,9 +223,6 @@ def counts_of(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> C
             f"{tables.crossbars.shape[-1]}"
         )
     return Counts(*(xp.asarray(table)[layers, level, slices - 1] for table in tables))
-
-
-# --- what they cost ------------------------------------------------------------------------------
 
 
 def copies(layers: tuple[Layer, ...], chip: Chip) -> Array:
@@ -392,73 +382,3 @@ def cost(
 ) -> Cost:
     """The network's cost: [...]; `adc_bits` as in `energy`."""
     return total(layer_costs(layers, counts, chip, input_bits, adc_bits), chip)
-
-
-# --- a price list --------------------------------------------------------------------------------
-
-
-class Prices(NamedTuple):
-    """Every layer's cost at every choice, so that a policy's cost is a look-up and a sum.
-
-    The choices are [L, K, B, A]: keep level, weight bits 1 .. B, input bits 1 .. A. They are laid
-    out flat, with the numbers of a choice side by side, for that is how they are read.
-    """
-
-    whole: Array  # [L K B A, 4] int32: crossbars, imas, slots, index bits
-    real: Array  # [L K B A, 4] float32: memory um2, energy nJ, latency us, conversions' nJ
-    chip: Chip
-    shape: Any  # [L, K, B, A] int32
-
-
-def price_list(
-    layers: tuple[Layer, ...], tables: Counts, chip: Chip, weight_bits: int, input_bits: int
-) -> Prices:
-    """Prices from tables [L, K, S] up to so many bits; chip and tables may be traced."""
-    count, levels, _ = tables.crossbars.shape
-    choices = np.ix_(np.arange(levels), np.arange(1, weight_bits + 1), np.arange(1, input_bits + 1))
-    grid = [np.broadcast_to(x, (levels, weight_bits, input_bits)) for x in choices]
-    # Layers last, as everywhere; then first, as the index needs them.
-    level, q, a = (np.broadcast_to(x[..., None], (*x.shape, count)) for x in grid)
-    found = layer_costs(layers, counts_of(tables, chip, level, q), chip, a)
-    xp = _xp(found.crossbars)
-    columns = [xp.moveaxis(x, -1, 0) for x in found]
-    shape = np.asarray((count, levels, weight_bits, input_bits))
-    whole, real = (
-        xp.stack([x.reshape(-1) for x in part], axis=-1) for part in (columns[:4], columns[4:])
-    )
-    return Prices(whole, real, chip, shape)
-
-
-def unflattened(prices: Prices) -> LayerCost:
-    """Every layer's cost at every choice, [L, K, B, A] each; on the host."""
-    parts = [*prices.whole.T, *prices.real.T]
-    return LayerCost(*(part.reshape(tuple(prices.shape)) for part in parts))
-
-
-def device(prices: Prices) -> Prices:
-    """Prices from the host as int32 and float32 arrays for a compiled program.
-
-    Raises:
-      ValueError: a network's count could pass 2^31.
-    """
-    layers = int(prices.shape[0])
-    if prices.whole.size and int(prices.whole.max()) * layers >= 2**31:
-        raise ValueError("counts of this network pass 2^31; use the prices on the host")
-    return jax.tree.map(
-        lambda x: jnp.asarray(x, jnp.int32 if np.issubdtype(x.dtype, np.integer) else jnp.float32),
-        prices,
-    )
-
-
-def look_up(prices: Prices, policy: Policy) -> Cost:
-    """The cost of policies [..., L], whose levels and bits must be among the price list's."""
-    layers = np.arange(policy.level.shape[-1])
-    _, levels, weight_bits, input_bits = prices.shape
-    index = (layers * levels + policy.level) * weight_bits + policy.weight_bits - 1
-    index = index * input_bits + policy.input_bits - 1
-    whole, real = prices.whole[index], prices.real[index]
-    found = LayerCost(*(x[..., at] for x in (whole, real) for at in range(x.shape[-1])))
-    if policy.adc_bits is not None:
-        saved = found.adc_nj * prices.chip.adc_saved[policy.adc_bits - 1]
-        found = found._replace(energy_nj=found.energy_nj - saved)
-    return total(found, prices.chip)

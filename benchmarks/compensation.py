@@ -15,19 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import caching, calibration, conversion, data, evaluation, plan, training
-from apq_jax.capture import Network, capture, matrices
+from apq_jax import data
+from apq_jax.compression import calibration, converters, plan
+from apq_jax.compression.compressed import Recovery, apply, compress
+from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
-from apq_jax.evaluation import Recovery
 from apq_jax.hardware import PRESETS
+from apq_jax.models import training
 from apq_jax.models.lenet import LeNet5
-from apq_jax.plan import PlanOptions
-from apq_jax.pruning import Block
+from apq_jax.models.weights import trained
+from apq_jax.network.capture import Network, capture, matrices
+from apq_jax.system.cache import folder
 from apq_jax.types import Policy
 
 KEEPS = (0.5, 0.4, 0.3, 0.2)
 HEIGHT = 9
-CELLS = conversion.cells_of(PRESETS["isaac_ou"])
+CELLS = converters.cells_of(PRESETS["isaac_ou"])
 PLAIN, MATCHED = Recovery(match_moments=False), Recovery()
 METHODS = {
     "l2, masked only": (PlanOptions(score="l2", compensate=False), PLAIN),
@@ -54,8 +58,8 @@ def main() -> int:
     for seed in range(seeds):
         params = model.init(jax.random.key(seed), jnp.asarray(dataset.train_images[:1]))
         options = dataclasses.replace(Config().training, seed=seed)
-        cache = caching.folder()
-        params, _ = training.trained("lenet5", model.apply, params, dataset, options, cache)
+        cache = folder()
+        params, _ = trained("lenet5", model.apply, params, dataset, options, cache)
         network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
         weights = matrices(network, params)
         train = jnp.asarray(dataset.train_images)
@@ -92,10 +96,10 @@ def _accuracy(network: Network, recovery: Recovery, args: tuple, policies: Polic
     params, layers, statistics, moment_images, images, labels = args
 
     def one(policy: Policy) -> jax.Array:
-        compressed = evaluation.compress(
+        compressed = compress(
             network, params, layers, statistics, moment_images, CELLS, recovery, policy
         )
-        logits = evaluation.apply(network, params, compressed, images)
+        logits = apply(network, params, compressed, images)
         return jnp.mean(logits.argmax(axis=-1) == labels)
 
     return jax.lax.map(one, policies)

@@ -23,13 +23,16 @@ import numpy as np
 import strategies  # beside this file
 
 from apq_jax import agent as agents
-from apq_jax import caching, environment, foresight, hardware, loop, pipeline, preparation
-from apq_jax.environment import Space
-from apq_jax.files import write_whole
+from apq_jax import hardware
 from apq_jax.hardware import Accelerator
-from apq_jax.preparation import Prepared
-from apq_jax.strategies import Strategy
+from apq_jax.pipeline import judge, prepare, stages
+from apq_jax.pipeline.prepared import Prepared, evaluator
+from apq_jax.problem import environment
+from apq_jax.problem.environment import Space
+from apq_jax.strategies import Strategy, loop, surrogate
 from apq_jax.strategies.actor_critic import State, actor_critic
+from apq_jax.system.cache import opened
+from apq_jax.system.files import write_whole
 
 LEARNT_ON, EACH = 48, 96  # accelerators and limits; evaluations on each
 UNSEEN, FEW, FRESH = 6, 48, 600
@@ -48,7 +51,7 @@ def main() -> int:
     if options.table:
         _print([row for path in paths for row in json.loads(path.read_text())])
         return 0
-    cache = caching.opened()
+    cache = opened()
     for seed, path in enumerate(paths):
         if not path.exists():
             write_whole(path, json.dumps(_rows(seed, cache)))
@@ -71,7 +74,7 @@ def _task(rng: np.random.Generator, prepared: Prepared) -> Prepared:
     drop = round(float(np.exp(rng.uniform(np.log(0.25), np.log(4.0)))), 2)
     options = dataclasses.replace(prepared.config.search, max_accuracy_drop=drop)
     config = dataclasses.replace(prepared.config, search=options)
-    return preparation.aim(prepared, accelerator, config)
+    return prepare.aim(prepared, accelerator, config)
 
 
 def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
@@ -81,7 +84,7 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
     # One space for all: what costs the same is told apart by its error.
     space = Space(levels, tuple(range(2, 9)), tuple(range(2, 9)))
     strategy = actor_critic(space, base.config.agent, (True, True, True), PARALLEL)
-    evaluate = preparation.evaluator(base)
+    evaluate = evaluator(base)
     tasks = [_task(rng, base) for _ in range(LEARNT_ON)]
     carry = loop.start(strategy, tasks[0].problem, jax.random.key(seed)[None], 0)
     for number, task in enumerate(tasks):
@@ -96,12 +99,12 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
         known, imagined = _first(strategy, task, space, learnt, jax.random.key(number))
         few = loop.Carry(jax.random.key(number)[None], carry.state, jnp.full(1, FEW, jnp.int32))
         records = loop.go_on(strategy, evaluate, task.subject, task.problem, few, CHUNK)
-        record = pipeline.joined([record for _, record in records])
+        record = stages.joined([record for _, record in records])
         # A user has what the agent has measured before, priced anew, too.
         few_best = max(known, _best(task, record))
         own = actor_critic(task.space, base.config.agent, (True, True, True), PARALLEL)
         key = jax.random.key(1000 + number)
-        fresh = pipeline.joined(
+        fresh = stages.joined(
             loop.run(own, evaluate, task.subject, task.problem, key, FRESH, CHUNK)
         )
         row = {
@@ -132,7 +135,7 @@ def _first(
     """
     networks, problem = task.config.agent.networks, task.problem
     agent = agents.make_agent(networks, space.sizes)
-    choices = foresight.choices(problem, space)
+    choices = surrogate.choices(problem, space)
 
     @jax.jit
     def draw(key: jax.Array, learnt: State) -> tuple[jax.Array, jax.Array]:
@@ -141,7 +144,7 @@ def _first(
         )
         places = environment.places_of(space, policies).reshape(-1, *learnt.replay.places.shape[1:])
         whole = places.astype(jnp.float32)
-        errors = jax.vmap(foresight.log_errors, (None, 0))(choices, whole)
+        errors = jax.vmap(surrogate.log_errors, (None, 0))(choices, whole)
         predict: Any = jax.vmap(jax.vmap(agent.critic.apply, (None, 0, 0)), (0, None, None))
         guesses = predict(learnt.agent.critics, errors, whole)  # [members, N]
         cautious = guesses.max(axis=0) + guesses.std(axis=0)
@@ -153,13 +156,13 @@ def _first(
 
     def worth(places: jax.Array, log_divergence: jax.Array) -> jax.Array:
         """Rewards [N]; what meets the limit beats what does not."""
-        foreseen = jax.vmap(foresight.evaluation, (None, None, 0, 0))
+        foreseen = jax.vmap(surrogate.evaluation, (None, None, 0, 0))
         found = foreseen(problem, choices, places, jnp.exp(log_divergence))
         misses = environment.shortfall(problem, found) > 0
         return jax.vmap(environment.reward, (None, 0))(problem, found) - 1e6 * misses
 
     known, imagined = draw(key, learnt)
-    evaluate = jax.jit(preparation.evaluator(task))
+    evaluate = jax.jit(evaluator(task))
     found = []
     for places in (known, imagined):
         policy = environment.policy_at(space, places)
@@ -172,7 +175,7 @@ def _first(
 
 def _best(task: Prepared, record: loop.Record) -> float:
     """e^objective of the best that meets the limit; 0 where none does."""
-    expected, gain = pipeline.expected_accuracy(task, record), pipeline.gain(task, record)
+    expected, gain = judge.expected_accuracy(task, record), judge.gain(task, record)
     meets = expected >= float(task.problem.min_accuracy)
     return float(np.exp(np.max(np.where(meets, gain, -np.inf))))
 

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax import crossbar
+from apq_jax.compression.prices import Prices, device, look_up, price_list
 from apq_jax.hardware import Accelerator, Chip
-from apq_jax.networks import NETWORKS
+from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.types import Policy
 
 LEVELS, BITS, HEIGHT = 32, 8, 9
@@ -47,9 +48,9 @@ def main() -> int:
 
     start = time.perf_counter()
     tables = crossbar.column_vector_tables(layers, survivors, HEIGHT, chip, slices)
-    prices = crossbar.price_list(layers, tables, chip, BITS, BITS)
+    prices = price_list(layers, tables, chip, BITS, BITS)
     host_s = time.perf_counter() - start
-    on_device = crossbar.device(prices)
+    on_device = device(prices)
 
     shape = (options.policies // BATCH * BATCH, len(layers))
     policies = Policy(
@@ -62,8 +63,8 @@ def main() -> int:
     one_by_one = jax.tree.map(np.asarray, policies)
 
     @jax.jit
-    def look_up(prices: crossbar.Prices, batches: Policy) -> crossbar.Cost:
-        return jax.lax.map(lambda batch: crossbar.look_up(prices, batch), batches)
+    def priced(prices: Prices, batches: Policy) -> crossbar.Cost:
+        return jax.lax.map(lambda batch: look_up(prices, batch), batches)
 
     def loop() -> None:
         for at in range(200):

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import conversion, datapath, mapping, schemes
+from apq_jax import mapping
+from apq_jax.compression import converters
 from apq_jax.hardware import PRESETS
-from apq_jax.networks import NETWORKS
+from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.mapping import datapath, schemes
 
 CASES = (  # network, images, share kept, weight bits, scheme
     ("lenet5", 1000, 0.4, 4, "column_vector"),
@@ -53,7 +55,7 @@ def _case(
 ) -> tuple[int, float, list[float]]:
     """Units, seconds to map, seconds of each run over all layers."""
     accelerator, rng = PRESETS["isaac_ou"], np.random.default_rng(0)
-    adc = conversion.converter(accelerator)
+    adc = converters.converter(accelerator)
     units, mapped, runs = 0, 0.0, [0.0] * (repeats + 1)
     for layer in NETWORKS[name]:
         shape = layer.groups, layer.rows, layer.columns

@@ -19,12 +19,14 @@ import numpy as np
 import scipy.stats
 import strategies  # beside this file
 
-from apq_jax import caching, choice, finetune, pipeline, preparation
+from apq_jax.compression import finetune
+from apq_jax.compression.finetune import Images
+from apq_jax.compression.plan import weight_masks
 from apq_jax.data import Dataset
-from apq_jax.finetune import Images
-from apq_jax.loop import Record
-from apq_jax.plan import weight_masks
-from apq_jax.preparation import Prepared
+from apq_jax.pipeline import choose, judge, measure, stages
+from apq_jax.pipeline.prepared import Prepared, evaluator, scored
+from apq_jax.strategies.loop import Record
+from apq_jax.system.cache import opened
 from apq_jax.types import Policy
 
 FEWER = (50, 100, 250, 500)
@@ -36,7 +38,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--policies", type=int, default=36)
     options = parser.parse_args()
-    cache = caching.opened()
+    cache = opened()
     for seed in range(options.seeds):
         prepared, dataset = strategies.prepared_of(seed, cache)
         record = _spread(prepared, options.policies)
@@ -44,7 +46,7 @@ def main() -> int:
         full = float(prepared.problem.float_accuracy)
         scores = {
             "measured accuracy": record.evaluation.accuracy,
-            "expected accuracy": pipeline.expected_accuracy(prepared, record),
+            "expected accuracy": judge.expected_accuracy(prepared, record),
         }
         lost = 100 * (full - scores["expected accuracy"])
         print(
@@ -65,8 +67,8 @@ def main() -> int:
 
 def _spread(prepared: Prepared, count: int) -> Record:
     """Distinct policies of the usual search, evenly over the expected loss."""
-    record = pipeline.joined(pipeline.search_policies(prepared))
-    lost = float(prepared.problem.float_accuracy) - pipeline.expected_accuracy(prepared, record)
+    record = stages.joined(stages.search_policies(prepared))
+    lost = float(prepared.problem.float_accuracy) - judge.expected_accuracy(prepared, record)
     _, first = np.unique(lost, return_index=True)  # rising
     inside = first[lost[first] <= 0.2]
     wanted = np.linspace(lost[inside[0]], lost[inside[-1]], count)
@@ -80,7 +82,7 @@ def _spread(prepared: Prepared, count: int) -> Record:
 def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and divergence of each policy's fine-tuned network on unseen images."""
     model = prepared.network, prepared.subject.params
-    unseen = preparation.scored(
+    unseen = scored(
         *model,
         np.concatenate([dataset.select_images, dataset.test_images]),
         np.concatenate([dataset.select_labels, dataset.test_labels]),
@@ -97,7 +99,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
         policy = jax.tree.map(lambda x, at=number: x[at], policies)
         network, _ = finetune.finetune(
             *model,
-            pipeline.compressed(prepared, policy),
+            measure.compressed(prepared, policy),
             weight_masks(prepared.subject.plan, policy),
             jnp.asarray(policy.weight_bits),
             train,
@@ -105,9 +107,9 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
             jax.random.key(number),
             config.finetune,
             scale_bits=config.recovery.scale_bits,
-            augment=choice.augment_of(config.training),
+            augment=choose.augment_of(config.training),
         )
-        logits = jnp.asarray(pipeline.logits_of(prepared, network, np.asarray(unseen[0])))
+        logits = jnp.asarray(measure.logits_of(prepared, network, np.asarray(unseen[0])))
         target = jax.nn.log_softmax(unseen[2])
         gap = (jnp.exp(target) * (target - jax.nn.log_softmax(logits))).sum(axis=-1)
         found.append((float(jnp.mean(logits.argmax(axis=-1) == unseen[1])), float(gap.mean())))
@@ -118,7 +120,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
 
 def _fewer(prepared: Prepared, record: Record) -> None:
     """Time and ranks of evaluations on the first images only."""
-    evaluate = preparation.evaluator(prepared)
+    evaluate = evaluator(prepared)
     policies = jax.tree.map(jnp.asarray, record.policy)
     whole = None
     for count in reversed(FEWER):

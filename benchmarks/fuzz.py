@@ -24,23 +24,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from apq_jax import (
-    checkpoint,
-    data,
-    export,
-    hardware,
-    mapping,
-    run_folder,
-    sweep_table,
-    trees,
-)
+from apq_jax import data, hardware, mapping
 from apq_jax.config import Config, to_config_dict
-from apq_jax.environment import METRICS
-from apq_jax.files import InputError
+from apq_jax.export import finished_run
 from apq_jax.hardware import Accelerator
-from apq_jax.interop import onnx
 from apq_jax.mapping import Mapping, Scales
-from apq_jax.sweep_points import Point
+from apq_jax.metrics import METRICS
+from apq_jax.models.onnx.model import load
+from apq_jax.run import checkpoint
+from apq_jax.run.read import NEEDED, SCHEMA
+from apq_jax.sweep import table
+from apq_jax.sweep.points import Point
+from apq_jax.system import pytrees
+from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
 MEMORY, SECONDS = 4 << 30, 20
@@ -97,7 +93,7 @@ def _npz(path: pathlib.Path) -> None:
 
 
 def _weights(path: pathlib.Path) -> None:
-    trees.save(path, _LIKE, {"model": "any"})
+    pytrees.save(path, _LIKE, {"model": "any"})
 
 
 _LIKE = {"a": {"kernel": np.ones((3, 4), np.float32), "bias": np.zeros(4, np.float32)}}
@@ -131,8 +127,8 @@ def _levels(path: pathlib.Path) -> None:
 
 def _result(path: pathlib.Path) -> None:
     """A run's result.json whose fields are empty but for the configuration."""
-    tree: dict[str, Any] = {name: {} for name in run_folder.NEEDED}
-    tree |= {"schema": run_folder.SCHEMA}
+    tree: dict[str, Any] = {name: {} for name in NEEDED}
+    tree |= {"schema": SCHEMA}
     path.write_text(json.dumps(tree | {"config": to_config_dict(Config()).to_dict()}))
 
 
@@ -154,26 +150,26 @@ def _table(path: pathlib.Path) -> None:
     row: dict[str, Any] = {"meets_limits": 1, "points_lost": 0.25, **costs, "weight_bits": "2 3"}
     rows = {seed: {"seed": seed, **row} for seed in (0, 2)}
     rows[1] = {"seed": 1, "meets_limits": 0, "note": "config.limits.slots: 1; allowed: more"}
-    path.write_text(sweep_table.written(rows))
+    path.write_text(table.written(rows))
 
 
 READERS = {
     "checkpoint": Reader(".safetensors", _checkpoint, checkpoint.read),
     "levels": Reader(
-        ".safetensors", _levels, lambda path: export.read_compressed(path, _mapped())
+        ".safetensors", _levels, lambda path: finished_run.read_compressed(path, _mapped())
     ),
     "mapping": Reader(".safetensors", _mapping, mapping.load),
     "npz": Reader(".npz", _npz, lambda path: data.load(str(path))),
-    "onnx": Reader(".onnx", _onnx, onnx.load),
-    "result": Reader(".json", _result, export.read_config),
-    "sweep": Reader(".csv", _table, lambda path: sweep_table.read(path, _POINTS)),
+    "onnx": Reader(".onnx", _onnx, load),
+    "result": Reader(".json", _result, finished_run.read_config),
+    "sweep": Reader(".csv", _table, lambda path: table.read(path, _POINTS)),
     "toml": Reader(
         ".toml",
         lambda path: path.write_text(hardware.dumps(Accelerator())),
         lambda path: hardware.load(str(path)),
     ),
     "weights": Reader(
-        ".safetensors", _weights, lambda path: trees.load(path, _LIKE)
+        ".safetensors", _weights, lambda path: pytrees.load(path, _LIKE)
     ),
 }  # fmt: skip
 

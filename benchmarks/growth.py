@@ -20,11 +20,13 @@ import numpy as np
 from flax import linen as nn
 from speed import compiled, drawn, write
 
-from apq_jax import hardware, preparation
-from apq_jax.capture import capture
+from apq_jax import hardware
+from apq_jax.compression.plan import PlanOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
-from apq_jax.plan import PlanOptions
+from apq_jax.network.capture import capture
+from apq_jax.pipeline import prepare
+from apq_jax.pipeline.prepared import evaluator
 
 RESULTS = pathlib.Path(__file__).parent / "results/growth"
 USUAL = {"policies": 4, "images": 500, "layers": 4, "levels": 16, "width": 32}
@@ -81,8 +83,8 @@ def _measured(policies: int, images: int, layers: int, levels: int, width: int) 
         search=SearchOptions(tuned=0, probes=2, moment_images=128, chunk=250),
     )
     accelerator = hardware.load(config.accelerator)
-    prepared = preparation.prepare(network, params, dataset, accelerator, config)
-    run = compiled(preparation.evaluator(prepared))
+    prepared = prepare.prepare(network, params, dataset, accelerator, config)
+    run = compiled(evaluator(prepared))
     arguments = prepared.subject, drawn(prepared, policies)
     start = time.perf_counter()
     program = run.lower(*arguments).compile()

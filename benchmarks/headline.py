@@ -24,10 +24,11 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from apq_jax import checkpoint, hardware, run_files, search
+from apq_jax import hardware, search
 from apq_jax.config import Config, from_config_dict
-from apq_jax.files import write_whole
 from apq_jax.hardware import PRESETS
+from apq_jax.run import checkpoint, job, write
+from apq_jax.system.files import write_whole
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "headline"
 PICTURE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "headline.png"
@@ -145,8 +146,8 @@ def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str
     """Runs the main job, or goes on with it, and keeps what the tables need."""
     folder, start = workdir / network / scheme / str(seed), time.perf_counter()
     config = config_of(network, scheme, seed, cifar, workdir)
-    begun = checkpoint.exists(folder / run_files.CHECKPOINT)
-    status = search.run(config, folder, f"benchmarks/headline.py: {folder}", begun)
+    begun = checkpoint.exists(folder / write.CHECKPOINT)
+    status = job.run(config, folder, f"benchmarks/headline.py: {folder}", search.report, begun)
     if status not in (0, 3):
         raise SystemExit(status)
     kept = kept_of(folder) | {"seconds": time.perf_counter() - start}  # of the last process

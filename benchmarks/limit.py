@@ -28,7 +28,8 @@ import numpy as np
 from jax import lax
 from speed import compiled, drawn, prepared_of, write
 
-from apq_jax import caching, preparation
+from apq_jax.pipeline.prepared import evaluator
+from apq_jax.system import cache
 
 RESULTS = pathlib.Path(__file__).parent / "results/limit"
 SIDE = 2048  # of the square matrices
@@ -50,7 +51,7 @@ def main() -> int:
     asked = parser.parse_args()
     if len(os.sched_getaffinity(0)) > 1:
         parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
-    caching.opened()
+    cache.opened()
     rates = _rates()
     for kind, rate in rates.items():
         print(f"{kind}: {rate / 1e9:.0f} G operations a second")
@@ -118,7 +119,7 @@ def _rates() -> dict[str, float]:
 
 def _measured(name: str) -> dict[str, Any]:
     prepared, _ = prepared_of(name, 0)
-    run = compiled(preparation.evaluator(prepared))
+    run = compiled(evaluator(prepared))
     policies = drawn(prepared, POLICIES[name])
     arguments, count = (prepared.subject, policies), len(policies.level)
     jax.config.update("jax_enable_compilation_cache", False)

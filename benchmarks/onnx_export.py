@@ -10,7 +10,8 @@ the CPU in float32.
 import argparse
 import pathlib
 
-from apq_jax.export import agreement, model_of, read
+from apq_jax.export.finished_run import read
+from apq_jax.export.onnx_check import agreement, model_of
 
 
 def main() -> None:

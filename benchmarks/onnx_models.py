@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from apq_jax.capture import capture
-from apq_jax.interop.onnx import load
+from apq_jax.models.onnx.model import load
+from apq_jax.network.capture import capture
 
 FOLDER = pathlib.Path(onnx.__file__).parent / "backend/test/data/light"
 

@@ -28,12 +28,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import calibration, models, plan
-from apq_jax.capture import capture, matrices
+from apq_jax import models
+from apq_jax.compression import calibration, plan
+from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
 from apq_jax.data import Dataset
-from apq_jax.files import write_whole
-from apq_jax.pruning import Block
+from apq_jax.network.capture import capture, matrices
+from apq_jax.system.files import write_whole
 
 BLOCK, CLASSES = Block(9), 10
 RESULTS = pathlib.Path(__file__).parent / "results/plan"

@@ -1,7 +1,7 @@
 """How often a search comes back to the same first layers, from the search.csv of finished runs.
 
 A row a depth k: the share of a run's evaluations whose choices for the first k layers are among
-the last n distinct ones, as `apq_jax.evaluator` keeps them; means over the runs.
+the last n distinct ones, as `apq_jax.compression.evaluator` keeps them; means over the runs.
 
     python benchmarks/recall.py NAME RUN/search.csv [RUN/search.csv ...]
 
@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from apq_jax.files import write_whole
+from apq_jax.system.files import write_whole
 
 RESULTS = pathlib.Path(__file__).parent / "results/recall"
 ENTRIES = (2, 8, 32, 10**6)

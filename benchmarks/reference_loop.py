@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from apq_jax import crossbar, environment
-from apq_jax.preparation import Prepared
+from apq_jax import crossbar, metrics
+from apq_jax.pipeline.prepared import Prepared
 
 LEAST_KEEP = 0.2  # of a layer, as AMC has it
 _EPSILON = 1e-5  # Flax's, of batch normalisation
@@ -312,7 +312,7 @@ class ReferenceLoop:
         chip = prepared.accelerator.chip()
         counts = crossbar.counts_of(prepared.tables, chip, level, weight_bits)
         cost = crossbar.cost(prepared.network.layers, counts, chip, input_bits)
-        costs = np.asarray([getattr(cost, name) for name in environment.METRICS], np.float64)
+        costs = np.asarray([getattr(cost, name) for name in metrics.METRICS], np.float64)
         gain = float(problem.weights @ np.log(problem.dense / costs))
         # AMC's for accuracy first: -error ln(cost). One that is paid for what it saves and fined
         # for what it misses, as the search's is, ends up with everything pruned.

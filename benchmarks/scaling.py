@@ -29,13 +29,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import caching, data, pipeline, preparation, search, sharded, sweep_group
-from apq_jax.capture import capture
+from apq_jax import data
 from apq_jax.config import Config, SearchOptions
-from apq_jax.files import write_whole
 from apq_jax.hardware import PRESETS
-from apq_jax.progress import console
-from apq_jax.sweep_points import Point
+from apq_jax.network.capture import capture
+from apq_jax.pipeline import prepare, stages
+from apq_jax.run.network import train
+from apq_jax.sweep import group
+from apq_jax.sweep.mesh import meet, mesh_of
+from apq_jax.sweep.points import Point
+from apq_jax.system.cache import opened
+from apq_jax.system.files import write_whole
+from apq_jax.system.terminal import console
 
 RESULT = pathlib.Path(__file__).parent / "results/scaling/scaling.json"
 START, END = "<!-- measured by benchmarks/scaling.py -->\n", "<!-- end -->\n"
@@ -110,12 +115,12 @@ def _worker(
     jax.config.update("jax_num_cpu_devices", devices)
     if processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, number)
-        sharded.meet()
+        meet()
     console.quiet = True
     options = SearchOptions(episodes=episodes, tuned=0, finalists=8)
-    config, cache = Config(search=options), caching.opened()
+    config, cache = Config(search=options), opened()
     dataset = data.load(config.data.path, config.data.name)
-    apply_fn, params = search.train(dataset, config, cache)
+    apply_fn, params = train(dataset, config, cache)
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     usual = PRESETS[config.accelerator]
     accelerators = [
@@ -124,15 +129,15 @@ def _worker(
         for rows in ROWS
     ]
     start = time.perf_counter()
-    first = preparation.prepare(network, params, dataset, accelerators[0], config, cache)
-    prepared = [preparation.aim(first, one, config) for one in accelerators]
+    first = prepare.prepare(network, params, dataset, accelerators[0], config, cache)
+    prepared = [prepare.aim(first, one, config) for one in accelerators]
     took: dict[str, Any] = {"prepare": time.perf_counter() - start}
-    mesh = sharded.mesh_of()
+    mesh = mesh_of()
     for name in ("first", "seconds"):
         start = last = time.perf_counter()
         records, chunks = [], []
-        stands = sweep_group.started(prepared)
-        for _, record in sweep_group.go_on(prepared, mesh, stands, side_by_side):
+        stands = group.started(prepared)
+        for _, record in group.go_on(prepared, mesh, stands, side_by_side):
             records.append(record)
             chunks.append(time.perf_counter() - last)
             last = time.perf_counter()
@@ -140,11 +145,11 @@ def _worker(
     found = took | {"processes": processes, "devices": devices, "side_by_side": side_by_side}
     found |= {"policies": sum(len(one.reward) for one in records), "chunks": chunks}
     found["searches"] = len(prepared)
-    each = sweep_group.apart(pipeline.joined(records), len(prepared))
+    each = group.apart(stages.joined(records), len(prepared))
     rows = []
     for accelerator, one, record in zip(accelerators, prepared, each, strict=True):
         start = time.perf_counter()
-        sweep_group.row(Point({}, accelerator, config), one, record, dataset, 0.0)
+        group.row(Point({}, accelerator, config), one, record, dataset, 0.0)
         rows.append(time.perf_counter() - start)
     found["row_seconds"] = statistics.median(rows)  # the first compiles
     found["carry_bytes"] = sum(x.nbytes for x in jax.tree.leaves(stands)) / len(prepared)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax.files import write_whole
+from apq_jax.system.files import write_whole
 
 FINISHED = (0, 3)  # done; done, but no policy meets the limit
 COLUMNS = {  # heading: columns that share it

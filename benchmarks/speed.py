@@ -35,24 +35,19 @@ import numpy as np
 import torch
 from reference_loop import Options, ReferenceLoop
 
-from apq_jax import (
-    caching,
-    crossbar,
-    data,
-    environment,
-    hardware,
-    loop,
-    models,
-    pipeline,
-    preparation,
-)
-from apq_jax.capture import capture
+from apq_jax import data, hardware, models
+from apq_jax.compression import prices
+from apq_jax.compression.plan import PlanOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
-from apq_jax.files import write_whole
 from apq_jax.models import ModelOptions
-from apq_jax.plan import PlanOptions
-from apq_jax.preparation import Prepared
+from apq_jax.network.capture import capture
+from apq_jax.pipeline import judge, prepare, stages
+from apq_jax.pipeline.prepared import Prepared, evaluator
+from apq_jax.problem import environment
+from apq_jax.strategies import loop
+from apq_jax.system.cache import folder, opened
+from apq_jax.system.files import write_whole
 from apq_jax.types import Evaluation, Policy
 
 RESULTS = pathlib.Path(__file__).parent / "results/speed"
@@ -74,7 +69,7 @@ def main() -> int:
     if len(os.sched_getaffinity(0)) > 1:
         parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
     torch.set_num_threads(1)
-    caching.opened()
+    opened()
     if asked.quality:
         print("| seed | reference | its best | search, until as good | to compile | times |")
         print("|---|--:|--:|--:|--:|--:|")
@@ -146,7 +141,7 @@ def _reference(name: str, prepared: Prepared, calibration: np.ndarray, options: 
 
 
 def _search(prepared: Prepared) -> Steps:
-    for record in pipeline.search_policies(prepared):
+    for record in stages.search_policies(prepared):
         yield len(record.reward), 0.0
 
 
@@ -154,12 +149,12 @@ def _agent(prepared: Prepared) -> Steps:
     """The search where an evaluation is a sum and a table."""
 
     def evaluate(subject: Any, policy: Policy) -> Evaluation:
-        cost = crossbar.look_up(subject.prices, policy)
+        cost = prices.look_up(subject.prices, policy)
         bits = policy.weight_bits.sum() + policy.input_bits.sum() - policy.level.sum()
         costs = (getattr(cost, name) for name in Evaluation._fields[2:])
         return Evaluation(jnp.clip(0.9 + 1e-3 * bits, 0.0, 1.0), jnp.exp(-0.1 * bits), *costs)
 
-    strategy, stage = pipeline.strategy_of(prepared), pipeline.stages(prepared)[0]
+    strategy, stage = stages.strategy_of(prepared), stages.stages(prepared)[0]
     carry = loop.start(strategy, stage.problem, stage.keys, 10**6)
     for _, record in loop.go_on(strategy, evaluate, prepared.subject, stage.problem, carry, 2):
         yield len(record.reward), 0.0
@@ -168,7 +163,7 @@ def _agent(prepared: Prepared) -> Steps:
 def evaluation_seconds(prepared: Prepared) -> float:
     """Seconds of one evaluation from the images on, of policies drawn at random."""
     policies = drawn(prepared, prepared.config.search.parallel)
-    run = compiled(preparation.evaluator(prepared))
+    run = compiled(evaluator(prepared))
     jax.block_until_ready(run(prepared.subject, policies))
     start = time.perf_counter()
     jax.block_until_ready(run(prepared.subject, policies))
@@ -199,14 +194,14 @@ def _quality(seed: int) -> dict[str, float]:
             best, at = one.gain, time.perf_counter() - start
     whole = time.perf_counter() - start
     start = time.perf_counter()
-    for _ in pipeline.search_policies(prepared):
+    for _ in stages.search_policies(prepared):
         break
     compiled = time.perf_counter() - start  # and the first two batches
     start, seconds, count = time.perf_counter(), np.nan, 0
-    for record in pipeline.search_policies(prepared):
+    for record in stages.search_policies(prepared):
         count += len(record.reward)
         meets = record.evaluation.accuracy >= least
-        if (meets & (pipeline.gain(prepared, record) >= best)).any():
+        if (meets & (judge.gain(prepared, record) >= best)).any():
             seconds = time.perf_counter() - start
             break
         if count >= QUALITY_EPISODES:
@@ -241,7 +236,7 @@ def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
             for part in parts
         }
         dataset = dataclasses.replace(found, **both)
-        cache = caching.folder()
+        cache = folder()
         apply_fn, params, _ = models.trained(config.model, config.training, found, cache)
     else:
         rng, cache = np.random.default_rng(seed), None
@@ -259,7 +254,7 @@ def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     accelerator = hardware.load(config.accelerator)
     return (
-        preparation.prepare(network, params, dataset, accelerator, config, cache),
+        prepare.prepare(network, params, dataset, accelerator, config, cache),
         dataset.train_images[:count],
     )
 

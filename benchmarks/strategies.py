@@ -27,21 +27,16 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from apq_jax import (
-    archive,
-    caching,
-    checkpoint,
-    data,
-    hardware,
-    models,
-    pipeline,
-    preparation,
-)
-from apq_jax.capture import capture
-from apq_jax.choice import choose
+from apq_jax import data, hardware, models
 from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
-from apq_jax.files import write_whole
-from apq_jax.preparation import Prepared
+from apq_jax.network.capture import capture
+from apq_jax.pipeline import judge, prepare, stages
+from apq_jax.pipeline.choose import choose
+from apq_jax.pipeline.prepared import Prepared
+from apq_jax.problem import pareto
+from apq_jax.run import checkpoint
+from apq_jax.system.cache import opened
+from apq_jax.system.files import write_whole
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 EVALUATIONS = {"lenet5": 600, "vgg8": 300}
@@ -82,7 +77,7 @@ def main() -> int:
         if options.picture:
             _draw(found, options.picture)
         return 0
-    cache = caching.opened()
+    cache = opened()
     for seed in range(options.seeds):
         missing = [name for name in strategies if not _path(workdir, name, seed).exists()]
         if not missing:
@@ -123,9 +118,7 @@ def prepared_of(
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     apply_fn, params, _ = models.trained(config.model, config.training, dataset, cache)
     captured = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-    prepared = preparation.prepare(
-        captured, params, dataset, hardware.load(config.accelerator), config
-    )
+    prepared = prepare.prepare(captured, params, dataset, hardware.load(config.accelerator), config)
     return prepared._replace(config=dataclasses.replace(config, seed=seed)), dataset
 
 
@@ -139,9 +132,9 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
         tree.update_from_flattened_dict({field: ast.literal_eval(value)})
     prepared = prepared._replace(config=from_config_dict(tree))
     start = time.perf_counter()
-    record = pipeline.joined(pipeline.search_policies(prepared))
+    record = stages.joined(stages.search_policies(prepared))
     seconds = time.perf_counter() - start
-    expected, gain = pipeline.expected_accuracy(prepared, record), pipeline.gain(prepared, record)
+    expected, gain = judge.expected_accuracy(prepared, record), judge.gain(prepared, record)
     limit, full = (
         float(getattr(prepared.problem, name)) for name in ("min_accuracy", "float_accuracy")
     )
@@ -151,8 +144,8 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
     return {
         "network": _network(prepared),
         "best": [[int(at) + 1, float(best[at])] for at in better],  # from which evaluation on
-        "hypervolume": archive.hypervolume(
-            gain, 100 * (expected - full), archive.LEAST_GAIN, -archive.MOST_LOST
+        "hypervolume": pareto.hypervolume(
+            gain, 100 * (expected - full), pareto.LEAST_GAIN, -pareto.MOST_LOST
         ),
         "chosen": float(gain[choice.number]),
         "meets_limit": choice.meets_limit,

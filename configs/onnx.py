@@ -13,7 +13,7 @@ import ml_collections
 
 from apq_jax import config
 from apq_jax.models import ModelOptions
-from apq_jax.training import Training
+from apq_jax.models.training import Training
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -20,24 +20,17 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from apq_jax import (
-    caching,
-    calibration,
-    conversion,
-    data,
-    datapath,
-    mapping,
-    plan,
-    pruning,
-    quantization,
-    training,
-)
-from apq_jax.capture import capture, matrices
+from apq_jax import data, mapping
+from apq_jax.compression import calibration, converters, plan, pruning, quantization
+from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
 from apq_jax.hardware import Accelerator
+from apq_jax.mapping import datapath
 from apq_jax.mapping.units import NONE, cells_of, offset_of, slice_weights
 from apq_jax.models.lenet import LeNet5
-from apq_jax.pruning import Block
+from apq_jax.models.weights import trained
+from apq_jax.network.capture import capture, matrices
+from apq_jax.system import cache
 
 FOLDER = pathlib.Path(__file__).parent / "images"
 SMALL = Accelerator(
@@ -63,7 +56,7 @@ def _layer() -> tuple[Any, ...]:
     model = LeNet5(dataset.classes)
     init = model.init(jax.random.key(0), jnp.asarray(dataset.train_images[:1]))
     options = dataclasses.replace(Config().training, seed=0)
-    params, _ = training.trained("lenet5", model.apply, init, dataset, options, caching.folder())
+    params, _ = trained("lenet5", model.apply, init, dataset, options, cache.folder())
     images = jnp.asarray(dataset.train_images[:1000])
     network = capture(model.apply, params, images[:2])
     matrix = matrices(network, params)
@@ -184,7 +177,7 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
     lines += ["", "sum                              " + " ".join(f"{t:6}" for t in total)]
     lines.append(f"offset: {offset} x Σ u = {offset} x {u.sum()} off each weight's first slice")
     path, banks = datapath.prepare((found,), SMALL)[0]
-    outputs = datapath.execute(path, banks, conversion.converter(SMALL), jnp.asarray(window))
+    outputs = datapath.execute(path, banks, converters.converter(SMALL), jnp.asarray(window))
     exact = window @ levels[0]
     lines += [
         "",

@@ -13,7 +13,7 @@ import numpy as np
 
 from apq_jax import crossbar
 from apq_jax.hardware import PRESETS, Accelerator, Component, dumps, loads
-from apq_jax.networks import NETWORKS
+from apq_jax.hardware.workloads import NETWORKS
 
 base = PRESETS["isaac_ou"]
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import apq_jax
-from apq_jax import finetune
-from apq_jax.plan import PlanOptions, weight_masks
+from apq_jax.compression import finetune
+from apq_jax.compression.plan import PlanOptions, weight_masks
 
 rng = np.random.default_rng(0)
 params = {

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import apq_jax
-from apq_jax import environment
-from apq_jax.plan import PlanOptions
+from apq_jax.compression.plan import PlanOptions
+from apq_jax.problem import environment
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.random import random
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from apq_jax import crossbar
 from apq_jax.hardware import PRESETS
-from apq_jax.networks import NETWORKS
+from apq_jax.hardware.workloads import NETWORKS
 
 layers = NETWORKS["resnet20"]
 bits = np.full(len(layers), 8)

@@ -11,8 +11,11 @@ import runpy
 import sys
 import time
 
-from apq_jax import caching, data, models, training
+from apq_jax import data, models
 from apq_jax.config import from_config_dict
+from apq_jax.models import training
+from apq_jax.models.weights import identify, load_shipped, save_shipped
+from apq_jax.system import cache
 
 
 def main(path: str, data_path: str = "") -> None:
@@ -24,11 +27,11 @@ def main(path: str, data_path: str = "") -> None:
         print(f"{time.monotonic() - start:.0f} s, epoch {epochs:.2f}: loss {loss:.4f}", flush=True)
 
     apply_fn, params, _ = models.trained(
-        config.model, config.training, dataset, caching.folder(), report
+        config.model, config.training, dataset, cache.folder(), report
     )
-    identity = training.identify(str(config.model), dataset, config.training)
-    file = training.save_shipped(params, identity, f"{config.model.name}_{dataset.name}")
-    shipped = training.load_shipped(identity, params)
+    identity = identify(str(config.model), dataset, config.training)
+    file = save_shipped(params, identity, f"{config.model.name}_{dataset.name}")
+    shipped = load_shipped(identity, params)
     for name, weights in (("float32", params), ("shipped", shipped)):
         images, labels = dataset.test_images, dataset.test_labels
         accuracy = training.accuracy(apply_fn, weights, images, labels)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from apq_jax import caching, search
+from apq_jax import search
+from apq_jax.system import cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -18,7 +19,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 jax.config.update("jax_num_cpu_devices", 2)  # for meshes
 # Of processes that tests start, too: a program is kept for a number of devices.
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
-caching.opened(str(ROOT / ".cache"))
+cache.opened(str(ROOT / ".cache"))
 
 
 @pytest.fixture(scope="module", autouse=True)

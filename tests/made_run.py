@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax import hardware_report, mapping, schemes
+from apq_jax import mapping
 from apq_jax.hardware import Accelerator
+from apq_jax.mapping import schemes
+from apq_jax.report import hardware
 from apq_jax.types import Layer
 
 COST = {"area_mm2": 0.02, "energy_nj": 50.0, "latency_us": 400.0, "index_bits": 900}
@@ -118,8 +120,8 @@ def result_of() -> dict[str, Any]:
             for name, field in fields.items()
         },
         "adc_laws": {
-            "saberi": {f"{name}_8": 2.5 for name in hardware_report.LAW_RATIOS},
-            "linear": {f"{name}_8": 3.75 for name in hardware_report.LAW_RATIOS},
+            "saberi": {f"{name}_8": 2.5 for name in hardware.LAW_RATIOS},
+            "linear": {f"{name}_8": 3.75 for name in hardware.LAW_RATIOS},
         },
         "mapping": {
             "bit_exact": True,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apq_jax.capture import Network, capture, forward, forward_float, matrices
 from apq_jax.models.lenet import LeNet5
-from apq_jax.products import Product
+from apq_jax.network.capture import Network, capture, forward, forward_float, matrices
+from apq_jax.network.products import Product
 
 
 def normal(seed: int, *shape: int) -> Any:

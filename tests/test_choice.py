@@ -11,14 +11,15 @@ import pytest
 from test_searched_schemes import SMALL, network
 
 import apq_jax
-from apq_jax import archive, choice, pipeline, preparation
-from apq_jax.choice import Choice
+from apq_jax.compression.finetune import FinetuneOptions
+from apq_jax.compression.plan import PlanOptions
 from apq_jax.config import Config, Limits, SearchOptions
 from apq_jax.data import Dataset
-from apq_jax.finetune import FinetuneOptions
-from apq_jax.loop import Record
-from apq_jax.plan import PlanOptions
-from apq_jax.preparation import Prepared
+from apq_jax.pipeline import choose, judge, measure, stages
+from apq_jax.pipeline.choose import Choice
+from apq_jax.pipeline.prepared import Prepared, accuracy_of, asked, scored
+from apq_jax.problem import pareto
+from apq_jax.strategies.loop import Record
 
 CONFIG = Config(
     plan=PlanOptions(6, 0.1),
@@ -44,9 +45,9 @@ def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
     # The float network's own answers are the labels: all that is lost is lost by compression.
     labels = {
         f"{part}_labels": np.asarray(
-            preparation.scored(
-                captured, params, getattr(noise, f"{part}_images"), noise.train_labels
-            )[2].argmax(axis=-1),
+            scored(captured, params, getattr(noise, f"{part}_images"), noise.train_labels)[
+                2
+            ].argmax(axis=-1),
             np.int32,
         )
         for part in ("train", "search", "select", "test")
@@ -56,16 +57,16 @@ def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
     if config.search.goal == "accuracy":
         config = dataclasses.replace(config, limits=Limits(slots=20.0))
     prepared = apq_jax.prepare(captured, params, dataset, SMALL, config)
-    return prepared, pipeline.joined(pipeline.search_policies(prepared)), dataset
+    return prepared, stages.joined(stages.search_policies(prepared)), dataset
 
 
 def test_the_search_may_lose_more_than_the_result() -> None:
     prepared, record, _ = searched()
     assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.8)
-    assert preparation.asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
+    assert asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
     prepared, _, _ = searched(tuned=0)
     assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.1)
-    assert preparation.asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
+    assert asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
     assert len(record.reward) == 48
 
 
@@ -75,7 +76,7 @@ def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
     def drops(**changes: Any) -> tuple[list[float], list[int]]:
         search = dataclasses.replace(CONFIG.search, **{"strategy": "genetic"} | changes)
         config = dataclasses.replace(CONFIG, search=search)
-        found = pipeline.stages(prepared._replace(config=config))
+        found = stages.stages(prepared._replace(config=config))
         lost = [float(x.problem.float_accuracy - x.problem.min_accuracy) for x in found]
         return lost, [stage.budget for stage in found]
 
@@ -86,17 +87,17 @@ def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
 
 def test_candidates_are_the_front_from_the_plain_choice_on() -> None:
     prepared, record, dataset = searched()
-    plain = choice.untuned(prepared, record, dataset)
-    numbers = choice._worth_tuning(prepared, record, plain)
+    plain = choose.untuned(prepared, record, dataset)
+    numbers = choose._worth_tuning(prepared, record, plain)
     assert numbers[0] == plain.number
-    gain, accuracy = pipeline.gain(prepared, record), pipeline.expected_accuracy(prepared, record)
+    gain, accuracy = judge.gain(prepared, record), judge.expected_accuracy(prepared, record)
     assert (np.diff(gain[numbers[1:]]) > 0).all()
     assert (np.diff(accuracy[numbers[1:]]) < 0).all()
     assert (accuracy[numbers[1:]] >= 0.2 - 1e-6).all()
     if plain.meets_limit:
         assert (gain[numbers[1:]] > gain[plain.number]).all()
     allowed = np.flatnonzero(accuracy >= 0.2)
-    front = set(allowed[archive.pareto_front(gain[allowed], accuracy[allowed])])
+    front = set(allowed[pareto.pareto_front(gain[allowed], accuracy[allowed])])
     assert set(numbers[1:]) <= front
 
 
@@ -106,10 +107,10 @@ def test_bisection_finds_the_last_that_meets_the_limit(
 ) -> None:
     """Of seven, rising in gain and loss, the first `meets` lose less than the limit."""
     prepared, record, dataset = searched(tuned=3)
-    gain = pipeline.gain(prepared, record)
+    gain = judge.gain(prepared, record)
     _, order = np.unique(gain, return_index=True)  # rising
     numbers = order[np.linspace(0, len(order) - 1, 7).astype(int)]
-    monkeypatch.setattr(choice, "_worth_tuning", lambda *_: numbers)
+    monkeypatch.setattr(choose, "_worth_tuning", lambda *_: numbers)
     asked: list[int] = []
 
     def tuned(
@@ -118,16 +119,16 @@ def test_bisection_finds_the_last_that_meets_the_limit(
         place = numbers.tolist().index(number)
         asked.append(place)
         accuracy = 0.99 - 0.001 * place - (0.5 if place >= meets else 0.0)
-        row = choice.Tuned(number, 4, 0.0, 1.0, 0.5, accuracy, place < meets, True)
-        missed = () if place < meets else (archive.Miss("accuracy_drop", 50.0, 10.0),)
+        row = choose.Tuned(number, 4, 0.0, 1.0, 0.5, accuracy, place < meets, True)
+        missed = () if place < meets else (pareto.Miss("accuracy_drop", 50.0, 10.0),)
         return plain._replace(number=number, accuracy=accuracy, misses=missed, tuned=(row,))
 
-    monkeypatch.setattr(choice, "_fine_tuned", tuned)
-    found = choice.choose(prepared, record, dataset)
+    monkeypatch.setattr(choose, "_fine_tuned", tuned)
+    found = choose.choose(prepared, record, dataset)
     assert len(asked) == len(set(asked)) <= 3
     assert asked[0] == 3
     assert [one.number for one in found.tuned] == numbers[asked].tolist()
-    plain = choice.untuned(prepared, record, dataset)
+    plain = choose.untuned(prepared, record, dataset)
     if meets:
         best = numbers[meets - 1]
         better = plain.meets_limit and gain[plain.number] > gain[best]
@@ -136,15 +137,15 @@ def test_bisection_finds_the_last_that_meets_the_limit(
 
 def test_nothing_is_fine_tuned_where_none_is_asked_for() -> None:
     prepared, record, dataset = searched(tuned=0)
-    found = choice.choose(prepared, record, dataset)
-    plain = choice.untuned(prepared, record, dataset)
+    found = choose.choose(prepared, record, dataset)
+    plain = choose.untuned(prepared, record, dataset)
     assert found.number == plain.number
     assert not found.fine_tuned
     assert found.tuned == ()
     jax.tree.map(
         np.testing.assert_array_equal,
         found.network,
-        pipeline.compressed(prepared, found.policy),
+        measure.compressed(prepared, found.policy),
     )
 
 
@@ -156,49 +157,49 @@ def test_what_is_kept_is_not_done_again(tmp_path: pathlib.Path) -> None:
         calls.append((number, steps))
         return False
 
-    first = choice.choose(prepared, record, dataset, progress, tmp_path)
+    first = choose.choose(prepared, record, dataset, progress, tmp_path)
     assert calls == [(at, steps) for at in range(len(first.tuned)) for steps in (2, 4)]
     assert 1 <= len(first.tuned) <= 4
     files = sorted((tmp_path / "finetuned").iterdir())
     assert len(files) == len(first.tuned)
     calls.clear()
-    again = choice.choose(prepared, record, dataset, progress, tmp_path)
+    again = choose.choose(prepared, record, dataset, progress, tmp_path)
     assert not calls
     assert again.number == first.number
     jax.tree.map(np.testing.assert_array_equal, again.network, first.network)
     # Other options, other files.
     config = dataclasses.replace(CONFIG.finetune, rate=1e-2)
     other = prepared._replace(config=dataclasses.replace(prepared.config, finetune=config))
-    choice.choose(other, record, dataset, progress, tmp_path)
+    choose.choose(other, record, dataset, progress, tmp_path)
     assert calls
     assert set(files) < set((tmp_path / "finetuned").iterdir())
 
 
 def test_where_it_is_told_to_stop_what_there_is_is_chosen_from() -> None:
     prepared, record, dataset = searched()
-    found = choice.choose(prepared, record, dataset, lambda *_: True)
+    found = choose.choose(prepared, record, dataset, lambda *_: True)
     (one,) = found.tuned
     assert (one.steps, one.finished) == (2, False)
-    accuracy = preparation.accuracy_of(
-        pipeline.logits_of(prepared, found.network, dataset.select_images), dataset.select_labels
+    accuracy = accuracy_of(
+        measure.logits_of(prepared, found.network, dataset.select_images), dataset.select_labels
     )
     assert found.accuracy == accuracy
 
 
 def test_for_accuracy_the_most_accurate_within_the_limits_are_tuned() -> None:
     prepared, record, dataset = searched(goal="accuracy", tuned=3)
-    found = choice.choose(prepared, record, dataset)
+    found = choose.choose(prepared, record, dataset)
     assert len(found.tuned) == 3
     numbers = [one.number for one in found.tuned]
-    accuracy = pipeline.expected_accuracy(prepared, record)
+    accuracy = judge.expected_accuracy(prepared, record)
     assert accuracy[numbers[1]] >= accuracy[numbers[2]]
     assert (record.evaluation.slots[numbers] <= 20).all()
-    plain = choice.untuned(prepared, record, dataset)
+    plain = choose.untuned(prepared, record, dataset)
     assert found.accuracy == max(plain.accuracy, *(one.accuracy for one in found.tuned))
 
 
 def test_of_a_front_the_knee() -> None:
     prepared, record, dataset = searched(goal="front")
-    found = choice.choose(prepared, record, dataset)
-    assert found.number == pipeline.knee(prepared, record)
+    found = choose.choose(prepared, record, dataset)
+    assert found.number == judge.knee(prepared, record)
     assert len(found.tuned) == 1

@@ -18,20 +18,16 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import (
-    checkpoint,
-    command_line,
-    hardware,
-    interruption,
-    mapping,
-    proof,
-    report,
-    run_files,
-    run_folder,
-    search,
-)
+from apq_jax import hardware, mapping, search
 from apq_jax.config import Config, from_config_dict, to_config_dict
-from apq_jax.files import UNFINISHED, InputError
+from apq_jax.pipeline import prove
+from apq_jax.report import __main__ as report
+from apq_jax.run import checkpoint, write
+from apq_jax.run.flags import parse
+from apq_jax.run.read import SCHEMA
+from apq_jax.system import signals
+from apq_jax.system.errors import InputError
+from apq_jax.system.files import UNFINISHED
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = "--config=configs/lenet_mnist.py"
@@ -134,7 +130,7 @@ def without_times(folder: pathlib.Path) -> dict:
 def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
     folder, printed = finished
     names = {path.name for path in folder.iterdir()}
-    assert names == {*run_files.FILES, "command.txt", "tensorboard", ".lock"}
+    assert names == {*write.FILES, "command.txt", "tensorboard", ".lock"}
     assert any((folder / "tensorboard").iterdir())
     assert "report.md" in printed
     # 150 x 12² + 2,400 x 2² + 16 x 120 + 120 x 84 + 84 x 3 of images of 12 x 12.
@@ -144,7 +140,7 @@ def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
 def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -> None:
     folder, _ = finished
     result = json.loads((folder / "result.json").read_text())
-    assert result["schema"] == run_folder.SCHEMA
+    assert result["schema"] == SCHEMA
     best, rows = result["best"], rows_of(folder / "search.csv")
     assert len(rows) == result["search"]["evaluations"] == 30
     row = rows[best["evaluation"] - 1]
@@ -173,12 +169,12 @@ def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -
 def test_the_mapping_is_that_of_the_result(finished: tuple[pathlib.Path, str]) -> None:
     folder, _ = finished
     result = json.loads((folder / "result.json").read_text())
-    proof = result["mapping"]
-    assert proof["bit_exact"]
-    assert (proof["mismatches"], proof["images"]) == (0, 32)
-    assert proof["compared"] > 32 * sum(x["positions"] * x["columns"] for x in result["layers"])
+    prove = result["mapping"]
+    assert prove["bit_exact"]
+    assert (prove["mismatches"], prove["images"]) == (0, 32)
+    assert prove["compared"] > 32 * sum(x["positions"] * x["columns"] for x in result["layers"])
     found = mapping.load(folder / "mapping.safetensors")
-    assert sum(len(one.cells) for one in found.maps) == proof["crossbars"]
+    assert sum(len(one.cells) for one in found.maps) == prove["crossbars"]
     tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
     for one, scales in zip(found.maps, found.scales, strict=True):
         name = one.layer.name
@@ -213,7 +209,7 @@ def test_a_wrong_mapping_exits_with_4(
         cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
         return found._replace(cells=cells) if found.layer.name.endswith("conv1/kernel") else found
 
-    monkeypatch.setattr(proof, "map_layer", wrong)
+    monkeypatch.setattr(prove, "map_layer", wrong)
     monkeypatch.chdir(ROOT)
     assert search.main(["search", *small(digits, cache, tmp_path, "--config.search.tuned=0")]) == 4
     assert "The mapping is WRONG" in capsys.readouterr().out
@@ -394,7 +390,7 @@ def test_interrupt_writes_what_is_there(
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130, printed
     assert "Interrupted after" in printed
-    assert {path.name for path in tmp_path.iterdir()} >= set(run_files.FILES)
+    assert {path.name for path in tmp_path.iterdir()} >= set(write.FILES)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["interrupted"]
     rows = len((tmp_path / "search.csv").read_text().splitlines()) - 1
@@ -423,7 +419,7 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
     assert process.returncode == 130, errors
     assert f"interrupted; the evaluations are in {tmp_path / 'search.csv'}" in errors
     assert len(errors.strip().splitlines()) == 1
-    kept = checkpoint.read(tmp_path / run_files.CHECKPOINT)
+    kept = checkpoint.read(tmp_path / write.CHECKPOINT)
     assert kept is not None
     assert kept.evaluations == len(rows_of(tmp_path / "search.csv")) > 0
     assert not (tmp_path / "result.json").exists()
@@ -432,7 +428,7 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
 def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
     done: list[str] = []
 
-    def presses(name: str, interrupt: interruption.Interrupt, inside: int) -> None:
+    def presses(name: str, interrupt: signals.Interrupt, inside: int) -> None:
         with interrupt.held():
             for _ in range(inside):
                 signal.raise_signal(signal.SIGINT)
@@ -442,7 +438,7 @@ def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
         done.append("never")
 
     for inside in (2, 1):
-        with interruption.interruptible() as interrupt, pytest.raises(KeyboardInterrupt):
+        with signals.interruptible() as interrupt, pytest.raises(KeyboardInterrupt):
             presses(str(inside), interrupt, inside)
     assert done == ["2", "1", "after 1"]
 
@@ -476,7 +472,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         assert process.returncode == 2, printed
         assert "Traceback" not in printed
         assert "cannot be written (No space left on device)" in printed.splitlines()[-1]
-        kept = checkpoint.read(folder / run_files.CHECKPOINT)
+        kept = checkpoint.read(folder / write.CHECKPOINT)
         assert kept is not None
         assert kept.evaluations > 0
     finally:
@@ -495,7 +491,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     more = ["--config.search.episodes=160", "--config.search.seeds=2"]
     more.append("--config.search.strategy=joint")
     never, stopped = tmp_path / "never", tmp_path / "stopped"
-    flags, kept = small(digits, cache, stopped, *more), stopped / run_files.CHECKPOINT
+    flags, kept = small(digits, cache, stopped, *more), stopped / write.CHECKPOINT
 
     process = started(flags, kept)
     process.kill()
@@ -637,7 +633,7 @@ def test_config_files_that_return_nothing(tmp_path: pathlib.Path, body: str, say
     path = tmp_path / "odd.py"
     path.write_text(body)
     with pytest.raises(InputError) as caught:
-        command_line.parse(["search", f"--config={path}"])
+        parse(["search", f"--config={path}"])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -651,7 +647,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "def get_config(): return ConfigDict({'seed': 3, 'search': {'episodes': 7}})\n"
     )
     flags = [f"--config={path}", "--config.search.parallel=2", "--config.plan.levels", "9"]
-    config, workdir, _ = command_line.parse(["search", *flags, "--workdir", "a b"])
+    config, workdir, _ = parse(["search", *flags, "--workdir", "a b"])
     assert workdir == pathlib.Path("a b")
     assert (config.seed, config.search.episodes) == (3, 7)
     assert (config.search.parallel, config.plan.levels) == (2, 9)
@@ -660,7 +656,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "from ml_collections import ConfigDict as C\ndef get_config(): return C({'x': 3})"
     )
     with pytest.raises(InputError, match=r"^config\.x: unknown; config has"):
-        command_line.parse(["search", f"--config={path}"])
+        parse(["search", f"--config={path}"])
 
 
 @pytest.mark.parametrize(
@@ -668,7 +664,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
     [([], None), (["--resume"], True), (["-resume=true"], True), (["--noresume"], False)],
 )
 def test_resume_is_asked_for_refused_or_left_open(flags: list[str], resume: bool | None) -> None:
-    parsed = command_line.parse(["search", *flags, f"--config={ROOT}/configs/lenet_mnist.py"])
+    parsed = parse(["search", *flags, f"--config={ROOT}/configs/lenet_mnist.py"])
     assert parsed[2] is resume
 
 

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from apq_jax import command_line, sweep_flags
-from apq_jax.sweep_points import points_of
+from apq_jax.run import flags as search_flags
+from apq_jax.sweep import flags as sweep_flags
+from apq_jax.sweep.points import points_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,7 +77,7 @@ def test_a_command_runs_as_it_stands(
 def test_a_search_is_understood(command: str, user: pathlib.Path) -> None:
     flags = shlex.split(command)[1 if command.startswith("scripts/") else 3 :]
     usual = ["--config=configs/lenet_mnist.py"]
-    _, workdir, _ = command_line.parse(["search", *usual * ("--config=" not in command), *flags])
+    _, workdir, _ = search_flags.parse(["search", *usual * ("--config=" not in command), *flags])
     assert workdir.parts[0] == "runs"
 
 

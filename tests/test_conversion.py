@@ -11,24 +11,17 @@ import pytest
 from test_goals import HEIGHT, LAYERS, PRICES
 
 import apq_jax
-from apq_jax import (
-    conversion,
-    crossbar,
-    environment,
-    foresight,
-    loop,
-    pipeline,
-    preparation,
-    problems,
-)
 from apq_jax.agent import AgentOptions
-from apq_jax.calibration import LayerStatistics
-from apq_jax.environment import METRICS, Problem, Space
-from apq_jax.files import InputError
+from apq_jax.compression import converters, prices
+from apq_jax.compression.calibration import LayerStatistics
+from apq_jax.compression.plan import LayerPlan
+from apq_jax.compression.pruning import Block
 from apq_jax.hardware import PRESETS, adc
-from apq_jax.plan import LayerPlan
-from apq_jax.pruning import Block
-from apq_jax.strategies import Strategy
+from apq_jax.metrics import METRICS
+from apq_jax.pipeline import prepare, stages
+from apq_jax.problem import build, environment
+from apq_jax.problem.environment import Problem, Space
+from apq_jax.strategies import Strategy, loop, surrogate
 from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
@@ -37,10 +30,11 @@ from apq_jax.strategies.greedy import GreedyOptions, greedy
 from apq_jax.strategies.lamp import lamp
 from apq_jax.strategies.random import random
 from apq_jax.strategies.uniform import uniform
+from apq_jax.system.errors import InputError
 from apq_jax.types import Evaluation, Policy
 
 SPACE = Space(4, (2, 4, 6, 8), (2, 4, 8), (2, 3, 4, 5))
-CELLS = conversion.cells_of(PRESETS["isaac_ou"])
+CELLS = converters.cells_of(PRESETS["isaac_ou"])
 COUNT = len(LAYERS)
 BUDGET, E = 40, 4
 
@@ -63,7 +57,7 @@ def problem() -> Problem:
         wide = np.full((layer.groups, layer.columns), 3.0)
         inputs = 4.0 ** -np.arange(1, 9)
         statistics.append(LayerStatistics(None, None, None, wide, inputs, None, inputs))
-    return problems.build(
+    return build.build(
         LAYERS,
         tuple(plan),
         tuple(statistics),
@@ -82,16 +76,16 @@ def problem() -> Problem:
 
 def evaluate(task: Problem, policy: Policy) -> Evaluation:
     """As if every error that is foreseen came true."""
-    known = foresight.choices(task, SPACE)
+    known = surrogate.choices(task, SPACE)
     places = environment.places_of(SPACE, policy).astype(jnp.float32)
-    divergence = jnp.exp(foresight.log_errors(known, places)).sum()
-    found = foresight.evaluation(task, known, places, divergence)
+    divergence = jnp.exp(surrogate.log_errors(known, places)).sum()
+    found = surrogate.evaluation(task, known, places, divergence)
     return found._replace(slots=jnp.ceil(found.slots).astype(jnp.int32))
 
 
 def searched(strategy: Strategy) -> loop.Record:
     chunks = loop.run(strategy, evaluate, problem(), problem(), jax.random.key(0), BUDGET, 5)
-    return pipeline.joined(chunks)
+    return stages.joined(chunks)
 
 
 STRATEGIES = {
@@ -129,13 +123,13 @@ def test_what_is_foreseen_is_what_it_costs() -> None:
         rng.integers(0, SPACE.levels, shape),
         *(rng.choice(np.asarray(bits), shape) for bits in SPACE.bits),
     )
-    cost = crossbar.look_up(PRICES, policy)
+    cost = prices.look_up(PRICES, policy)
     found = jax.vmap(evaluate, (None, 0))(problem(), jax.tree.map(jnp.asarray, policy))
     for name in ("energy_nj", "latency_us"):
         np.testing.assert_allclose(getattr(found, name), getattr(cost, name), rtol=1e-4)
     full = policy._replace(adc_bits=np.full(shape, 5))
-    plain = crossbar.look_up(PRICES, policy._replace(adc_bits=None))
-    np.testing.assert_allclose(crossbar.look_up(PRICES, full).energy_nj, plain.energy_nj)
+    plain = prices.look_up(PRICES, policy._replace(adc_bits=None))
+    np.testing.assert_allclose(prices.look_up(PRICES, full).energy_nj, plain.energy_nj)
     assert (cost.energy_nj < plain.energy_nj).all()
 
 
@@ -168,19 +162,19 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
 ) -> None:
     """Random weights and inputs: what the converters add, in the mean square."""
     accelerator = dataclasses.replace(PRESETS["isaac_ou"], signed=signed)
-    cells, rng = conversion.cells_of(accelerator), np.random.default_rng(0)
+    cells, rng = converters.cells_of(accelerator), np.random.default_rng(0)
     levels = rng.integers(-31, 32, (1, 45, 8))
     inputs = rng.integers(0, 16, (1, 2000, 45))
     alive = np.ones((1, 5, 8), bool)
-    reading = conversion.Reading(cells, jnp.asarray(alive), jnp.asarray(6), jnp.asarray(adc_bits))
-    lost = conversion.lost(
+    reading = converters.Reading(cells, jnp.asarray(alive), jnp.asarray(6), jnp.asarray(adc_bits))
+    lost = converters.lost(
         reading, jnp.asarray(levels, jnp.int8), jnp.asarray(inputs), jnp.asarray(4)
     )
     lost = np.asarray(lost, float) - np.asarray(lost, float).mean(axis=1, keepdims=True)
     plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
     statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
     none = np.zeros((1, 1, 8, 8))
-    found = problems._conversions(
+    found = build._conversions(
         none, np.zeros(len(METRICS)), accelerator.chip(), plan, statistics, cells
     )
     foreseen = float(found.error[0, 0, 5, 3, adc_bits - 1]) * 8  # of all eight outputs' variance
@@ -200,8 +194,8 @@ def test_fewer_bits_never_cost_more(law: adc.Law) -> None:
 def test_more_bits_than_the_converters_have() -> None:
     config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=6))
     with pytest.raises(InputError, match=r"search\.min_adc_bits: 6; allowed: up to the 5 bits"):
-        preparation.space_of(config, PRESETS["isaac_ou"])
+        prepare.space_of(config, PRESETS["isaac_ou"])
     four = dataclasses.replace(PRESETS["isaac_ou"], adc_bits=4)
     config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=3))
-    assert preparation.space_of(config, four).adc_bits == (3, 4)
-    assert preparation.space_of(apq_jax.Config(), four).adc_bits == ()
+    assert prepare.space_of(config, four).adc_bits == (3, 4)
+    assert prepare.space_of(apq_jax.Config(), four).adc_bits == ()

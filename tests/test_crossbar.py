@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from apq_jax import crossbar
+from apq_jax.compression.prices import device, look_up, price_list
 from apq_jax.crossbar import Counts
 from apq_jax.hardware import PRESETS, Accelerator, Chip
-from apq_jax.networks import NETWORKS
+from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.types import Layer, Policy
 
 ISAAC_OU = Accelerator()  # 9 x 8 units, 128 x 128 crossbars, 2-bit cells, 1-bit DACs
@@ -417,19 +418,19 @@ def traced(chip: Chip) -> Chip:
 
 
 def test_a_look_up_is_the_cost() -> None:
-    prices = crossbar.price_list(LAYERS, TABLES, CHIP, 8, 8)
+    prices = price_list(LAYERS, TABLES, CHIP, 8, 8)
     batch = policies(50)
-    found = crossbar.look_up(prices, batch)
+    found = look_up(prices, batch)
     counts = crossbar.counts_of(TABLES, CHIP, batch.level, batch.weight_bits)
     expected = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits, batch.adc_bits)
     for name in expected._fields:
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
     whole = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits)
-    dear = crossbar.look_up(prices, batch._replace(adc_bits=None))
+    dear = look_up(prices, batch._replace(adc_bits=None))
     np.testing.assert_allclose(dear.energy_nj, whole.energy_nj, rtol=1e-12)
     assert (dear.energy_nj > found.energy_nj).any()
     assert (dear.energy_nj >= found.energy_nj).all()
-    on_device = jax.jit(crossbar.look_up)(crossbar.device(prices), jax.tree.map(jnp.asarray, batch))
+    on_device = jax.jit(look_up)(device(prices), jax.tree.map(jnp.asarray, batch))
     for name in expected._fields:
         value = getattr(on_device, name)
         whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
@@ -466,8 +467,8 @@ def test_many_accelerators_compile_once() -> None:
         nonlocal traces
         traces += 1
         tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, chip, 14)
-        prices = crossbar.price_list(LAYERS, tables, chip, 8, 8)
-        return crossbar.look_up(prices, batch)
+        prices = price_list(LAYERS, tables, chip, 8, 8)
+        return look_up(prices, batch)
 
     batch = policies(20)
     for one in many:
@@ -495,8 +496,8 @@ def test_bits_that_the_tables_lack_are_refused() -> None:
 
 def test_a_traced_accelerator_takes_tables_of_the_host() -> None:
     chip = traced(CHIP)
-    found = jax.jit(lambda chip: crossbar.price_list(LAYERS, TABLES, chip, 8, 8))(chip)
-    expected = crossbar.price_list(LAYERS, TABLES, CHIP, 8, 8)
+    found = jax.jit(lambda chip: price_list(LAYERS, TABLES, chip, 8, 8))(chip)
+    expected = price_list(LAYERS, TABLES, CHIP, 8, 8)
     np.testing.assert_array_equal(found.whole, expected.whole)
     np.testing.assert_allclose(found.real, expected.real, rtol=1e-5)
 

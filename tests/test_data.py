@@ -16,7 +16,7 @@ from apq_jax import data
 from apq_jax.data import cifar
 from apq_jax.data import npz as npz_reader
 from apq_jax.data.idx import FILES
-from apq_jax.files import InputError
+from apq_jax.system.errors import InputError
 
 SPLITS = ("train", "search", "select", "test")
 # SHA-256 of MNIST-5k's splits. It changes only if the split does, and then every number reported

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import apq_jax
-from apq_jax import hardware, loop, pipeline
-from apq_jax.plan import PlanOptions
+from apq_jax import hardware
+from apq_jax.compression.plan import PlanOptions
+from apq_jax.pipeline import stages
+from apq_jax.strategies import loop
 from apq_jax.strategies.random import random
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -73,7 +75,7 @@ def test_searches_share_a_program_side_by_side_only_where_asked_or_on_gpus(
 ) -> None:
     def batch(seeds: int, asked: str) -> str:
         search = apq_jax.SearchOptions(seeds=seeds, batch_seeds=asked)
-        return pipeline.batch_of(apq_jax.Config(search=search))
+        return stages.batch_of(apq_jax.Config(search=search))
 
     assert [batch(3, asked) for asked in ("auto", "map", "vmap")] == ["map", "map", "vmap"]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

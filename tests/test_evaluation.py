@@ -15,21 +15,23 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apq_jax import conversion, crossbar, evaluation
-from apq_jax.calibration import calibrate
-from apq_jax.capture import Network, capture, forward, matrices
-from apq_jax.evaluation import Recovery, Subject
-from apq_jax.evaluator import Evaluator
+from apq_jax import crossbar
+from apq_jax.compression import converters
+from apq_jax.compression.calibration import calibrate
+from apq_jax.compression.compressed import Recovery, accumulate, apply, compress
+from apq_jax.compression.evaluator import Evaluator, Subject
+from apq_jax.compression.plan import Plan, PlanOptions, build_plan
+from apq_jax.compression.prices import device, price_list
+from apq_jax.compression.pruning import Block
 from apq_jax.hardware import Accelerator
-from apq_jax.plan import Plan, PlanOptions, build_plan
-from apq_jax.pruning import Block
+from apq_jax.network.capture import Network, capture, forward, matrices
 from apq_jax.types import Policy
 
 HEIGHT, WIDTH, CELL = 4, 3, 2  # odd sizes, so that every last group and unit is ragged
 ACCELERATOR = Accelerator(
     crossbar_rows=17, crossbar_columns=13, unit_rows=HEIGHT, unit_columns=WIDTH, cell_bits=CELL
 )
-CHIP, CELLS = ACCELERATOR.chip(), conversion.cells_of(ACCELERATOR)
+CHIP, CELLS = ACCELERATOR.chip(), converters.cells_of(ACCELERATOR)
 RECOVERY = Recovery()
 STRIDE, PADDING, KERNEL = 2, ((1, 1), (0, 2)), (3, 3)
 LEVELS, CHUNK, SEED = 6, 5, 0
@@ -83,7 +85,7 @@ def build(groups: int) -> Case:
     statistics = calibrate(network, params, weights, images, 10)
     options = PlanOptions(levels=LEVELS, min_keep=0.1)
     plan = build_plan(weights, statistics, (Block(HEIGHT),) * 2, options)
-    prices = crossbar.price_list(network.layers, tables_of(network, plan), CHIP, 8, 8)
+    prices = price_list(network.layers, tables_of(network, plan), CHIP, 8, 8)
     scored = normal(12, 6, 6, 2) + 0.3
     reference = jax.jit(apply_fn)(params, scored)
     labels = np.array(reference.argmax(axis=-1), np.int32)
@@ -92,7 +94,7 @@ def build(groups: int) -> Case:
         params,
         plan,
         statistics,
-        crossbar.device(prices),
+        device(prices),
         images[:8],
         scored,
         jnp.asarray(labels),
@@ -255,7 +257,7 @@ def compiled(network: Network, recovery: Recovery) -> Any:
     """(subject, policy) -> the compressed layers, their accumulators, logits."""
 
     def run(subject: Subject, policy: Policy) -> Any:
-        compressed = evaluation.compress(
+        compressed = compress(
             network,
             subject.params,
             subject.plan,
@@ -269,12 +271,12 @@ def compiled(network: Network, recovery: Recovery) -> Any:
 
         def record(index: int, product: Any, x: jax.Array, weight: jax.Array) -> jax.Array:
             layer = compressed[index]
-            sums[index] = evaluation.accumulate(layer, product, x)
+            sums[index] = accumulate(layer, product, x)
             y = layer.multiplier[:, None] * sums[index].astype(jnp.float32) + layer.offset[:, None]
             return product.fold(y)
 
         forward(network, subject.params, subject.images, record)
-        logits = evaluation.apply(network, subject.params, compressed, subject.images)
+        logits = apply(network, subject.params, compressed, subject.images)
         return compressed, [sums[0], sums[1]], logits
 
     return jax.jit(run)

@@ -10,14 +10,25 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from apq_jax import conversion, crossbar, evaluator, pieces, schemes
-from apq_jax.calibration import calibrate
-from apq_jax.capture import Network, capture, forward_float, matrices
-from apq_jax.evaluation import Recovery, Subject
-from apq_jax.evaluator import ENTRIES, Evaluator, Memory, chunk_of, cuts_of, many
+from apq_jax.compression import converters, evaluator
+from apq_jax.compression.calibration import calibrate
+from apq_jax.compression.compressed import Recovery
+from apq_jax.compression.evaluator import (
+    ENTRIES,
+    Evaluator,
+    Memory,
+    Subject,
+    chunk_of,
+    cuts_of,
+    many,
+)
+from apq_jax.compression.plan import PlanOptions, build_plan
+from apq_jax.compression.prices import device, price_list
 from apq_jax.hardware import preset
-from apq_jax.networks import NETWORKS
-from apq_jax.plan import PlanOptions, build_plan
+from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.mapping import schemes
+from apq_jax.network import segments
+from apq_jax.network.capture import Network, capture, forward_float, matrices
 from apq_jax.types import Evaluation, Policy
 
 LEVELS, CHUNK, LAYERS = 3, 4, 4
@@ -48,13 +59,14 @@ def build(remainder: int = 2, moments: bool = True) -> tuple[Network, Subject, E
     plan = build_plan(weights, statistics, blocks, PlanOptions(levels=LEVELS, min_keep=0.3))
     masks = [np.asarray(layer.mask) for layer in plan]
     tables = schemes.tables(network.layers, masks, "column_vector", accelerator, 8)
-    prices = crossbar.price_list(network.layers, tables, accelerator.chip(), 8, 8)
+    prices = price_list(network.layers, tables, accelerator.chip(), 8, 8)
     scored = images[8:]
     reference = forward_float(network, params, scored)
     labels = reference.argmax(axis=-1).astype(jnp.int32)
-    device = crossbar.device(prices)
-    subject = Subject(params, plan, statistics, device, images[:8], scored, labels, reference)
-    cells, recovery = conversion.cells_of(accelerator), Recovery(match_moments=moments)
+    subject = Subject(
+        params, plan, statistics, device(prices), images[:8], scored, labels, reference
+    )
+    cells, recovery = converters.cells_of(accelerator), Recovery(match_moments=moments)
     return network, subject, Evaluator(network, cells, recovery, CHUNK)
 
 
@@ -78,10 +90,11 @@ def test_pieces_make_the_whole() -> None:
     expected = Skips().apply(subject.params, x)
     # Of an image: 36 pixels of 3 channels, which go in and pass by at once; 27 pooled; 5.
     each = {
-        cut: size // (4 * len(x)) for cut, size in pieces.sizes(network, subject.params, x).items()
+        cut: size // (4 * len(x))
+        for cut, size in segments.sizes(network, subject.params, x).items()
     }
     assert each == {1: 108, 2: 27, 3: 5}
-    split = pieces.split(network, subject.params, x, (1, 3))
+    split = segments.split(network, subject.params, x, (1, 3))
     weights = matrices(network, subject.params)
 
     def multiply(index: int, product: Any, x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -105,9 +118,9 @@ def test_a_weight_that_is_used_twice_is_not_parted() -> None:
 
     network = capture(model, params, jnp.ones((2, 3)))
     x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
-    assert list(pieces.sizes(network, params, x)) == [2]
+    assert list(segments.sizes(network, params, x)) == [2]
     with pytest.raises(ValueError, match=r"cuts \(1,\): allowed are some of \[2\]"):
-        pieces.split(network, params, x, (1,))
+        segments.split(network, params, x, (1,))
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (3,), (1, 2, 3)])

@@ -17,11 +17,12 @@ import pytest
 import scipy.special
 from test_evaluation import CELLS, RECOVERY, Case, build
 
-from apq_jax import evaluation, finetune, trees
-from apq_jax.capture import forward_float
-from apq_jax.evaluation import Compressed
-from apq_jax.finetune import FinetuneOptions, Images, Tuning
-from apq_jax.plan import weight_masks
+from apq_jax.compression import finetune
+from apq_jax.compression.compressed import Compressed, apply, compress
+from apq_jax.compression.finetune import FinetuneOptions, Images, Tuning
+from apq_jax.compression.plan import weight_masks
+from apq_jax.network.capture import forward_float
+from apq_jax.system import pytrees
 from apq_jax.types import Policy
 
 POLICY = Policy(*map(jnp.asarray, ([2, 3], [4, 1], [5, 4])))
@@ -37,7 +38,7 @@ def masks_of(case: Case) -> tuple[jax.Array, ...]:
 def compressed_of(case: Case, policy: Policy = POLICY) -> Compressed:
     part = case.subject
     arrays = part.params, part.plan, part.statistics, part.moment_images
-    return evaluation.compress(case.network, *arrays, CELLS, RECOVERY, policy)
+    return compress(case.network, *arrays, CELLS, RECOVERY, policy)
 
 
 def images_of(case: Case) -> Images:
@@ -64,7 +65,7 @@ def networks(request: Any) -> tuple[Case, Compressed, Compressed, Tuning]:
 
 
 def divergence(case: Case, compressed: Compressed) -> float:
-    logits = evaluation.apply(case.network, case.params, compressed, case.images)
+    logits = apply(case.network, case.params, compressed, case.images)
     target = jax.nn.log_softmax(forward_float(case.network, case.params, case.images))
     gap = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
     return float(gap.sum(axis=-1).mean())
@@ -74,7 +75,7 @@ def loss_of(case: Case, compressed: Compressed, options: FinetuneOptions) -> flo
     """The formula in NumPy."""
     heat, weight = options.temperature, options.label_weight
     images, labels = images_of(case)
-    score = np.asarray(evaluation.apply(case.network, case.params, compressed, images), float)
+    score = np.asarray(apply(case.network, case.params, compressed, images), float)
     reference = np.asarray(forward_float(case.network, case.params, images), float)
     log_p, log_q = (scipy.special.log_softmax(x / heat, axis=1) for x in (score, reference))
     gap = heat**2 * (np.exp(log_q) * (log_q - log_p)).sum(axis=1)
@@ -136,7 +137,7 @@ def test_what_is_learnt_from_is_what_is_measured(adc_bits: list[int] | None) -> 
     compressed = compressed_of(case, POLICY._replace(adc_bits=converters))
     fixed, learnt = finetune.begin(compressed, masks_of(case), POLICY.weight_bits)
     smooth = finetune.apply(case.network, case.params, fixed, learnt, case.images)
-    exact = evaluation.apply(case.network, case.params, compressed, case.images)
+    exact = apply(case.network, case.params, compressed, case.images)
     np.testing.assert_allclose(smooth, exact, atol=1e-4)
 
     def total(learnt: Any) -> jax.Array:
@@ -173,7 +174,7 @@ def test_what_was_cut_off_goes_on_to_the_same_end(
         calls.append((steps, loss))
         return steps == 6
 
-    monkeypatch.setattr(trees, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(pytrees, "SAVE_SECONDS", 0.0)
     other = tmp_path / "b.safetensors"
     _, cut = tune(case, path=other, on_progress=stop)
     assert [steps for steps, _ in calls] == [3, 6]

@@ -10,16 +10,20 @@ import ml_collections
 import numpy as np
 import pytest
 
-from apq_jax import conversion, crossbar, environment, foresight, problems
-from apq_jax.calibration import LayerStatistics
+from apq_jax import crossbar
+from apq_jax.compression import converters
+from apq_jax.compression.calibration import LayerStatistics
+from apq_jax.compression.plan import LayerPlan
+from apq_jax.compression.prices import Prices, device, look_up, price_list, unflattened
+from apq_jax.compression.pruning import Block
 from apq_jax.config import Config, from_config_dict, to_config_dict
-from apq_jax.environment import METRICS, Problem, Space
-from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
-from apq_jax.networks import NETWORKS
-from apq_jax.plan import LayerPlan
-from apq_jax.pruning import Block
-from apq_jax.strategies import start
+from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.metrics import METRICS
+from apq_jax.problem import build, environment
+from apq_jax.problem.environment import Problem, Space
+from apq_jax.strategies import opening, surrogate
+from apq_jax.system.errors import InputError
 from apq_jax.types import Evaluation, Policy
 
 LAYERS = NETWORKS["lenet5"]
@@ -29,20 +33,20 @@ OBJECTIVE = {"slots": 3.0, "energy_nj": 1.0}
 KEEP = np.geomspace(1.0, 0.05, SPACE.levels)
 
 
-def prices_of(accelerator: Accelerator) -> crossbar.Prices:
+def prices_of(accelerator: Accelerator) -> Prices:
     """Of random masks that only lose column-vectors from level to level."""
     rng, survivors, chip = np.random.default_rng(0), [], accelerator.chip()
     for layer in LAYERS:
         rank = rng.random((layer.groups * layer.row_groups(HEIGHT), layer.columns))
         survivors.append((rank < KEEP[:, None, None]).sum(axis=2).astype(np.int32))
     tables = crossbar.column_vector_tables(LAYERS, survivors, HEIGHT, chip, accelerator.slices(8))
-    return crossbar.price_list(LAYERS, tables, chip, 8, 8)
+    return price_list(LAYERS, tables, chip, 8, 8)
 
 
 PRICES = prices_of(Accelerator())
 
 
-def problem_of(prices: crossbar.Prices = PRICES, **changes: Any) -> Problem:
+def problem_of(prices: Prices = PRICES, **changes: Any) -> Problem:
     """Of weights that are all one."""
     plan, statistics = [], []
     for layer in LAYERS:
@@ -60,16 +64,16 @@ def problem_of(prices: crossbar.Prices = PRICES, **changes: Any) -> Problem:
         "penalty": 2.0,
         **changes,
     }
-    cells = conversion.cells_of(Accelerator())
+    cells = converters.cells_of(Accelerator())
     shape = tuple(plan), tuple(statistics), prices, cells, SPACE
-    return problems.build(LAYERS, *shape, **arguments)
+    return build.build(LAYERS, *shape, **arguments)
 
 
 def foreseen(problem: Problem, policy: Policy) -> Evaluation:
     """What is known beforehand of policies [N, L] that lose nothing: [N] fields."""
-    known = foresight.choices(problem, SPACE)
+    known = surrogate.choices(problem, SPACE)
     places = environment.places_of(SPACE, policy).astype(jnp.float32)
-    evaluate = jax.vmap(foresight.evaluation, (None, None, 0, None))
+    evaluate = jax.vmap(surrogate.evaluation, (None, None, 0, None))
     return jax.jit(evaluate)(problem, known, places, jnp.zeros(()))
 
 
@@ -90,7 +94,7 @@ def evaluated(cost: crossbar.Cost, divergence: float = 0.0) -> Evaluation:
 def test_what_is_known_beforehand_is_what_evaluation_finds(mapping: dict[str, Any]) -> None:
     prices = prices_of(Accelerator(**mapping))
     problem, some = problem_of(prices), policies(50)
-    found = evaluated(crossbar.look_up(crossbar.device(prices), some))
+    found = evaluated(look_up(device(prices), some))
     imagined = foreseen(problem, some)
     for name in METRICS:
         np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=2e-6)
@@ -176,12 +180,12 @@ def test_the_goal_is_traced() -> None:
 
 def test_no_policy_needs_less_than_the_least() -> None:
     """Over all choices of every layer apart, and over many policies."""
-    least = problems.least_costs(PRICES, SPACE)
+    least = build.least_costs(PRICES, SPACE)
     some = policies(500)
-    found = crossbar.look_up(PRICES, jax.tree.map(np.asarray, some))
+    found = look_up(PRICES, jax.tree.map(np.asarray, some))
     for name in METRICS:
         assert least[name] <= getattr(found, name).min()
-    every = crossbar.unflattened(PRICES)
+    every = unflattened(PRICES)
     by_hand = [
         min(
             every.latency_us[layer, level, weight - 1, inputs - 1]
@@ -193,7 +197,7 @@ def test_no_policy_needs_less_than_the_least() -> None:
     ]
     assert least["latency_us"] == pytest.approx(sum(by_hand), rel=1e-6)
     last = np.full(len(LAYERS), SPACE.levels - 1), np.full(len(LAYERS), 2), np.full(len(LAYERS), 2)
-    smallest = crossbar.look_up(PRICES, Policy(*last))
+    smallest = look_up(PRICES, Policy(*last))
     assert (least["slots"], least["crossbars"]) == (smallest.slots, smallest.crossbars)
 
 
@@ -201,11 +205,11 @@ def test_closed_forms_of_another_phase_stand_between() -> None:
     problem = problem_of()
     error = np.random.default_rng(0).uniform(0, 1, problem.error.shape)
     problem = problem._replace(error=jnp.asarray(np.sort(error, axis=1), jnp.float32))
-    allowed = start.everything(problem, SPACE)
+    allowed = environment.everything(problem, SPACE)
 
     def costs(phase: float) -> np.ndarray:
         moved = problem._replace(phase=jnp.asarray(phase))
-        found = start.closed_forms(moved, SPACE, jnp.arange(12), 12, allowed)
+        found = opening.closed_forms(moved, SPACE, jnp.arange(12), 12, allowed)
         return np.asarray(environment.shares(problem, found).sum(axis=-1))
 
     usual, between = costs(0.0), costs(0.5)

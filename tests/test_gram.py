@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apq_jax import gram, products
-from apq_jax.gram import gram_blocks, whole_gram
+from apq_jax.compression import gram
+from apq_jax.compression.gram import gram_blocks, whole_gram
+from apq_jax.network import products
 
 
 def convolution(side: int, groups: int, stride: int) -> tuple[products.Product, jax.Array]:

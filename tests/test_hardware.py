@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax.files import InputError
 from apq_jax.hardware import (
     PRESETS,
     Accelerator,
@@ -22,6 +21,7 @@ from apq_jax.hardware import (
     preset,
 )
 from apq_jax.hardware.__main__ import main
+from apq_jax.system.errors import InputError
 
 ISAAC_OU = Accelerator()
 

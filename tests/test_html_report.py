@@ -12,9 +12,13 @@ import made_run
 import numpy as np
 import pytest
 
-from apq_jax import mapping, markdown, page, pictures, report, run_folder, run_report, svg
-from apq_jax.files import InputError
+from apq_jax import mapping
 from apq_jax.mapping.pictures import filled
+from apq_jax.report import __main__ as report
+from apq_jax.report import hardware_figures, make, markdown, one_run, search_figures, svg
+from apq_jax.report.html import written
+from apq_jax.run.read import _read_rows, read_run
+from apq_jax.system.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 HOSTILE = "params/<script>alert(1)</script> $\\frac{x}$ `a` **b** | \"c\" & 'd'/kernel"
@@ -75,7 +79,7 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
 
 def page_of(folder: pathlib.Path) -> Page:
     """As it is written into the folder, without the pictures that Markdown needs."""
-    return Page(page.written(run_report.told(folder, *run_folder.read_run(folder))))
+    return Page(written(one_run.told(folder, *read_run(folder))))
 
 
 def test_the_page_is_well_formed_and_says_its_structure(folder: pathlib.Path) -> None:
@@ -110,7 +114,7 @@ def test_the_page_is_well_formed_and_says_its_structure(folder: pathlib.Path) ->
 
 def test_the_page_needs_nothing_else(folder: pathlib.Path, result: dict[str, Any]) -> None:
     made_run.write_mapping(result, folder)
-    report.make(folder)
+    make.make(folder)
     text = (folder / "report.html").read_text(encoding="utf-8")
     read = Page(text)
     assert not {"script", "link", "iframe", "object", "embed", "a", "img"} & {
@@ -166,7 +170,7 @@ def test_the_answer_has_the_figures_of_the_result(
 
 def test_the_page_says_what_the_text_says(folder: pathlib.Path) -> None:
     read = page_of(folder)
-    text = markdown.written(run_report.told(folder, *run_folder.read_run(folder)))
+    text = markdown.written(one_run.told(folder, *read_run(folder)))
     for words in read.texts["p"]:
         said = words.removeprefix("Note.").strip()
         assert said in text.replace("`", "").replace("**", "")
@@ -189,7 +193,7 @@ def test_hostile_names_stay_words(folder: pathlib.Path, result: dict[str, Any]) 
     assert any(row[0] == short for table in read.tables for row in table)
     assert f"{short}: 25.0 % kept" in read.texts["title"]
     # A bar in a name ends no cell.
-    text = markdown.written(run_report.told(folder, *run_folder.read_run(folder)))
+    text = markdown.written(one_run.told(folder, *read_run(folder)))
     assert "** \\| " in text
 
 
@@ -207,7 +211,7 @@ def test_crossbars_are_drawn_where_the_mapping_is(
     assert "How much of each crossbar of each layer is used" in labels
     (folder / "mapping.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"mapping\.safetensors: not a safetensors file"):
-        report.make(folder)
+        make.make(folder)
 
 
 def test_the_files_hashes_can_be_checked(folder: pathlib.Path) -> None:
@@ -220,17 +224,16 @@ def test_the_files_hashes_can_be_checked(folder: pathlib.Path) -> None:
 
 def test_a_long_search_stays_small(result: dict[str, Any], folder: pathlib.Path) -> None:
     rows = {
-        name: np.tile(column, 100)
-        for name, column in run_folder._read_rows(folder / "search.csv").items()
+        name: np.tile(column, 100) for name, column in _read_rows(folder / "search.csv").items()
     }
-    for draw in (pictures.pareto, pictures.progress):
+    for draw in (search_figures.pareto, search_figures.progress):
         text = svg.inline(draw(result, rows), "long", "a long search")
         assert "<image " in text
         assert len(text) < 300_000
 
 
 def test_a_figure_keeps_its_ground(result: dict[str, Any], folder: pathlib.Path) -> None:
-    figure = pictures.policy(result, {})
+    figure = hardware_figures.policy(result, {})
     text = svg.inline(figure, "policy", "bits")
     assert figure.patch.get_visible()
     assert "#ffffff" not in text
@@ -336,7 +339,7 @@ def test_an_unfair_comparison_says_so(
 def test_names_of_folders_stay_words(result: dict[str, Any], tmp_path: pathlib.Path) -> None:
     names = ["_first", "$x$ <b>"]
     folders = [made_run.write_run(result, tmp_path / name) for name in names]
-    report.compare(folders, tmp_path / "page.html")
+    make.compare(folders, tmp_path / "page.html")
     read = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert set(names) <= set(read.texts["text"])
     assert not read.of("b")
@@ -403,7 +406,7 @@ def test_a_phone_need_not_scroll_sideways(
     folder: pathlib.Path, result: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
     made_run.write_mapping(result, folder)
-    report.make(folder)
+    make.make(folder)
     wide, high = SHOTS["measured"](folder / "report.html", 375, tmp_path)
     assert wide == 375
     assert high > 3000

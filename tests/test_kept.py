@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import calibration, gram, kept, plan, trees
-from apq_jax.capture import capture, matrices
-from apq_jax.plan import PlanOptions
-from apq_jax.pruning import Block
+from apq_jax.compression import calibration, gram, plan, plan_cache
+from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.pruning import Block
+from apq_jax.network.capture import capture, matrices
+from apq_jax.system import pytrees
 
 OPTIONS = PlanOptions(levels=3, min_keep=0.2, iterations=2)
 IMAGES = np.random.default_rng(0).normal(size=(1200, 6)).astype(np.float32)  # two segments
@@ -36,7 +37,7 @@ def planned(cache: pathlib.Path | None, **changes: Any) -> Any:
     params = changes.get("params", params_of())
     images = jnp.asarray(changes.get("images", IMAGES))
     network = capture(changes.get("apply_fn", model), params, images[:2])
-    return kept.planned(
+    return plan_cache.planned(
         network,
         params,
         matrices(network, params),
@@ -75,7 +76,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def files(cache: pathlib.Path) -> list[pathlib.Path]:
     """Oldest first."""
-    return sorted((cache / kept.FOLDER).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    return sorted((cache / plan_cache.FOLDER).iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
 def test_the_kept_plan_is_the_one_that_was_built(
@@ -191,24 +192,24 @@ def test_calibration_goes_on_where_it_was_cut_off(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(trees, "SAVE_SECONDS", 0.0)
-    save = trees.save
+    monkeypatch.setattr(pytrees, "SAVE_SECONDS", 0.0)
+    save = pytrees.save
 
     def once(path: pathlib.Path, *args: Any) -> None:
         save(path, *args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trees, "save", once)
+    monkeypatch.setattr(pytrees, "save", once)
     with pytest.raises(KeyboardInterrupt):
         planned(tmp_path)
-    monkeypatch.setattr(trees, "save", save)
+    monkeypatch.setattr(pytrees, "save", save)
     (unfinished,) = files(tmp_path)
     assert safetensors.numpy.load_file(unfinished)["chunks"] == 1  # of twelve
     content = unfinished.read_bytes()
     # What is read counts: with the sums of other images the result is another.
     tensors = safetensors.numpy.load_file(unfinished)
     changed = {**tensors, "total/0/gram/0": tensors["total/0/gram/0"] + 1}
-    trees.save(unfinished, changed, {})
+    pytrees.save(unfinished, changed, {})
     assert not np.array_equal(planned(tmp_path)[0][0].gram, built[0][0].gram)
     for path in files(tmp_path):
         path.unlink()

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 import apq_jax
-from apq_jax.capture import forward_float, matrices
+from apq_jax.network.capture import forward_float, matrices
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "own_model.md"
 IMAGES = np.random.default_rng(0).normal(size=(3, 6, 6, 2)).astype(np.float32)

@@ -18,24 +18,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import (
-    calibration,
-    conversion,
-    crossbar,
-    datapath,
-    evaluation,
-    mapping,
-    plan,
-    schemes,
-)
-from apq_jax.capture import Network, capture, matrices
-from apq_jax.datapath import Converter
-from apq_jax.files import InputError
+from apq_jax import crossbar, mapping
+from apq_jax.compression import calibration, converters, plan
+from apq_jax.compression.compressed import Compressed, Recovery, apply, compress
 from apq_jax.hardware import PRESETS, Accelerator
-from apq_jax.mapping import LayerMap, Mapping, Scales, files
+from apq_jax.mapping import LayerMap, Mapping, Scales, datapath, files, schemes
 from apq_jax.mapping.__main__ import main
+from apq_jax.mapping.datapath import Converter
 from apq_jax.mapping.units import NONE, cells_of
 from apq_jax.models.lenet import LeNet5
+from apq_jax.network.capture import Network, capture, matrices
+from apq_jax.system.errors import InputError
 from apq_jax.types import Layer, Policy
 
 PROPERTY = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
@@ -51,7 +44,7 @@ def integers(layer: Layer, mask: np.ndarray, bits: int, seed: int) -> np.ndarray
 
 def executed(found: LayerMap, accelerator: Accelerator, levels: np.ndarray, bits: int = 0) -> Any:
     path, banks = datapath.prepare((found,), accelerator)[0]
-    adc = conversion.converter(accelerator, bits or accelerator.lossless_adc_bits)
+    adc = converters.converter(accelerator, bits or accelerator.lossless_adc_bits)
     return np.asarray(datapath.execute(path, banks, adc, jnp.asarray(levels, jnp.int32)))
 
 
@@ -315,13 +308,13 @@ def test_converters_round_and_clip() -> None:
     """Lossless 5 bits; at 3 a step is 4 and the largest code 7."""
     one = PRESETS["isaac_ou"]
     sums = jnp.asarray([0.0, 1.0, 2.0, 3.0, 6.0, 10.0, 27.0])
-    lossless = conversion.converter(one)
-    np.testing.assert_array_equal(conversion.convert(lossless, sums), sums)
-    three = conversion.converter(one, 3)
+    lossless = converters.converter(one)
+    np.testing.assert_array_equal(converters.convert(lossless, sums), sums)
+    three = converters.converter(one, 3)
     assert (float(three.step), float(three.top)) == (4.0, 7.0)
-    np.testing.assert_array_equal(conversion.convert(three, sums), [0, 0, 0, 4, 8, 8, 28])
-    assert float(conversion.convert(three, jnp.asarray(40.0))) == 28.0
-    assert conversion.converter(dataclasses.replace(one, adc_bits=3)) == three
+    np.testing.assert_array_equal(converters.convert(three, sums), [0, 0, 0, 4, 8, 8, 28])
+    assert float(converters.convert(three, jnp.asarray(40.0))) == 28.0
+    assert converters.converter(dataclasses.replace(one, adc_bits=3)) == three
     assert isinstance(three, Converter)
 
 
@@ -379,7 +372,7 @@ class Grouped(nn.Module):
 @functools.cache
 def built(
     name: str, accelerator: Accelerator = PRESETS["isaac_ou"], searched: bool = False
-) -> tuple[Network, Any, evaluation.Compressed, Mapping, jax.Array]:
+) -> tuple[Network, Any, Compressed, Mapping, jax.Array]:
     """Compressed at random, the converters' bits too where they are searched; and its mapping."""
     model, shape = {
         "lenet": (LeNet5(10), (28, 28, 1)),
@@ -403,14 +396,14 @@ def built(
         choices.append((most - 2, most + 1))
     policy = Policy(*(jnp.asarray(rng.integers(*ends, count), jnp.int32) for ends in choices))
     compressed = jax.jit(
-        lambda policy: evaluation.compress(
+        lambda policy: compress(
             network,
             params,
             planned,
             statistics,
             images,
-            conversion.cells_of(accelerator),
-            evaluation.Recovery(),
+            converters.cells_of(accelerator),
+            Recovery(),
             policy,
         )
     )(policy)
@@ -440,9 +433,9 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
         windows = 4 * layer.positions + 64
         assert one.compared == windows * layer.groups * layer.columns
     logits = datapath.apply(
-        network, params, compressed, parts, conversion.converter(found.accelerator), images
+        network, params, compressed, parts, converters.converter(found.accelerator), images
     )
-    expected = evaluation.apply(network, params, compressed, images)
+    expected = apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     whole = datapath.end_to_end(network, params, compressed, parts, found.accelerator, images[:4])
@@ -472,8 +465,8 @@ def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
     parts = datapath.prepare(tuple(one._replace(adc_bits=0) for one in found.maps), LOSSY[held])
     checks = datapath.check(network, params, lossless, parts, found.accelerator, images[:2])
     assert sum(one.mismatches for one in checks) == 0
-    kept = evaluation.apply(network, params, lossless, images)
-    assert not np.allclose(evaluation.apply(network, params, compressed, images), kept, atol=1e-3)
+    kept = apply(network, params, lossless, images)
+    assert not np.allclose(apply(network, params, compressed, images), kept, atol=1e-3)
 
 
 def test_an_accelerator_of_few_bits_is_evaluated_as_it_executes() -> None:
@@ -481,9 +474,9 @@ def test_an_accelerator_of_few_bits_is_evaluated_as_it_executes() -> None:
     network, params, compressed, found, images = built("grouped", three)
     parts = datapath.prepare(found.maps, three)
     executed = datapath.apply(
-        network, params, compressed, parts, conversion.converter(three), images
+        network, params, compressed, parts, converters.converter(three), images
     )
-    expected = evaluation.apply(network, params, compressed, images)
+    expected = apply(network, params, compressed, images)
     np.testing.assert_allclose(executed, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -493,14 +486,14 @@ def test_what_a_converter_loses_by_hand() -> None:
     Cells are w + 2: 3, 1, 2. Inputs 1, 1, 0 read 4, a code; 1, 1, 1 read 6, a code; 0, 1, 0 read
     1, half way between two, to the even code 0: the sum is one short.
     """
-    cells = conversion.Cells(3, 2, 1, False, False, lossless_bits=4, resolution=3)
-    reading = conversion.Reading(cells, jnp.ones((1, 1, 1), bool), jnp.asarray(2), jnp.asarray(3))
+    cells = converters.Cells(3, 2, 1, False, False, lossless_bits=4, resolution=3)
+    reading = converters.Reading(cells, jnp.ones((1, 1, 1), bool), jnp.asarray(2), jnp.asarray(3))
     levels = jnp.asarray([[[1], [-1], [0]]], jnp.int8)
     inputs = jnp.asarray([[[1, 1, 0], [1, 1, 1], [0, 1, 0], [0, 0, 0]]])
-    lost = conversion.lost(reading, levels, inputs, jnp.asarray(1))
+    lost = converters.lost(reading, levels, inputs, jnp.asarray(1))
     np.testing.assert_array_equal(lost, [[[0], [0], [-1], [0]]])
     gone = reading._replace(survivors=jnp.zeros((1, 1, 1), bool))
-    assert not conversion.lost(gone, levels, inputs, jnp.asarray(1)).any()
+    assert not converters.lost(gone, levels, inputs, jnp.asarray(1)).any()
 
 
 def test_a_check_that_fails_says_where() -> None:

@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax import models, training
-from apq_jax.capture import Network, capture, forward_float
+from apq_jax import models
 from apq_jax.config import from_config_dict
 from apq_jax.data import Dataset, load
-from apq_jax.files import InputError
+from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.models import ModelOptions, resnet
-from apq_jax.networks import NETWORKS
-from apq_jax.training import Training
+from apq_jax.models.training import Training
+from apq_jax.models.weights import load_shipped
+from apq_jax.network.capture import Network, capture, forward_float
+from apq_jax.system.errors import InputError
 
 # Fingerprint of the 54,000 training images. It changes only if the split does, and then the shipped
 # weights must be trained again.
@@ -244,7 +245,7 @@ def test_shipped_vgg8_is_the_configured_one() -> None:
     }
     model = models.build(config.model, pictures((28, 28, 1))).clone(classes=10)
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    params = training.load_shipped(identity, like)
+    params = load_shipped(identity, like)
     assert params is not None
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert (params["batch_stats"]["norm1"]["var"] > 0).all()

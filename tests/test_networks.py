@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from apq_jax import crossbar
-from apq_jax.capture import capture
 from apq_jax.hardware import Accelerator
+from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.models.lenet import LeNet5
-from apq_jax.networks import NETWORKS
+from apq_jax.network.capture import capture
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,16 @@ import pytest
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from apq_jax import checkpoint, kept, models, search
-from apq_jax.capture import capture, forward_float
+from apq_jax import models, search
+from apq_jax.compression import plan_cache
 from apq_jax.data import Dataset
-from apq_jax.files import InputError
-from apq_jax.interop import onnx_file
-from apq_jax.interop.onnx import Model, classifier, load
-from apq_jax.interop.onnx_ops import OPERATORS
 from apq_jax.models import ModelOptions
+from apq_jax.models.onnx import file
+from apq_jax.models.onnx.model import Model, classifier, load
+from apq_jax.models.onnx.operators import OPERATORS
+from apq_jax.network.capture import capture, forward_float
+from apq_jax.run import checkpoint
+from apq_jax.system.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 LIGHT = pathlib.Path(onnx.__file__).parent / "backend/test/data/light"
@@ -657,7 +659,7 @@ def test_names_that_are_not_text(tmp_path: pathlib.Path) -> None:
 
 def test_a_larger_file_is_not_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "net.onnx", linear())
-    monkeypatch.setattr(onnx_file, "MOST_BYTES", 100)
+    monkeypatch.setattr(file, "MOST_BYTES", 100)
     assert "more than 100 bytes" in refused(path)
 
 
@@ -735,7 +737,7 @@ def test_graphs_with_the_same_weights_are_told_apart(tmp_path: pathlib.Path) -> 
         again = load(path)
         network = capture(again.apply_fn, again.params, jnp.zeros((2, 5)))
         assert checkpoint.network_identity(network, again.params) == identities[-1]
-        assert "network.onnx" not in repr(kept.model_identity(network, again.params))
+        assert "network.onnx" not in repr(plan_cache.model_identity(network, again.params))
     one, other = identities
     assert one["weights"] == other["weights"]
     assert one["program"] != other["program"]

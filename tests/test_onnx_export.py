@@ -20,16 +20,24 @@ from flax import nnx
 from jax import lax
 from onnx import TensorProto, helper, numpy_helper
 
-from apq_jax import evaluation, mapping
-from apq_jax import export as command
-from apq_jax.capture import Network, capture
-from apq_jax.conversion import Reading, cells_of
-from apq_jax.evaluation import Compressed, CompressedLayer
-from apq_jax.files import InputError
+from apq_jax import mapping
+from apq_jax.compression.compressed import (
+    Compressed,
+    CompressedLayer,
+    accumulate,
+    apply,
+    forward,
+    scaled,
+)
+from apq_jax.compression.converters import Reading, cells_of
+from apq_jax.export import __main__ as command
+from apq_jax.export.finished_run import read
+from apq_jax.export.onnx_model import OPSET, export
 from apq_jax.hardware import PRESETS
-from apq_jax.interop import onnx as importer
-from apq_jax.interop.onnx_export import OPSET, export
 from apq_jax.models import lenet, resnet, vgg
+from apq_jax.models.onnx import model as importer
+from apq_jax.network.capture import Network, capture
+from apq_jax.system.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = 300
@@ -98,7 +106,7 @@ def agree(
     assert [one.version for one in model.opset_import] == [OPSET]
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert [one.dim_param or one.dim_value for one in shape] == ["batch", *x.shape[1:]]
-    ours = jax.jit(functools.partial(evaluation.apply, network))(params, compressed, x)
+    ours = jax.jit(functools.partial(apply, network))(params, compressed, x)
     for optimised in (True, False):
         y = theirs(model, x, optimised)
         assert y.shape == ours.shape
@@ -410,7 +418,7 @@ def test_a_run_is_exported(
 
 def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path) -> None:
     """docs/result.md in NumPy: the first convolution, 5 x 5 with an edge of two."""
-    run, name = command.read(finished_run), "params/conv1/kernel"
+    run, name = read(finished_run), "params/conv1/kernel"
     with safetensors.safe_open(finished_run / "weights.safetensors", framework="np") as file:
         layer = {key: file.get_tensor(f"{name}/{key}") for key in ("levels", "mask")}
         for key in ("weight_scale", "multiplier", "offset", "input_scale", "input_zero"):
@@ -430,11 +438,11 @@ def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path
 
     def replace(index: int, product: Any, x: jax.Array, weight: jax.Array) -> jax.Array:
         found = run.compressed[index]
-        out = product.fold(evaluation.scaled(found, evaluation.accumulate(found, product, x)))
+        out = product.fold(scaled(found, accumulate(found, product, x)))
         seen.append(np.asarray(out))
         return out
 
-    evaluation.forward(run.network, run.params, jnp.asarray(images), replace)
+    forward(run.network, run.params, jnp.asarray(images), replace)
     np.testing.assert_allclose(y, seen[0], rtol=1e-5, atol=1e-5 * np.abs(y).max())
 
 

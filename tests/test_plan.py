@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax.calibration import LayerStatistics
-from apq_jax.plan import (
+from apq_jax.compression.calibration import LayerStatistics
+from apq_jax.compression.plan import (
     LayerPlan,
     PlanOptions,
     build_plan,
@@ -18,7 +18,7 @@ from apq_jax.plan import (
     keep_levels,
     weight_masks,
 )
-from apq_jax.pruning import Block
+from apq_jax.compression.pruning import Block
 from apq_jax.types import Policy
 
 HEIGHT = 3

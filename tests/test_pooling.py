@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apq_jax import pooling
-from apq_jax.capture import capture, forward_float
+from apq_jax.network import pooling
+from apq_jax.network.capture import capture, forward_float
 
 Pool = Callable[[jax.Array], jax.Array]
 WINDOWS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apq_jax import products
+from apq_jax.network import products
 
 
 def product_of(

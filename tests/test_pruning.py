@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax import pruning
-from apq_jax.pruning import Block
+from apq_jax.compression import pruning
+from apq_jax.compression.pruning import Block
 
 # Two row groups of height 2, the second with one row; two columns.
 W = jnp.asarray([[[3.0, -1.0], [-4.0, 2.0], [5.0, -6.0]]])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis.extra import numpy as hnp
 
-from apq_jax import quantization
-from apq_jax.evaluation import CompressedLayer, accumulate
-from apq_jax.products import Convolution
+from apq_jax.compression import quantization
+from apq_jax.compression.compressed import CompressedLayer, accumulate
+from apq_jax.network.products import Convolution
 
 PROPERTY = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
 

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax import crossbar, pruning, schemes
+from apq_jax import crossbar
+from apq_jax.compression import pruning
+from apq_jax.compression.prices import look_up, price_list
 from apq_jax.hardware import PRESETS, Accelerator
-from apq_jax.networks import NETWORKS
+from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.mapping import schemes
 from apq_jax.types import Layer, Policy
 
 ISAAC_OU = Accelerator()  # 128 x 128, 9 x 8 units, 2-bit cells
@@ -363,7 +366,7 @@ def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None
         with pytest.raises(ValueError, match="mapping 'mnsim' of scheme"):
             schemes.tables(*arguments)
         return
-    prices = crossbar.price_list(layers, schemes.tables(*arguments), accelerator.chip(), 8, 8)
+    prices = price_list(layers, schemes.tables(*arguments), accelerator.chip(), 8, 8)
     for _ in range(12):
         level, *bits = (rng.integers(low, high, 4) for low, high in ((0, 3), (1, 9), (1, 9)))
         kept = [
@@ -372,6 +375,6 @@ def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None
         ]
         counts = schemes.pack(layers, kept, bits[0], scheme, accelerator)
         expected = crossbar.cost(layers, counts, accelerator.chip(), bits[1])
-        found = crossbar.look_up(prices, Policy(level, *bits))
+        found = look_up(prices, Policy(level, *bits))
         for name in found._fields:
             assert getattr(found, name) == getattr(expected, name), name

@@ -16,26 +16,18 @@ import numpy as np
 import pytest
 
 from apq_jax import agent as agents
-from apq_jax import (
-    checkpoint,
-    environment,
-    foresight,
-    loop,
-    pipeline,
-    preparation,
-    problems,
-    replay,
-    search,
-)
 from apq_jax.agent import AgentOptions
+from apq_jax.compression.plan import LayerPlan
+from apq_jax.compression.pruning import Block
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
-from apq_jax.environment import METRICS, Problem, Space
-from apq_jax.files import InputError
 from apq_jax.hardware import Accelerator
-from apq_jax.plan import LayerPlan
-from apq_jax.pruning import Block
-from apq_jax.strategies import Strategy
+from apq_jax.metrics import METRICS
+from apq_jax.pipeline import prepare, stages
+from apq_jax.problem import build, environment
+from apq_jax.problem.environment import Problem, Space
+from apq_jax.run import checkpoint, job
+from apq_jax.strategies import Strategy, loop, replay, surrogate
 from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
@@ -44,6 +36,7 @@ from apq_jax.strategies.greedy import GreedyOptions, greedy
 from apq_jax.strategies.lamp import lamp
 from apq_jax.strategies.random import random
 from apq_jax.strategies.uniform import uniform
+from apq_jax.system.errors import InputError
 from apq_jax.types import Evaluation, Policy
 
 SPACE = Space(levels=5, weight_bits=(2, 4, 6, 7), input_bits=(3, 4, 5, 6))
@@ -120,7 +113,7 @@ def test_of_bits_that_cost_the_same_the_most_are_a_choice() -> None:
     def choices(least: int, most: int, **hardware: Any) -> tuple[tuple[int, ...], ...]:
         names = "min_weight_bits", "min_input_bits", "max_weight_bits", "max_input_bits"
         search = SearchOptions(**dict(zip(names, (least, least, most, most), strict=True)))
-        space = preparation.space_of(Config(search=search), Accelerator(**hardware))
+        space = prepare.space_of(Config(search=search), Accelerator(**hardware))
         return space.weight_bits, space.input_bits
 
     assert choices(2, 7) == ((2, 4, 6, 7), (2, 3, 4, 5, 6, 7))
@@ -193,9 +186,9 @@ def test_reward_by_hand(problem: Problem) -> None:
 
 
 def test_drop_per_nat_leaves_out_what_is_far_off() -> None:
-    found = problems.fit_drop_per_nat(0.9, np.asarray([0.88, 0.8, 0.3]), np.asarray([0.1, 0.3, 9]))
+    found = build.fit_drop_per_nat(0.9, np.asarray([0.88, 0.8, 0.3]), np.asarray([0.1, 0.3, 9]))
     assert found == pytest.approx(0.12 / 0.4)
-    assert problems.fit_drop_per_nat(0.9, np.asarray([0.95]), np.asarray([1.0])) == 0.05
+    assert build.fit_drop_per_nat(0.9, np.asarray([0.95]), np.asarray([1.0])) == 0.05
 
 
 def everything(free: tuple[bool, bool, bool], base: Policy, layer: int) -> list[tuple[int, ...]]:
@@ -309,9 +302,9 @@ def test_an_action_lies_beside_the_choice_that_it_decodes_to(action: list[float]
 def test_interpolation_by_hand() -> None:
     table = jnp.asarray([[0.0, 2.0], [4.0, 10.0]])
     for place, expected in (((0, 1), 2), ((0.5, 0), 2), ((0.5, 0.5), 4), ((-1, 5), 2)):
-        assert foresight.interpolated(table, jnp.asarray(place, jnp.float32)) == expected
+        assert agents.interpolated(table, jnp.asarray(place, jnp.float32)) == expected
     # The slope to the right; at the last entry and beyond it the one to the left.
-    slope = jax.grad(lambda x: foresight.interpolated(jnp.asarray([5.0, 3.0, 2.0, -1.0]), x[None]))
+    slope = jax.grad(lambda x: agents.interpolated(jnp.asarray([5.0, 3.0, 2.0, -1.0]), x[None]))
     assert [float(slope(x)) for x in (0.0, 1.5, 2.0, 3.0, 3.4)] == [-2, -1, -3, -3, -3]
 
 
@@ -319,14 +312,14 @@ def test_an_imagined_evaluation_is_the_one_that_follows(problem: Problem) -> Non
     """Given its divergence: costs and reward of a policy, from the tables alone."""
     policy = Policy(*map(jnp.asarray, ([1, 4, 0], [2, 6, 7], [3, 5, 6])))
     found = evaluate(problem, policy)
-    known = foresight.choices(problem, SPACE)
+    known = surrogate.choices(problem, SPACE)
     places = environment.places_of(SPACE, policy).astype(jnp.float32)
-    imagined = foresight.evaluation(problem, known, places, found.divergence)
+    imagined = surrogate.evaluation(problem, known, places, found.divergence)
     for name in ("divergence", "slots", "energy_nj"):
         np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=0.02)
     expected = environment.reward(problem, found)
     np.testing.assert_allclose(environment.reward(problem, imagined), expected, atol=0.02)
-    errors = foresight.log_errors(known, places)
+    errors = surrogate.log_errors(known, places)
     of_weights = problem.error[jnp.arange(3), policy.level, policy.weight_bits - 1]
     np.testing.assert_allclose(jnp.exp(errors[:, 0]), of_weights, atol=2e-7)
     of_inputs = problem.input_error[jnp.arange(3), policy.input_bits - 1]
@@ -574,7 +567,7 @@ def test_each_of_several_searches_is_bit_for_bit_the_search_alone(
     problem: Problem, records: dict[str, loop.Record], two: tuple[str, Chunks]
 ) -> None:
     name, chunks = two
-    record = pipeline.joined(record for _, record in chunks.found)
+    record = stages.joined(record for _, record in chunks.found)
     assert len(record.reward) == 44
     alone = records[name]._replace(search=np.ones(22, np.int32))
     second = jax.tree.map(lambda x: x[record.search == 1], record)
@@ -635,7 +628,7 @@ IDENTITY = {"config.seed": "0", "data": "abc"}
 def saved(two: tuple[str, Chunks], tmp_path: pathlib.Path) -> pathlib.Path:
     carry, record = two[1].found[0]
     path = tmp_path / "checkpoint.safetensors"
-    standing = pipeline.Standing(np.asarray(0, np.int32), carry)
+    standing = stages.Standing(np.asarray(0, np.int32), carry)
     checkpoint.save(path, IDENTITY, 12.5, standing, record)
     return path
 
@@ -644,7 +637,7 @@ def restored(path: pathlib.Path, problem: Problem, begin: loop.Carry) -> tuple:
     found = checkpoint.read(path)
     assert found is not None
     nothing = loop.nothing(evaluate, problem, SPACE, LAYERS)
-    standing = pipeline.Standing(np.asarray(0, np.int32), begin)
+    standing = stages.Standing(np.asarray(0, np.int32), begin)
     return checkpoint.restore(found, standing, nothing, SPACE.levels)
 
 
@@ -659,8 +652,8 @@ def test_a_search_goes_on_bit_for_bit(
     standing, record = restored(saved, problem, begin)
     rest = list(loop.go_on(strategy, evaluate, problem, problem, standing.carry, 2))
     assert len(rest) == len(found) - 1
-    again = pipeline.joined([record, *(one for _, one in rest)])
-    jax.tree.map(np.testing.assert_array_equal, again, pipeline.joined(r for _, r in found))
+    again = stages.joined([record, *(one for _, one in rest)])
+    jax.tree.map(np.testing.assert_array_equal, again, stages.joined(r for _, r in found))
     for a, b in zip(*map(jax.tree.leaves, (rest[-1][0], found[-1][0])), strict=True):
         assert a.dtype == b.dtype
         if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
@@ -704,7 +697,7 @@ def test_checkpoints_of_another_search(
     with pytest.raises(InputError, match=r"state\.fitness: unknown"):
         restored(saved, problem, other)
     carry, record = two[1].found[0]
-    standing = pipeline.Standing(np.asarray(0, np.int32), carry)
+    standing = stages.Standing(np.asarray(0, np.int32), carry)
     level = np.full_like(record.policy.level, SPACE.levels)
     wrong = record._replace(policy=record.policy._replace(level=level))
     checkpoint.save(saved, IDENTITY, 0.0, standing, wrong)
@@ -726,23 +719,23 @@ def test_what_differs_is_named(saved: pathlib.Path) -> None:
 @pytest.mark.parametrize("two", ["genetic"], indirect=True)
 def test_whether_a_run_goes_on(saved: pathlib.Path) -> None:
     folder, other = saved.parent, IDENTITY | {"data": "x"}
-    found = search._saved(folder, IDENTITY, True)
+    found = job._saved(folder, IDENTITY, True)
     assert found is not None
     assert found.evaluations == 16
-    assert search._saved(folder, IDENTITY, False) is None
-    assert search._saved(folder, other, None) is None
+    assert job._saved(folder, IDENTITY, False) is None
+    assert job._saved(folder, other, None) is None
     for identity, resume, says in (
         (IDENTITY, None, "16 evaluations done; --resume goes on, --noresume begins anew"),
         (other, True, "data: abc in the checkpoint, x here"),
     ):
         with pytest.raises(InputError, match=says):
-            search._saved(folder, identity, resume)
+            job._saved(folder, identity, resume)
     saved.unlink()
-    assert search._saved(folder, IDENTITY, None) is None
-    assert search._saved(folder, IDENTITY, True) is None  # nothing to go on from: it begins
+    assert job._saved(folder, IDENTITY, None) is None
+    assert job._saved(folder, IDENTITY, True) is None  # nothing to go on from: it begins
     (folder / "result.json").write_text("{}")
     with pytest.raises(InputError, match="the search is finished"):
-        search._saved(folder, IDENTITY, True)
+        job._saved(folder, IDENTITY, True)
 
 
 def test_what_decides_the_numbers() -> None:
@@ -893,10 +886,10 @@ def test_lamp_scores_by_hand() -> None:
     keep = np.asarray([1.0, 0.5])
     arrays = (jnp.asarray(x) for x in (weights, np.zeros(1), np.zeros(1), keep, keep))
     plan = LayerPlan(*arrays, Block(2))
-    np.testing.assert_allclose(problems._lamp(plan), [1 / 16, 4 / 13])
+    np.testing.assert_allclose(build._lamp(plan), [1 / 16, 4 / 13])
     # Rows of both columns: 10, 4 + 1 and 1; scores 10/10, 5/15, 1/16.
     rows = plan._replace(block=Block(1, 2), keep=jnp.asarray([1.0, 2 / 3, 1 / 3]))
-    np.testing.assert_allclose(problems._lamp(rows), [1 / 16, 5 / 15, 1])
+    np.testing.assert_allclose(build._lamp(rows), [1 / 16, 5 / 15, 1])
 
 
 def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:

@@ -11,13 +11,14 @@ import pytest
 from jax import lax
 
 import apq_jax
-from apq_jax import datapath, pipeline, preparation, proof, schemes
-from apq_jax.capture import Network
+from apq_jax.compression.plan import PlanOptions, weight_masks
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
-from apq_jax.files import InputError
 from apq_jax.hardware import PRESETS, Accelerator
-from apq_jax.plan import PlanOptions, weight_masks
+from apq_jax.mapping import datapath, schemes
+from apq_jax.network.capture import Network
+from apq_jax.pipeline import measure, prepare, prove
+from apq_jax.system.errors import InputError
 from apq_jax.types import Policy
 
 SMALL = Accelerator(crossbar_rows=20, crossbar_columns=24, unit_rows=4, unit_columns=8)
@@ -55,12 +56,12 @@ def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
     policy = Policy(level, *(rng.choice(bits, 2) for bits in (space.weight_bits, space.input_bits)))
     masks = [np.asarray(mask) for mask in weight_masks(prepared.subject.plan, policy)]
     assert all(mask.all() == (scheme == "dense") for mask in masks)
-    compressed = pipeline.compressed(prepared, policy)
+    compressed = measure.compressed(prepared, policy)
     for mask, layer in zip(masks, compressed, strict=True):
         assert not np.asarray(layer.levels)[~mask].any()
-    mapping = proof.mapped(prepared, policy, compressed)
+    mapping = prove.mapped(prepared, policy, compressed)
     parts = datapath.prepare(mapping.maps, mapping.accelerator)
-    found = proof.prove(prepared, policy, compressed, mapping, parts, dataset.select_images[:4])
+    found = prove.prove(prepared, policy, compressed, mapping, parts, dataset.select_images[:4])
     assert found.mismatches == 0 < found.compared
     assert found.scales_agree
     assert found.counts_agree
@@ -68,7 +69,7 @@ def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
 
 def refused(config: Config, accelerator: Accelerator = SMALL) -> str:
     with pytest.raises(InputError) as caught:
-        preparation.space_of(config, accelerator)
+        prepare.space_of(config, accelerator)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -91,7 +92,7 @@ def test_what_a_scheme_cannot_be_searched_with() -> None:
         ("pim_prune", dataclasses.replace(cells, mapping="mnsim")),
         ("sre", dataclasses.replace(cells, signed="differential")),
     ):
-        preparation.space_of(dataclasses.replace(one, scheme=scheme), accelerator)
+        prepare.space_of(dataclasses.replace(one, scheme=scheme), accelerator)
 
 
 def test_a_plan_serves_accelerators_of_the_same_blocks() -> None:
@@ -99,8 +100,8 @@ def test_a_plan_serves_accelerators_of_the_same_blocks() -> None:
     config = Config(scheme="pim_prune", plan=PlanOptions(4, 0.2), search=SEARCH)
     prepared = apq_jax.prepare(captured, params, dataset, SMALL, config)
     other = dataclasses.replace(SMALL, unit_rows=5)  # strips are the crossbars' alone
-    assert preparation.aim(prepared, other, config).accelerator == other
+    assert prepare.aim(prepared, other, config).accelerator == other
     with pytest.raises(InputError, match=r"accelerator: kernel .* 1 x 32; allowed: 1 x 6"):
-        preparation.aim(prepared, PRESETS["isaac_ou"], config)
+        prepare.aim(prepared, PRESETS["isaac_ou"], config)
     with pytest.raises(InputError, match=r"config\.scheme: 'sre'; allowed: 'pim_prune'"):
-        preparation.aim(prepared, SMALL, dataclasses.replace(config, scheme="sre"))
+        prepare.aim(prepared, SMALL, dataclasses.replace(config, scheme="sre"))

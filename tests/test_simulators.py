@@ -16,16 +16,16 @@ import pytest
 import yaml
 
 from apq_jax import hardware
-from apq_jax.capture import capture
 from apq_jax.config import Config, to_config_dict
-from apq_jax.environment import METRICS
-from apq_jax.files import InputError
+from apq_jax.export import accelforge, mnsim, simulators
+from apq_jax.export.simulators import Described
+from apq_jax.export.sizes import Size, channels, pooled, same_sizes, traced_sizes
 from apq_jax.hardware import PRESETS
-from apq_jax.interop import accelforge, mnsim, simulators
-from apq_jax.interop.simulators import Described
-from apq_jax.interop.sizes import Size, channels, pooled, same_sizes, traced_sizes
+from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.metrics import METRICS
 from apq_jax.models.lenet import LeNet5
-from apq_jax.networks import NETWORKS
+from apq_jax.network.capture import capture
+from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
 # As NeuroSim's V1.0 hands it out (NetWork.csv) and V1.3 has it with strides.

@@ -21,23 +21,20 @@ from ml_collections import ConfigDict
 from onnx import TensorProto, helper, numpy_helper
 
 import apq_jax
-from apq_jax import (
-    checkpoint,
-    pipeline,
-    preparation,
-    processes,
-    sharded,
-    sweep,
-    sweep_group,
-    sweep_kept,
-)
+from apq_jax.compression.plan import PlanOptions
 from apq_jax.config import Config, SearchOptions, to_config_dict
-from apq_jax.files import InputError
-from apq_jax.interruption import Terminated
-from apq_jax.loop import Record
-from apq_jax.plan import PlanOptions
-from apq_jax.preparation import Prepared
-from apq_jax.sweep_points import grouped, points_of, side_by_side_of
+from apq_jax.pipeline import prepare, prepared, stages
+from apq_jax.pipeline.prepared import Prepared
+from apq_jax.run import checkpoint
+from apq_jax.strategies.loop import Record
+from apq_jax.sweep import __main__ as sweep
+from apq_jax.sweep import folder as sweep_folder
+from apq_jax.sweep import job, processes
+from apq_jax.sweep.group import CHUNK, searched
+from apq_jax.sweep.mesh import _compiled, mesh_of
+from apq_jax.sweep.points import grouped, points_of, side_by_side_of
+from apq_jax.system.errors import InputError
+from apq_jax.system.signals import Terminated
 
 SEARCH = SearchOptions(episodes=14, probes=2, moment_images=8, chunk=40, tuned=0, finalists=4)
 CONFIG = Config(search=SEARCH, plan=PlanOptions(levels=4))
@@ -148,8 +145,8 @@ def group() -> list[Prepared]:
     )
     points = points_of(tree)
     assert grouped(network, points) == [[0, 1, 2, 3, 4]]
-    first = preparation.prepare(network, params, dataset, points[0].accelerator, points[0].config)
-    return [preparation.aim(first, point.accelerator, point.config) for point in points]
+    first = prepare.prepare(network, params, dataset, points[0].accelerator, points[0].config)
+    return [prepare.aim(first, point.accelerator, point.config) for point in points]
 
 
 def same(a: Record, b: Record) -> bool:
@@ -159,9 +156,9 @@ def same(a: Record, b: Record) -> bool:
 
 
 def test_a_search_finds_what_it_finds_alone(group: list[Prepared]) -> None:
-    together = sweep_group.searched(group, sharded.mesh_of())
+    together = searched(group, mesh_of())
     for one, found in zip(group, together, strict=True):
-        assert same(found, pipeline.joined(pipeline.search_policies(one)))
+        assert same(found, stages.joined(stages.search_policies(one)))
     assert not same(together[0], together[1])
 
 
@@ -173,19 +170,19 @@ def test_groups_are_told_apart_by_what_is_compiled(group: list[Prepared]) -> Non
 
 
 def test_nothing_is_compiled_for_other_prices_and_limits(group: list[Prepared]) -> None:
-    mesh = sharded.mesh_of()
-    sweep_group.searched(group, mesh)
-    _, searches = sharded._compiled(
-        pipeline.strategy_of(group[0]), preparation.evaluator(group[0]), sweep_group.CHUNK, mesh, 1
+    mesh = mesh_of()
+    searched(group, mesh)
+    _, searches = _compiled(
+        stages.strategy_of(group[0]), prepared.evaluator(group[0]), CHUNK, mesh, 1
     )
     before = searches._cache_size()
-    sweep_group.searched(group[::-1], mesh)
+    searched(group[::-1], mesh)
     assert searches._cache_size() == before == 1
 
 
 def test_side_by_side_finds_the_same_but_for_rounding(group: list[Prepared]) -> None:
-    alone = sweep_group.searched(group, sharded.mesh_of())
-    beside = sweep_group.searched(group, sharded.mesh_of(), side_by_side=2)
+    alone = searched(group, mesh_of())
+    beside = searched(group, mesh_of(), side_by_side=2)
     for one, found in zip(alone, beside, strict=True):
         assert len(one.reward) == len(found.reward)
         np.testing.assert_array_equal(one.policy.level, found.policy.level)
@@ -329,7 +326,7 @@ def test_a_table_that_is_there_is_not_written_over(
     tree.model.path, tree.data.path = str(inputs / "net.onnx"), str(inputs / "images.npz")
     tree.cache_dir = str(ROOT / ".cache")
     with pytest.raises(InputError, match="is there already; allowed: another --workdir"):
-        sweep.run(tree, tmp_path)
+        job.run(tree, tmp_path)
     assert (tmp_path / "sweep.csv").read_text() == "mine"
 
 
@@ -362,7 +359,7 @@ def uninterrupted(
 ) -> list[dict[str, str]]:
     """The table of a sweep that was never stopped."""
     folder = tmp_path_factory.mktemp("never")
-    assert sweep.run(small_sweep, folder) == 0
+    assert job.run(small_sweep, folder) == 0
     assert not (folder / "checkpoint.safetensors").exists()
     return timeless(folder)
 
@@ -389,16 +386,16 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
 
         yield stop
 
-    everywhere = sharded.mesh_of
-    monkeypatch.setattr(sweep_kept, "INTERVAL", 0.0)
+    everywhere = mesh_of
+    monkeypatch.setattr(sweep_folder, "INTERVAL", 0.0)
     kept = stopped / "checkpoint.safetensors"
     for count in itertools.count():
         devices = jax.devices()[: 1 + count % 2]
-        monkeypatch.setattr(sharded, "mesh_of", functools.partial(everywhere, devices))
+        monkeypatch.setattr(job, "mesh_of", functools.partial(everywhere, devices))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(processes, "stops", third)
             try:
-                assert sweep.run(small_sweep, stopped, resume=True) == 0
+                assert job.run(small_sweep, stopped, resume=True) == 0
             except Terminated:
                 saved = checkpoint.read(kept)
                 assert saved is not None
@@ -406,7 +403,7 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
             else:
                 break
         with pytest.raises(InputError, match="of 4 searches done; --resume goes on, --noresume"):
-            sweep.run(small_sweep, stopped)
+            job.run(small_sweep, stopped)
         if count % 2:
             content = bytearray(kept.read_bytes())
             content[len(content) // 2] ^= 1
@@ -417,7 +414,7 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
     with pytest.raises(
         InputError, match=r"sweep\.csv: is there already; allowed: another --workdir"
     ):
-        sweep.run(small_sweep, stopped, resume=True)
+        job.run(small_sweep, stopped, resume=True)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(
@@ -433,7 +430,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     try:
-        monkeypatch.setattr(sweep_kept, "INTERVAL", 0.0)
+        monkeypatch.setattr(sweep_folder, "INTERVAL", 0.0)
         writes = itertools.count()
         save = checkpoint.save
 
@@ -447,13 +444,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoint, "save", filling)
             with pytest.raises(InputError, match=r"cannot be written \(No space left") as caught:
-                sweep.run(small_sweep, disk / "sweep")
+                job.run(small_sweep, disk / "sweep")
         assert len(str(caught.value).splitlines()) == 1
         (disk / "other").unlink()
         kept = checkpoint.read(disk / "sweep" / "checkpoint.safetensors")
         assert kept is not None
         assert kept.evaluations > 0
-        assert sweep.run(small_sweep, disk / "sweep", resume=True) == 0
+        assert job.run(small_sweep, disk / "sweep", resume=True) == 0
         assert timeless(disk / "sweep") == uninterrupted
     finally:
         subprocess.run(["umount", str(disk)], check=True)

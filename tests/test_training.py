@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from apq_jax import training, trees
 from apq_jax.data import Dataset
-from apq_jax.files import InputError
+from apq_jax.models import training, weights
 from apq_jax.models.lenet import LeNet5
-from apq_jax.training import Training
+from apq_jax.models.training import Training
+from apq_jax.models.weights import identify, save_shipped, trained
+from apq_jax.system import pytrees
+from apq_jax.system.errors import InputError
 
 QUICK = Training(epochs=4, batch_size=32, learning_rate=0.05, max_shift=1)
 
@@ -229,7 +231,7 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def refused(path: pathlib.Path, like: Any = TREE) -> str:
     with pytest.raises(InputError) as caught:
-        trees.load(path, like)
+        pytrees.load(path, like)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     return str(caught.value).removeprefix(f"{path}: ")
@@ -238,9 +240,9 @@ def refused(path: pathlib.Path, like: Any = TREE) -> str:
 def test_params_round_trip(path: pathlib.Path) -> None:
     transposed = {"params": {"a": {"kernel": np.arange(6.0, dtype="f4").reshape(3, 2).T}}}
     for tree in (TREE, transposed, {"h": jnp.ones(3, jnp.bfloat16)}):
-        trees.save(path, tree, {"model": "toy"})
+        pytrees.save(path, tree, {"model": "toy"})
         for like in (tree, jax.eval_shape(lambda tree=tree: tree)):
-            loaded = trees.load(path, like)
+            loaded = pytrees.load(path, like)
             jax.tree.map(np.testing.assert_array_equal, loaded, tree)
             assert [x.dtype for x in jax.tree.leaves(loaded)] == [
                 x.dtype for x in jax.tree.leaves(tree)
@@ -248,7 +250,7 @@ def test_params_round_trip(path: pathlib.Path) -> None:
 
 
 def test_names_and_metadata_on_disk(path: pathlib.Path) -> None:
-    trees.save(path, TREE, {"model": "toy"})
+    pytrees.save(path, TREE, {"model": "toy"})
     with safetensors.safe_open(path, framework="np") as file:
         assert sorted(file.keys()) == ["params/a/kernel", "params/b"]
         assert file.metadata() == {"model": "toy"}
@@ -274,7 +276,7 @@ def test_wrong_tensors(path: pathlib.Path, tensors: dict[str, Any], reason: str)
 
 def test_damaged_weights(path: pathlib.Path) -> None:
     assert "cannot be read" in refused(path)
-    trees.save(path, TREE, {})
+    pytrees.save(path, TREE, {})
     content = path.read_bytes()
     for damaged in (b"", content[:7], content[:-1], content + b"x", b"\xff" * 8 + content[8:]):
         path.write_bytes(damaged)
@@ -283,7 +285,7 @@ def test_damaged_weights(path: pathlib.Path) -> None:
 
 def test_leaves_of_one_name(path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="two leaves have one name"):
-        trees.save(path, {"a": {"b": jnp.ones(1)}, "a/b": jnp.ones(1)}, {})
+        pytrees.save(path, {"a": {"b": jnp.ones(1)}, "a/b": jnp.ones(1)}, {})
 
 
 def test_trained_is_reused(
@@ -292,7 +294,7 @@ def test_trained_is_reused(
     def run(
         name: str = "linear", init: Any = None, data: Dataset = dataset, options: Any = QUICK
     ) -> tuple[Any, bool]:
-        return training.trained(name, linear, init or zeros(), data, options, tmp_path / "cache")
+        return trained(name, linear, init or zeros(), data, options, tmp_path / "cache")
 
     params, reused = run()
     assert not reused
@@ -327,9 +329,7 @@ def test_interrupted_training_goes_on(
             raise KeyboardInterrupt
 
     def run(folder: str, progress: Any = None) -> Any:
-        return training.trained(
-            "linear", linear, zeros(), dataset, QUICK, tmp_path / folder, progress
-        )[0]
+        return trained("linear", linear, zeros(), dataset, QUICK, tmp_path / folder, progress)[0]
 
     expected = run("whole")
     with pytest.raises(KeyboardInterrupt):
@@ -339,15 +339,15 @@ def test_interrupted_training_goes_on(
     jax.tree.map(np.testing.assert_array_equal, run("cut", stop), expected)
     assert seen == [1, 2, 3, 4]
     assert not file.exists()  # the weights alone are left
-    for weights in (tmp_path / "cut").iterdir():
-        weights.unlink()
+    for left in (tmp_path / "cut").iterdir():
+        left.unlink()
     file.write_bytes(content[:-1])
     jax.tree.map(np.testing.assert_array_equal, run("cut"), expected)
     assert "made again" in caplog.text
 
 
 def trained_in(folder: pathlib.Path, data: Dataset, progress: Any = None) -> Any:
-    return training.trained("linear", linear, zeros(), data, QUICK, folder, progress)[0]
+    return trained("linear", linear, zeros(), data, QUICK, folder, progress)[0]
 
 
 @pytest.mark.parametrize("stops", [(0,), (4,), (5, 7), (11,), (3, 9, 22)])
@@ -356,7 +356,7 @@ def test_training_stopped_within_an_epoch(
 ) -> None:
     """Six steps an epoch; what is reported is what it would have been, too."""
     monkeypatch.setattr(training, "_REPORT", 1)
-    monkeypatch.setattr(trees, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(pytrees, "SAVE_SECONDS", 0.0)
     seen: list[tuple[float, float]] = []
     expected = trained_in(tmp_path / "whole", dataset, lambda *report: seen.append(report))
     again: list[tuple[float, float]] = []
@@ -381,15 +381,17 @@ def test_state_is_written_by_time(
     """A step a quarter of a minute: within an epoch every second one, and at its end."""
     clock = iter(range(0, 10**6, 15))
     # Its alone: the compiler looks at the clock, too.
-    monkeypatch.setattr(trees, "time", types.SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(
+        pytrees, "time", types.SimpleNamespace(monotonic=lambda: float(next(clock)))
+    )
     written = []
-    save = trees.Unfinished.save
+    save = pytrees.Unfinished.save
 
-    def noting(keeper: trees.Unfinished, state: Any) -> None:
+    def noting(keeper: pytrees.Unfinished, state: Any) -> None:
         written.append((int(state[2].epochs), int(state[2].steps)))
         save(keeper, state)
 
-    monkeypatch.setattr(trees.Unfinished, "save", noting)
+    monkeypatch.setattr(pytrees.Unfinished, "save", noting)
     trained_in(tmp_path, dataset)
     # Looking at the clock when written takes it a step further.
     assert written == [
@@ -446,7 +448,7 @@ def test_unfinished_out_of_range(
     path = tmp_path / "unfinished.safetensors"
     state = training._optimizer(0.1, 0.1, 1).init(zeros())
     done = {"epochs": np.int32(epochs), "steps": np.int32(steps), "losses": np.zeros(6, "f4")}
-    trees.save(path, (zeros(), state, done), {})
+    pytrees.save(path, (zeros(), state, done), {})
     key = jax.random.key(0)
     found = training.train(linear, zeros(), dataset, QUICK, key, unfinished=path)
     jax.tree.map(
@@ -458,12 +460,12 @@ def test_unfinished_out_of_range(
 def test_shipped_weights(
     dataset: Dataset, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
     params = {"w": jnp.full((36, 2), 1 / 3), "b": jnp.ones(2)}
-    training.save_shipped(params, training.identify("linear", dataset, QUICK), "bars")
+    save_shipped(params, identify("linear", dataset, QUICK), "bars")
 
     def run(name: str, options: Training = QUICK) -> tuple[Any, str]:
-        return training.trained(name, linear, zeros(), dataset, options, tmp_path / "cache")
+        return trained(name, linear, zeros(), dataset, options, tmp_path / "cache")
 
     found, whence = run("linear")
     assert whence == "shipped"

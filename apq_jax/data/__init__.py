@@ -7,11 +7,10 @@ from apq_jax.data.dataset import Dataset, limited, standard_error
 from apq_jax.data.idx import is_idx, load_idx
 from apq_jax.data.mnist_5k import mnist_5k
 from apq_jax.data.npz import load_npz
-from apq_jax.files import InputError
+from apq_jax.system.errors import InputError
 
 FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-mnist
 NAMES = ("mnist_5k", "fashion_mnist", "cifar_10")
-
 __all__ = [
     "NAMES",
     "Dataset",

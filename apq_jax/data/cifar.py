@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apq_jax.data.dataset import Dataset, from_train_and_test, reason
-from apq_jax.files import InputError
+from apq_jax.system.errors import InputError
 
 FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
 FOLDER = "cifar-10-batches-bin"  # as the archive names it

@@ -13,19 +13,21 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from apq_jax.files import InputError, in_one_line
+from apq_jax.system.errors import InputError, in_one_line
 
 Images: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int32]
-
 FEWEST_IMAGES = 20  # in any split; an accuracy over fewer says nothing
 MOST_BYTES = 8 << 30  # of a data set in memory, as float32
 _SPLIT_SEED = 20240229
+
 
 # Split of each ten consecutive images of a class: 6 train, 1 search, 1 select, 2 test.
 # No two neighbours miss training, so a class of two images is always trained on.
 _TRAIN, _SEARCH, _SELECT, _TEST = range(4)
 _WHOLE = (_TRAIN, _TEST, _TRAIN, _SEARCH, _TRAIN, _TRAIN, _TEST, _TRAIN, _SELECT, _TRAIN)
+
+
 # Of each sixty where the test images are given: 54 train, 1 search, 5 select.
 _OFFICIAL = tuple({5: _SEARCH}.get(at, _SELECT if at % 10 == 5 else _TRAIN) for at in range(60))
 HALVES = (0, 1)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apq_jax.data.dataset import MOST_BYTES, Dataset, from_train_and_test, reason
-from apq_jax.files import InputError
+from apq_jax.system.errors import InputError
 
 FILES = tuple(
     f"{split}-{part}.gz"

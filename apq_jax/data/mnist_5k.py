@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 from apq_jax.data.dataset import Dataset, as_float, from_pair, reason
-from apq_jax.files import InputError
+from apq_jax.system.errors import InputError
 
 
 def mnist_5k() -> Dataset:

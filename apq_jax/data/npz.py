@@ -26,7 +26,7 @@ from apq_jax.data.dataset import (
     reason,
     stratify,
 )
-from apq_jax.files import InputError, shown
+from apq_jax.system.errors import InputError, shown
 
 _ONE_PAIR = ("images", "labels")
 _SPLITS = ("train", "validation", "test")

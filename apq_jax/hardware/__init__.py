@@ -1,7 +1,9 @@
-"""What the cost model rests on: accelerators, their component tables, and files of them."""
+"""Accelerators, their components and files, and layer tables of known networks."""
 
-from apq_jax.hardware.accelerator import PRESETS, Accelerator, Chip, isaac_beside, preset
+from apq_jax.hardware.accelerator import Accelerator
+from apq_jax.hardware.chip import Chip
 from apq_jax.hardware.components import Component, Components
+from apq_jax.hardware.presets import PRESETS, isaac_beside, preset
 from apq_jax.hardware.toml import dumps, load, loads
 
 __all__ = [

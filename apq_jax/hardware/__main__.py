@@ -14,9 +14,10 @@ import sys
 import rich.box
 import rich.table
 
-from apq_jax.files import InputError, write_whole
 from apq_jax.hardware import PRESETS, Accelerator, dumps, load
-from apq_jax.progress import console
+from apq_jax.system.errors import InputError
+from apq_jax.system.files import write_whole
+from apq_jax.system.terminal import console
 
 
 def main(argv: list[str]) -> int:

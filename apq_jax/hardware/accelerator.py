@@ -2,21 +2,14 @@
 
 import dataclasses
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from apq_jax.files import InputError
 from apq_jax.hardware import adc
-from apq_jax.hardware.components import (
-    CROSSBAR,
-    IMA,
-    PUMA_COMPONENTS,
-    TILE,
-    Component,
-    Components,
-    is_number,
-)
+from apq_jax.hardware.chip import Chip
+from apq_jax.hardware.components import CROSSBAR, IMA, TILE, Component, Components, is_number
+from apq_jax.system.errors import InputError
 from apq_jax.types import Array
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -44,39 +37,6 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 BY_GEOMETRY = ("array", "dac", "sample_hold", "adc")
 CELLS = 128 * 128  # what an array's area and read energy are given for
-
-
-class Chip(NamedTuple):
-    """What the cost model needs of an accelerator, as numbers that may be traced and batched.
-
-    From `Accelerator.chip`, which derives what follows from the rest: the cycle, the areas and
-    the converters' energy do not follow a size that is changed here.
-
-    Flags are 0 or 1. On the host they are int64 and float64; `jax.tree.map(jnp.asarray, chip)` is
-    their int32 and float32 form, and a leading axis makes it many accelerators.
-    """
-
-    crossbar_rows: Array
-    crossbar_columns: Array
-    cell_bits: Array
-    dac_bits: Array
-    unit_rows: Array
-    unit_columns: Array
-    replication: Array  # most copies of a layer
-    crossbars_per_ima: Array
-    imas_per_tile: Array
-    differential: Array  # flag: weights are differential pairs
-    mnsim: Array  # flag: MNSIM's mapping of the dense network
-    flipped: Array  # flag: columns may be held flipped
-    pipelined: Array  # flag: layers work at once, on one inference each
-    rounded: Array  # flag: IMAs and tiles are counted whole
-    cycle_ns: Array  # one activation of a unit
-    crossbar_um2: Array  # a crossbar with its converters
-    ima_um2: Array  # the rest of an IMA
-    tile_um2: Array  # the rest of a tile
-    memory_bit_um2: Array
-    energy_pj: dict[str, Array]  # an action; "array" a cell's read, "adc" at the resolution
-    adc_saved: Array  # [adc.MAX_BITS], of a conversion's energy where it stops after 1, 2, ... bits
 
 
 def is_name(text: Any) -> bool:
@@ -378,47 +338,3 @@ _IGNORED = {
     "survey": "The law `survey` uses nothing of `components.adc`.",
 }
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Accelerator)}
-
-_ISAAC_OU = Accelerator()
-PRESETS = {
-    "isaac_ou": _ISAAC_OU,
-    "isaac": dataclasses.replace(
-        _ISAAC_OU, name="isaac", unit_rows=128, unit_columns=128, flipped_columns=True
-    ),
-    "sre": dataclasses.replace(_ISAAC_OU, name="sre", unit_rows=16, unit_columns=16),
-    "puma": dataclasses.replace(
-        _ISAAC_OU,
-        name="puma",
-        unit_rows=128,
-        unit_columns=128,
-        flipped_columns=True,
-        adc_law="linear",
-        adcs=0.25,
-        crossbars_per_ima=16,
-        imas_per_tile=8,
-        components=PUMA_COMPONENTS,
-    ),
-}
-
-
-def isaac_beside(accelerator: Accelerator) -> Accelerator:
-    """ISAAC as its paper has it, worked like `accelerator`: what both can be compared by.
-
-    The time of a read, the converters' law and rate, replication, pipelining and rounding are those
-    of `accelerator`; crossbars, cells, units and components are ISAAC's.
-    """
-    names = ("read_ns", "adc_law", "adc_gsps", "replication", "pipelined", "round_hierarchy")
-    return dataclasses.replace(
-        PRESETS["isaac"], **{name: getattr(accelerator, name) for name in names}
-    )
-
-
-def preset(name: str) -> Accelerator:
-    """A named accelerator.
-
-    Raises:
-      InputError: there is none of that name.
-    """
-    if name not in PRESETS:
-        raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}")
-    return PRESETS[name]

@@ -13,8 +13,9 @@ Law = Literal["saberi", "table", "linear", "exponential", "survey"]
 LAWS: tuple[Law, ...] = get_args(Law)
 MEASURED = (4, 9)  # bits; outside, a law extrapolates
 MAX_BITS = 14
-
 _BITS = np.arange(4, 10)
+
+
 # hwcomponents-library, ISAAC's converters at 32 nm.
 _TABLE_PJ = np.asarray([0.79, 0.99, 1.20, 1.42, 1.67, 1.97])
 _TABLE_UM2 = np.asarray([361.0, 477.0, 627.0, 845.0, 1200.0, 1828.0])

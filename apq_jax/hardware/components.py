@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from apq_jax.files import InputError
+from apq_jax.system.errors import InputError
 
 ISAAC = "ISAAC, ISCA 2016"
 LIBRARY = "hwcomponents-library, isaac"
@@ -108,6 +108,7 @@ TILE = (
     "tile_output_register",
     "tile_other",
 )
+
 
 # The constants that PUMA's simulator gives for its cores of 16 crossbars and tiles of 8 cores;
 # what it takes from ISAAC stays. Leakage is added to the power.

@@ -6,9 +6,10 @@ import pathlib
 import tomllib
 from typing import Any
 
-from apq_jax.files import InputError, shown
-from apq_jax.hardware.accelerator import PRESETS, Accelerator, is_name, preset
+from apq_jax.hardware.accelerator import Accelerator, is_name
 from apq_jax.hardware.components import Component, Components
+from apq_jax.hardware.presets import PRESETS, preset
+from apq_jax.system.errors import InputError, shown
 
 _LARGEST = 1 << 20  # bytes
 

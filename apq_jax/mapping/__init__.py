@@ -1,4 +1,4 @@
-"""A compressed network as it lies in the crossbars: packed, indexed, in files."""
+"""Weights in crossbars: counted, placed, indexed, written to files and executed."""
 
 from apq_jax.mapping.files import Mapping, Scales, load, save
 from apq_jax.mapping.indices import decode, encode

@@ -13,9 +13,10 @@ import sys
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from apq_jax.files import InputError, write_whole
 from apq_jax.mapping import counted, load
 from apq_jax.mapping.pictures import occupancy
+from apq_jax.system.errors import InputError
+from apq_jax.system.files import write_whole
 
 
 def main(argv: list[str]) -> int:

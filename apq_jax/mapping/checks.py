@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax.files import InputError, in_one_line
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.units import (
     NONE,
@@ -15,6 +14,7 @@ from apq_jax.mapping.units import (
     offset_of,
     slice_weights,
 )
+from apq_jax.system.errors import InputError, in_one_line
 
 
 def need(right: Any, field: str, value: Any, allowed: str) -> None:

@@ -16,17 +16,22 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from apq_jax.files import InputError, in_one_line, write_whole
 from apq_jax.hardware import Accelerator, dumps, loads
 from apq_jax.mapping.checks import check, need
 from apq_jax.mapping.layers import MAPPED
 from apq_jax.mapping.units import LayerMap, Units, sums_fit
+from apq_jax.system.errors import InputError, in_one_line
+from apq_jax.system.files import write_whole
 from apq_jax.types import Layer
 
 FORMAT, VERSION = "apq_jax mapping", 1
 _MOST = 1 << 24  # rows, columns, groups or positions of a layer
 _DIGITAL = ("float16", "float32", "float64", "bfloat16", *(f"int{n}" for n in (8, 16, 32, 64)))
+
+
 _DIGITAL += (*(f"uint{n}" for n in (8, 16, 32, 64)), "bool")
+
+
 _LAYER = ("name", "groups", "rows", "columns", "positions", "kernel", "stride")
 _DTYPES = {
     "cells": np.uint8,

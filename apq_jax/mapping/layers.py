@@ -7,8 +7,8 @@ import numpy as np
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.packing import PACKED, pack
+from apq_jax.mapping.scheme_counts import sre_columns, strip_columns
 from apq_jax.mapping.units import NONE, LayerMap, Units, most_level, sums_fit
-from apq_jax.schemes import sre_columns, strip_columns
 from apq_jax.types import Layer
 
 MAPPED = (*PACKED, "column_vector")
@@ -120,8 +120,8 @@ def _write(cells: np.ndarray, inputs: np.ndarray, units: Units, digits: np.ndarr
 def counted(found: LayerMap, scheme: str, accelerator: Accelerator) -> dict[str, int]:
     """The counts of a window, taken from the units; names as in `crossbar.Counts`.
 
-    They must equal what apq_jax/schemes.py counts without any unit. `slots` are not among them but
-    where they are the units: elsewhere they are defined for endless crossbars.
+    They must equal what apq_jax/mapping/schemes.py counts without any unit. `slots` are among them
+    only where they are the units: elsewhere they are defined for endless crossbars.
     """
     units, inputs = found.units, found.banks[found.units.bank]
     high = (inputs != NONE).sum(axis=1)  # wordlines that a unit drives

@@ -1,4 +1,4 @@
-"""Where the units of every scheme lie, as apq_jax/schemes.py counts them."""
+"""Where the units of every scheme lie, as apq_jax/mapping/schemes.py counts them."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,8 +7,14 @@ import numpy as np
 
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
+from apq_jax.mapping.scheme_counts import (
+    Diagonal,
+    diagonal,
+    sre_columns,
+    strip_columns,
+    strips_beside,
+)
 from apq_jax.mapping.units import NONE, Units
-from apq_jax.schemes import Diagonal, diagonal, sre_columns, strip_columns, strips_beside
 from apq_jax.types import Layer
 
 

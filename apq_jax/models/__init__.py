@@ -1,4 +1,4 @@
-"""Models to search, by name."""
+"""Where a network comes from: built in, trained, shipped, or read from the user's file."""
 
 import dataclasses
 import functools
@@ -8,14 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apq_jax import training
 from apq_jax.data import Dataset
-from apq_jax.files import InputError
-from apq_jax.interop import onnx
-from apq_jax.models import lenet, resnet, vgg
+from apq_jax.models import lenet, resnet, training, vgg, weights
+from apq_jax.models.onnx.model import classifier, load
+from apq_jax.system.errors import InputError
 
 NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
-LAYOUTS = onnx.LAYOUTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,7 @@ def trained(
     train_fn = None
     if "batch_stats" in init:
         train_fn = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-    params, whence = training.trained(
+    params, whence = weights.trained(
         str(options),
         model.apply,
         init,
@@ -103,6 +101,6 @@ def loaded(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn, t
     path = pathlib.Path(options.path)
     if path.suffix != ".onnx" or not path.is_file():
         raise InputError(f"config.model.path: {options.path!r}; allowed: an .onnx file that exists")
-    model = onnx.load(path)
+    model = load(path)
     size = dataset.train_images.shape[1:]
-    return onnx.classifier(model, size, dataset.classes, options.layout), model.params
+    return classifier(model, size, dataset.classes, options.layout), model.params

@@ -1,11 +1,11 @@
-"""Everything that proposes policies, behind one interface."""
+"""Everything that proposes policies, behind one interface, and the loop that drives it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
-from apq_jax.environment import Problem
+from apq_jax.problem.environment import Problem
 from apq_jax.types import Evaluation, Policy
 
 

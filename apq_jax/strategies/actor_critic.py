@@ -16,14 +16,14 @@ import numpy as np
 from jax import lax
 
 from apq_jax import agent as agents
-from apq_jax import environment, foresight, replay
 from apq_jax.agent import AgentOptions, AgentState
-from apq_jax.environment import Problem, Space
-from apq_jax.foresight import Choices
-from apq_jax.replay import Replay
-from apq_jax.strategies import Strategy, start
+from apq_jax.problem import environment
+from apq_jax.problem.environment import Problem, Space
+from apq_jax.strategies import Strategy, opening, replay, surrogate
 from apq_jax.strategies.genetic import Breeding, breed
-from apq_jax.strategies.start import Best
+from apq_jax.strategies.opening import Best
+from apq_jax.strategies.replay import Replay
+from apq_jax.strategies.surrogate import Choices
 from apq_jax.types import Evaluation, Policy
 
 
@@ -77,20 +77,20 @@ def actor_critic(
         return State(
             agents.init(key, agent, layers, seen.size),
             replay.empty(options.capacity, layers, len(free)),
-            start.nothing(problem, space),
+            opening.nothing(problem, space),
             jnp.zeros((), jnp.int32),
         )
 
     def judge(problem: Problem, known: Choices) -> agents.Q:
         def q(critic: Any, places: jax.Array) -> jax.Array:
-            predicted: Any = agent.critic.apply(critic, foresight.log_errors(known, places), places)
-            return foresight.reward(problem, known, places, predicted)
+            predicted: Any = agent.critic.apply(critic, surrogate.log_errors(known, places), places)
+            return surrogate.reward(problem, known, places, predicted)
 
         return q
 
     def fitness(problem: Problem, known: Choices, memory: Replay) -> jax.Array:
         """Rewards of what is in the buffer under this problem: [N], -inf where nothing is."""
-        rewards = jax.vmap(foresight.reward, (None, None, 0, 0))(
+        rewards = jax.vmap(surrogate.reward, (None, None, 0, 0))(
             problem, known, memory.places.astype(jnp.float32), memory.log_divergence
         )
         return jnp.where(jnp.arange(options.capacity) < memory.filled, rewards, -jnp.inf)
@@ -111,7 +111,7 @@ def actor_critic(
         return environment.rollout(problem, space, base, correct, moves, noise)
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
-        known = foresight.choices(problem, space)
+        known = surrogate.choices(problem, space)
         judged = judge(problem, known)
         people = fittest(problem, known, state.replay)
         alive = jnp.clip(state.replay.filled, 1, options.population)
@@ -151,7 +151,7 @@ def actor_critic(
             jax.random.split(key, parallel), members, jnp.asarray(imagined)[turn]
         )
         allowed = environment.allowed_by(space, free, state.best.actions)
-        policies = start.opening(problem, space, number, options.warmup, allowed, proposed)
+        policies = opening.opening(problem, space, number, options.warmup, allowed, proposed)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(
@@ -162,7 +162,7 @@ def actor_critic(
         valid: jax.Array,
         evaluations: Evaluation,
     ) -> State:
-        known = foresight.choices(problem, space)
+        known = surrogate.choices(problem, space)
         places = environment.places_of(space, policies)
         measured = jnp.log(jnp.maximum(evaluations.divergence, 0.0) + 1e-6)
         memory = replay.add(
@@ -170,13 +170,13 @@ def actor_critic(
         )
         learner = learn(key, state._replace(replay=memory), problem, known)
         actions = environment.encode(space, policies)
-        best = start.improved(state.best, problem, actions, valid, evaluations)
+        best = opening.improved(state.best, problem, actions, valid, evaluations)
         return State(learner, memory, best, state.told + valid.sum(dtype=jnp.int32))
 
     def learn(key: jax.Array, state: State, problem: Problem, known: Choices) -> AgentState:
         """The critic learns the divergences, then the actor where Q rises."""
         memory, judged = state.replay, judge(problem, known)
-        errors = jax.vmap(foresight.log_errors, (None, 0))(known, memory.places.astype(jnp.float32))
+        errors = jax.vmap(surrogate.log_errors, (None, 0))(known, memory.places.astype(jnp.float32))
         shape = options.networks.members, options.batch
 
         def of_critics(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:

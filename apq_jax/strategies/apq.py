@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from apq_jax.environment import Problem, Space
+from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.actor_critic import ActorCriticOptions, State, actor_critic
 from apq_jax.types import Evaluation, Policy

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax import environment
-from apq_jax.environment import Problem, Space
-from apq_jax.strategies import Strategy, start
-from apq_jax.strategies.start import Best
+from apq_jax.problem.environment import Problem, Space, decode, encode, everything, places_of
+from apq_jax.strategies import Strategy, opening
+from apq_jax.strategies.opening import Best
 from apq_jax.types import Evaluation, Policy
 
 
@@ -44,7 +43,7 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
     params = algorithm.default_params.replace(std_init=jnp.asarray(options.deviation))
 
     def init(key: jax.Array, problem: Problem) -> State:
-        best = start.nothing(problem, space)
+        best = opening.nothing(problem, space)
         cma = algorithm.init(key, best.actions, params)
         drawn = jnp.zeros((population, *best.actions.shape))
         return State(cma, drawn, best, jnp.zeros((), jnp.int32))
@@ -52,11 +51,11 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         drawn, cma = algorithm.ask(key, state.cma, params)
         number = state.told * population + jnp.arange(population)
-        allowed = start.everything(problem, space)
-        decoded = environment.decode(space, jnp.clip(drawn, 0.0, 1.0))
-        after = environment.places_of(space, decoded)
+        allowed = everything(problem, space)
+        decoded = decode(space, jnp.clip(drawn, 0.0, 1.0))
+        after = places_of(space, decoded)
         count = generations * population
-        policies = start.opening(problem, space, number, count, allowed, after)
+        policies = opening.opening(problem, space, number, count, allowed, after)
         return policies, jnp.ones(population, bool), state._replace(cma=cma, drawn=drawn)
 
     def tell(
@@ -67,8 +66,8 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
         valid: jax.Array,
         evaluations: Evaluation,
     ) -> State:
-        executed = environment.encode(space, policies)
-        best = start.improved(state.best, problem, executed, valid, evaluations)
+        executed = encode(space, policies)
+        best = opening.improved(state.best, problem, executed, valid, evaluations)
         told = state.told + 1
 
         def begin() -> Any:
@@ -76,7 +75,7 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
 
         def learn() -> Any:
             out = jnp.square(state.drawn - jnp.clip(state.drawn, 0.0, 1.0)).sum(axis=(1, 2))
-            fitness = options.outside * out - start.scores(problem, valid, evaluations)
+            fitness = options.outside * out - opening.scores(problem, valid, evaluations)
             return algorithm.tell(key, state.drawn, fitness, state.cma, params)[0]
 
         cma = lax.cond(told <= generations, begin, learn)

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apq_jax import environment
-from apq_jax.environment import Problem, Space
-from apq_jax.strategies import Strategy, start
+from apq_jax.problem.environment import Problem, Space, everything, places_of
+from apq_jax.strategies import Strategy, opening
 from apq_jax.types import Evaluation, Policy
 
 
@@ -79,8 +78,8 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
             jax.random.split(key, parallel)
         )
         number = state.told + jnp.arange(parallel)
-        allowed = start.everything(problem, space)
-        policies = start.opening(problem, space, number, options.warmup, allowed, children)
+        allowed = everything(problem, space)
+        policies = opening.opening(problem, space, number, options.warmup, allowed, children)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(
@@ -92,8 +91,8 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
         evaluations: Evaluation,
     ) -> State:
         del key
-        fitness = start.scores(problem, valid, evaluations)
-        genes = jnp.concatenate([state.genes, environment.places_of(space, policies)])
+        fitness = opening.scores(problem, valid, evaluations)
+        genes = jnp.concatenate([state.genes, places_of(space, policies)])
         fitness = jnp.concatenate([state.fitness, fitness])
         # One policy counts once: the later of two that are the same is nobody.
         same = (genes[:, None] == genes[None]).all(axis=(2, 3))

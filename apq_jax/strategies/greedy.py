@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax import environment
-from apq_jax.environment import Problem, Space
-from apq_jax.strategies import Strategy, start
-from apq_jax.strategies.start import Best
+from apq_jax.problem import environment
+from apq_jax.problem.environment import Problem, Space
+from apq_jax.strategies import Strategy, opening
+from apq_jax.strategies.opening import Best
 from apq_jax.types import Evaluation, Policy
 
 
@@ -100,7 +100,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
 
     def init(key: jax.Array, problem: Problem) -> State:
         del key
-        none, best = jnp.zeros((), jnp.int32), start.nothing(problem, space)
+        none, best = jnp.zeros((), jnp.int32), opening.nothing(problem, space)
         return State(jnp.zeros(len(probes)), none, jnp.asarray(steps - 1), best, none)
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
@@ -147,7 +147,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         low = jnp.max(jnp.where(on_path & meets, looked, state.low))
         worse = jnp.where(on_path & ~meets & (looked > low), looked, state.high)
         actions = environment.encode(space, policies)
-        best = start.improved(state.best, problem, actions, valid, evaluations)
+        best = opening.improved(state.best, problem, actions, valid, evaluations)
         return State(measured, low, jnp.maximum(worse.min(), low), best, state.asked + 1)
 
     return Strategy(init, ask, tell)

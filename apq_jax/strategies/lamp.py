@@ -7,7 +7,7 @@ threshold on the score, the same for all layers, gives every layer its keep rati
 import jax
 import jax.numpy as jnp
 
-from apq_jax.environment import Problem, Space
+from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.uniform import every, listed
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax.environment import Problem, Space
+from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
 from apq_jax.types import Evaluation, Policy
 

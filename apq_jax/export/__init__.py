@@ -1,0 +1,1 @@
+"""A finished run for other tools: ONNX, and the input files of simulators."""

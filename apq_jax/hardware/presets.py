@@ -1,0 +1,51 @@
+"""Accelerators by name."""
+
+import dataclasses
+
+from apq_jax.hardware.accelerator import Accelerator
+from apq_jax.hardware.components import PUMA_COMPONENTS
+from apq_jax.system.errors import InputError
+
+_ISAAC_OU = Accelerator()
+PRESETS = {
+    "isaac_ou": _ISAAC_OU,
+    "isaac": dataclasses.replace(
+        _ISAAC_OU, name="isaac", unit_rows=128, unit_columns=128, flipped_columns=True
+    ),
+    "sre": dataclasses.replace(_ISAAC_OU, name="sre", unit_rows=16, unit_columns=16),
+    "puma": dataclasses.replace(
+        _ISAAC_OU,
+        name="puma",
+        unit_rows=128,
+        unit_columns=128,
+        flipped_columns=True,
+        adc_law="linear",
+        adcs=0.25,
+        crossbars_per_ima=16,
+        imas_per_tile=8,
+        components=PUMA_COMPONENTS,
+    ),
+}
+
+
+def isaac_beside(accelerator: Accelerator) -> Accelerator:
+    """ISAAC as its paper has it, worked like `accelerator`: what both can be compared by.
+
+    The time of a read, the converters' law and rate, replication, pipelining and rounding are those
+    of `accelerator`; crossbars, cells, units and components are ISAAC's.
+    """
+    names = ("read_ns", "adc_law", "adc_gsps", "replication", "pipelined", "round_hierarchy")
+    return dataclasses.replace(
+        PRESETS["isaac"], **{name: getattr(accelerator, name) for name in names}
+    )
+
+
+def preset(name: str) -> Accelerator:
+    """A named accelerator.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}")
+    return PRESETS[name]

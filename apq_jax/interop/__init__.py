@@ -1,1 +1,0 @@
-"""Networks in, results out: other tools' file formats."""

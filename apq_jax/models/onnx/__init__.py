@@ -1,0 +1,1 @@
+"""Reads a network from an ONNX file as a JAX function."""

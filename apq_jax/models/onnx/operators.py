@@ -1,0 +1,211 @@
+"""ONNX's operators as JAX functions: one each, of an inference.
+
+A value that is known while the function is traced, such as a shape, is an np.ndarray and is
+computed with NumPy; data and parameters are jax.Arrays. Weights are reshaped and transposed at most
+before they meet data, so that `apq_jax.capture` finds them. Images are [N, C, H, W] or [N, C, L].
+
+Every function takes the node's `Call` and its inputs, None where one is left out, and gives one
+result, or a tuple. It may raise whatever NumPy and JAX raise of shapes that do not fit; its
+caller names the node.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apq_jax.models.onnx import shapes, windows
+from apq_jax.models.onnx.values import DTYPES, Call, Value, axis_of, is_known, known_size
+
+
+class Operator(NamedTuple):
+    """What is supported of an operator."""
+
+    function: Callable[..., Value]
+    attributes: frozenset[str] = frozenset()
+    outputs: int = 1  # whose values are given; more may be named but not used
+    static: tuple[int, ...] = ()  # inputs that are settings rather than data
+
+
+def refusals(op: str, attributes: dict[str, Any], opset: int) -> Iterator[str]:
+    """Values of a node's attributes that are not supported, in words."""
+    allowed: dict[str, tuple[Any, ...]] = {}
+    if "auto_pad" in OPERATORS[op].attributes:
+        allowed["auto_pad"] = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+    if op == "Pad":
+        allowed["mode"] = ("constant", "reflect", "edge")
+    if op == "MaxPool":
+        allowed["storage_order"] = (0,)
+    if op == "BatchNormalization":
+        allowed["training_mode"] = (0,)
+    if op == "Cast":
+        allowed["to"] = tuple(DTYPES)
+    if op == "Gelu":
+        allowed["approximate"] = ("none", "tanh")
+    for name, values in allowed.items():
+        if name in attributes and attributes[name] not in values:
+            found = str(attributes[name])[:40]
+            yield f"attribute {name} = {found!r}; allowed: {', '.join(map(str, values))}"
+
+
+def _gemm(call: Call, a: Value, b: Value, c: Value = None) -> Value:
+    if a.ndim != 2 or b.ndim != 2:
+        raise ValueError(f"{a.shape} times {b.shape}; allowed: two matrices")
+    y = jnp.matmul(a.T if call.get("transA", 0) else a, b.T if call.get("transB", 0) else b)
+    alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
+    y = y if alpha == 1 else alpha * y
+    if c is None or beta == 0:
+        return y
+    c = c if beta == 1 else beta * c
+    if np.broadcast_shapes(c.shape, y.shape) != y.shape:
+        raise ValueError(f"{c.shape} added to {y.shape}")
+    return y + c
+
+
+def _matmul(call: Call, a: Value, b: Value) -> Value:
+    return jnp.matmul(a, b)
+
+
+def _unary(function: Callable[..., Value], call: Call, x: Value) -> Value:
+    return function(x)
+
+
+def _leaky_relu(call: Call, x: Value) -> Value:
+    return jnp.where(x >= 0, x, call.get("alpha", 0.01) * x)
+
+
+def _elu(call: Call, x: Value) -> Value:
+    return jax.nn.elu(x, call.get("alpha", 1.0))
+
+
+def _prelu(call: Call, x: Value, slope: Value) -> Value:
+    return jnp.where(x >= 0, x, slope * x)
+
+
+def _hard_sigmoid(call: Call, x: Value) -> Value:
+    return jnp.clip(call.get("alpha", 0.2) * x + call.get("beta", 0.5), 0, 1)
+
+
+def _hard_swish(call: Call, x: Value) -> Value:
+    return x * jnp.clip(x / 6 + 0.5, 0, 1)
+
+
+def _gelu(call: Call, x: Value) -> Value:
+    return jax.nn.gelu(x, approximate=call.get("approximate", "none") == "tanh")
+
+
+def _clip(call: Call, x: Value, low: Value = None, high: Value = None) -> Value:
+    if call.opset < 11:
+        low, high = call.get("min"), call.get("max")
+    lowest = x if low is None else jnp.maximum(x, np.reshape(low, ()))
+    return lowest if high is None else jnp.minimum(lowest, np.reshape(high, ()))
+
+
+def _binary(known: Callable[..., Any], traced: Callable[..., Any], call: Call, *of: Value) -> Value:
+    """From left to right; where all are known, with NumPy."""
+    first, *rest = of
+    for value in rest:
+        if is_known(first, value):
+            known_size(np.broadcast_shapes(first.shape, value.shape))
+            first = np.asarray(known(first, value))
+        else:
+            first = traced(first, value)
+    return first
+
+
+def _known_divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whole numbers are cut off towards 0."""
+    if a.dtype.kind == "f":
+        return np.divide(a, b)
+    return np.asarray(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)), a.dtype)
+
+
+def _softmax(function: Callable[..., Value], call: Call, x: Value) -> Value:
+    if call.opset >= 13:
+        return function(x, axis=call.get("axis", -1))
+    axis = axis_of(call.get("axis", 1), x.ndim)
+    # As a matrix: the axes from `axis` on are one.
+    rows = x.reshape(math.prod(x.shape[:axis]), -1)
+    return function(rows, axis=-1).reshape(x.shape)
+
+
+def _dropout(call: Call, x: Value, ratio: Value = None, training: Value = None) -> Value:
+    if training is not None and (not is_known(training) or training.any()):
+        raise ValueError("training_mode; allowed: false")
+    return x
+
+
+def _cast(call: Call, x: Value) -> Value:
+    dtype = np.dtype(DTYPES[call.attributes["to"]])
+    if is_known(x):
+        return x.astype(dtype)
+    if dtype != np.float32:
+        raise ValueError(f"data cast to {dtype}; allowed: float32")
+    return x.astype(jnp.float32)
+
+
+def _identity(call: Call, x: Value) -> Value:
+    return x
+
+
+def _of(function: Callable[..., Value], *bound: Any, attributes: str = "") -> Operator:
+    whole = functools.partial(function, *bound) if bound else function
+    return Operator(whole, frozenset(attributes.split()))
+
+
+_POOL = "auto_pad ceil_mode dilations kernel_shape pads strides"
+OPERATORS: dict[str, Operator] = {
+    "Abs": _of(_unary, jnp.abs),
+    "Add": _of(_binary, np.add, jnp.add),
+    "AveragePool": _of(windows.average_pool, attributes=f"{_POOL} count_include_pad"),
+    "BatchNormalization": _of(windows.batch_norm, attributes="epsilon momentum training_mode"),
+    "Cast": _of(_cast, attributes="to saturate round_mode"),
+    "Clip": _of(_clip, attributes="min max")._replace(static=(1, 2)),
+    "Concat": _of(shapes.concat, attributes="axis"),
+    "ConstantOfShape": _of(shapes.constant_of_shape, attributes="value"),
+    "Conv": _of(windows.conv, attributes="auto_pad dilations group kernel_shape pads strides"),
+    "Div": _of(_binary, _known_divide, jnp.divide),
+    "Dropout": _of(_dropout, attributes="ratio seed")._replace(static=(1, 2)),
+    "Elu": _of(_elu, attributes="alpha"),
+    "Erf": _of(_unary, jax.scipy.special.erf),
+    "Exp": _of(_unary, jnp.exp),
+    "Flatten": _of(shapes.flatten, attributes="axis"),
+    "Gather": _of(shapes.gather, attributes="axis"),
+    "Gelu": _of(_gelu, attributes="approximate"),
+    "Gemm": _of(_gemm, attributes="alpha beta transA transB"),
+    "GlobalAveragePool": _of(windows.global_pool, jnp.mean),
+    "GlobalMaxPool": _of(windows.global_pool, jnp.max),
+    "HardSigmoid": _of(_hard_sigmoid, attributes="alpha beta"),
+    "HardSwish": _of(_hard_swish),
+    "Identity": _of(_identity),
+    "LRN": _of(windows.lrn, attributes="alpha beta bias size"),
+    "LeakyRelu": _of(_leaky_relu, attributes="alpha"),
+    "LogSoftmax": _of(_softmax, jax.nn.log_softmax, attributes="axis"),
+    "MatMul": _of(_matmul),
+    "Max": _of(_binary, np.maximum, jnp.maximum),
+    "MaxPool": _of(windows.max_pool, attributes=f"{_POOL} storage_order"),
+    "Min": _of(_binary, np.minimum, jnp.minimum),
+    "Mul": _of(_binary, np.multiply, jnp.multiply),
+    "Neg": _of(_unary, jnp.negative),
+    "PRelu": _of(_prelu),
+    "Pad": _of(shapes.pad, attributes="mode pads value")._replace(static=(2,)),
+    "ReduceMean": _of(shapes.reduce_mean, attributes="axes keepdims noop_with_empty_axes"),
+    "Relu": _of(_unary, jax.nn.relu),
+    "Reshape": _of(shapes.reshape, attributes="allowzero"),
+    "Shape": _of(shapes.shape, attributes="start end"),
+    "Sigmoid": _of(_unary, jax.nn.sigmoid),
+    "Slice": _of(shapes.sliced, attributes="axes ends starts"),
+    "Softmax": _of(_softmax, jax.nn.softmax, attributes="axis"),
+    "Split": _of(shapes.split, attributes="axis num_outputs split")._replace(outputs=1 << 16),
+    "Sqrt": _of(_unary, jnp.sqrt),
+    "Squeeze": _of(shapes.squeeze, attributes="axes"),
+    "Sub": _of(_binary, np.subtract, jnp.subtract),
+    "Sum": _of(_binary, np.add, jnp.add),
+    "Tanh": _of(_unary, jnp.tanh),
+    "Transpose": _of(shapes.transpose, attributes="perm"),
+    "Unsqueeze": _of(shapes.unsqueeze, attributes="axes"),
+}

@@ -1,0 +1,156 @@
+"""ONNX's operators on shapes: what is moved, cut, joined or looked up, as `onnx_ops` has them."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from apq_jax.models.onnx.values import Call, Value, axis_of, is_known, known_size, whole_numbers
+from apq_jax.models.onnx.windows import MOST_PADDED
+
+
+def _numpy_or_jax(*values: Value) -> Any:
+    return np if is_known(*values) else jnp
+
+
+def concat(call: Call, *parts: Value) -> Value:
+    axis = axis_of(call.attributes["axis"], parts[0].ndim)
+    if is_known(*parts):
+        known_size([sum(part.size for part in parts)])
+    return _numpy_or_jax(*parts).concatenate(parts, axis=axis)
+
+
+def split(call: Call, x: Value, sizes: Value = None) -> tuple[Value, ...]:
+    axis = axis_of(call.get("axis", 0), x.ndim)
+    length, parts = x.shape[axis], call.outputs
+    if sizes is not None:
+        lengths = whole_numbers(sizes, "split")
+    elif call.get("split"):
+        lengths = call.get("split")
+    else:
+        if call.get("num_outputs", parts) != parts:
+            raise ValueError(f"num_outputs {call.get('num_outputs')} with {parts} outputs")
+        each = -(-length // parts)
+        lengths = [min(each, length - each * part) for part in range(parts)]
+    if len(lengths) != parts or min(lengths) < 0 or sum(lengths) != length:
+        raise ValueError(f"split {lengths} of {length} into {parts}")
+    ends = np.cumsum(lengths)
+    where = (slice(None),) * axis
+    spans = zip(lengths, ends, strict=True)
+    return tuple(x[(*where, slice(int(end) - count, int(end)))] for count, end in spans)
+
+
+def sliced(
+    call: Call,
+    x: Value,
+    starts: Value = None,
+    ends: Value = None,
+    axes: Value = None,
+    steps: Value = None,
+) -> Value:
+    if call.opset < 10:
+        first, last = call.attributes["starts"], call.attributes["ends"]
+        along, by = call.get("axes"), None
+    else:
+        first, last = whole_numbers(starts, "starts"), whole_numbers(ends, "ends")
+        along = None if axes is None else whole_numbers(axes, "axes")
+        by = None if steps is None else whole_numbers(steps, "steps")
+    along = list(range(len(first))) if along is None else along
+    where = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(along, first, last, by or [1] * len(first), strict=True):
+        where[axis_of(axis, x.ndim)] = slice(start, end, step)
+    return x[tuple(where)]
+
+
+def reshape(call: Call, x: Value, shape: Value) -> Value:
+    sizes = whole_numbers(shape, "shape")
+    if not call.get("allowzero", 0):
+        sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    return x.reshape(sizes)
+
+
+def flatten(call: Call, x: Value) -> Value:
+    axis = call.get("axis", 1)
+    axis = axis if axis == x.ndim else axis_of(axis, x.ndim)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def transpose(call: Call, x: Value) -> Value:
+    return x.transpose(tuple(call.get("perm") or range(x.ndim)[::-1]))
+
+
+def _axes(call: Call, axes: Value, since: int) -> list[int] | None:
+    """An attribute before the operator set `since`, then an input; None: not given."""
+    if call.opset < since:
+        given: list[int] | None = call.get("axes")
+        return given
+    return None if axes is None else whole_numbers(axes, "axes")
+
+
+def squeeze(call: Call, x: Value, axes: Value = None) -> Value:
+    chosen = _axes(call, axes, 13)
+    if chosen is None:
+        return x.squeeze()
+    return x.squeeze(tuple(axis_of(axis, x.ndim) for axis in chosen))
+
+
+def unsqueeze(call: Call, x: Value, axes: Value = None) -> Value:
+    chosen = _axes(call, axes, 13)
+    if chosen is None:
+        raise ValueError("no axes")
+    rank = x.ndim + len(chosen)
+    places = {axis_of(axis, rank) for axis in chosen}
+    if len(places) != len(chosen):
+        raise ValueError(f"axes {chosen}")
+    sizes = iter(x.shape)
+    return x.reshape([1 if axis in places else next(sizes) for axis in range(rank)])
+
+
+def pad(call: Call, x: Value, pads: Value = None, fill: Value = None, axes: Value = None) -> Value:
+    counts = call.attributes["pads"] if call.opset < 11 else whole_numbers(pads, "pads")
+    if call.opset < 11:
+        fill = call.get("value", 0.0)
+    chosen = list(range(x.ndim)) if axes is None else whole_numbers(axes, "axes")
+    if len(counts) != 2 * len(chosen):
+        raise ValueError(f"{len(counts)} pads for {len(chosen)} axes")
+    edges = [(0, 0)] * x.ndim
+    for at, axis in enumerate(chosen):
+        edges[axis_of(axis, x.ndim)] = (counts[at], counts[at + len(chosen)])
+    sizes = [n + low + high for n, (low, high) in zip(x.shape, edges, strict=True)]
+    if min(sizes, default=0) < 0 or math.prod(sizes) > x.shape[0] * MOST_PADDED:
+        raise ValueError(f"pads make {x.shape} to {tuple(sizes)}")
+    if call.get("mode", "constant") == "constant":
+        value = jnp.asarray(0 if fill is None else np.reshape(fill, ()), x.dtype)
+        return lax.pad(x, value, [(low, high, 0) for low, high in edges])
+    return jnp.pad(x, edges, mode=call.get("mode"))
+
+
+def reduce_mean(call: Call, x: Value, axes: Value = None) -> Value:
+    chosen = _axes(call, axes, 18)
+    if not chosen and call.get("noop_with_empty_axes", 0):
+        return x
+    along = tuple(axis_of(axis, x.ndim) for axis in chosen) if chosen else None
+    return jnp.mean(x, axis=along, keepdims=bool(call.get("keepdims", 1)))
+
+
+def constant_of_shape(call: Call, shape: Value) -> Value:
+    value = call.get("value", np.zeros(1, np.float32))
+    return np.full(known_size(whole_numbers(shape, "shape")), value.reshape(()), value.dtype)
+
+
+def shape(call: Call, x: Value) -> Value:
+    return np.array(x.shape[call.get("start", 0) : call.get("end")], np.int64)
+
+
+def gather(call: Call, x: Value, indices: Value) -> Value:
+    axis = axis_of(call.get("axis", 0), x.ndim)
+    if not is_known(indices) or indices.dtype.kind not in "iu":
+        raise ValueError("indices computed from data; allowed: known without data")
+    if indices.size and not -x.shape[axis] <= indices.min() <= indices.max() < x.shape[axis]:
+        raise ValueError(f"indices outside an axis of {x.shape[axis]}")
+    if is_known(x):
+        known_size([indices.size, *(n for at, n in enumerate(x.shape) if at != axis)])
+        return np.asarray(np.take(x, indices, axis))
+    return jnp.take(x, (indices % x.shape[axis]).astype(np.int32), axis, mode="clip")

@@ -1,0 +1,160 @@
+"""What an ONNX file states: tensors and attributes, checked before memory is taken for them."""
+
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from apq_jax.models.onnx.values import DTYPES, quoted
+from apq_jax.system.errors import InputError, in_one_line
+
+MOST_BYTES = (2 << 30) - 1  # of a file, as protobuf allows; and of all tensors together
+FLOAT = 1  # TensorProto.FLOAT
+_EXTERNAL = 1  # TensorProto.EXTERNAL
+OTHER, TENSOR = object(), object()  # attributes that are none of these; that are a tensor
+
+
+def type_name(number: int) -> str:
+    """How ONNX calls a TensorProto.DataType, small."""
+    import onnx
+
+    names = {value: name for name, value in onnx.TensorProto.DataType.items()}
+    return str(names.get(number, number)).lower()
+
+
+def title_of(node: Any) -> str:
+    """A node's name, or the first of its outputs."""
+    return node.name or next((name for name in node.output if name), "")
+
+
+def attribute_value(attribute: Any) -> Any:
+    """An attribute's value: a number, text or list of numbers; tensors are read later."""
+    kind = attribute.type
+    if kind == 1:
+        return float(attribute.f)
+    if kind == 2:
+        return int(attribute.i)
+    if kind == 3:
+        return bytes(attribute.s).decode("utf-8", "replace")
+    if kind == 4:
+        return TENSOR
+    if kind == 6:
+        return [float(value) for value in attribute.floats]
+    if kind == 7:
+        return [int(value) for value in attribute.ints]
+    return OTHER
+
+
+class Tensors:
+    """The tensors of one file, which share its limit of bytes."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.arrays: dict[str, np.ndarray] = {}
+        self.bytes = 0
+
+    def add_constant(self, node: Any) -> None:
+        """A node that only states a value."""
+        (one,) = node.attribute
+        value = attribute_value(one)
+        if value is TENSOR:
+            array = self.array(title_of(node), one.t)
+        else:
+            array = np.asarray(value, np.int64 if one.name.startswith("value_int") else np.float32)
+        for name in node.output:
+            self.arrays[name] = array
+
+    def array(self, name: str, tensor: Any) -> np.ndarray:
+        """A tensor's values, in memory that is no larger than what holds them."""
+        where = f"{self.path}: tensor {quoted(name)}"
+        if tensor.data_type not in DTYPES:
+            raise InputError(
+                f"{where}: of type {type_name(tensor.data_type)}; allowed: "
+                f"{', '.join(type_name(number) for number in DTYPES)}"
+            )
+        dtype, shape = np.dtype(DTYPES[tensor.data_type]), tuple(tensor.dims)
+        if min(shape, default=0) < 0 or len(shape) > 32:
+            raise InputError(f"{where}: shape {in_one_line(shape)}; allowed: axes of 0 or more")
+        size = math.prod(shape) * dtype.itemsize
+        self.bytes += size
+        if self.bytes > MOST_BYTES:
+            raise InputError(
+                f"{where}: shape {in_one_line(shape)} of {dtype}; allowed: {MOST_BYTES:,} bytes "
+                "for all tensors"
+            )
+        if tensor.HasField("segment"):
+            raise InputError(f"{where}: in segments; allowed: whole tensors")
+        if tensor.data_location == _EXTERNAL:
+            raw = self._external(where, tensor, size)
+        elif tensor.HasField("raw_data"):
+            raw = tensor.raw_data
+        else:
+            return _of_list(where, tensor, dtype, shape)
+        if len(raw) != size:
+            raise InputError(
+                f"{where}: shape {in_one_line(shape)} of {dtype} needs {size:,} bytes; the file "
+                f"holds {len(raw):,}"
+            )
+        if dtype == np.bool_:
+            return np.frombuffer(raw, np.uint8).reshape(shape) != 0
+        return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
+
+    def _external(self, where: str, tensor: Any, size: int) -> bytes:
+        """Bytes of a file beside the model's, which lies in the same folder or below."""
+        entries = {one.key: one.value for one in tensor.external_data}
+        location = entries.get("location", "")
+        where = f"{where}: external data {quoted(location)}"
+        parts = pathlib.PurePosixPath(location)
+        odd = "\\" in location or ":" in location or not location.isprintable()
+        if not location or odd or parts.is_absolute() or ".." in parts.parts:
+            raise InputError(f"{where}; allowed: a path below the model's folder")
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+        except ValueError as error:
+            raise InputError(f"{where}: offset or length is not a number") from error
+        try:
+            folder = self.path.parent.resolve(strict=True)
+            file = (folder / location).resolve(strict=True)
+            if not file.is_relative_to(folder):
+                raise InputError(f"{where}: a link out; allowed: a file below the model's folder")
+            if not file.is_file():
+                raise InputError(f"{where}: is not a file")
+            there = file.stat().st_size
+            if length != size or offset < 0 or offset + length > there:
+                raise InputError(
+                    f"{where}: {length:,} bytes from {offset:,}; allowed: {size:,} bytes, within "
+                    f"the file's {there:,}"
+                )
+            with file.open("rb") as opened:
+                opened.seek(offset)
+                return opened.read(length)
+        except OSError as error:
+            raise InputError(f"{where}: cannot be read ({error.strerror})") from error
+        except (ValueError, RuntimeError) as error:  # a path that no system has; a loop of links
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{where}: cannot be read ({in_one_line(error)})") from error
+
+
+def _of_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor that is stored number by number."""
+    values: Any
+    if dtype == np.float32:
+        values = np.array(tensor.float_data, np.float32)
+    elif dtype == np.float64:
+        values = np.array(tensor.double_data, np.float64)
+    elif dtype == np.int64:
+        values = np.array(tensor.int64_data, np.int64)
+    elif dtype in (np.uint32, np.uint64):
+        values = np.array(tensor.uint64_data, np.uint64)
+    else:
+        values = np.array(tensor.int32_data, np.int32)
+    if values.size != math.prod(shape):
+        raise InputError(
+            f"{where}: shape {in_one_line(shape)} needs {math.prod(shape):,} numbers; the file "
+            f"holds {values.size:,}"
+        )
+    if dtype == np.float16:  # its bits, in an int32 each
+        return (values & 0xFFFF).astype(np.uint16).view(np.float16).reshape(shape)
+    return values.astype(dtype).reshape(shape)

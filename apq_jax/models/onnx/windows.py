@@ -1,0 +1,171 @@
+"""ONNX's operators over windows of images: convolutions, pooling, normalisation.
+
+As `onnx_ops` has them.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from apq_jax.models.onnx.values import Call, Value
+
+MOST_PADDED = 1 << 28  # positions of a padded image
+MOST_TAPS = 1 << 10  # positions of a window with holes
+
+
+class _Window(NamedTuple):
+    """How a window moves, an entry an axis."""
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+
+def _window(
+    call: Call, size: tuple[int, ...], kernel: tuple[int, ...], ceil_mode: bool = False
+) -> _Window:
+    """The window of a convolution or pooling over positions of `size`."""
+    rank = len(size)
+    stride = tuple(call.get("strides") or [1] * rank)
+    dilation = tuple(call.get("dilations") or [1] * rank)
+    pads = list(call.get("pads") or [0] * 2 * rank)
+    if not len(stride) == len(dilation) == len(kernel) == rank or len(pads) != 2 * rank:
+        raise ValueError(f"strides, dilations, pads or kernel_shape do not fit {rank} axes")
+    if min(*stride, *dilation, *kernel) < 1 or min(pads) < 0:
+        raise ValueError("strides, dilations and kernel_shape are 1 or more, pads 0 or more")
+    auto, padding = call.get("auto_pad", "NOTSET"), []
+    for axis in range(rank):
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        low, high = pads[axis], pads[rank + axis]
+        if auto != "NOTSET":
+            low = high = 0
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            out = -(-size[axis] // stride[axis])
+            total = max((out - 1) * stride[axis] + reach - size[axis], 0)
+            low, high = total // 2, total - total // 2
+            if auto == "SAME_LOWER":
+                low, high = high, low
+        elif ceil_mode:
+            out = -(-(size[axis] + low + high - reach) // stride[axis]) + 1
+            if (out - 1) * stride[axis] >= size[axis] + low:  # it would begin in the padding
+                out -= 1
+            high = max(high, (out - 1) * stride[axis] + reach - size[axis] - low)
+        padding.append((low, high))
+    if math.prod(n + sum(pad) for n, pad in zip(size, padding, strict=True)) > MOST_PADDED:
+        raise ValueError(f"pads make {size} larger than {MOST_PADDED} positions")
+    return _Window(stride, dilation, tuple(padding))
+
+
+def conv(call: Call, x: Value, w: Value, b: Value = None) -> Value:
+    rank = x.ndim - 2
+    if rank not in (1, 2) or w.ndim != x.ndim:
+        raise ValueError(f"input {x.shape}, weight {w.shape}; allowed: [N, C, L] or [N, C, H, W]")
+    kernel = w.shape[2:]
+    if tuple(call.get("kernel_shape") or kernel) != kernel:
+        raise ValueError(f"kernel_shape {call.get('kernel_shape')}, weight {w.shape}")
+    window = _window(call, x.shape[2:], kernel)
+    axes = "HW"[:rank]
+    y = lax.conv_general_dilated(
+        x,
+        w,
+        window.stride,
+        window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=(f"NC{axes}", f"OI{axes}", f"NC{axes}"),
+        feature_group_count=call.get("group", 1),
+    )
+    return y if b is None else y + _by_channel(b, y)
+
+
+def _by_channel(values: Value, x: Value) -> Value:
+    """[C] so that it meets x [N, C, ...]."""
+    if values.shape != x.shape[1:2]:
+        raise ValueError(f"{values.shape} for {x.shape[1]} channels")
+    return values.reshape((1, -1) + (1,) * (x.ndim - 2))
+
+
+def max_pool(call: Call, x: Value) -> Value:
+    kernel = tuple(call.attributes["kernel_shape"])
+    window = _window(call, x.shape[2:], kernel, bool(call.get("ceil_mode", 0)))
+    if set(window.dilation) != {1}:
+        return _max_of_taps(x, kernel, window)
+    return lax.reduce_window(
+        x,
+        -jnp.inf,
+        lax.max,
+        (1, 1, *kernel),
+        (1, 1, *window.stride),
+        ((0, 0), (0, 0), *window.padding),
+    )
+
+
+def _max_of_taps(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
+    """Pooling of windows with holes, of which `lax.reduce_window` has no gradient."""
+    if math.prod(kernel) > MOST_TAPS:
+        raise ValueError(f"kernel_shape {kernel} with dilations; allowed: {MOST_TAPS} positions")
+    edges = [(low, high, 0) for low, high in ((0, 0), (0, 0), *window.padding)]
+    x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), edges)
+    best: Value = None
+    for tap in np.ndindex(*kernel):
+        where = [slice(None), slice(None)]
+        spans = zip(x.shape[2:], kernel, window.stride, window.dilation, tap, strict=True)
+        for size, taps, stride, dilation, at in spans:
+            last = max(size - (taps - 1 - at) * dilation, 0)
+            where.append(slice(at * dilation, last, stride))
+        best = x[tuple(where)] if best is None else jnp.maximum(best, x[tuple(where)])
+    return best
+
+
+def average_pool(call: Call, x: Value) -> Value:
+    kernel, size = tuple(call.attributes["kernel_shape"]), x.shape[2:]
+    window = _window(call, size, kernel, bool(call.get("ceil_mode", 0)))
+    sums = lax.reduce_window(
+        x,
+        0.0,
+        lax.add,
+        (1, 1, *kernel),
+        (1, 1, *window.stride),
+        ((0, 0), (0, 0), *window.padding),
+        window_dilation=(1, 1, *window.dilation),
+    )
+    # What ceil_mode adds to the padding never counts.
+    padded = window.padding if call.get("auto_pad", "NOTSET") != "NOTSET" else _pads(call, size)
+    counts: Any = np.ones((1, 1), np.float32)
+    for axis, out in enumerate(sums.shape[2:]):
+        low, high = padded[axis] if call.get("count_include_pad", 0) else (0, 0)
+        starts = np.arange(out)[:, None] * window.stride[axis] - window.padding[axis][0]
+        taps = starts + np.arange(kernel[axis]) * window.dilation[axis]
+        counted = ((taps >= -low) & (taps < size[axis] + high)).sum(1)
+        counts = counts[..., None] * np.maximum(counted, 1).astype(np.float32)
+    return sums / counts
+
+
+def _pads(call: Call, size: tuple[int, ...]) -> list[tuple[int, int]]:
+    pads = list(call.get("pads") or [0] * 2 * len(size))
+    return list(zip(pads[: len(size)], pads[len(size) :], strict=True))
+
+
+def global_pool(reduce: Callable[..., Value], call: Call, x: Value) -> Value:
+    return reduce(x, axis=tuple(range(2, x.ndim)), keepdims=True)
+
+
+def lrn(call: Call, x: Value) -> Value:
+    size = call.attributes["size"]
+    if not 1 <= size <= MOST_PADDED:
+        raise ValueError(f"size {size}; allowed: 1 or more")
+    edges = [(0, 0)] * x.ndim
+    edges[1] = ((size - 1) // 2, size // 2)
+    window = [1] * x.ndim
+    window[1] = size
+    squares = lax.reduce_window(x * x, 0.0, lax.add, window, [1] * x.ndim, edges)
+    scale = call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * squares
+    return x / scale ** call.get("beta", 0.75)
+
+
+def batch_norm(call: Call, x: Value, scale: Value, bias: Value, mean: Value, var: Value) -> Value:
+    factor = scale / jnp.sqrt(var + call.get("epsilon", 1e-5))
+    return (x - _by_channel(mean, x)) * _by_channel(factor, x) + _by_channel(bias, x)

@@ -1,0 +1,1 @@
+"""Any JAX function as layers of weights."""

@@ -1,0 +1,142 @@
+"""Walks a jaxpr and knows of every value which parameters it is made of."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+Params = Any
+Apply = Callable[[Params, jax.Array], Any]  # logits
+_INLINED = {  # primitive: the parameter that holds its jaxpr
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+}
+_SHAPE_ONLY = {
+    "reshape",
+    "transpose",
+    "squeeze",
+    "expand_dims",
+    "rev",
+}
+_VALUE_ONLY = {"convert_element_type", "copy", "copy_p", "sharding_constraint"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Origin:
+    """Where a value that does not depend on the data comes from."""
+
+    paths: frozenset[str]  # parameters it is made of; empty for a constant
+    changed: str = ""  # the first primitive that did more than reshape it
+    places: jax.Array | None = None  # each element's place in the parameter, while unchanged
+
+
+_CONSTANT = _Origin(frozenset())
+Visit = Callable[[Any, list[jax.Array], list[_Origin | None]], list[jax.Array] | None]
+
+
+def walk(
+    jaxpr: Any,
+    consts: list[jax.Array],
+    values: list[jax.Array],
+    origins: list[_Origin | None],
+    visit: Visit,
+) -> tuple[list[jax.Array], list[_Origin | None]]:
+    """Evaluates a jaxpr; `visit` may give an equation's results in its stead.
+
+    An origin of None marks a value that depends on the data.
+    """
+    env: dict[Any, tuple[jax.Array, _Origin | None]] = {}
+    for var, const in zip(jaxpr.constvars, consts, strict=True):
+        env[var] = (const, _CONSTANT)
+    for var, value, origin in zip(jaxpr.invars, values, origins, strict=True):
+        env[var] = (value, origin)
+
+    def read(atom: Any) -> tuple[Any, _Origin | None]:
+        return (atom.val, _CONSTANT) if isinstance(atom, core.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        ins = [read(atom) for atom in eqn.invars]
+        arguments, sources = [value for value, _ in ins], [origin for _, origin in ins]
+        name = eqn.primitive.name
+        if name in _INLINED:
+            inner = eqn.params[_INLINED[name]]
+            closed = isinstance(inner, core.ClosedJaxpr)
+            results, out_origins = walk(
+                inner.jaxpr if closed else inner,
+                inner.consts if closed else [],
+                arguments,
+                sources,
+                visit,
+            )
+        else:
+            replaced = visit(eqn, arguments, sources)
+            results = _bind(eqn, arguments) if replaced is None else replaced
+            # A barrier hands each operand on as it is; anything else mixes them.
+            barrier = name == "optimization_barrier"
+            out_origins = sources if barrier else [_joined(name, eqn, sources)] * len(eqn.outvars)
+        for var, value, origin in zip(eqn.outvars, results, out_origins, strict=True):
+            env[var] = (value, origin)
+    out = [read(atom) for atom in jaxpr.outvars]
+    return [value for value, _ in out], [origin for _, origin in out]
+
+
+def _bind(eqn: Any, arguments: list[jax.Array]) -> list[jax.Array]:
+    results = eqn.primitive.bind(*arguments, **eqn.params)
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def _joined(name: str, eqn: Any, sources: list[_Origin | None]) -> _Origin | None:
+    known = [origin for origin in sources if origin is not None]
+    if len(known) < len(sources):
+        return None
+    paths = frozenset[str]().union(*(origin.paths for origin in known))
+    changed = next((origin.changed for origin in known if origin.changed), "")
+    same_size = name == "broadcast_in_dim" and eqn.invars[0].aval.size == eqn.outvars[0].aval.size
+    if not (changed or name in _SHAPE_ONLY or name in _VALUE_ONLY or same_size):
+        changed = name
+    places = known[0].places if known and not changed else None
+    if places is not None and name not in _VALUE_ONLY:
+        (places,) = _bind(eqn, [places])
+    return _Origin(paths, changed, places)
+
+
+def trace(
+    apply_fn: Apply, params: Params, x: jax.Array, visit: Visit, placed: bool = False
+) -> jax.Array:
+    """Walks the model; where `placed`, origins say each element's place in its parameter."""
+    closed = jax.make_jaxpr(apply_fn)(params, x)
+    (result,) = run_jaxpr(closed.jaxpr, closed.consts, params, [x], visit, placed)
+    return result
+
+
+def run_jaxpr(
+    jaxpr: Any,
+    consts: list[jax.Array],
+    params: Params,
+    data: Sequence[jax.Array],
+    visit: Visit,
+    placed: bool = False,
+) -> list[jax.Array]:
+    """Walks a jaxpr of the parameters' leaves and data."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    origins: list[_Origin | None] = []
+    for path, leaf in leaves:
+        places = jnp.arange(np.size(leaf)).reshape(np.shape(leaf)) if placed else None
+        origins.append(_Origin(frozenset([_name(path)]), places=places))
+    values = [leaf for _, leaf in leaves]
+    results, _ = walk(jaxpr, consts, [*values, *data], [*origins, *[None] * len(data)], visit)
+    return results
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

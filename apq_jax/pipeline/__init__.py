@@ -1,0 +1,1 @@
+"""The main job as functions: no terminal, and no files but the cache."""

@@ -1,0 +1,1 @@
+"""What is asked of a search: choices, reward, limits and fronts."""

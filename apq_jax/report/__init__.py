@@ -1,0 +1,1 @@
+"""Pages about finished runs, made from their folders alone."""

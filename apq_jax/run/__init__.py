@@ -1,0 +1,1 @@
+"""One run in its folder: computed, written, resumed and read back."""

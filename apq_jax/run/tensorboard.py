@@ -1,0 +1,48 @@
+"""Curves of a run for TensorBoard."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from apq_jax.system.errors import InputError
+
+Write: TypeAlias = Callable[[str, float, int], None]  # curve, value, step
+
+
+@contextlib.contextmanager
+def written(folder: pathlib.Path) -> Iterator[Write]:
+    """Yields what appends a value to a curve of the folder's event file.
+
+    Not tensorboardX's SummaryWriter, whose thread a full disk kills, after which it waits for ever.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    # Imported where it is used: it takes its time.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
+
+    def failed(error: OSError) -> InputError:
+        return InputError(f"{folder}: cannot be written ({error.strerror})")
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        events = EventsWriter(str(folder / "events"))
+    except OSError as error:
+        raise failed(error) from error
+
+    def write(curve: str, value: float, step: int) -> None:
+        event = Event(summary=scalar(curve, value), step=step, wall_time=time.time())
+        try:
+            events.write_event(event)
+        except OSError as error:
+            raise failed(error) from error
+
+    try:
+        yield write
+    finally:
+        with contextlib.suppress(OSError):  # of a full disk the checkpoint tells
+            events.close()

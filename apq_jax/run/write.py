@@ -1,0 +1,116 @@
+"""The files that a run leaves; each is written whole."""
+
+import csv
+import io
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from apq_jax import metrics
+from apq_jax.compression.compressed import Compressed
+from apq_jax.pipeline import judge
+from apq_jax.pipeline.prepared import Prepared
+from apq_jax.problem import pareto
+from apq_jax.run.result import bits_of, keep_ratios
+from apq_jax.strategies.loop import Record
+from apq_jax.system.errors import InputError
+from apq_jax.system.files import write_whole
+from apq_jax.types import Policy
+
+FILES = (  # and command.txt, tensorboard/
+    "accelerator.toml",
+    "search.csv",
+    "result.json",
+    "policy.json",
+    "weights.safetensors",
+    "mapping.safetensors",
+    "report.md",
+    "report.html",
+    "progress.png",
+    "pareto.png",
+    "policy.png",
+    "crossbars.png",
+    "layer_energy.png",
+    "energy.png",
+    "adc.png",
+    "fullness.png",
+    "occupancy.png",
+)
+CHECKPOINT = "checkpoint.safetensors"  # of a search that is not finished
+
+
+def clear(workdir: pathlib.Path, *more: str) -> None:
+    """Removes what an earlier run left in the folder, so that no two runs are mixed there.
+
+    Args:
+      workdir: the folder.
+      more: names of further files.
+
+    Raises:
+      InputError: a file cannot be removed.
+    """
+    events = workdir.glob("tensorboard/events.out.tfevents.*")
+    for path in [*(workdir / name for name in (*FILES, *more)), *events]:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be removed ({error.strerror})") from error
+
+
+def write_json(path: pathlib.Path, tree: Any) -> None:
+    """Writes a tree of plain values; NaN and infinities are refused."""
+    write_whole(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
+
+
+def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None:
+    """search.csv: every evaluation, in order."""
+    names = [layer.name for layer in prepared.network.layers]
+    expected = judge.expected_accuracy(prepared, record)
+    measured = record.evaluation
+    feasible = judge.feasible(prepared, record)
+    number = np.arange(1, len(record.reward) + 1)
+    first = pareto.first_of(record.policy) + 1
+    columns = {
+        "evaluation": number,
+        "repeats": np.where(first == number, 0, first),
+        "seed": prepared.config.seed + record.search,
+        "accuracy": measured.accuracy,
+        "expected_accuracy": expected,
+        "divergence": measured.divergence,
+        **{name: getattr(measured, name) for name in metrics.METRICS},
+        "reward": record.reward,
+        "feasible": feasible.astype(int),
+    }
+    keep = keep_ratios(prepared, record.policy)
+    for field, values in {"keep": keep, **bits_of(record.policy)}.items():
+        columns |= {f"{field}.{name}": values[:, at] for at, name in enumerate(names)}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    # float32 prints with its own shortest digits, not those of its float64 neighbour.
+    writer.writerows(
+        [str(value) for value in row]
+        for row in zip(*(np.asarray(column) for column in columns.values()), strict=True)
+    )
+    write_whole(path, text.getvalue())
+
+
+def write_weights(
+    path: pathlib.Path, prepared: Prepared, policy: Policy, network: Compressed
+) -> None:
+    """weights.safetensors: integer levels, masks, scales and what turns sums into outputs."""
+    metadata = {"unit_rows": str(prepared.accelerator.unit_rows), "scheme": prepared.config.scheme}
+    tensors = {}
+    layers = zip(prepared.network.layers, network, prepared.subject.plan, strict=True)
+    for at, (layer, found, planned) in enumerate(layers):
+        mask = planned.mask[int(policy.level[at])]
+        for name in ("levels", "weight_scale", "multiplier", "offset", "input_scale", "input_zero"):
+            tensors[f"{layer.name}/{name}"] = np.asarray(getattr(found, name))
+        tensors[f"{layer.name}/mask"] = np.asarray(mask).astype(np.uint8)
+        metadata[f"{layer.name}/block"] = f"{planned.block.high} x {planned.block.wide}"
+        for name, bits in bits_of(policy).items():
+            metadata[f"{layer.name}/{name}"] = str(int(bits[at]))
+    write_whole(path, safetensors.numpy.save(tensors, metadata))

@@ -1,0 +1,1 @@
+"""Many searches that share compiled programs and devices."""

@@ -1,0 +1,86 @@
+"""The command line of a sweep: that of a search, and which devices and processes share it."""
+
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from apq_jax.run.flags import config_file
+from apq_jax.system.errors import InputError, in_one_line
+
+_NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
+_FLAGS = ("config", "workdir", "coordinator", *_NUMBERS)
+_RESUME = {"--resume": True, "--noresume": False}
+
+
+class Options(NamedTuple):
+    """The command line but for the configuration."""
+
+    workdir: pathlib.Path
+    devices: int  # that processors are taken as
+    coordinator: str  # HOST:PORT, "auto", or "" for one process
+    num_processes: int
+    process_id: int
+    resume: bool | None  # None if not said
+
+
+def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
+    """The configuration with its section `sweep`, and the rest.
+
+    Raises:
+      InputError: whatever is wrong with them, in one line.
+    """
+    resume = [_RESUME[flag] for flag in argv if flag in _RESUME]
+    if len(resume) > 1:
+        raise InputError("--resume, --noresume: allowed: one of them, once")
+    argv = [_with_underscores(flag) for flag in argv if flag not in _RESUME]
+    paths = [flag.partition("=")[2] for flag in argv[1:] if flag.startswith("--config=")]
+    if len(paths) != 1:
+        raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
+    for flag in argv[1:]:
+        name, equals, _ = flag.removeprefix("--").partition("=")
+        if not flag.startswith("--") or not equals or name.partition(".")[0] not in _FLAGS:
+            words = (
+                "--config=, --config.FIELD=, --workdir=, --devices=, --coordinator=, "
+                "--num-processes=, --process-id=, --resume, --noresume, --help"
+            )
+            raise InputError(f"{flag!r}: not a flag; allowed: {words}")
+    arguments = [flag for flag in argv[1:] if not flag.startswith("--config=")]
+    tree, values = config_file(paths[0]), flags.FlagValues()
+    flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    for name, bounds in _NUMBERS.items():
+        flags.DEFINE_integer(name, 0, "", *bounds, flag_values=values)
+    try:
+        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=arguments)
+        values([argv[0], *arguments])
+    except (flags.Error, AttributeError, KeyError) as error:
+        raise InputError(_said_of(error, arguments)) from error
+    found: Any = {name: values[name].value for name in _FLAGS if name != "config"}
+    found |= {"workdir": pathlib.Path(found["workdir"]), "resume": next(iter(resume), None)}
+    options = Options(**found)
+    number, count = options.process_id, options.num_processes
+    if (options.coordinator not in ("", "auto")) != (count > 0) or number >= max(count, 1):
+        raise InputError(
+            f"--coordinator={options.coordinator} --num-processes={count} --process-id={number}; "
+            "allowed: all three, process-id below num-processes; or --coordinator=auto alone"
+        )
+    return values["config"].value, options
+
+
+def _said_of(error: Exception, arguments: list[str]) -> str:
+    """What is wrong with the flags; a field that there is not raises without its section."""
+    if isinstance(error, flags.Error):
+        return re.sub(r"^flag ", "", in_one_line(error))
+    name = re.findall(r"\w+", str(error))[0]
+    field = next((flag for flag in arguments if f".{name}=" in flag), name)
+    return f"{field}: there is no such field; allowed: those of the configuration file"
+
+
+def _with_underscores(flag: str) -> str:
+    """--num-processes=2 as --num_processes=2; other flags as they are."""
+    name, equals, value = flag.removeprefix("--").partition("=")
+    name = name.replace("-", "_")
+    return f"--{name}{equals}{value}" if name in _NUMBERS else flag

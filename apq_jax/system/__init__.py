@@ -1,0 +1,1 @@
+"""The machine: files, caches, signals and the terminal. It knows no network."""
