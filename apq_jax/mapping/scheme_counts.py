@@ -89,12 +89,12 @@ def _matrices(
     return _on_diagonals(parts, place)
 
 
-def _dense(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
+def count_dense(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     del mask
     return crossbar.dense_layer(layer, np.int64(bits), accelerator.chip())
 
 
-def _filter(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
+def count_filters(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Whole output channels go; the rest are packed densely, with a list of them."""
     kept = mask.any(axis=1).sum(axis=1)  # [γ]
     found = _matrices(layer, [(layer.rows, int(wide)) for wide in kept], bits, accelerator)
@@ -102,7 +102,7 @@ def _filter(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator)
     return found._replace(index_bits=found.index_bits + index)
 
 
-def _channel(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
+def count_channels(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Whole input channels go, each a window of rows."""
     window = int(np.prod(layer.kernel, dtype=np.int64))
     rows = mask.any(axis=2).sum(axis=1)  # [γ]
@@ -128,7 +128,7 @@ def strips_beside(layer: Layer, slices: int, accelerator: Accelerator) -> int:
     return max(accelerator.crossbar_columns // (width * slices), 1)
 
 
-def _pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
+def count_pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Row segments of each strip of columns go, the rest pack upward; an input index a segment.
 
     With fewer bits, or few columns, a strip is narrower than a crossbar: as many as fit lie beside
@@ -164,7 +164,7 @@ def _pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerat
     )
 
 
-def _pim_prune_columns(
+def count_pim_prune_columns(
     layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
 ) -> Counts:
     """Column segments of each strip of rows go, the rest pack left; an output index a segment."""
@@ -189,7 +189,7 @@ def _strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Co
     return crossbar.tiled(1, rows, columns, 1, np.int64(slices), np.int64(1), isaac)
 
 
-def _sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
+def count_sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Rows of a unit's columns that are all zero go, the rest pack upward; an index a row."""
     a, slices = accelerator, accelerator.slices(bits)
     wide = sre_columns(a, slices)
@@ -222,7 +222,9 @@ def _sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) ->
     )
 
 
-def _column_vector(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
+def count_column_vectors(
+    layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
+) -> Counts:
     """Column-vectors go; the rest of a row group are streamed into its units."""
     chip, slices = accelerator.chip(), accelerator.slices(bits)
     height = accelerator.unit_rows
@@ -234,9 +236,9 @@ def _column_vector(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accel
     return Counts(*(field[0, 0, slices - 1] for field in tables))
 
 
-def _channel_block(layer: Layer, accelerator: Accelerator) -> Block:
+def channel_block(layer: Layer, accelerator: Accelerator) -> Block:
     return Block(int(np.prod(layer.kernel, dtype=np.int64)), layer.columns)
 
 
-def _sre_block(layer: Layer, accelerator: Accelerator) -> Block:
+def sre_block(layer: Layer, accelerator: Accelerator) -> Block:
     return Block(1, sre_columns(accelerator, accelerator.slices(_STRIP_BITS)))

@@ -16,15 +16,15 @@ from apq_jax.compression.pruning import Block, cut, weight_mask
 from apq_jax.crossbar import Counts
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.scheme_counts import (
-    _channel,
-    _channel_block,
-    _column_vector,
-    _dense,
-    _filter,
-    _pim_prune,
-    _pim_prune_columns,
-    _sre,
-    _sre_block,
+    channel_block,
+    count_channels,
+    count_column_vectors,
+    count_dense,
+    count_filters,
+    count_pim_prune,
+    count_pim_prune_columns,
+    count_sre,
+    sre_block,
     strip_columns,
 )
 from apq_jax.types import Layer
@@ -178,20 +178,22 @@ def utilisation(
 
 
 SCHEMES: dict[str, Scheme] = {
-    "dense": Scheme(lambda layer, _: Block(layer.rows, layer.columns), _dense, "layers"),
-    "filter": Scheme(lambda layer, _: Block(layer.rows), _filter, "filters"),
-    "channel": Scheme(_channel_block, _channel, "input channels"),
+    "dense": Scheme(lambda layer, _: Block(layer.rows, layer.columns), count_dense, "layers"),
+    "filter": Scheme(lambda layer, _: Block(layer.rows), count_filters, "filters"),
+    "channel": Scheme(channel_block, count_channels, "input channels"),
     "pim_prune": Scheme(
-        lambda _, accelerator: Block(1, strip_columns(accelerator)), _pim_prune, "rows of strips"
+        lambda _, accelerator: Block(1, strip_columns(accelerator)),
+        count_pim_prune,
+        "rows of strips",
     ),
     "pim_prune_columns": Scheme(
         lambda _, accelerator: Block(accelerator.crossbar_rows),
-        _pim_prune_columns,
+        count_pim_prune_columns,
         "columns of strips",
     ),
-    "sre": Scheme(_sre_block, _sre, "rows of units"),
-    "sre_weights": Scheme(lambda *_: Block(1), _sre, "weights"),
+    "sre": Scheme(sre_block, count_sre, "rows of units"),
+    "sre_weights": Scheme(lambda *_: Block(1), count_sre, "weights"),
     "column_vector": Scheme(
-        lambda _, accelerator: Block(accelerator.unit_rows), _column_vector, "column-vectors"
+        lambda _, accelerator: Block(accelerator.unit_rows), count_column_vectors, "column-vectors"
     ),
 }
