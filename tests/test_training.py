@@ -473,3 +473,17 @@ def test_shipped_weights(
     np.testing.assert_array_equal(found["w"], np.float32(np.float16(1 / 3)))
     assert run("other")[1] == ""
     assert run("linear", dataclasses.replace(QUICK, seed=1))[1] == ""
+
+
+def test_a_new_option_does_not_orphan_shipped_weights(
+    dataset: Dataset, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that does not name an option was trained with that option's default."""
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    identity = identify("linear", dataset, QUICK)
+    options = json.loads(identity["options"])
+    assert options.pop("restart_epochs") == Training().restart_epochs
+    save_shipped(zeros(), identity | {"options": json.dumps(options)}, "old")
+    assert weights.load_shipped(identity, zeros()) is not None
+    other = dataclasses.replace(QUICK, restart_epochs=1)
+    assert weights.load_shipped(identify("linear", dataset, other), zeros()) is None

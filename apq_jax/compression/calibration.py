@@ -154,7 +154,7 @@ def calibrate(
     # As a program: what is given away must not be one array twice.
     seen = jax.jit(lambda: _nothing(sums, samples, count))()
     keeper = Unfinished(unfinished)
-    seen = keeper.restored(seen)
+    seen = keeper.restore(seen)
     for at in range(int(seen.chunks), count):
         seen = jax.block_until_ready(add(seen, chunks[at]))
         if keeper.due:

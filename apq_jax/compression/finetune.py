@@ -141,7 +141,7 @@ def finetune(
     before, zero = look(learnt), np.asarray(0, np.int32)
     tuning = Tuning(learnt, jax.jit(optimiser.init)(learnt), learnt, before, before, zero, zero)
     keeper = Unfinished(path)
-    tuning = keeper.restored(tuning)
+    tuning = keeper.restore(tuning)
     start = time.monotonic()
     while not finished(tuning, options):
         learnt, state, step = tuning.learnt, tuning.state, int(tuning.step)

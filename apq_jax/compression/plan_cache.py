@@ -103,7 +103,7 @@ def file(folder: pathlib.Path, identity: tuple[Any, ...]) -> pathlib.Path:
 def _kept(path: pathlib.Path, like: _Tree, build: Callable[[], _Tree]) -> _Tree:
     """What `path` holds if that has the names, shapes and dtypes of `like` and is finite; else
     what `build` gives, which is then written there."""
-    found: _Tree | None = pytrees.found(path, like)
+    found: _Tree | None = pytrees.load_if_usable(path, like)
     if found is None:
         found = build()
         pytrees.save(path, found)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import safetensors
 
 from apq_jax import data, models
 from apq_jax.compression.compressed import Compressed, CompressedLayer
@@ -19,6 +18,7 @@ from apq_jax.mapping.units import LayerMap, most_level
 from apq_jax.network.capture import Network, capture
 from apq_jax.network.jaxpr import Params
 from apq_jax.run.read import read_result
+from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError, in_one_line, shown
 
 
@@ -92,13 +92,7 @@ def read_compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
     Raises:
       InputError: the file is missing or damaged, or not of the mapping's run.
     """
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (safetensors.SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
+    tensors, _ = pytrees.read_tensors(path)
     layers = []
     for one, scales in zip(mapping.maps, mapping.scales, strict=True):
         name = one.layer.name

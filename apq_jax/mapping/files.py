@@ -4,7 +4,6 @@ docs/mapping_format.md describes the format. Reading trusts nothing: every shape
 is checked before it is used.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -13,15 +12,13 @@ import reprlib
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from apq_jax.hardware import Accelerator, dumps, loads
 from apq_jax.mapping.checks import check, need
 from apq_jax.mapping.layers import MAPPED
 from apq_jax.mapping.units import LayerMap, Units, sums_fit
+from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError, in_one_line
-from apq_jax.system.files import write_whole
 from apq_jax.types import Layer
 
 FORMAT, VERSION = "apq_jax mapping", 1
@@ -99,10 +96,10 @@ def save(path: str | os.PathLike[str], mapping: Mapping) -> None:
         "format": FORMAT,
         "version": str(VERSION),
         "description": description,
-        "sha256": _digest(description, tensors),
+        "sha256": pytrees.digest(tensors, description),
     }
     _mapping(metadata, tensors)  # nothing is written that `load` refuses
-    write_whole(path, safetensors.numpy.save(tensors, metadata))
+    pytrees.write_tensors(path, tensors, metadata)
 
 
 def _native(value: np.ndarray) -> np.ndarray:
@@ -118,15 +115,6 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _digest(description: str, tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(description.encode())
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f";{name}{value.shape}{value.dtype}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
 def load(path: str | os.PathLike[str]) -> Mapping:
     """Reads a mapping and checks all of it.
 
@@ -136,21 +124,14 @@ def load(path: str | os.PathLike[str]) -> Mapping:
     path = pathlib.Path(path)
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: not a file; allowed: a file")
+    tensors, metadata = pytrees.read_tensors(path)
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            kind, version = metadata.get("format"), metadata.get("version")
-            need(kind == FORMAT, "format", reprlib.repr(kind), repr(FORMAT))
-            need(version == str(VERSION), "version", reprlib.repr(version), str(VERSION))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        kind, version = metadata.get("format"), metadata.get("version")
+        need(kind == FORMAT, "format", reprlib.repr(kind), repr(FORMAT))
+        need(version == str(VERSION), "version", reprlib.repr(version), str(VERSION))
         return _mapping(metadata, tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (safetensors.SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
-        # What safetensors makes of types and shapes that NumPy does not have.
-        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -205,7 +186,7 @@ def _mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Mappin
         maps.append(found[0])
         scales.append(found[1])
     need(
-        metadata.get("sha256") == _digest(text, tensors),
+        metadata.get("sha256") == pytrees.digest(tensors, text),
         "sha256",
         "not that of the contents",
         "an unchanged file",

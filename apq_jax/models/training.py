@@ -140,7 +140,7 @@ def train(
                 raise InputError(f"{unfinished}: {number} {name} done; allowed: 0 to {most - 1}")
 
     keeper = Unfinished(unfinished)
-    params, state, before = keeper.restored((params, state, _done_of(0, [], steps)), possible)
+    params, state, before = keeper.restore((params, state, _done_of(0, [], steps)), possible)
     done, losses = int(before.epochs), list(np.asarray(before.losses)[: before.steps])
     epoch_keys = [
         *jax.random.split(key, options.epochs),

@@ -1,13 +1,14 @@
 """Trained weights: those that ship with the package, those in the cache, or trained now."""
 
+import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import safetensors
 
 from apq_jax.data import Dataset
 from apq_jax.models.training import ApplyFn, Params, Progress, TrainFn, Training, train
@@ -45,7 +46,7 @@ def trained(
     }
     name = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
     path = pathlib.Path(cache_dir, f"{name}.safetensors")
-    params = pytrees.found(path, init_params)
+    params = pytrees.load_if_usable(path, init_params)
     if params is not None:
         return params, "cached"
     params = load_shipped(identity, init_params)
@@ -68,12 +69,24 @@ def trained(
 
 
 def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, str]:
-    """What tells trained weights apart, as the metadata of a file of them."""
+    """Returns the metadata that tells trained weights apart: model, images and options."""
     return {
         "model": model_name,
         "training_images": dataset.fingerprint("train"),
-        "options": repr(options),
+        "options": json.dumps(dataclasses.asdict(options), sort_keys=True),
     }
+
+
+def _is_of(metadata: Mapping[str, str], identity: Mapping[str, str]) -> bool:
+    """Whether a file's metadata is that of `identity`.
+
+    An option that the file does not name counts as having its default, so that a new option does
+    not orphan weights that were trained before there was one.
+    """
+    if metadata.keys() != identity.keys():
+        return False
+    options = dataclasses.asdict(Training()) | json.loads(metadata["options"])
+    return {**metadata, "options": json.dumps(options, sort_keys=True)} == identity
 
 
 def save_shipped(params: Params, identity: Mapping[str, str], name: str) -> pathlib.Path:
@@ -86,9 +99,8 @@ def save_shipped(params: Params, identity: Mapping[str, str], name: str) -> path
 def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
     """The float32 params that the package carries for an `identity`; None where it has none."""
     for path in sorted(SHIPPED.glob("*.safetensors")):
-        with safetensors.safe_open(path, framework="np") as file:
-            if file.metadata() != identity:
-                continue
+        if not _is_of(pytrees.read_tensors(path)[1], identity):
+            continue
         half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float16), like)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), pytrees.load(path, half))
     return None

@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from absl import logging
 
 from apq_jax.compression import plan_cache, quantization
@@ -30,11 +28,10 @@ from apq_jax.hardware import Accelerator, adc
 from apq_jax.network.capture import Network
 from apq_jax.pipeline.stages import Standing
 from apq_jax.strategies.loop import Record
-from apq_jax.system import versions
+from apq_jax.system import pytrees, versions
 from apq_jax.system.errors import InputError, in_one_line, shown
-from apq_jax.system.files import write_whole
 
-SCHEMA = 1  # of the file, and of the code that goes on from it
+SCHEMA = 2  # of the file, and of the code that goes on from it
 
 
 # Their contents count.
@@ -69,7 +66,7 @@ def identity(config: Config, accelerator: Accelerator, dataset: Dataset) -> dict
 
 def weights_identity(params: Any) -> dict[str, str]:
     """The network's weights, for the same use."""
-    return {"weights": _digest("", _leaves(params))}
+    return {"weights": pytrees.digest(params)}
 
 
 def network_identity(network: Network, params: Any) -> dict[str, str]:
@@ -105,18 +102,17 @@ def save(
     Raises:
       InputError: it cannot be written.
     """
-    tensors = _leaves({"standing": standing, "record": record})
+    tensors = pytrees.leaves({"standing": standing, "record": record})
     description = json.dumps(
         {"identity": identity, "seconds": seconds, "evaluations": len(record.reward)}
     )
-    metadata = {"description": description, "sha256": _digest(description, tensors)}
-    content = safetensors.numpy.save(tensors, metadata)
+    metadata = {"description": description, "sha256": pytrees.digest(tensors, description)}
     try:
         if path.exists():
             os.replace(path, before(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
-    write_whole(path, content)
+    pytrees.write_tensors(path, tensors, metadata)
 
 
 def before(path: pathlib.Path) -> pathlib.Path:
@@ -155,20 +151,16 @@ def read(path: pathlib.Path) -> Saved | None:
 
 
 def _read(path: pathlib.Path) -> Saved | None:
+    if not path.exists():
+        return None
+    tensors, metadata = pytrees.read_tensors(path)
     try:
-        if not path.exists():
-            return None
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = metadata["description"]
-        if metadata["sha256"] != _digest(description, tensors):
+        if metadata["sha256"] != pytrees.digest(tensors, description):
             raise ValueError("its contents are not those of its checksum")
         tree = json.loads(description)
         return Saved(path, tree["identity"], tree["seconds"], tree["evaluations"], tensors)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({in_one_line(error)})") from error
 
 
@@ -187,22 +179,24 @@ def restore(
       InputError: another array is needed, or a number is out of its range.
     """
     like = {"standing": standing, "record": nothing}
-    expected = _leaves(like)
+    expected = pytrees.leaves(like)
     for name in sorted(expected.keys() ^ saved.tensors.keys()):
         wrong = "missing" if name in expected else "unknown"
         raise InputError(f"{saved.path}: {shown(name)}: {wrong}; the strategy's state is another")
     for name, value in expected.items():
         found = saved.tensors[name]
         shape = value.shape
-        if name.startswith("['record']"):
+        if name.startswith("record/"):
             shape = saved.evaluations, *value.shape[1:]
         if (found.shape, found.dtype) != (shape, value.dtype):
             raise InputError(
                 f"{saved.path}: {name}: {found.dtype} of shape {found.shape}; "
                 f"allowed: {value.dtype} of shape {shape}"
             )
-    paths, tree = jax.tree.flatten_with_path(like)
-    leaves = [_restored(saved.tensors[jax.tree_util.keystr(path)], leaf) for path, leaf in paths]
+    flat, tree = jax.tree.flatten(like)
+    leaves = [
+        _restored(saved.tensors[name], leaf) for name, leaf in zip(expected, flat, strict=True)
+    ]
     found = jax.tree.unflatten(tree, leaves)
     standing, record = found["standing"], found["record"]
     left, most = standing.carry.left, quantization.MAX_BITS
@@ -226,22 +220,3 @@ def _restored(value: np.ndarray, like: Any) -> Any:
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(like))
     return jnp.asarray(value)
-
-
-def _leaves(tree: Any) -> dict[str, np.ndarray]:
-    """Arrays on the host by path; keys as their words."""
-    found = {}
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        found[jax.tree_util.keystr(path)] = np.asarray(leaf, order="C")
-    return found
-
-
-def _digest(description: str, tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(description.encode())
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f";{name}{value.shape}{value.dtype}".encode())
-        digest.update(np.ascontiguousarray(value).data)
-    return digest.hexdigest()

@@ -7,7 +7,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from apq_jax import metrics
 from apq_jax.compression.compressed import Compressed
@@ -16,6 +15,7 @@ from apq_jax.pipeline.prepared import Prepared
 from apq_jax.problem import pareto
 from apq_jax.run.result import bits_of, keep_ratios
 from apq_jax.strategies.loop import Record
+from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 from apq_jax.types import Policy
@@ -113,4 +113,4 @@ def write_weights(
         metadata[f"{layer.name}/block"] = f"{planned.block.high} x {planned.block.wide}"
         for name, bits in bits_of(policy).items():
             metadata[f"{layer.name}/{name}"] = str(int(bits[at]))
-    write_whole(path, safetensors.numpy.save(tensors, metadata))
+    pytrees.write_tensors(path, tensors, metadata)

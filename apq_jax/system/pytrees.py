@@ -1,4 +1,7 @@
-"""Pytrees of arrays on disk, and long work on one that is stopped and gone on with."""
+"""Pytrees of arrays on disk, and the state of work that may be stopped.
+
+A file is in the safetensors format, an array under each leaf's path, such as "params/conv1/kernel".
+"""
 
 import hashlib
 import os
@@ -23,7 +26,7 @@ SAVE_SECONDS = 30.0  # between two states of unfinished work
 
 
 class Unfinished:
-    """The file that work keeps its state in, for the case that it is stopped or killed.
+    """The file in which work keeps its state, in case it is stopped or killed.
 
     Without a path nothing is kept.
     """
@@ -32,9 +35,9 @@ class Unfinished:
         self._path = path
         self._saved = time.monotonic()
 
-    def restored(self, start: Tree, check: Check = lambda tree: None) -> Tree:
-        """The state that was kept, or `start` where `found` has none."""
-        state = None if self._path is None else found(self._path, start, check)
+    def restore(self, start: Tree, check: Check = lambda tree: None) -> Tree:
+        """Returns the state on disk, or `start` if there is none that can be used."""
+        state = None if self._path is None else load_if_usable(self._path, start, check)
         return start if state is None else state
 
     @property
@@ -43,7 +46,7 @@ class Unfinished:
         return self._path is not None and time.monotonic() - self._saved >= SAVE_SECONDS
 
     def save(self, state: Tree) -> None:
-        """Keeps a state.
+        """Writes the state.
 
         Raises:
           InputError: the file cannot be written.
@@ -56,46 +59,36 @@ class Unfinished:
 def save(
     path: str | os.PathLike[str], tree: Tree, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a pytree of arrays as a safetensors file, with any `metadata` in its header.
+    """Writes a pytree of arrays as a safetensors file, with `metadata` in its header.
 
     Raises:
       InputError: the file cannot be written.
     """
-    tensors = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(tree).items()}
-    write_whole(path, safetensors.numpy.save(tensors, dict(metadata or {})))
+    write_tensors(path, leaves(tree), metadata or {})
 
 
 def load(path: str | os.PathLike[str], like: Tree) -> Tree:
     """Reads the pytree of arrays that `save` wrote.
 
     Args:
-      like: a pytree of arrays or ShapeDtypeStructs with the names, shapes and dtypes expected.
+      like: a pytree of arrays or ShapeDtypeStructs with the expected names, shapes and dtypes.
 
     Raises:
       InputError: the file cannot be read, or holds other tensors than `like`, or values that
         are not finite.
     """
-    expected = _leaves(like)
-    try:
-        # The library checks that the header's shapes, dtypes and offsets fit the file's size.
-        with safetensors.safe_open(path, framework="np") as file:
-            for name in sorted(set(file.keys()) ^ expected.keys()):
-                wrong = "missing" if name in expected else "unknown tensor"
-                raise InputError(
-                    f"{path}: {shown(name)}: {wrong}; {', '.join(expected)} are needed"
-                )
-            leaves = [
-                _checked(path, name, file.get_tensor(name), leaf) for name, leaf in expected.items()
-            ]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (safetensors.SafetensorError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    tensors, _ = read_tensors(path)
+    paths, structure = jax.tree.flatten_with_path(like)
+    expected = {_name(where): leaf for where, leaf in paths}
+    for name in sorted(tensors.keys() ^ expected.keys()):
+        wrong = "missing" if name in expected else "unknown tensor"
+        raise InputError(f"{path}: {shown(name)}: {wrong}; {', '.join(expected)} are needed")
+    checked = [_check_tensor(path, name, tensors[name], leaf) for name, leaf in expected.items()]
+    return jax.tree.unflatten(structure, checked)
 
 
-def found(path: pathlib.Path, like: Tree, check: Check = lambda tree: None) -> Tree | None:
-    """As `load`; None where there is no file, and, with a warning, where it is of no use."""
+def load_if_usable(path: pathlib.Path, like: Tree, check: Check = lambda tree: None) -> Tree | None:
+    """Like `load`, but returns None if the file is missing, or (with a warning) unusable."""
     if not path.exists():
         return None
     try:
@@ -107,7 +100,38 @@ def found(path: pathlib.Path, like: Tree, check: Check = lambda tree: None) -> T
     return tree
 
 
-def _checked(path: str | os.PathLike[str], name: str, tensor: np.ndarray, like: Any) -> jax.Array:
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes named arrays as a safetensors file, whole or not at all.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    write_whole(path, safetensors.numpy.save(dict(tensors), dict(metadata)))
+
+
+def read_tensors(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads the named arrays of a safetensors file, and the metadata of its header.
+
+    Raises:
+      InputError: the file cannot be read, or is not a safetensors file.
+    """
+    try:
+        # The library checks that the header's shapes, dtypes and offsets fit the file's size.
+        with safetensors.safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (safetensors.SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
+        # The last ones come from dtypes and shapes that NumPy does not have.
+        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
+
+
+def _check_tensor(path: Any, name: str, tensor: np.ndarray, like: Any) -> jax.Array:
     """Returns `tensor` if it has the shape and dtype of `like` and is finite."""
     if tensor.shape != like.shape or tensor.dtype != like.dtype:
         raise InputError(
@@ -119,20 +143,31 @@ def _checked(path: str | os.PathLike[str], name: str, tensor: np.ndarray, like: 
     return jnp.asarray(tensor)
 
 
-def _leaves(tree: Tree) -> dict[str, Any]:
-    """The leaves of a pytree under names such as "params/conv1/kernel"."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    leaves = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in paths}
-    if len(leaves) != len(paths):
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def leaves(tree: Tree) -> dict[str, np.ndarray]:
+    """Returns the leaves of a pytree on the host by path; random keys as their words.
+
+    Raises:
+      InputError: two leaves have one name.
+    """
+    paths = jax.tree.leaves_with_path(tree)
+    arrays = {}
+    for path, leaf in paths:
+        if jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        arrays[_name(path)] = np.asarray(leaf, order="C")
+    if len(arrays) != len(paths):
         raise InputError("params: two leaves have one name; a key may not hold a slash")
-    return leaves
+    return arrays
 
 
-def digest(tree: Tree) -> str:
-    """SHA-256 (hex) over the names, shapes, dtypes and values of a pytree's leaves."""
-    sha = hashlib.sha256()
-    for name, leaf in _leaves(tree).items():
-        array = np.asarray(leaf, order="C")
+def digest(tree: Tree, description: str = "") -> str:
+    """Returns the SHA-256 (hex) of a text and of the leaves' names, shapes, dtypes and values."""
+    sha = hashlib.sha256(description.encode())
+    for name, array in sorted(leaves(tree).items()):
         sha.update(f";{name}{array.shape}{array.dtype}".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
