@@ -20,6 +20,8 @@ import optax
 import rlax
 from jax import lax
 
+from apq_jax.system.fields import ranged
+
 Q = Callable[[Any, jax.Array], jax.Array]  # (a member's parameters, an episode [L, A]) -> Q []
 
 
@@ -27,13 +29,13 @@ Q = Callable[[Any, jax.Array], jax.Array]  # (a member's parameters, an episode 
 class AgentOptions:
     """Static."""
 
-    hidden: int = 64  # units of each of two hidden layers
-    members: int = 4  # of the critic's ensemble
+    hidden: int = ranged(64, 1, 65_536)  # units of each of two hidden layers
+    members: int = ranged(4, 1, 1024)  # of the critic's ensemble
     tables: bool = True  # the critic learns a number for each choice of each layer
     perceptron: bool = True  # and a perceptron of the whole episode
-    actor_rate: float = 3e-4
-    critic_rate: float = 3e-3
-    reach: float = 0.2  # largest correction of the base action
+    actor_rate: float = ranged(3e-4, 0.0, 1.0)
+    critic_rate: float = ranged(3e-3, 0.0, 1.0)
+    reach: float = ranged(0.2, 0.0, 1.0)  # largest correction of the base action
 
 
 class Actor(nn.Module):

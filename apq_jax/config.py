@@ -5,20 +5,21 @@ from typing import Any
 
 import ml_collections
 
-from apq_jax import data, models
-from apq_jax.compression import pruning
+from apq_jax import data
 from apq_jax.compression.compressed import Recovery
 from apq_jax.compression.finetune import FinetuneOptions
 from apq_jax.compression.plan import PlanOptions
 from apq_jax.hardware import adc
 from apq_jax.mapping import schemes
-from apq_jax.models import ModelOptions, training
-from apq_jax.models.onnx.model import LAYOUTS
+from apq_jax.models import ModelOptions
 from apq_jax.models.training import Training
 from apq_jax.strategies.actor_critic import ActorCriticOptions
+from apq_jax.system import fields
 from apq_jax.system.errors import InputError, shown
+from apq_jax.system.fields import choice, ranged
 
 STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
+LAST_SEED = 2**31 - 1
 GOALS = ("cost", "accuracy", "front")
 
 
@@ -26,72 +27,86 @@ GOALS = ("cost", "accuracy", "front")
 class DataOptions:
     """Where the images come from."""
 
-    name: str = "mnist_5k"  # an installed data set; cifar_10 needs a path
-    path: str = ""  # an .npz file, a folder of IDX files or of CIFAR-10's, in its place
-    search_images: int = 0  # at most so many score the search; 0 is all of that split
-    select_images: int = 0  # at most so many choose among the finalists
+    # An installed data set; cifar_10 needs a path.
+    name: str = choice("mnist_5k", data.NAMES)
+    # An .npz file, or a folder of IDX files or of CIFAR-10's, instead of the named set.
+    path: str = ""
+    # How many images of its split score the search; 0 takes all.
+    search_images: int = ranged(0, 0, 1_000_000)
+    # How many images of its split choose among the finalists; 0 takes all.
+    select_images: int = ranged(0, 0, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What each metric counts in the objective: exponents of the ratios over dense."""
+    """Weights of the metrics in the objective: exponents of the ratios over dense."""
 
-    slots: float = 0.75
-    crossbars: float = 0.0
-    area_mm2: float = 0.0
-    energy_nj: float = 0.25
-    latency_us: float = 0.0
+    slots: float = ranged(0.75, 0.0, 1e6)
+    crossbars: float = ranged(0.0, 0.0, 1e6)
+    area_mm2: float = ranged(0.0, 0.0, 1e6)
+    energy_nj: float = ranged(0.25, 0.0, 1e6)
+    latency_us: float = ranged(0.0, 0.0, 1e6)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The most that is allowed of each metric; 0 is no limit."""
+    """The largest value allowed for each metric; 0 sets no limit."""
 
-    slots: float = 0.0
-    crossbars: float = 0.0
-    area_mm2: float = 0.0
-    energy_nj: float = 0.0
-    latency_us: float = 0.0
+    slots: float = ranged(0.0, 0.0, 1e12)
+    crossbars: float = ranged(0.0, 0.0, 1e12)
+    area_mm2: float = ranged(0.0, 0.0, 1e12)
+    energy_nj: float = ranged(0.0, 0.0, 1e12)
+    latency_us: float = ranged(0.0, 0.0, 1e12)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
     """What is searched, and how long."""
 
-    goal: str = "cost"  # the least; or the best accuracy within `limits`; or the whole front
-    strategy: str = "joint"
-    episodes: int = 600  # evaluations in all, of each seed
-    seeds: int = 1  # searches, with the seeds from the run's on
-    batch_seeds: str = "auto"  # map: one after the other; vmap: side by side; auto: vmap on GPUs
-    parallel: int = 8  # policies at a time
-    max_accuracy_drop: float = 0.5  # goal cost: percentage points below the float network
-    headroom: float = 1.5  # points beyond max_accuracy_drop that fine-tuning is to win back
-    penalty: float = 1.0  # of missing a limit
-    pruning_share: float = 0.5  # apq: share of the evaluations that search the pruning
-    pruning_drop: float = 0.3  # apq: share of the accuracy drop that pruning may use up
-    min_weight_bits: int = 2
-    max_weight_bits: int = 8
-    min_input_bits: int = 2
-    max_input_bits: int = 8
-    min_adc_bits: int = 0  # of the converters, up to the accelerator's; 0: these, not searched
-    probes: int = 24  # policies that tell how much accuracy a nat of divergence costs
-    finalists: int = 48  # policies that the selection images choose among
-    tuned: int = 5  # policies at most that are fine-tuned; 0: none, and no headroom
-    moment_images: int = 256  # training images that output moments are matched on
-    chunk: int = 0  # scored images at a time; 0: as many as fit in 128 MiB, at most 500
-    memory_mb: int = 1024  # MiB for activations of layers that come again; 0: none are kept
+    # cost: the least cost; accuracy: the best accuracy within `limits`; front: all trade-offs.
+    goal: str = choice("cost", GOALS)
+    strategy: str = choice("joint", STRATEGIES)
+    episodes: int = ranged(600, 1, 10_000_000)  # evaluations of each seed
+    seeds: int = ranged(1, 1, 1024)  # searches; their seeds count up from the run's
+    # map: one search after the other; vmap: side by side; auto: vmap on GPUs only.
+    batch_seeds: str = choice("auto", ("auto", "map", "vmap"))
+    parallel: int = ranged(8, 1, 4096)  # policies evaluated at a time
+    # Goal cost: percentage points of accuracy below the float network.
+    max_accuracy_drop: float = ranged(0.5, 0.0, 100.0)
+    # Points beyond max_accuracy_drop that the search may lose because fine-tuning wins them back.
+    headroom: float = ranged(1.5, 0.0, 100.0)
+    penalty: float = ranged(1.0, 0.0, 1e6)  # weight of a missed limit in the reward
+    # Strategy apq: the pruning agent's share of the evaluations, and of the accuracy drop.
+    pruning_share: float = ranged(0.5, 0.0, 1.0)
+    pruning_drop: float = ranged(0.3, 0.0, 1.0)
+    min_weight_bits: int = ranged(2, 1, 8)
+    max_weight_bits: int = ranged(8, 1, 8)
+    min_input_bits: int = ranged(2, 1, 8)
+    max_input_bits: int = ranged(8, 1, 8)
+    # Fewest ADC bits searched, up to the accelerator's own; 0 does not search them.
+    min_adc_bits: int = ranged(0, 0, adc.MAX_BITS)
+    # Policies that measure how much accuracy one nat of divergence costs.
+    probes: int = ranged(24, 2, 10_000)
+    finalists: int = ranged(48, 4, 10_000)  # policies that the selection images choose among
+    tuned: int = ranged(5, 0, 1000)  # policies fine-tuned at most; 0: none, and no headroom
+    moment_images: int = ranged(256, 2, 1_000_000)  # training images for moment matching
+    # Scored images at a time; 0: as many as fit in 128 MiB, at most 500.
+    chunk: int = ranged(0, 0, 1_000_000)
+    # MiB for kept activations of layers that come again; 0 keeps none.
+    memory_mb: int = ranged(1024, 0, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A run: what is searched, on what, and how. Static.
 
-    `ALLOWED` has the range of every field; `from_config_dict` checks them.
+    Ranges stand beside the fields' defaults; `from_config_dict` checks them.
     """
 
-    seed: int = 0
+    seed: int = ranged(0, 0, LAST_SEED)
     accelerator: str = "isaac_ou"  # a preset, or a .toml file
-    scheme: str = "column_vector"  # what is pruned and how it is packed; or a baseline's
+    # What is pruned and how it is packed: ours, or a baseline's.
+    scheme: str = choice("column_vector", tuple(schemes.SCHEMES))
     cache_dir: str = ""  # "" is apq_jax in the user's cache folder
     data: DataOptions = DataOptions()
     model: ModelOptions = ModelOptions()
@@ -105,87 +120,11 @@ class Config:
     agent: ActorCriticOptions = ActorCriticOptions()
 
 
-# Allowed values by field: a range, or a choice.
-ALLOWED: dict[str, tuple[float, float] | tuple[str, ...]] = {
-    "seed": (0, 2**31 - 1),
-    "scheme": tuple(schemes.SCHEMES),
-    "data.name": data.NAMES,
-    "data.search_images": (0, 1_000_000),
-    "data.select_images": (0, 1_000_000),
-    "model.name": models.NAMES,
-    "model.width": (0.01, 4.0),
-    "model.layout": LAYOUTS,
-    **{f"training.{name}": bounds for name, bounds in training.RANGES.items()},
-    "plan.levels": (1, 256),
-    "plan.min_keep": (0.001, 1.0),
-    "plan.score": pruning.SCORES,
-    "plan.iterations": (1, 1000),
-    "plan.damping": (1e-6, 10.0),
-    "recovery.max_scale": (1.0, 100.0),
-    "recovery.scale_bits": (8, 24),
-    "finetune.steps": (1, 10_000_000),
-    "finetune.batch": (1, 100_000),
-    "finetune.rate": (0.0, 10.0),
-    "finetune.affine_rate": (0.0, 10.0),
-    "finetune.label_weight": (0.0, 1.0),
-    "finetune.temperature": (0.1, 100.0),
-    "finetune.look": (1, 1_000_000),
-    "finetune.patience": (1, 1_000_000),
-    "finetune.seconds": (0.0, 1e7),
-    "objective.slots": (0.0, 1e6),
-    "objective.crossbars": (0.0, 1e6),
-    "objective.area_mm2": (0.0, 1e6),
-    "objective.energy_nj": (0.0, 1e6),
-    "objective.latency_us": (0.0, 1e6),
-    **{f"limits.{field.name}": (0.0, 1e12) for field in dataclasses.fields(Limits)},
-    "search.goal": GOALS,
-    "search.strategy": STRATEGIES,
-    "search.episodes": (1, 10_000_000),
-    "search.seeds": (1, 1024),
-    "search.batch_seeds": ("auto", "map", "vmap"),
-    "search.parallel": (1, 4096),
-    "search.max_accuracy_drop": (0.0, 100.0),
-    "search.headroom": (0.0, 100.0),
-    "search.penalty": (0.0, 1e6),
-    "search.pruning_share": (0.0, 1.0),
-    "search.pruning_drop": (0.0, 1.0),
-    "search.min_weight_bits": (1, 8),
-    "search.max_weight_bits": (1, 8),
-    "search.min_input_bits": (1, 8),
-    "search.max_input_bits": (1, 8),
-    "search.min_adc_bits": (0, adc.MAX_BITS),
-    "search.probes": (2, 10_000),
-    "search.finalists": (4, 10_000),
-    "search.tuned": (0, 1000),
-    "search.moment_images": (2, 1_000_000),
-    "search.chunk": (0, 1_000_000),
-    "search.memory_mb": (0, 1_000_000),
-    "agent.warmup": (1, 1_000_000),
-    "agent.imagined": (1, 65_536),
-    "agent.walks": (0.0, 1.0),
-    "agent.population": (1, 65_536),
-    "agent.noise": (0.0, 1.0),
-    "agent.explore": (0.0, 1.0),
-    "agent.updates": (0, 100_000),
-    "agent.batch": (1, 100_000),
-    "agent.actor_updates": (0, 100_000),
-    "agent.actor_batch": (1, 100_000),
-    "agent.capacity": (1, 1_000_000),
-    "agent.networks.hidden": (1, 65_536),
-    "agent.networks.members": (1, 1024),
-    "agent.networks.actor_rate": (0.0, 1.0),
-    "agent.networks.critic_rate": (0.0, 1.0),
-    "agent.networks.reach": (0.0, 1.0),
-    "agent.breeding.tournament": (1, 65_536),
-    "agent.breeding.changes": (0.0, 1e6),
-    "agent.breeding.steps": (0.0, 1e6),
-    "agent.breeding.anew": (0.0, 1.0),
-}
 _HIDDEN = {"training.seed"}  # the run's seed serves for it
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """A `Config` as the dictionary that a config file returns and the command line overrides."""
+    """Returns a `Config` as the dictionary of a config file, which the command line overrides."""
     tree = dataclasses.asdict(config)
     for path in _HIDDEN:
         section, field = path.split(".")
@@ -194,18 +133,25 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 
 def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
-    """The checked, frozen form of a config file's dictionary; fields left out have defaults.
+    """Checks a config file's dictionary and freezes it; missing fields take their defaults.
 
     Raises:
       InputError: an unknown field, a wrong type or a value that is not allowed.
     """
-    config = _section([], Config(), tree.to_dict())
+    config = _read_section([], Config(), tree.to_dict())
+    _check_together(config)
+    training = dataclasses.replace(config.training, seed=config.seed)
+    return dataclasses.replace(config, training=training)
+
+
+def _check_together(config: Config) -> None:
+    """Raises InputError where fields contradict each other."""
     search = config.search
     for kind in ("weight", "input"):
-        least, most = (getattr(search, f"{end}_{kind}_bits") for end in ("min", "max"))
-        if least > most:
+        least, largest = (getattr(search, f"{end}_{kind}_bits") for end in ("min", "max"))
+        if least > largest:
             raise InputError(
-                f"config.search.min_{kind}_bits: {least}; allowed: 1 to max_{kind}_bits ({most})"
+                f"config.search.min_{kind}_bits: {least}; allowed: 1 to max_{kind}_bits ({largest})"
             )
     least = max(search.parallel, config.agent.population)
     if config.agent.capacity < least:
@@ -213,10 +159,10 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
             f"config.agent.capacity: {config.agent.capacity}; allowed: at least {least}, the "
             "larger of search.parallel and agent.population"
         )
-    if config.seed + search.seeds - 1 > ALLOWED["seed"][1]:
+    if config.seed + search.seeds - 1 > LAST_SEED:
         raise InputError(
             f"config.search.seeds: {search.seeds} from seed {config.seed} on; allowed: up to seed "
-            f"{ALLOWED['seed'][1]}"
+            f"{LAST_SEED}"
         )
     if config.plan.centre and config.plan.compensate and not config.recovery.match_moments:
         raise InputError(
@@ -225,57 +171,49 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
         )
     if not sum(dataclasses.astuple(config.objective)):
         raise InputError("config.objective: every metric counts 0; allowed: at least one above 0")
-    limited = {name: most for name, most in dataclasses.asdict(config.limits).items() if most}
-    if search.goal == "accuracy" and not limited:
+    limits = {name: limit for name, limit in dataclasses.asdict(config.limits).items() if limit}
+    if search.goal == "accuracy" and not limits:
         raise InputError(
             "config.limits: none is set, and search.goal is accuracy; allowed: at least one of "
             f"{', '.join(dataclasses.asdict(config.limits))} above 0"
         )
-    if search.goal == "front" and limited:
-        name, most = next(iter(limited.items()))
+    if search.goal == "front" and limits:
+        name, limit = next(iter(limits.items()))
         raise InputError(
-            f"config.limits.{name}: {most:g}, and search.goal is front; allowed: 0, for the front "
+            f"config.limits.{name}: {limit:g}, and search.goal is front; allowed: 0, for the front "
             "has no limit"
         )
-    return dataclasses.replace(
-        config, training=dataclasses.replace(config.training, seed=config.seed)
-    )
 
 
 def allowed(path: str) -> str:
-    """What a field may be, in words: "a whole number, 1 to 10"; a section's fields.
+    """Says what a field may be: "a whole number, 1 to 10"; of a section, its fields.
 
     Raises:
-      InputError: there is no such field; names the nearest section's.
+      InputError: the field does not exist; names the fields of the nearest section.
     """
     node: Any = Config()
-    walked: list[str] = []
+    owner, walked = node, list[str]()
     for name in path.split("."):
-        fields = _fields(node, walked)
-        if name not in fields:
+        names = _names(node, walked)
+        if name not in names:
             where = ".".join(["config", *walked])
-            raise InputError(f"config.{shown(path)}: unknown; {where} has {', '.join(fields)}")
-        node = getattr(node, name)
+            raise InputError(f"config.{shown(path)}: unknown; {where} has {', '.join(names)}")
+        owner, node = node, getattr(node, name)
         walked.append(name)
     if dataclasses.is_dataclass(node):
-        return f"a section with {', '.join(_fields(node, walked))}"
-    choice = ALLOWED.get(path)
-    if choice is None:
-        return {"bool": "True or False", "str": "text"}[type(node).__name__]
-    if isinstance(choice[0], str):
-        return ", ".join(map(str, choice))
-    low, high = (f"{bound:g}" if bound < 1e6 else f"{bound:,.0f}" for bound in choice)
-    return f"{'a whole number' if isinstance(node, int) else 'a number'}, {low} to {high}"
+        return f"a section with {', '.join(_names(node, walked))}"
+    return fields.words(fields.allowed(type(owner), walked[-1]), type(node))
 
 
-def _fields(node: Any, walked: list[str]) -> list[str]:
+def _names(node: Any, walked: list[str]) -> list[str]:
+    """Returns the names of a section's fields that a user may set."""
     if not dataclasses.is_dataclass(node):
         return []
     names = [field.name for field in dataclasses.fields(node)]
     return [name for name in names if ".".join([*walked, name]) not in _HIDDEN]
 
 
-def _section(walked: list[str], default: Any, values: Any) -> Any:
+def _read_section(walked: list[str], default: Any, values: Any) -> Any:
     path = ".".join(walked)
     if not isinstance(values, dict):
         raise InputError(f"config.{path}: {values!r}; allowed: {allowed(path)}")
@@ -285,19 +223,12 @@ def _section(walked: list[str], default: Any, values: Any) -> Any:
         words = allowed(".".join(here))  # refuses an unknown field
         usual = getattr(default, name)
         if dataclasses.is_dataclass(usual):
-            changes[name] = _section(here, usual, value)
+            changes[name] = _read_section(here, usual, value)
             continue
         if isinstance(usual, float) and type(value) is int:
             value = float(value)
-        if type(value) is not type(usual) or not _inside(ALLOWED.get(".".join(here)), value):
+        right = type(value) is type(usual)
+        if not right or not fields.admits(fields.allowed(type(default), name), value):
             raise InputError(f"config.{'.'.join(here)}: {value!r}; allowed: {words}")
         changes[name] = value
     return dataclasses.replace(default, **changes)
-
-
-def _inside(choice: tuple | None, value: Any) -> bool:
-    if choice is None:
-        return True
-    if isinstance(choice[0], str):
-        return value in choice
-    return bool(choice[0] <= value <= choice[1])  # False for NaN, too

@@ -1,6 +1,7 @@
 """Training on small data, accuracy counted by hand, and weights on disk."""
 
 import dataclasses
+import json
 import pathlib
 import signal
 import subprocess

@@ -15,6 +15,7 @@ from apq_jax.compression.plan import Plan, weight_masks
 from apq_jax.network import products
 from apq_jax.network.capture import Network, Replacement, forward
 from apq_jax.network.jaxpr import Params
+from apq_jax.system.fields import ranged
 from apq_jax.types import Policy
 
 
@@ -23,8 +24,9 @@ class Recovery:
     """How a compressed layer's output moments are matched to the float layer's. Static."""
 
     match_moments: bool = True
-    max_scale: float = 2.0  # the matching scale is clipped to [1 / max_scale, max_scale]
-    scale_bits: int = 16  # of the fixed-point scale and shift of an output
+    # The matching scale is clipped to [1 / max_scale, max_scale].
+    max_scale: float = ranged(2.0, 1.0, 100.0)
+    scale_bits: int = ranged(16, 8, 24)  # of the fixed-point scale and shift of an output
 
 
 class CompressedLayer(NamedTuple):

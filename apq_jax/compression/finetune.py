@@ -27,6 +27,7 @@ from apq_jax.models import training
 from apq_jax.network import products
 from apq_jax.network.capture import Network, float_logits, forward, forward_float
 from apq_jax.network.jaxpr import Params
+from apq_jax.system.fields import ranged
 from apq_jax.system.pytrees import Unfinished
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
@@ -36,15 +37,17 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
 class FinetuneOptions:
     """Static."""
 
-    steps: int = 1000  # at most
-    batch: int = 64
-    rate: float = 3e-2  # Adam's, in levels; falls to 0 by a cosine
-    affine_rate: float = 2e-3  # of multipliers and offsets, in parts of each layer's largest
-    temperature: float = 4.0  # of the float network's and the learner's logits
-    label_weight: float = 0.25  # of the labels' cross entropy; the float logits have the rest
-    look: int = 50  # steps between two looks at the validation images
-    patience: int = 10  # looks without gain after which it ends
-    seconds: float = 0.0  # after which it ends; 0: never
+    steps: int = ranged(1000, 1, 10_000_000)  # at most
+    batch: int = ranged(64, 1, 100_000)
+    rate: float = ranged(3e-2, 0.0, 10.0)  # Adam's, in levels; falls to 0 by a cosine
+    # Of multipliers and offsets, in parts of each layer's largest.
+    affine_rate: float = ranged(2e-3, 0.0, 10.0)
+    temperature: float = ranged(4.0, 0.1, 100.0)  # of the float network's and the learner's logits
+    # Of the labels' cross entropy; the float logits have the rest.
+    label_weight: float = ranged(0.25, 0.0, 1.0)
+    look: int = ranged(50, 1, 1_000_000)  # steps between two looks at the validation images
+    patience: int = ranged(10, 1, 1_000_000)  # looks without gain after which it ends
+    seconds: float = ranged(0.0, 0.0, 1e7)  # after which it ends; 0: never
 
 
 class Learnt(NamedTuple):

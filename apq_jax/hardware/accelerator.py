@@ -9,32 +9,11 @@ import numpy as np
 from apq_jax.hardware import adc
 from apq_jax.hardware.chip import Chip
 from apq_jax.hardware.components import CROSSBAR, IMA, TILE, Component, Components, is_number
+from apq_jax.system import fields
 from apq_jax.system.errors import InputError
+from apq_jax.system.fields import choice, ranged
 from apq_jax.types import Array
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "signed": ("offset", "differential"),
-    "mapping": ("isaac", "mnsim"),
-    "skipping": ("mask", "value"),
-    "adc_law": adc.LAWS,
-}
-RANGES: dict[str, tuple[float, float]] = {
-    "crossbar_rows": (1, 4096),
-    "crossbar_columns": (1, 4096),
-    "cell_bits": (1, 4),
-    "dac_bits": (1, 8),
-    "unit_rows": (1, 4096),
-    "unit_columns": (1, 4096),
-    "adc_bits": (0, adc.MAX_BITS),
-    "adcs": (1 / 128, 1024),
-    "adc_gsps": (1e-3, 100.0),
-    "read_ns": (0.1, 1e6),
-    "replication": (1, 65_536),
-    "crossbars_per_ima": (1, 4096),
-    "imas_per_tile": (1, 4096),
-    "tiles_per_chip": (1, 65_536),
-    "node_nm": (1.0, 1000.0),
-}
 BY_GEOMETRY = ("array", "dac", "sample_hold", "adc")
 CELLS = 128 * 128  # what an array's area and read energy are given for
 
@@ -53,28 +32,32 @@ class Accelerator:
     """
 
     name: str = "isaac_ou"
-    crossbar_rows: int = 128
-    crossbar_columns: int = 128
-    cell_bits: int = 2  # c
-    dac_bits: int = 1  # d
-    unit_rows: int = 9  # h: wordlines that one activation drives
-    unit_columns: int = 8  # w: bitlines that it reads
-    adc_bits: int = 0  # resolution; 0: lossless
-    adc_law: adc.Law = "saberi"  # what a converter costs by its resolution
-    adcs: float = 1.0  # converters a crossbar; 0.25: four crossbars share one
-    adc_gsps: float = 1.2  # conversions a nanosecond, each
-    read_ns: float = 100.0  # one read of the array
-    signed: str = "offset"  # how signed weights are held; or differential
+    crossbar_rows: int = ranged(128, 1, 4096)
+    crossbar_columns: int = ranged(128, 1, 4096)
+    cell_bits: int = ranged(2, 1, 4)  # c
+    dac_bits: int = ranged(1, 1, 8)  # d
+    unit_rows: int = ranged(9, 1, 4096)  # h: wordlines that one activation drives
+    unit_columns: int = ranged(8, 1, 4096)  # w: bitlines that it reads
+    adc_bits: int = ranged(0, 0, adc.MAX_BITS)  # resolution; 0: lossless
+    adc_law: adc.Law = choice("saberi", adc.LAWS)  # what a converter costs by its resolution
+    # Converters a crossbar; 0.25: four crossbars share one.
+    adcs: float = ranged(1.0, 1 / 128, 1024)
+    adc_gsps: float = ranged(1.2, 1e-3, 100.0)  # conversions a nanosecond, each
+    read_ns: float = ranged(100.0, 0.1, 1e6)  # one read of the array
+    # How signed weights are held; or differential.
+    signed: str = choice("offset", ("offset", "differential"))
     flipped_columns: bool = False  # saves a bit of the converters (ISAAC)
-    mapping: str = "isaac"  # of the dense network: slices side by side; mnsim: a plane a crossbar
-    skipping: str = "mask"  # what is left out: what the mask says; or cells that hold zero
-    replication: int = 1  # most copies of a layer; 1: none
+    # Of the dense network: slices side by side; mnsim: a plane a crossbar.
+    mapping: str = choice("isaac", ("isaac", "mnsim"))
+    # What is left out: what the mask says; or cells that hold zero.
+    skipping: str = choice("mask", ("mask", "value"))
+    replication: int = ranged(1, 1, 65_536)  # most copies of a layer; 1: none
     pipelined: bool = True  # layers work at once; or layer by layer
     round_hierarchy: bool = False  # area counts whole IMAs and tiles; or in proportion
-    crossbars_per_ima: int = 8
-    imas_per_tile: int = 12
-    tiles_per_chip: int = 168
-    node_nm: float = 32.0
+    crossbars_per_ima: int = ranged(8, 1, 4096)
+    imas_per_tile: int = ranged(12, 1, 4096)
+    tiles_per_chip: int = ranged(168, 1, 65_536)
+    node_nm: float = ranged(32.0, 1.0, 1000.0)
     components: Components = Components()
 
     def __post_init__(self) -> None:
@@ -83,33 +66,25 @@ class Accelerator:
                 f"accelerator.name: {self.name!r}; allowed: 1 to 80 letters, digits, spaces "
                 "and . _ + - ( )"
             )
-        for field, (low, high) in RANGES.items():
-            value, whole = getattr(self, field), type(_DEFAULTS[field]) is int
-            most = f"{high:g}"
-            if field.startswith("unit_"):
-                side = f"crossbar_{field.removeprefix('unit_')}"
-                high = getattr(self, side)
-                most = f"{high} ({side})"
-            right = type(value) is int if whole else is_number(value)
-            if not right or not low <= value <= high:
-                kind = "a whole number" if whole else "a number"
-                raise InputError(
-                    f"accelerator.{field}: {value!r}; allowed: {kind}, {low:g} to {most}"
-                )
-        for field, choice in CHOICES.items():
-            if getattr(self, field) not in choice:
-                raise InputError(
-                    f"accelerator.{field}: {getattr(self, field)!r}; allowed: {', '.join(choice)}"
-                )
-        for field in ("flipped_columns", "pipelined", "round_hierarchy"):
-            if type(getattr(self, field)) is not bool:
-                raise InputError(
-                    f"accelerator.{field}: {getattr(self, field)!r}; allowed: true or false"
-                )
+        for field in dataclasses.fields(self):
+            if field.name not in ("name", "components"):
+                self._check_field(field)
         if not isinstance(self.components, Components):
             raise InputError(f"accelerator.components: {self.components!r}; allowed: Components")
         self._check_sense()
         self._check_components()
+
+    def _check_field(self, field: dataclasses.Field) -> None:
+        value, kind = getattr(self, field.name), type(field.default)
+        values = fields.allowed(Accelerator, field.name)
+        words = "true or false" if kind is bool else fields.words(values, kind)
+        if field.name in ("unit_rows", "unit_columns"):  # a unit lies within a crossbar
+            side = f"crossbar_{field.name.removeprefix('unit_')}"
+            values = 1, getattr(self, side)
+            words = f"a whole number, 1 to {getattr(self, side)} ({side})"
+        right = is_number(value) if kind is float else type(value) is kind
+        if not right or not fields.admits(values, value):
+            raise InputError(f"accelerator.{field.name}: {value!r}; allowed: {words}")
 
     def _check_sense(self) -> None:
         if self.skipping == "value" and self.signed == "offset":
@@ -337,4 +312,3 @@ _IGNORED = {
     "linear": "The law `linear` takes 0.25 mW a bit, not the energy of `components.adc`.",
     "survey": "The law `survey` uses nothing of `components.adc`.",
 }
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Accelerator)}

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from apq_jax.data import Dataset
 from apq_jax.models import lenet, resnet, training, vgg, weights
-from apq_jax.models.onnx.model import classifier, load
+from apq_jax.models.onnx.model import LAYOUTS, classifier, load
 from apq_jax.system.errors import InputError
+from apq_jax.system.fields import choice, ranged
 
 NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
 
@@ -20,10 +21,10 @@ NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
 class ModelOptions:
     """Which network."""
 
-    name: str = "lenet5"
-    width: float = 1.0  # what VGG's and ResNet's channels are multiplied by
+    name: str = choice("lenet5", NAMES)
+    width: float = ranged(1.0, 0.01, 4.0)  # what VGG's and ResNet's channels are multiplied by
     path: str = ""  # an .onnx file in its place, which is not trained; docs/own_model.md
-    layout: str = "NCHW"  # in which that file's input takes an image; or NHWC
+    layout: str = choice("NCHW", LAYOUTS)  # in which that file's input takes an image; or NHWC
 
     def __str__(self) -> str:
         if self.path:

@@ -22,22 +22,15 @@ import optax
 from jax.typing import ArrayLike
 
 from apq_jax.data import Dataset
+from apq_jax.system import fields
 from apq_jax.system.errors import InputError
+from apq_jax.system.fields import ranged
 from apq_jax.system.pytrees import Unfinished
 
 Params: TypeAlias = Any  # a pytree of arrays
 ApplyFn: TypeAlias = Callable[[Params, jax.Array], Any]
 TrainFn: TypeAlias = Callable[[Params, jax.Array], tuple[Any, Mapping[str, Any]]]
 Progress: TypeAlias = Callable[[float, float], None]  # epochs done, mean loss of this one in nats
-RANGES = {
-    "epochs": (1, 10_000),
-    "restart_epochs": (0, 10_000),
-    "batch_size": (1, 100_000),
-    "learning_rate": (0.0, 10.0),
-    "weight_decay": (0.0, 10.0),
-    "max_shift": (0, 100),
-    "seed": (0, 2**31 - 1),
-}
 CHUNK = 500  # images a forward pass of `accuracy`
 _REPORT = 50  # steps between two reports of progress
 
@@ -58,14 +51,14 @@ class Training:
         warm restart (Loshchilov and Hutter, SGDR, ICLR 2017).
     """
 
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.01
-    max_shift: int = 2
+    epochs: int = ranged(30, 1, 10_000)
+    batch_size: int = ranged(64, 1, 100_000)
+    learning_rate: float = ranged(5e-3, 0.0, 10.0)
+    weight_decay: float = ranged(0.01, 0.0, 10.0)
+    max_shift: int = ranged(2, 0, 100)
     flip: bool = False
-    seed: int = 0
-    restart_epochs: int = 0
+    seed: int = ranged(0, 0, 2**31 - 1)
+    restart_epochs: int = ranged(0, 0, 10_000)
 
     @property
     def all_epochs(self) -> int:
@@ -74,10 +67,11 @@ class Training:
 
     def __post_init__(self) -> None:
         """Raises InputError where a field is out of range."""
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"training.{name}: {value}; allowed: {low:g} to {high:g}")
+        for field in dataclasses.fields(self):
+            value, values = getattr(self, field.name), fields.allowed(Training, field.name)
+            if not fields.admits(values, value):
+                words = fields.words(values, type(field.default))
+                raise InputError(f"training.{field.name}: {value}; allowed: {words}")
 
 
 def random_shifts(key: jax.Array, images: jax.Array, max_shift: int) -> jax.Array:

@@ -24,6 +24,7 @@ from apq_jax.strategies.genetic import Breeding, breed
 from apq_jax.strategies.opening import Best
 from apq_jax.strategies.replay import Replay
 from apq_jax.strategies.surrogate import Choices
+from apq_jax.system.fields import ranged
 from apq_jax.types import Evaluation, Policy
 
 
@@ -31,17 +32,18 @@ from apq_jax.types import Evaluation, Policy
 class ActorCriticOptions:
     """Static."""
 
-    warmup: int = 24  # evaluations of closed-form policies
-    imagined: int = 64  # episodes at most to choose a proposal among
-    walks: float = 0.5  # share of them that the actor walks; the others are crossings
-    population: int = 32  # policies, the best so far, that episodes start from
-    noise: float = 0.15  # deviation of a walk's exploration
-    explore: float = 0.2  # share of a walk's actions that get noise at all
-    updates: int = 64  # of the critic after each batch of evaluations
-    batch: int = 64  # episodes an update
-    actor_updates: int = 16
-    actor_batch: int = 16  # walks an update
-    capacity: int = 4096  # policies
+    warmup: int = ranged(24, 1, 1_000_000)  # evaluations of closed-form policies
+    imagined: int = ranged(64, 1, 65_536)  # episodes at most to choose a proposal among
+    # Share of them that the actor walks; the others are crossings.
+    walks: float = ranged(0.5, 0.0, 1.0)
+    population: int = ranged(32, 1, 65_536)  # policies, the best so far, that episodes start from
+    noise: float = ranged(0.15, 0.0, 1.0)  # deviation of a walk's exploration
+    explore: float = ranged(0.2, 0.0, 1.0)  # share of a walk's actions that get noise at all
+    updates: int = ranged(64, 0, 100_000)  # of the critic after each batch of evaluations
+    batch: int = ranged(64, 1, 100_000)  # episodes an update
+    actor_updates: int = ranged(16, 0, 100_000)
+    actor_batch: int = ranged(16, 1, 100_000)  # walks an update
+    capacity: int = ranged(4096, 1, 1_000_000)  # policies
     networks: AgentOptions = AgentOptions()
     breeding: Breeding = Breeding()
 

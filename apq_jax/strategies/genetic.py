@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from apq_jax.problem.environment import Problem, Space, everything, places_of
 from apq_jax.strategies import Strategy, opening
+from apq_jax.system.fields import ranged
 from apq_jax.types import Evaluation, Policy
 
 
@@ -19,10 +20,11 @@ from apq_jax.types import Evaluation, Policy
 class Breeding:
     """Static."""
 
-    tournament: int = 3
-    changes: float = 1.5  # genes of a child that change, in the mean
-    steps: float = 2.0  # deviation of a change, in choices; levels three times that
-    anew: float = 0.1  # share of the changes that draw any choice
+    tournament: int = ranged(3, 1, 65_536)
+    changes: float = ranged(1.5, 0.0, 1e6)  # genes of a child that change, in the mean
+    # Deviation of a change, in choices; levels three times that.
+    steps: float = ranged(2.0, 0.0, 1e6)
+    anew: float = ranged(0.1, 0.0, 1.0)  # share of the changes that draw any choice
 
 
 @dataclasses.dataclass(frozen=True)
