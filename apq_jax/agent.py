@@ -77,7 +77,7 @@ class Critic(nn.Module):
             names = "keep", "weight_bits", "input_bits", "adc_bits"
             for at, (name, size) in enumerate(zip(names, self.choices, strict=False)):
                 table = self.param(name, zeros, (len(places), size))
-                found.append(jax.vmap(interpolated)(table, places[:, at : at + 1]))
+                found.append(jax.vmap(interpolate)(table, places[:, at : at + 1]))
             parts += jnp.stack([found[0] + found[1], *found[2:]], axis=1)
         total = jax.nn.logsumexp(parts)
         if not self.perceptron:
@@ -194,7 +194,7 @@ def update_actor(
     return state._replace(actor=optax.apply_updates(state.actor, change), actor_optimiser=optimiser)
 
 
-def interpolated(table: jax.Array, place: jax.Array) -> jax.Array:
+def interpolate(table: jax.Array, place: jax.Array) -> jax.Array:
     """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: [].
 
     Outside it is the nearest entry, but the gradient is that of the last two: an actor that has

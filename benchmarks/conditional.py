@@ -89,7 +89,7 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
     carry = loop.start(strategy, tasks[0].problem, jax.random.key(seed)[None], 0)
     for number, task in enumerate(tasks):
         carry = carry._replace(left=jnp.full(1, EACH, jnp.int32))
-        for after, _ in loop.go_on(strategy, evaluate, task.subject, task.problem, carry, CHUNK):
+        for after, _ in loop.resume(strategy, evaluate, task.subject, task.problem, carry, CHUNK):
             carry = after
         print(f"seed {seed}: learnt on {number + 1} of {LEARNT_ON}", file=sys.stderr, flush=True)
     learnt = jax.tree.map(lambda x: x[0], carry.state)
@@ -98,7 +98,7 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
         task = _task(rng, base)
         known, imagined = _first(strategy, task, space, learnt, jax.random.key(number))
         few = loop.Carry(jax.random.key(number)[None], carry.state, jnp.full(1, FEW, jnp.int32))
-        records = loop.go_on(strategy, evaluate, task.subject, task.problem, few, CHUNK)
+        records = loop.resume(strategy, evaluate, task.subject, task.problem, few, CHUNK)
         record = stages.joined([record for _, record in records])
         # A user has what the agent has measured before, priced anew, too.
         few_best = max(known, _best(task, record))
@@ -135,16 +135,18 @@ def _first(
     """
     networks, problem = task.config.agent.networks, task.problem
     agent = agents.make_agent(networks, space.sizes)
-    choices = surrogate.choices(problem, space)
+    choices = surrogate.look_up_choices(problem, space)
 
     @jax.jit
     def draw(key: jax.Array, learnt: State) -> tuple[jax.Array, jax.Array]:
         policies = jax.vmap(lambda key: strategy.ask(key, learnt, problem)[0])(
             jax.random.split(key, DRAWS)
         )
-        places = environment.places_of(space, policies).reshape(-1, *learnt.replay.places.shape[1:])
+        places = environment.encode_places(space, policies).reshape(
+            -1, *learnt.replay.places.shape[1:]
+        )
         whole = places.astype(jnp.float32)
-        errors = jax.vmap(surrogate.log_errors, (None, 0))(choices, whole)
+        errors = jax.vmap(surrogate.interpolate_log_errors, (None, 0))(choices, whole)
         predict: Any = jax.vmap(jax.vmap(agent.critic.apply, (None, 0, 0)), (0, None, None))
         guesses = predict(learnt.agent.critics, errors, whole)  # [members, N]
         cautious = guesses.max(axis=0) + guesses.std(axis=0)
@@ -156,7 +158,7 @@ def _first(
 
     def worth(places: jax.Array, log_divergence: jax.Array) -> jax.Array:
         """Rewards [N]; what meets the limit beats what does not."""
-        foreseen = jax.vmap(surrogate.evaluation, (None, None, 0, 0))
+        foreseen = jax.vmap(surrogate.predict_evaluation, (None, None, 0, 0))
         found = foreseen(problem, choices, places, jnp.exp(log_divergence))
         misses = environment.shortfall(problem, found) > 0
         return jax.vmap(environment.reward, (None, 0))(problem, found) - 1e6 * misses
@@ -165,7 +167,7 @@ def _first(
     evaluate = jax.jit(evaluator(task))
     found = []
     for places in (known, imagined):
-        policy = environment.policy_at(space, places)
+        policy = environment.decode_places(space, places)
         pair = policy, evaluate(task.subject, policy)
         policies, found_of = jax.tree.map(lambda x: np.asarray(x)[None], pair)
         record = loop.Record(policies, found_of, np.zeros(1), np.zeros(1, np.int32))

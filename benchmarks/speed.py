@@ -156,7 +156,7 @@ def _agent(prepared: Prepared) -> Steps:
 
     strategy, stage = stages.strategy_of(prepared), stages.stages(prepared)[0]
     carry = loop.start(strategy, stage.problem, stage.keys, 10**6)
-    for _, record in loop.go_on(strategy, evaluate, prepared.subject, stage.problem, carry, 2):
+    for _, record in loop.resume(strategy, evaluate, prepared.subject, stage.problem, carry, 2):
         yield len(record.reward), 0.0
 
 
@@ -174,7 +174,7 @@ def drawn(prepared: Prepared, count: int) -> Policy:
     """Policies at random."""
     rng, shape = np.random.default_rng(0), (count, len(prepared.network.layers))
     places = np.stack([rng.integers(0, size, shape) for size in prepared.space.sizes], axis=-1)
-    return environment.policy_at(prepared.space, jnp.asarray(places, jnp.int32))
+    return environment.decode_places(prepared.space, jnp.asarray(places, jnp.int32))
 
 
 @functools.lru_cache(maxsize=4)

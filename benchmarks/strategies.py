@@ -145,7 +145,7 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
         "network": _network(prepared),
         "best": [[int(at) + 1, float(best[at])] for at in better],  # from which evaluation on
         "hypervolume": pareto.hypervolume(
-            gain, 100 * (expected - full), pareto.LEAST_GAIN, -pareto.MOST_LOST
+            gain, 100 * (expected - full), pareto.MIN_GAIN, -pareto.MAX_LOST
         ),
         "chosen": float(gain[choice.number]),
         "meets_limit": choice.meets_limit,

@@ -37,12 +37,12 @@ def climbing(space: environment.Space, parallel: int, changed: float = 0.2) -> S
         shape = parallel, *state.places.shape
         anew = jax.random.randint(what, shape, 0, sizes)
         places = jnp.where(jax.random.bernoulli(which, changed, shape), anew, state.places)
-        return environment.policy_at(space, places), jnp.ones(parallel, bool), state
+        return environment.decode_places(space, places), jnp.ones(parallel, bool), state
 
     def tell(key, state, problem, policies, valid, evaluations):
         rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
         rewards = jnp.where(valid, rewards, -jnp.inf)
-        first, places = rewards.argmax(), environment.places_of(space, policies)
+        first, places = rewards.argmax(), environment.encode_places(space, policies)
         better = rewards[first] > state.reward
         return Best(
             jnp.where(better, places[first], state.places),

@@ -97,7 +97,7 @@ def test_candidates_are_the_front_from_the_plain_choice_on() -> None:
     if plain.meets_limit:
         assert (gain[numbers[1:]] > gain[plain.number]).all()
     allowed = np.flatnonzero(accuracy >= 0.2)
-    front = set(allowed[pareto.pareto_front(gain[allowed], accuracy[allowed])])
+    front = set(allowed[pareto.find_pareto_front(gain[allowed], accuracy[allowed])])
     assert set(numbers[1:]) <= front
 
 

@@ -57,7 +57,7 @@ def problem() -> Problem:
         wide = np.full((layer.groups, layer.columns), 3.0)
         inputs = 4.0 ** -np.arange(1, 9)
         statistics.append(LayerStatistics(None, None, None, wide, inputs, None, inputs))
-    return build.build(
+    return build.build_problem(
         LAYERS,
         tuple(plan),
         tuple(statistics),
@@ -76,10 +76,10 @@ def problem() -> Problem:
 
 def evaluate(task: Problem, policy: Policy) -> Evaluation:
     """As if every error that is foreseen came true."""
-    known = surrogate.choices(task, SPACE)
-    places = environment.places_of(SPACE, policy).astype(jnp.float32)
-    divergence = jnp.exp(surrogate.log_errors(known, places)).sum()
-    found = surrogate.evaluation(task, known, places, divergence)
+    known = surrogate.look_up_choices(task, SPACE)
+    places = environment.encode_places(SPACE, policy).astype(jnp.float32)
+    divergence = jnp.exp(surrogate.interpolate_log_errors(known, places)).sum()
+    found = surrogate.predict_evaluation(task, known, places, divergence)
     return found._replace(slots=jnp.ceil(found.slots).astype(jnp.int32))
 
 
@@ -137,8 +137,8 @@ def test_closed_form_is_the_best_of_all_with_converters() -> None:
     p = jax.tree.map(np.asarray, problem())
     free = (False, True, True, True)
     base = environment.encode(SPACE, Policy(*(jnp.full(COUNT, n) for n in (2, 8, 8, 5))))
-    allowed = environment.allowed_by(SPACE, free, base)
-    found = environment.closed_form(problem(), SPACE, jnp.asarray(3.0), allowed)
+    allowed = environment.allow_free(SPACE, free, base)
+    found = environment.solve_closed_form(problem(), SPACE, jnp.asarray(3.0), allowed)
     assert p.conversions is not None
     for layer in range(COUNT):
 
@@ -174,7 +174,7 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
     plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
     statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
     none = np.zeros((1, 1, 8, 8))
-    found = build._conversions(
+    found = build._tabulate_conversions(
         none, np.zeros(len(METRICS)), accelerator.chip(), plan, statistics, cells
     )
     foreseen = float(found.error[0, 0, 5, 3, adc_bits - 1]) * 8  # of all eight outputs' variance

@@ -66,14 +66,14 @@ def problem_of(prices: Prices = PRICES, **changes: Any) -> Problem:
     }
     cells = converters.cells_of(Accelerator())
     shape = tuple(plan), tuple(statistics), prices, cells, SPACE
-    return build.build(LAYERS, *shape, **arguments)
+    return build.build_problem(LAYERS, *shape, **arguments)
 
 
 def foreseen(problem: Problem, policy: Policy) -> Evaluation:
     """What is known beforehand of policies [N, L] that lose nothing: [N] fields."""
-    known = surrogate.choices(problem, SPACE)
-    places = environment.places_of(SPACE, policy).astype(jnp.float32)
-    evaluate = jax.vmap(surrogate.evaluation, (None, None, 0, None))
+    known = surrogate.look_up_choices(problem, SPACE)
+    places = environment.encode_places(SPACE, policy).astype(jnp.float32)
+    evaluate = jax.vmap(surrogate.predict_evaluation, (None, None, 0, None))
     return jax.jit(evaluate)(problem, known, places, jnp.zeros(()))
 
 
@@ -100,7 +100,7 @@ def test_what_is_known_beforehand_is_what_evaluation_finds(mapping: dict[str, An
         np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=2e-6)
     gains = (environment.gain(problem, one) for one in (imagined, found))
     np.testing.assert_allclose(*gains, atol=5e-6)
-    paid = environment.shares(problem, some).sum(axis=-1)
+    paid = environment.look_up_shares(problem, some).sum(axis=-1)
     shares = np.exp(-environment.log_ratios(problem, imagined))
     np.testing.assert_allclose(paid, 0.75 * shares[:, 0] + 0.25 * shares[:, 3], rtol=1e-5)
 
@@ -180,7 +180,7 @@ def test_the_goal_is_traced() -> None:
 
 def test_no_policy_needs_less_than_the_least() -> None:
     """Over all choices of every layer apart, and over many policies."""
-    least = build.least_costs(PRICES, SPACE)
+    least = build.find_min_costs(PRICES, SPACE)
     some = policies(500)
     found = look_up(PRICES, jax.tree.map(np.asarray, some))
     for name in METRICS:
@@ -205,12 +205,12 @@ def test_closed_forms_of_another_phase_stand_between() -> None:
     problem = problem_of()
     error = np.random.default_rng(0).uniform(0, 1, problem.error.shape)
     problem = problem._replace(error=jnp.asarray(np.sort(error, axis=1), jnp.float32))
-    allowed = environment.everything(problem, SPACE)
+    allowed = environment.allow_all(problem, SPACE)
 
     def costs(phase: float) -> np.ndarray:
         moved = problem._replace(phase=jnp.asarray(phase))
-        found = opening.closed_forms(moved, SPACE, jnp.arange(12), 12, allowed)
-        return np.asarray(environment.shares(problem, found).sum(axis=-1))
+        found = opening.propose_closed_forms(moved, SPACE, jnp.arange(12), 12, allowed)
+        return np.asarray(environment.look_up_shares(problem, found).sum(axis=-1))
 
     usual, between = costs(0.0), costs(0.5)
     assert ((between[:-1] <= usual[:-1]) & (between[:-1] >= usual[1:])).all()

@@ -81,7 +81,7 @@ def evaluate(problem: Problem, policy: Policy) -> Evaluation:
         problem.error[layers, policy.level, policy.weight_bits - 1]
         + problem.input_error[layers, policy.input_bits - 1]
     ).sum()
-    cost = environment.shares(problem, policy).sum()
+    cost = environment.look_up_shares(problem, policy).sum()
     whole = jnp.ceil(cost * problem.dense).astype(jnp.int32)
     return Evaluation(
         jnp.exp(-error), error, whole[1], whole[0], *(cost * problem.dense[2:]).astype(jnp.float32)
@@ -209,8 +209,8 @@ def everything(free: tuple[bool, bool, bool], base: Policy, layer: int) -> list[
 @pytest.mark.parametrize("price", [0.01, 1.0, 30.0])
 def test_closed_form_is_the_best_of_all(problem: Problem, free: Any, price: float) -> None:
     base = Policy(jnp.asarray([1, 0, 3]), jnp.asarray([6, 2, 7]), jnp.asarray([4, 6, 3]))
-    allowed = environment.allowed_by(SPACE, free, environment.encode(SPACE, base))
-    found = environment.closed_form(problem, SPACE, jnp.asarray(price), allowed)
+    allowed = environment.allow_free(SPACE, free, environment.encode(SPACE, base))
+    found = environment.solve_closed_form(problem, SPACE, jnp.asarray(price), allowed)
     p = jax.tree.map(np.asarray, problem)
     for layer in range(LAYERS):
         every = everything(free, base, layer)
@@ -227,10 +227,10 @@ def test_closed_form_is_the_best_of_all(problem: Problem, free: Any, price: floa
 
 
 def test_dearer_is_smaller(problem: Problem) -> None:
-    allowed = environment.allowed_by(SPACE, (True,) * 3, jnp.zeros((LAYERS, 3)))
+    allowed = environment.allow_free(SPACE, (True,) * 3, jnp.zeros((LAYERS, 3)))
     costs = [
-        environment.shares(
-            problem, environment.closed_form(problem, SPACE, jnp.asarray(price), allowed)
+        environment.look_up_shares(
+            problem, environment.solve_closed_form(problem, SPACE, jnp.asarray(price), allowed)
         ).sum()
         for price in (0.01, 0.3, 3.0, 100.0)
     ]
@@ -247,7 +247,7 @@ def test_observations_show_what_is_used_and_what_remains(problem: Problem) -> No
     before, actions = environment.encode(SPACE, base), environment.encode(SPACE, taken)
     seen = environment.observe_episode(problem, SPACE, before, actions)
     assert seen.shape == (LAYERS, FEATURES + 3 + 3 + 3)
-    full, cut = (np.asarray(environment.shares(problem, one)) for one in (base, taken))
+    full, cut = (np.asarray(environment.look_up_shares(problem, one)) for one in (base, taken))
     for layer in range(LAYERS):
         np.testing.assert_array_equal(seen[layer, :FEATURES], problem.features[layer])
         np.testing.assert_array_equal(seen[layer, FEATURES : FEATURES + 3], before[layer])
@@ -276,7 +276,7 @@ def test_rollout_walks_the_layers(problem: Problem) -> None:
     def correct(observation: jax.Array) -> jax.Array:
         return jnp.zeros(3).at[1].set(jnp.where(observation[FEATURES] < 0.9, 0.01, 0.0))
 
-    walk = functools.partial(environment.rollout, problem, SPACE, base, correct)
+    walk = functools.partial(environment.roll_out, problem, SPACE, base, correct)
     everywhere, none = jnp.ones((LAYERS, 3), bool), jnp.zeros((LAYERS, 3))
     np.testing.assert_allclose(walk(everywhere, none), base, atol=1e-6)
     noise = none.at[1:, 0].set(-0.3)
@@ -292,19 +292,19 @@ def test_rollout_walks_the_layers(problem: Problem) -> None:
 @hypothesis.given(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3))
 @PROPERTY
 def test_an_action_lies_beside_the_choice_that_it_decodes_to(action: list[float]) -> None:
-    place = np.asarray(environment.between(SPACE, jnp.asarray(action)))
+    place = np.asarray(environment.locate_actions(SPACE, jnp.asarray(action)))
     policy = environment.decode(SPACE, jnp.asarray(action))
-    assert np.abs(place - np.asarray(environment.places_of(SPACE, policy))).max() <= 0.5 + 1e-5
-    whole = environment.between(SPACE, environment.encode(SPACE, policy))
-    np.testing.assert_allclose(whole, environment.places_of(SPACE, policy), atol=1e-5)
+    assert np.abs(place - np.asarray(environment.encode_places(SPACE, policy))).max() <= 0.5 + 1e-5
+    whole = environment.locate_actions(SPACE, environment.encode(SPACE, policy))
+    np.testing.assert_allclose(whole, environment.encode_places(SPACE, policy), atol=1e-5)
 
 
 def test_interpolation_by_hand() -> None:
     table = jnp.asarray([[0.0, 2.0], [4.0, 10.0]])
     for place, expected in (((0, 1), 2), ((0.5, 0), 2), ((0.5, 0.5), 4), ((-1, 5), 2)):
-        assert agents.interpolated(table, jnp.asarray(place, jnp.float32)) == expected
+        assert agents.interpolate(table, jnp.asarray(place, jnp.float32)) == expected
     # The slope to the right; at the last entry and beyond it the one to the left.
-    slope = jax.grad(lambda x: agents.interpolated(jnp.asarray([5.0, 3.0, 2.0, -1.0]), x[None]))
+    slope = jax.grad(lambda x: agents.interpolate(jnp.asarray([5.0, 3.0, 2.0, -1.0]), x[None]))
     assert [float(slope(x)) for x in (0.0, 1.5, 2.0, 3.0, 3.4)] == [-2, -1, -3, -3, -3]
 
 
@@ -312,14 +312,14 @@ def test_an_imagined_evaluation_is_the_one_that_follows(problem: Problem) -> Non
     """Given its divergence: costs and reward of a policy, from the tables alone."""
     policy = Policy(*map(jnp.asarray, ([1, 4, 0], [2, 6, 7], [3, 5, 6])))
     found = evaluate(problem, policy)
-    known = surrogate.choices(problem, SPACE)
-    places = environment.places_of(SPACE, policy).astype(jnp.float32)
-    imagined = surrogate.evaluation(problem, known, places, found.divergence)
+    known = surrogate.look_up_choices(problem, SPACE)
+    places = environment.encode_places(SPACE, policy).astype(jnp.float32)
+    imagined = surrogate.predict_evaluation(problem, known, places, found.divergence)
     for name in ("divergence", "slots", "energy_nj"):
         np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=0.02)
     expected = environment.reward(problem, found)
     np.testing.assert_allclose(environment.reward(problem, imagined), expected, atol=0.02)
-    errors = surrogate.log_errors(known, places)
+    errors = surrogate.interpolate_log_errors(known, places)
     of_weights = problem.error[jnp.arange(3), policy.level, policy.weight_bits - 1]
     np.testing.assert_allclose(jnp.exp(errors[:, 0]), of_weights, atol=2e-7)
     of_inputs = problem.input_error[jnp.arange(3), policy.input_bits - 1]
@@ -349,15 +349,15 @@ def held(memory: replay.Replay) -> list[int]:
 
 
 def test_replay_keeps_each_policy_once() -> None:
-    memory = added(replay.empty(6, 1, 3), 7, 3, 7, valid=jnp.asarray([True, False, True]))
+    memory = added(replay.init(6, 1, 3), 7, 3, 7, valid=jnp.asarray([True, False, True]))
     assert held(memory) == [7]
     memory = added(memory, 5, 7, 2, 5)
     assert held(memory) == [7, 5, 2]
-    assert replay.known(memory, numbered(7, 8, 0)).tolist() == [True, False, False]
+    assert replay.contains(memory, numbered(7, 8, 0)).tolist() == [True, False, False]
 
 
 def test_a_full_replay_gives_up_the_least_fit() -> None:
-    memory = added(replay.empty(3, 1, 3), 7, 3, 5)
+    memory = added(replay.init(3, 1, 3), 7, 3, 5)
     assert held(added(memory, 4)) == [7, 4, 5]
     assert held(added(memory, 1, 2)) == [7, 1, 2]  # however unfit, the new is what is learnt from
     assert held(added(memory, 8, 9, valid=jnp.zeros(2, bool))) == [7, 3, 5]
@@ -559,7 +559,7 @@ def two(request: pytest.FixtureRequest, problem: Problem) -> tuple[str, Chunks]:
     strategy = STRATEGIES[request.param]()
     keys = jnp.stack([jax.random.key(seed) for seed in (1, 0)])
     begin = loop.start(strategy, problem, keys, 22)
-    found = list(loop.go_on(strategy, evaluate, problem, problem, begin, 2))
+    found = list(loop.resume(strategy, evaluate, problem, problem, begin, 2))
     return request.param, Chunks(strategy, begin, found)
 
 
@@ -584,7 +584,7 @@ def test_searches_side_by_side_are_the_same_but_for_rounding(
     """Over one chunk from the same carry: rounding grows with every step."""
     _, (strategy, _, found) = two
     carry, (after, record) = found[0][0], found[1]
-    chunks = loop.go_on(strategy, evaluate, problem, problem, carry, 2, batch="vmap")
+    chunks = loop.resume(strategy, evaluate, problem, problem, carry, 2, batch="vmap")
     beside, other = next(chunks)
     np.testing.assert_array_equal(other.search, record.search)
     same = (choices(other) == choices(record)).all(axis=(1, 2))
@@ -611,7 +611,7 @@ def test_each_search_has_its_own_end(problem: Problem) -> None:
     few, many = (keys[proposes.index(count)] for count in (4, 12))
     strategy = Strategy(init, ask, tell)
     begin = loop.start(strategy, problem, jnp.stack([few, many]), 30)
-    found = list(loop.go_on(strategy, evaluate, problem, problem, begin, 1))
+    found = list(loop.resume(strategy, evaluate, problem, problem, begin, 1))
     assert [np.bincount(record.search, minlength=2).tolist() for _, record in found] == [
         [4, 4],
         [0, 4],
@@ -636,7 +636,7 @@ def saved(two: tuple[str, Chunks], tmp_path: pathlib.Path) -> pathlib.Path:
 def restored(path: pathlib.Path, problem: Problem, begin: loop.Carry) -> tuple:
     found = checkpoint.read(path)
     assert found is not None
-    nothing = loop.nothing(evaluate, problem, SPACE, LAYERS)
+    nothing = loop.build_empty_record(evaluate, problem, SPACE, LAYERS)
     standing = stages.Standing(np.asarray(0, np.int32), begin)
     return checkpoint.restore(found, standing, nothing, SPACE.levels)
 
@@ -650,7 +650,7 @@ def test_a_search_goes_on_bit_for_bit(
     assert (read.identity, read.seconds) == (IDENTITY, 12.5)
     assert read.evaluations == len(found[0][1].reward)
     standing, record = restored(saved, problem, begin)
-    rest = list(loop.go_on(strategy, evaluate, problem, problem, standing.carry, 2))
+    rest = list(loop.resume(strategy, evaluate, problem, problem, standing.carry, 2))
     assert len(rest) == len(found) - 1
     again = stages.joined([record, *(one for _, one in rest)])
     jax.tree.map(np.testing.assert_array_equal, again, stages.joined(r for _, r in found))
@@ -793,10 +793,10 @@ def test_what_was_learnt_of_one_limit_serves_another(problem: Problem) -> None:
     assert strategy.lasting
     assert not actor_critic(SPACE, OPTIONS, (True, False, False), 4).lasting
     begin = loop.start(strategy, problem, jax.random.key(0)[None], 24)
-    *_, (carry, first) = loop.go_on(strategy, evaluate, problem, problem, begin, 6)
+    *_, (carry, first) = loop.resume(strategy, evaluate, problem, problem, begin, 6)
     stricter = problem._replace(min_accuracy=problem.min_accuracy + 0.005)
     further = carry._replace(left=jnp.full(1, 8, jnp.int32))
-    (_, second), *_ = loop.go_on(strategy, evaluate, problem, stricter, further, 2)
+    (_, second), *_ = loop.resume(strategy, evaluate, problem, stricter, further, 2)
     again = {tuple(row.ravel().tolist()) for row in choices(second)}
     assert not again.intersection(tuple(row.ravel().tolist()) for row in choices(first))
 
@@ -886,10 +886,10 @@ def test_lamp_scores_by_hand() -> None:
     keep = np.asarray([1.0, 0.5])
     arrays = (jnp.asarray(x) for x in (weights, np.zeros(1), np.zeros(1), keep, keep))
     plan = LayerPlan(*arrays, Block(2))
-    np.testing.assert_allclose(build._lamp(plan), [1 / 16, 4 / 13])
+    np.testing.assert_allclose(build._score_lamp(plan), [1 / 16, 4 / 13])
     # Rows of both columns: 10, 4 + 1 and 1; scores 10/10, 5/15, 1/16.
     rows = plan._replace(block=Block(1, 2), keep=jnp.asarray([1.0, 2 / 3, 1 / 3]))
-    np.testing.assert_allclose(build._lamp(rows), [1 / 16, 5 / 15, 1])
+    np.testing.assert_allclose(build._score_lamp(rows), [1 / 16, 5 / 15, 1])
 
 
 def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:
@@ -929,7 +929,7 @@ def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
     record = searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24 + 12)
     cost = [
         float(
-            environment.shares(
+            environment.look_up_shares(
                 problem, jax.tree.map(lambda x, at=at: jnp.asarray(x[at]), record.policy)
             ).sum()
         )

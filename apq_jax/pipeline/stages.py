@@ -157,7 +157,7 @@ def go_on(
         if number > first:
             standing = _entered(number, stage, strategy, standing)
         subject = prepared.subject
-        for carry, record in loop.go_on(
+        for carry, record in loop.resume(
             strategy, evaluate, subject, stage.problem, standing.carry, chunk, batch
         ):
             standing = Standing(standing.stage, carry)
@@ -167,7 +167,7 @@ def go_on(
 def nothing(prepared: Prepared) -> Record:
     """The record of no evaluation."""
     layers = len(prepared.network.layers)
-    return loop.nothing(evaluator(prepared), prepared.subject, prepared.space, layers)
+    return loop.build_empty_record(evaluator(prepared), prepared.subject, prepared.space, layers)
 
 
 def search_policies(

@@ -15,7 +15,7 @@ from apq_jax.problem.environment import Conversions, Problem, Space
 from apq_jax.types import Layer
 
 
-def build(
+def build_problem(
     layers: tuple[Layer, ...],
     plan: Plan,
     statistics: Statistics,
@@ -94,7 +94,7 @@ def build(
         features=jnp.asarray(features, jnp.float32),
         error=jnp.asarray(error, jnp.float32),
         input_error=jnp.asarray(inputs, jnp.float32),
-        lamp=jnp.asarray([_lamp(layer) for layer in plan], jnp.float32),
+        lamp=jnp.asarray([_score_lamp(layer) for layer in plan], jnp.float32),
         share=jnp.asarray(share, jnp.float32),
         costs=jnp.asarray(costs, jnp.float32),
         weights=jnp.asarray(weights, jnp.float32),
@@ -106,7 +106,7 @@ def build(
         drop_per_nat=jnp.asarray(drop_per_nat, jnp.float32),
         penalty=jnp.asarray(penalty, jnp.float32),
         phase=jnp.zeros((), jnp.float32),
-        conversions=_conversions(
+        conversions=_tabulate_conversions(
             of_layers.adc_nj / dense.energy_nj, paid, prices.chip, plan, statistics, cells
         )
         if space.adc_bits
@@ -114,7 +114,7 @@ def build(
     )
 
 
-def least_costs(prices: Prices, space: Space) -> dict[str, float]:
+def find_min_costs(prices: Prices, space: Space) -> dict[str, float]:
     """The least of each metric that any policy of the space can have.
 
     Each layer's least apart: it is not always at the last keep level and the fewest bits, for
@@ -152,7 +152,7 @@ def fit_drop_per_nat(float_accuracy: float, accuracy: np.ndarray, divergence: np
     return max(float(drop[near].sum() / total) if total > 0 else 0.0, 0.05)
 
 
-def _conversions(
+def _tabulate_conversions(
     share: np.ndarray,
     paid: np.ndarray,
     chip: Chip,
@@ -195,7 +195,7 @@ def _conversions(
     )
 
 
-def _lamp(layer: LayerPlan) -> np.ndarray:
+def _score_lamp(layer: LayerPlan) -> np.ndarray:
     """A survivor's energy over that of all blocks no weaker, for the weakest of each level: [K].
 
     By magnitude, whatever the plan's own score is; from Lee et al., ICLR 2021, arXiv 2010.07611.

@@ -77,11 +77,11 @@ def decode(space: Space, action: jax.Array) -> Policy:
     Keep 1 is level 0. Bits are equal intervals of the action, as HAQ's, one for each choice.
     """
 
-    place = jnp.floor(between(space, action) + 0.5).astype(jnp.int32)
-    return policy_at(space, jnp.clip(place, 0, jnp.asarray(space.sizes) - 1))
+    place = jnp.floor(locate_actions(space, action) + 0.5).astype(jnp.int32)
+    return decode_places(space, jnp.clip(place, 0, jnp.asarray(space.sizes) - 1))
 
 
-def between(space: Space, action: jax.Array) -> jax.Array:
+def locate_actions(space: Space, action: jax.Array) -> jax.Array:
     """Where actions [..., D] lie among the choices, between two of them too: [..., D] float32."""
     levels, *bits_ = space.sizes
     keep = (1.0 - action[..., 0]) * (levels - 1)
@@ -104,20 +104,20 @@ def encode(space: Space, policy: Policy) -> jax.Array:
     return jnp.stack([keep, *bits], axis=-1).astype(jnp.float32)
 
 
-def policy_at(space: Space, places: jax.Array) -> Policy:
+def decode_places(space: Space, places: jax.Array) -> Policy:
     """Places among the choices [..., D] int32 to a policy's fields [...]."""
     bits = (jnp.asarray(one)[places[..., at]] for at, one in enumerate(space.bits, start=1))
     return Policy(places[..., 0], *bits)
 
 
-def places_of(space: Space, policy: Policy) -> jax.Array:
+def encode_places(space: Space, policy: Policy) -> jax.Array:
     """A policy's places among the choices, [..., D] int32."""
     pairs = zip(policy[1:], space.bits, strict=False)
     places = [jnp.searchsorted(jnp.asarray(choices), bits) for bits, choices in pairs]
     return jnp.stack([policy.level, *places], axis=-1).astype(jnp.int32)
 
 
-def shares(problem: Problem, policy: Policy) -> jax.Array:
+def look_up_shares(problem: Problem, policy: Policy) -> jax.Array:
     """Each layer's part of the dense network's cost under this policy, [..., L]."""
     layers = jnp.arange(problem.share.shape[0])
     index = layers, policy.level, policy.weight_bits - 1, policy.input_bits - 1
@@ -146,8 +146,8 @@ def observe(
       decided so far and of the rest at the base, both over the dense network's, and the limit.
     """
     done = jnp.arange(problem.features.shape[0]) < layer
-    used = jnp.sum(jnp.where(done, shares(problem, decode(space, actions)), 0.0))
-    rest = jnp.sum(jnp.where(done, 0.0, shares(problem, decode(space, base))))
+    used = jnp.sum(jnp.where(done, look_up_shares(problem, decode(space, actions)), 0.0))
+    rest = jnp.sum(jnp.where(done, 0.0, look_up_shares(problem, decode(space, base))))
     before = jnp.where(layer > 0, actions[jnp.maximum(layer - 1, 0)], 0.0)
     # The points that may be lost: 0 at none, 1 where all may.
     allowed = jnp.clip(problem.float_accuracy - problem.min_accuracy, 0.0, 1.0)
@@ -187,10 +187,10 @@ def gain(problem: Problem, evaluation: Evaluation) -> jax.Array:
 
 def log_ratios(problem: Problem, evaluation: Evaluation) -> jax.Array:
     """ln(dense / cost) of each metric: [M]."""
-    return jnp.log(problem.dense / _costs(evaluation))
+    return jnp.log(problem.dense / _stack_costs(evaluation))
 
 
-def _costs(evaluation: Evaluation) -> jax.Array:
+def _stack_costs(evaluation: Evaluation) -> jax.Array:
     costs = jnp.stack([getattr(evaluation, name) for name in METRICS], axis=-1)
     return costs.astype(jnp.float32)
 
@@ -212,11 +212,13 @@ def shortfall(problem: Problem, evaluation: Evaluation) -> jax.Array:
     above its own.
     """
     below = jnp.maximum(problem.min_accuracy - expected_accuracy(problem, evaluation), 0.0)
-    above = jnp.maximum(_costs(evaluation) / problem.max_cost - 1.0, 0.0)
+    above = jnp.maximum(_stack_costs(evaluation) / problem.max_cost - 1.0, 0.0)
     return below + above.sum(axis=-1)
 
 
-def closed_form(problem: Problem, space: Space, price: jax.Array, allowed: jax.Array) -> Policy:
+def solve_closed_form(
+    problem: Problem, space: Space, price: jax.Array, allowed: jax.Array
+) -> Policy:
     """The policy that minimises Σ_layers error + price x share; no accuracy is measured.
 
     Errors are each layer's own, over its output's variance, taken to add up. With that, a price
@@ -243,12 +245,12 @@ def closed_form(problem: Problem, space: Space, price: jax.Array, allowed: jax.A
     total = error + price * share
     best = jnp.argmin(jnp.where(allowed, total, jnp.inf).reshape(total.shape[0], -1), axis=1)
     places = jnp.unravel_index(best, total.shape[1:])
-    return policy_at(space, jnp.stack(places, axis=-1).astype(jnp.int32))
+    return decode_places(space, jnp.stack(places, axis=-1).astype(jnp.int32))
 
 
-def allowed_by(space: Space, free: tuple[bool, ...], base: jax.Array) -> jax.Array:
+def allow_free(space: Space, free: tuple[bool, ...], base: jax.Array) -> jax.Array:
     """Choices that agree with `base` [L, D] where an action is not free: [L, *space.sizes] bool."""
-    frozen, count = places_of(space, decode(space, base)), len(space.sizes)
+    frozen, count = encode_places(space, decode(space, base)), len(space.sizes)
     allowed = jnp.ones((base.shape[0], *(1,) * count), bool)
     for at, size in enumerate(space.sizes):
         agrees = free[at] | (jnp.arange(size) == frozen[:, at, None])
@@ -257,7 +259,7 @@ def allowed_by(space: Space, free: tuple[bool, ...], base: jax.Array) -> jax.Arr
     return allowed
 
 
-def rollout(
+def roll_out(
     problem: Problem,
     space: Space,
     base: jax.Array,
@@ -288,6 +290,6 @@ def rollout(
     return actions
 
 
-def everything(problem: Problem, space: Space) -> jax.Array:
+def allow_all(problem: Problem, space: Space) -> jax.Array:
     """All choices, as `environment.allowed_by` gives some: [L, *space.sizes] bool."""
     return jnp.ones((problem.features.shape[0], *space.sizes), bool)

@@ -13,7 +13,7 @@ import numpy as np
 from apq_jax.types import Policy
 
 # The reference of hypervolumes: the dense network's cost at 8 bits; points of accuracy lost.
-LEAST_GAIN, MOST_LOST = 0.0, 10.0
+MIN_GAIN, MAX_LOST = 0.0, 10.0
 _LAST_BIT = 1e-9  # of a limit, which must not decide
 _SPREAD = np.log(4.0)  # of the finalists' benefit
 
@@ -41,7 +41,9 @@ def shortfall(found: Mapping[str, Any], limits: Mapping[str, float]) -> np.ndarr
     return sum((np.where(part > _LAST_BIT, part, 0.0) for part in parts), zero)
 
 
-def misses(found: Mapping[str, Any], limits: Mapping[str, float], number: int) -> tuple[Miss, ...]:
+def find_misses(
+    found: Mapping[str, Any], limits: Mapping[str, float], number: int
+) -> tuple[Miss, ...]:
     """The limits that the policy `number` does not meet."""
     one = {name: np.asarray(found[name])[number : number + 1] for name in found}
     return tuple(
@@ -51,19 +53,19 @@ def misses(found: Mapping[str, Any], limits: Mapping[str, float], number: int) -
     )
 
 
-def first_of(policy: Policy) -> np.ndarray:
+def find_first(policy: Policy) -> np.ndarray:
     """The first evaluation of the policy of each of N evaluations [N, L], its own if it is: [N]."""
     flat = np.concatenate(jax.tree.leaves(policy), axis=1)
     _, first, which = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     return first[which.reshape(-1)]
 
 
-def distinct(policy: Policy) -> np.ndarray:
+def find_distinct(policy: Policy) -> np.ndarray:
     """The evaluations, of N [N, L], whose policy was not evaluated before: rising indices."""
-    return np.unique(first_of(policy))
+    return np.unique(find_first(policy))
 
 
-def pareto_front(benefit: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+def find_pareto_front(benefit: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     """Indices of the policies that none beats in both, most benefit first; of equals the first.
 
     Args:
@@ -75,7 +77,7 @@ def pareto_front(benefit: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     return order[accuracy[order] > best]
 
 
-def non_dominated(values: np.ndarray) -> np.ndarray:
+def find_non_dominated(values: np.ndarray) -> np.ndarray:
     """Rising indices of the rows of [N, D] that none beats: as good in all, better in one.
 
     More is better; of equal rows the first stays.
@@ -92,7 +94,7 @@ def non_dominated(values: np.ndarray) -> np.ndarray:
     return np.sort(left)
 
 
-def finalists(
+def choose_finalists(
     benefit: np.ndarray, accuracy: np.ndarray, short: np.ndarray, count: int
 ) -> np.ndarray:
     """At most `count` indices of policies that meet the limits, most benefit first.
@@ -139,12 +141,12 @@ def hypervolume(
     if not above.any():
         return 0.0
     benefit, accuracy = benefit[above], accuracy[above]
-    front = pareto_front(benefit, accuracy)  # benefit falls, accuracy rises
+    front = find_pareto_front(benefit, accuracy)  # benefit falls, accuracy rises
     rises = np.diff(accuracy[front], prepend=least_accuracy)
     return float(np.sum((benefit[front] - least_benefit) * rises))
 
 
-def knee(
+def find_knee(
     benefit: np.ndarray, accuracy: np.ndarray, least_benefit: float, least_accuracy: float
 ) -> int:
     """Index of the point of the Pareto front that lies farthest out from the front's chord.
@@ -161,7 +163,7 @@ def knee(
     above = np.flatnonzero((benefit > least_benefit) & (accuracy > least_accuracy))
     if not len(above):
         return int(np.lexsort((-benefit, -accuracy))[0])
-    front = above[pareto_front(benefit[above], accuracy[above])]
+    front = above[find_pareto_front(benefit[above], accuracy[above])]
 
     def along(axis: np.ndarray) -> np.ndarray:
         return (axis - axis.min()) / max(float(np.ptp(axis)), 1e-30)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax.metrics import BITS, COSTS, LOSSES, METRICS, goal_words, limit_words, miss_words
+from apq_jax.metrics import BITS, COSTS, LOSSES, METRICS, describe_goal, describe_limits, miss_words
 from apq_jax.problem import pareto
 from apq_jax.report import markdown
 from apq_jax.report.wording import short_names
@@ -44,7 +44,7 @@ def _answer_of(
     goal = "cost" if LOSSES in limits else "accuracy"
     wanted = (-gain, -expected) if goal == "cost" else (-expected, -gain)
     at = int(np.lexsort((*wanted[::-1], pareto.shortfall(found, limits)))[0])
-    missed = pareto.misses(found, limits, at)
+    missed = pareto.find_misses(found, limits, at)
     costs = []
     for field, _, words, form in COSTS:
         if field in METRICS:
@@ -64,10 +64,10 @@ def _answer_of(
         for name, short in zip(names, short_names(names), strict=True)
     ]
     count, number = f"{len(expected):,} evaluated policies", int(rows["evaluation"][at])
-    said = f"Of {count} {goal_words(goal, limits)} is evaluation {number}."
+    said = f"Of {count} {describe_goal(goal, limits)} is evaluation {number}."
     if missed:
         words = "; ".join(miss_words(miss._asdict()) for miss in missed)
-        said = f"None of {count} {limit_words(limits)}. The nearest, evaluation {number}, {words}."
+        said = f"None of {count} {describe_limits(limits)}. The nearest, evaluation {number}, {words}."
     head = ["", "dense 16", "dense 8", "policy", "over dense 8", "over dense 16"]
     text = f"""{folder}: {said}
 

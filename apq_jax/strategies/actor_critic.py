@@ -78,21 +78,23 @@ def actor_critic(
         seen = environment.observe(problem, space, base, jnp.asarray(0), base)
         return State(
             agents.init(key, agent, layers, seen.size),
-            replay.empty(options.capacity, layers, len(free)),
-            opening.nothing(problem, space),
+            replay.init(options.capacity, layers, len(free)),
+            opening.init_best(problem, space),
             jnp.zeros((), jnp.int32),
         )
 
     def judge(problem: Problem, known: Choices) -> agents.Q:
         def q(critic: Any, places: jax.Array) -> jax.Array:
-            predicted: Any = agent.critic.apply(critic, surrogate.log_errors(known, places), places)
-            return surrogate.reward(problem, known, places, predicted)
+            predicted: Any = agent.critic.apply(
+                critic, surrogate.interpolate_log_errors(known, places), places
+            )
+            return surrogate.predict_reward(problem, known, places, predicted)
 
         return q
 
     def fitness(problem: Problem, known: Choices, memory: Replay) -> jax.Array:
         """Rewards of what is in the buffer under this problem: [N], -inf where nothing is."""
-        rewards = jax.vmap(surrogate.reward, (None, None, 0, 0))(
+        rewards = jax.vmap(surrogate.predict_reward, (None, None, 0, 0))(
             problem, known, memory.places.astype(jnp.float32), memory.log_divergence
         )
         return jnp.where(jnp.arange(options.capacity) < memory.filled, rewards, -jnp.inf)
@@ -110,25 +112,25 @@ def actor_critic(
             return agent.actor.apply(state.agent.actor, observation)
 
         moves &= jnp.asarray(free)
-        return environment.rollout(problem, space, base, correct, moves, noise)
+        return environment.roll_out(problem, space, base, correct, moves, noise)
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
-        known = surrogate.choices(problem, space)
+        known = surrogate.look_up_choices(problem, space)
         judged = judge(problem, known)
         people = fittest(problem, known, state.replay)
         alive = jnp.clip(state.replay.filled, 1, options.population)
-        frozen = environment.places_of(space, environment.decode(space, state.best.actions))
+        frozen = environment.encode_places(space, environment.decode(space, state.best.actions))
 
         def imagine(key: jax.Array) -> jax.Array:
             """The places [L, D] of one episode."""
             cross_key, base_key, noise_key, chance_key, kind_key = jax.random.split(key, 5)
             crossed = breed(cross_key, space, breeding, people, alive)
             drawn = jax.random.randint(base_key, (options.breeding.tournament,), 0, alive)
-            base = environment.encode(space, environment.policy_at(space, people[drawn.min()]))
+            base = environment.encode(space, environment.decode_places(space, people[drawn.min()]))
             noise = options.noise * jax.random.truncated_normal(noise_key, -2.0, 2.0, base.shape)
             moves = jax.random.bernoulli(chance_key, options.explore, base.shape)
             walked = walk(problem, state, base, moves, noise)
-            walked = environment.places_of(space, environment.decode(space, walked))
+            walked = environment.encode_places(space, environment.decode(space, walked))
             places = jnp.where(jax.random.bernoulli(kind_key, options.walks), walked, crossed)
             return jnp.where(jnp.asarray(free), places, frozen)
 
@@ -142,7 +144,7 @@ def actor_critic(
             worth = jax.vmap(judged, (None, 0))(critic, episodes.astype(jnp.float32))
             place = jnp.arange(options.imagined)
             worth = jnp.where(place < count, worth, -1e6 - place)
-            worth = jnp.where(replay.known(state.replay, episodes), worth - 1e9, worth)
+            worth = jnp.where(replay.contains(state.replay, episodes), worth - 1e9, worth)
             return episodes[jnp.argmax(worth)]
 
         number = state.told + jnp.arange(parallel)
@@ -152,8 +154,8 @@ def actor_critic(
         proposed = jax.vmap(propose)(
             jax.random.split(key, parallel), members, jnp.asarray(imagined)[turn]
         )
-        allowed = environment.allowed_by(space, free, state.best.actions)
-        policies = opening.opening(problem, space, number, options.warmup, allowed, proposed)
+        allowed = environment.allow_free(space, free, state.best.actions)
+        policies = opening.propose(problem, space, number, options.warmup, allowed, proposed)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(
@@ -164,21 +166,23 @@ def actor_critic(
         valid: jax.Array,
         evaluations: Evaluation,
     ) -> State:
-        known = surrogate.choices(problem, space)
-        places = environment.places_of(space, policies)
+        known = surrogate.look_up_choices(problem, space)
+        places = environment.encode_places(space, policies)
         measured = jnp.log(jnp.maximum(evaluations.divergence, 0.0) + 1e-6)
         memory = replay.add(
             state.replay, fitness(problem, known, state.replay), places, measured, valid
         )
         learner = learn(key, state._replace(replay=memory), problem, known)
         actions = environment.encode(space, policies)
-        best = opening.improved(state.best, problem, actions, valid, evaluations)
+        best = opening.update_best(state.best, problem, actions, valid, evaluations)
         return State(learner, memory, best, state.told + valid.sum(dtype=jnp.int32))
 
     def learn(key: jax.Array, state: State, problem: Problem, known: Choices) -> AgentState:
         """The critic learns the divergences, then the actor where Q rises."""
         memory, judged = state.replay, judge(problem, known)
-        errors = jax.vmap(surrogate.log_errors, (None, 0))(known, memory.places.astype(jnp.float32))
+        errors = jax.vmap(surrogate.interpolate_log_errors, (None, 0))(
+            known, memory.places.astype(jnp.float32)
+        )
         shape = options.networks.members, options.batch
 
         def of_critics(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
@@ -188,7 +192,7 @@ def actor_critic(
             return agents.update_critics(agent, learner, errors[at], places, target), None
 
         people = fittest(problem, known, memory)
-        bases = environment.encode(space, environment.policy_at(space, people))
+        bases = environment.encode(space, environment.decode_places(space, people))
         alive = jnp.clip(memory.filled, 1, options.population)
 
         def of_actor(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
@@ -206,7 +210,7 @@ def actor_critic(
                 return jnp.clip(base + jnp.where(jnp.asarray(free), correction, 0.0), 0.0, 1.0)
 
             def q(critic: Any, actions: jax.Array) -> jax.Array:
-                return judged(critic, environment.between(space, actions))
+                return judged(critic, environment.locate_actions(space, actions))
 
             return agents.update_actor(agent, learner, act, q), None
 

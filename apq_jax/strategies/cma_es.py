@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax.problem.environment import Problem, Space, decode, encode, everything, places_of
+from apq_jax.problem.environment import Problem, Space, allow_all, decode, encode, encode_places
 from apq_jax.strategies import Strategy, opening
 from apq_jax.strategies.opening import Best
 from apq_jax.types import Evaluation, Policy
@@ -43,7 +43,7 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
     params = algorithm.default_params.replace(std_init=jnp.asarray(options.deviation))
 
     def init(key: jax.Array, problem: Problem) -> State:
-        best = opening.nothing(problem, space)
+        best = opening.init_best(problem, space)
         cma = algorithm.init(key, best.actions, params)
         drawn = jnp.zeros((population, *best.actions.shape))
         return State(cma, drawn, best, jnp.zeros((), jnp.int32))
@@ -51,11 +51,11 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         drawn, cma = algorithm.ask(key, state.cma, params)
         number = state.told * population + jnp.arange(population)
-        allowed = everything(problem, space)
+        allowed = allow_all(problem, space)
         decoded = decode(space, jnp.clip(drawn, 0.0, 1.0))
-        after = places_of(space, decoded)
+        after = encode_places(space, decoded)
         count = generations * population
-        policies = opening.opening(problem, space, number, count, allowed, after)
+        policies = opening.propose(problem, space, number, count, allowed, after)
         return policies, jnp.ones(population, bool), state._replace(cma=cma, drawn=drawn)
 
     def tell(
@@ -67,7 +67,7 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
         evaluations: Evaluation,
     ) -> State:
         executed = encode(space, policies)
-        best = opening.improved(state.best, problem, executed, valid, evaluations)
+        best = opening.update_best(state.best, problem, executed, valid, evaluations)
         told = state.told + 1
 
         def begin() -> Any:
@@ -75,7 +75,7 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
 
         def learn() -> Any:
             out = jnp.square(state.drawn - jnp.clip(state.drawn, 0.0, 1.0)).sum(axis=(1, 2))
-            fitness = options.outside * out - opening.scores(problem, valid, evaluations)
+            fitness = options.outside * out - opening.score(problem, valid, evaluations)
             return algorithm.tell(key, state.drawn, fitness, state.cma, params)[0]
 
         cma = lax.cond(told <= generations, begin, learn)

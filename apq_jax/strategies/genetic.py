@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apq_jax.problem.environment import Problem, Space, everything, places_of
+from apq_jax.problem.environment import Problem, Space, allow_all, encode_places
 from apq_jax.strategies import Strategy, opening
 from apq_jax.system.fields import ranged
 from apq_jax.types import Evaluation, Policy
@@ -80,8 +80,8 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
             jax.random.split(key, parallel)
         )
         number = state.told + jnp.arange(parallel)
-        allowed = everything(problem, space)
-        policies = opening.opening(problem, space, number, options.warmup, allowed, children)
+        allowed = allow_all(problem, space)
+        policies = opening.propose(problem, space, number, options.warmup, allowed, children)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(
@@ -93,8 +93,8 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
         evaluations: Evaluation,
     ) -> State:
         del key
-        fitness = opening.scores(problem, valid, evaluations)
-        genes = jnp.concatenate([state.genes, places_of(space, policies)])
+        fitness = opening.score(problem, valid, evaluations)
+        genes = jnp.concatenate([state.genes, encode_places(space, policies)])
         fitness = jnp.concatenate([state.fitness, fitness])
         # One policy counts once: the later of two that are the same is nobody.
         same = (genes[:, None] == genes[None]).all(axis=(2, 3))

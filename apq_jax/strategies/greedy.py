@@ -57,7 +57,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
     # A step prunes more, or takes bits away.
     direction = jnp.asarray([1, *(-1,) * len(space.bits)])
     most, unpruned = jnp.asarray(sizes) - 1, jnp.tile(jnp.asarray(dense), (layers, 1))
-    policy_at = functools.partial(environment.policy_at, space)
+    policy_at = functools.partial(environment.decode_places, space)
 
     def added(measured: jax.Array) -> list[jax.Array]:
         """Divergence of each choice alone, no less the farther from unpruned: [L, choices] each."""
@@ -79,10 +79,10 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
 
         def step(genes: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
             moved, row, ratios = jnp.clip(genes + direction, 0, most), jnp.arange(layers), []
-            here = environment.shares(problem, policy_at(genes))  # [L]
+            here = environment.look_up_shares(problem, policy_at(genes))  # [L]
             for kind in kinds:
                 one = genes.at[:, kind].set(moved[:, kind])
-                saved = here - environment.shares(problem, policy_at(one))
+                saved = here - environment.look_up_shares(problem, policy_at(one))
                 lost = divergence[kind][row, moved[:, kind]] - divergence[kind][row, genes[:, kind]]
                 # What costs nothing is not worth a loss, but a step may have to pass over it.
                 ratios.append((saved + 1e-6) / (lost + 1e-6))
@@ -100,7 +100,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
 
     def init(key: jax.Array, problem: Problem) -> State:
         del key
-        none, best = jnp.zeros((), jnp.int32), opening.nothing(problem, space)
+        none, best = jnp.zeros((), jnp.int32), opening.init_best(problem, space)
         return State(jnp.zeros(len(probes)), none, jnp.asarray(steps - 1), best, none)
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
@@ -109,7 +109,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         at, kind, to = jnp.asarray(probes).T[:, jnp.minimum(number, len(probes) - 1)]
         alone = jax.vmap(lambda at, kind, to: unpruned.at[at, kind].set(to))(at, kind, to)
         along = path(problem, state.measured)[places(state)]
-        best = environment.places_of(space, environment.decode(space, state.best.actions))
+        best = environment.encode_places(space, environment.decode(space, state.best.actions))
         near = jax.vmap(neighbour, (0, None))(jax.random.split(key, parallel), best)
         genes = jnp.where(state.asked < path_calls, along, near)
         genes = jnp.where(state.asked < probe_calls, alone, genes)
@@ -147,7 +147,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         low = jnp.max(jnp.where(on_path & meets, looked, state.low))
         worse = jnp.where(on_path & ~meets & (looked > low), looked, state.high)
         actions = environment.encode(space, policies)
-        best = opening.improved(state.best, problem, actions, valid, evaluations)
+        best = opening.update_best(state.best, problem, actions, valid, evaluations)
         return State(measured, low, jnp.maximum(worse.min(), low), best, state.asked + 1)
 
     return Strategy(init, ask, tell)

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
-from apq_jax.strategies.uniform import every, listed
+from apq_jax.strategies.uniform import combine_choices, make_table_strategy
 
 
 def lamp(space: Space, parallel: int, budget: int) -> Strategy:
     """Thresholds for each choice of bits, as many as the budget allows."""
     # The converters keep all their bits: so many more choices would leave too few thresholds.
-    bits = every(*space.bits[:2], *(choices[-1:] for choices in space.bits[2:]))
+    bits = combine_choices(*space.bits[:2], *(choices[-1:] for choices in space.bits[2:]))
     thresholds = max(budget // bits.shape[1], 1)
 
     def table(problem: Problem) -> jax.Array:
@@ -29,4 +29,4 @@ def lamp(space: Space, parallel: int, budget: int) -> Strategy:
         same = jnp.broadcast_to(jnp.asarray(bits)[:, None, :, None], (len(bits), *levels.shape))
         return jnp.concatenate([levels[None], same]).reshape(len(space.sizes), -1, layers)
 
-    return listed(parallel, table)
+    return make_table_strategy(parallel, table)

@@ -38,14 +38,14 @@ class Record(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(
+def _compile(
     strategy: Strategy, evaluate: Evaluate, chunk: int, batch: Batch
 ) -> tuple[Callable, Callable]:
     """What is remembered at first, and a chunk of batches of every search: one program for all
     problems.
     """
     # Side by side, searches would take every branch: they evaluate in full.
-    blank, search = searching(strategy, evaluate, chunk, remembers=batch == "map")
+    blank, search = build_search(strategy, evaluate, chunk, remembers=batch == "map")
 
     @functools.partial(jax.jit, donate_argnums=0)
     def searches(
@@ -60,7 +60,7 @@ def _compiled(
     return jax.jit(blank), searches
 
 
-def searching(
+def build_search(
     strategy: Strategy, evaluate: Evaluate, chunk: int, remembers: bool = True
 ) -> tuple[Callable, Callable]:
     """A search's chunk of batches as pure functions, to be mapped over searches.
@@ -73,7 +73,7 @@ def searching(
     if isinstance(evaluate, Evaluator) and remembers:
         blank, recall = evaluate.blank, evaluate.recall
     else:
-        blank, recall = _forgetting(evaluate)
+        blank, recall = _without_memory(evaluate)
 
     def step(carry: Carry, memory: Any, subject: Any, problem: Problem) -> tuple[Carry, Any, tuple]:
         key, ask_key, tell_key = jax.random.split(carry.key, 3)
@@ -104,7 +104,7 @@ def searching(
     return blank, search
 
 
-def _forgetting(evaluate: Evaluate) -> tuple[Callable, Callable]:
+def _without_memory(evaluate: Evaluate) -> tuple[Callable, Callable]:
     """As the `blank` and `recall` of an Evaluator, of a function that keeps nothing."""
 
     def recall(memory: tuple, subject: Any, policy: Policy, wanted: jax.Array) -> tuple:
@@ -125,7 +125,7 @@ def run(
 ) -> Iterator[Record]:
     """One search until its budget is spent: `start` and `go_on` with a single key."""
     carry = start(strategy, problem, key[None], budget)
-    return (record for _, record in go_on(strategy, evaluate, subject, problem, carry, chunk))
+    return (record for _, record in resume(strategy, evaluate, subject, problem, carry, chunk))
 
 
 def start(strategy: Strategy, problem: Problem, keys: jax.Array, budget: int) -> Carry:
@@ -150,7 +150,7 @@ def _start(strategy: Strategy, problem: Problem, key: jax.Array, budget: int) ->
     return Carry(key, strategy.init(init_key, problem), jnp.asarray(budget, jnp.int32))
 
 
-def go_on(
+def resume(
     strategy: Strategy,
     evaluate: Evaluate,
     subject: Any,
@@ -171,14 +171,14 @@ def go_on(
       batch: the searches one after the other, each bit for bit as it is alone; or side by side.
     """
 
-    begin, searches = _compiled(strategy, evaluate, chunk, batch)
+    begin, searches = _compile(strategy, evaluate, chunk, batch)
     memory = begin(subject)
     while np.asarray(carry.left).any():
         memory, (carry, found) = searches(memory, carry, subject, problem)
-        yield carry, recorded(found)
+        yield carry, build_record(found)
 
 
-def recorded(found: tuple) -> Record:
+def build_record(found: tuple) -> Record:
     """What a chunk of S searches found, [S, chunk, E] each, on the host and without what was not
     wanted.
     """
@@ -190,7 +190,7 @@ def recorded(found: tuple) -> Record:
     return Record(policies, evaluations, rewards, np.nonzero(chosen)[0].astype(np.int32))
 
 
-def nothing(evaluate: Evaluate, subject: Any, space: Space, layers: int) -> Record:
+def build_empty_record(evaluate: Evaluate, subject: Any, space: Space, layers: int) -> Record:
     """The record of no evaluation, for its dtypes."""
     policy = Policy(*(jax.ShapeDtypeStruct((layers,), jnp.int32) for _ in space.sizes))
     found = Record(

@@ -20,7 +20,7 @@ class Best(NamedTuple):
     feasible: jax.Array  # [] bool
 
 
-def nothing(problem: Problem, space: Space) -> Best:
+def init_best(problem: Problem, space: Space) -> Best:
     """Before anything was evaluated: unpruned, at the most bits."""
     layers = problem.features.shape[0]
     bits = (jnp.full(layers, choices[-1]) for choices in space.bits)
@@ -28,17 +28,17 @@ def nothing(problem: Problem, space: Space) -> Best:
     return Best(dense, jnp.asarray(-jnp.inf), jnp.asarray(False))
 
 
-def scores(problem: Problem, valid: jax.Array, evaluations: Evaluation) -> jax.Array:
+def score(problem: Problem, valid: jax.Array, evaluations: Evaluation) -> jax.Array:
     """Rewards [E], -inf where not valid."""
     rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
     return jnp.where(valid, rewards, -jnp.inf)
 
 
-def improved(
+def update_best(
     best: Best, problem: Problem, actions: jax.Array, valid: jax.Array, evaluations: Evaluation
 ) -> Best:
     """The better of `best` and E policies, by their actions [E, L, D]."""
-    rewards = scores(problem, valid, evaluations)
+    rewards = score(problem, valid, evaluations)
     # A policy that meets the limit beats every one that does not, whatever the penalty.
     meets = valid & (environment.shortfall(problem, evaluations) == 0)
     winner = jnp.argmax(jnp.where(meets == meets.any(), rewards, -jnp.inf))
@@ -51,7 +51,7 @@ def improved(
     )
 
 
-def closed_forms(
+def propose_closed_forms(
     problem: Problem, space: Space, number: jax.Array, count: int, allowed: jax.Array
 ) -> Policy:
     """The policies `number` [E] of `count` closed-form ones, from dear to cheap.
@@ -61,10 +61,12 @@ def closed_forms(
     """
     low, high = jnp.log(jnp.asarray(_PRICES))
     prices = jnp.exp(low + (high - low) * (number + problem.phase) / max(count - 1, 1))
-    return jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(prices)
+    return jax.vmap(lambda price: environment.solve_closed_form(problem, space, price, allowed))(
+        prices
+    )
 
 
-def opening(
+def propose(
     problem: Problem,
     space: Space,
     number: jax.Array,
@@ -76,6 +78,6 @@ def opening(
 
     `after` is places among the choices, [E, L, D].
     """
-    begin = closed_forms(problem, space, number, count, allowed)
-    then = environment.policy_at(space, after)
+    begin = propose_closed_forms(problem, space, number, count, allowed)
+    then = environment.decode_places(space, after)
     return jax.tree.map(lambda a, b: jnp.where(number[:, None] < count, a, b), begin, then)

@@ -16,18 +16,18 @@ _MULTIPLIER = 1_664_525  # of a linear congruential generator (Numerical Recipes
 class Replay(NamedTuple):
     """Up to N distinct policies: the first `filled` of the arrays."""
 
-    places: jax.Array  # [N, L, D] int32, among the choices: see `environment.places_of`
+    places: jax.Array  # [N, L, D] int32, among the choices: see `environment.encode_places`
     log_divergence: jax.Array  # [N] float32, ln nats
     filled: jax.Array  # [] int32
 
 
-def empty(capacity: int, layers: int, actions: int) -> Replay:
+def init(capacity: int, layers: int, actions: int) -> Replay:
     """A buffer for `capacity` policies of L layers, D actions each."""
     places = jnp.zeros((capacity, layers, actions), jnp.int32)
     return Replay(places, jnp.zeros(capacity), jnp.zeros((), jnp.int32))
 
 
-def known(replay: Replay, places: jax.Array) -> jax.Array:
+def contains(replay: Replay, places: jax.Array) -> jax.Array:
     """Whether policies [M, L, D] are in the buffer: [M] bool. By a hash of 32 bits."""
     there = jnp.arange(len(replay.places)) < replay.filled
     return ((_hash(places)[:, None] == _hash(replay.places)[None]) & there).any(axis=1)
@@ -52,7 +52,7 @@ def add(
     count = len(replay.places)
     hashes = _hash(places)
     twin = jnp.tril((hashes[:, None] == hashes[None]) & valid[None], -1).any(axis=1)
-    new = valid & ~twin & ~known(replay, places)
+    new = valid & ~twin & ~contains(replay, places)
     there = jnp.arange(count) < replay.filled
     # The empty come first, and of equals the first, so that what is filled stays in front.
     _, least = lax.top_k(jnp.where(there, -fitness, jnp.inf), len(places))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax import metrics
-from apq_jax.agent import interpolated
+from apq_jax.agent import interpolate
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.types import Evaluation
@@ -31,7 +31,7 @@ class Choices(NamedTuple):
     adc_saved: jax.Array | None = None
 
 
-def choices(problem: Problem, space: Space) -> Choices:
+def look_up_choices(problem: Problem, space: Space) -> Choices:
     """The problem's tables at the space's choices."""
     weight, inputs = np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1
     least = 1e-7  # an error that is none
@@ -50,31 +50,33 @@ def choices(problem: Problem, space: Space) -> Choices:
     return found._replace(log_adc_error=jnp.log(error + least), adc_saved=saved)
 
 
-def log_errors(known: Choices, places: jax.Array) -> jax.Array:
+def interpolate_log_errors(known: Choices, places: jax.Array) -> jax.Array:
     """ln errors of the layers' weights, inputs and searched converters, [L, D - 1], at [L, D]."""
-    of_weights = jax.vmap(interpolated)(known.log_error, places[:, :2])
-    found = [of_weights, jax.vmap(interpolated)(known.log_input_error, places[:, 2:3])]
+    of_weights = jax.vmap(interpolate)(known.log_error, places[:, :2])
+    found = [of_weights, jax.vmap(interpolate)(known.log_input_error, places[:, 2:3])]
     if known.log_adc_error is not None:
-        found.append(jax.vmap(interpolated)(known.log_adc_error, places))
+        found.append(jax.vmap(interpolate)(known.log_adc_error, places))
     return jnp.stack(found, axis=1)
 
 
-def evaluation(
+def predict_evaluation(
     problem: Problem, known: Choices, places: jax.Array, divergence: jax.Array
 ) -> Evaluation:
     """The evaluation of places [L, D] if the divergence [] were this; accuracy the expected one."""
-    at_metrics = jax.vmap(interpolated, (-1, None))  # [M]
+    at_metrics = jax.vmap(interpolate, (-1, None))  # [M]
     shares = jax.vmap(at_metrics)(known.costs, places[:, :3]).sum(axis=0)
     if known.adc_saved is not None:
-        saved = jax.vmap(interpolated)(known.adc_saved, places).sum()
+        saved = jax.vmap(interpolate)(known.adc_saved, places).sum()
         shares = shares.at[metrics.METRICS.index("energy_nj")].add(-saved)
     found = Evaluation(divergence, divergence, *(len(metrics.METRICS) * (divergence,)))
     costs = dict(zip(metrics.METRICS, problem.dense * shares, strict=True))
     return found._replace(accuracy=environment.expected_accuracy(problem, found), **costs)
 
 
-def reward(
+def predict_reward(
     problem: Problem, known: Choices, places: jax.Array, log_divergence: jax.Array
 ) -> jax.Array:
     """The reward of places [L, D] if the ln divergence [] were this: []."""
-    return environment.reward(problem, evaluation(problem, known, places, jnp.exp(log_divergence)))
+    return environment.reward(
+        problem, predict_evaluation(problem, known, places, jnp.exp(log_divergence))
+    )

@@ -14,16 +14,16 @@ from apq_jax.types import Evaluation, Policy
 
 def uniform(space: Space, parallel: int) -> Strategy:
     """All of them once, in random order; then it stops."""
-    grid = every(np.arange(space.levels), *space.bits)
-    return listed(parallel, lambda problem: jnp.asarray(grid)[:, :, None])
+    grid = combine_choices(np.arange(space.levels), *space.bits)
+    return make_table_strategy(parallel, lambda problem: jnp.asarray(grid)[:, :, None])
 
 
-def every(*choices: Any) -> np.ndarray:
+def combine_choices(*choices: Any) -> np.ndarray:
     """All combinations of D lists of choices: [D, N] int32."""
     return np.stack([x.ravel() for x in np.meshgrid(*choices, indexing="ij")]).astype(np.int32)
 
 
-def listed(parallel: int, table: Callable[[Problem], jax.Array]) -> Strategy:
+def make_table_strategy(parallel: int, table: Callable[[Problem], jax.Array]) -> Strategy:
     """The policies of a table, [D, N, L] or [D, N, 1] int32, once each in random order."""
 
     def init(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:

@@ -106,7 +106,7 @@ def go_on(
             memory = blank(owned, subject) if memory is None else memory
             placed = now
         memory, (here, found) = searches(memory, here, owned, subject)
-        record = loop.recorded(_cut(_gathered(found), len(now)))
+        record = loop.build_record(_cut(_gathered(found), len(now)))
         for at, part in zip(
             jax.tree.leaves(carry), jax.tree.leaves(_cut(_gathered(here), len(now))), strict=True
         ):
@@ -128,7 +128,7 @@ def _compiled(
     """What each device remembers at first, and a chunk of its searches."""
     # What is remembered holds for all prices, so that it serves the device's next search, too.
     # Side by side, searches would take every branch: they evaluate in full.
-    blank, search = loop.searching(strategy, evaluate, chunk, remembers=side_by_side == 1)
+    blank, search = loop.build_search(strategy, evaluate, chunk, remembers=side_by_side == 1)
 
     def one(memory: Any, carry: Carry, own: Own, subject: Subject) -> tuple[Any, Any]:
         carry = carry._replace(key=jax.random.wrap_key_data(carry.key))

@@ -98,7 +98,7 @@ def _value(value: Any) -> str:
 
 def _front(rows: list[Row], varied: list[str]) -> Section:
     values = np.asarray([[row[name] for name in _SHOWN] for row in rows], float)
-    on = pareto.non_dominated(-values)
+    on = pareto.find_non_dominated(-values)
     on = on[np.argsort(values[on, 0], kind="stable")]
     shown = on[np.unique(np.linspace(0, len(on) - 1, min(len(on), _MOST_ROWS)).round().astype(int))]
     body = [[f"{number}", *_cells(rows[at], varied)] for number, at in enumerate(shown, 1)]
