@@ -180,7 +180,7 @@ def column_vector_tables(
         group_rows = np.tile(_group_rows(layer, height), layer.groups)[:, None]
         units = ceil_div(s * each, chip.unit_columns)  # [K, γ G, S]
         total, kept = units.sum(axis=1), s.sum(axis=1)
-        groups = layer.groups * layer.row_groups(height)
+        groups = layer.groups * layer.count_row_groups(height)
         # Which columns a row group holds: their number and a list, or a bitmap, and one bit that
         # says which. A bit a bitline says whether it is flipped.
         number = groups * layer.columns.bit_length()
@@ -205,7 +205,7 @@ def column_vector_tables(
 
 def _group_rows(layer: Layer, height: int) -> np.ndarray:
     """Rows of each row group of one matrix, [G]: `height`, but for the last."""
-    return np.minimum(height, layer.rows - height * np.arange(layer.row_groups(height)))
+    return np.minimum(height, layer.rows - height * np.arange(layer.count_row_groups(height)))
 
 
 def counts_of(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> Counts:

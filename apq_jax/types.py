@@ -33,7 +33,7 @@ class Layer:
         """Of weights with inputs, for an example: γ R C P."""
         return self.weights * self.positions
 
-    def row_groups(self, height: int) -> int:
+    def count_row_groups(self, height: int) -> int:
         """G = ⌈R/h⌉ of one matrix."""
         return -(-self.rows // height)
 

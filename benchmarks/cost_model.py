@@ -40,7 +40,7 @@ def main() -> int:
     layers, rng = NETWORKS["vgg16"], np.random.default_rng(0)
     survivors = []
     for layer in layers:
-        groups = layer.groups * layer.row_groups(HEIGHT)
+        groups = layer.groups * layer.count_row_groups(HEIGHT)
         keep = np.geomspace(1.0, 0.02, LEVELS)[:, None]
         survivors.append(rng.binomial(layer.columns, keep, (LEVELS, groups)).astype(np.int32))
     accelerator = Accelerator()

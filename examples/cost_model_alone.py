@@ -23,7 +23,7 @@ keep = np.geomspace(1.0, 0.1, 8)  # ratio of every keep level, [K]
 survivors = [
     np.repeat(np.ceil(keep * one.columns).astype(np.int32)[:, None], groups, axis=1)
     for one in layers
-    for groups in [one.groups * one.row_groups(accelerator.unit_rows)]
+    for groups in [one.groups * one.count_row_groups(accelerator.unit_rows)]
 ]
 chip = accelerator.chip()
 tables = crossbar.column_vector_tables(layers, survivors, accelerator.unit_rows, chip, slices=4)

@@ -45,7 +45,7 @@ def problem() -> Problem:
     plan, statistics, rng = [], [], np.random.default_rng(0)
     keep = np.geomspace(1.0, 0.05, SPACE.levels)
     for layer in LAYERS:
-        shape = layer.groups, layer.row_groups(HEIGHT), layer.columns
+        shape = layer.groups, layer.count_row_groups(HEIGHT), layer.columns
         mask = rng.random(shape) < keep[:, None, None, None]
         weights = np.ones((1, layer.groups, layer.rows, layer.columns))
         scale = (
@@ -146,7 +146,7 @@ def test_closed_form_is_the_best_of_all_with_converters() -> None:
             weight, inputs, adc = one
             at = layer, 2, weight - 1, inputs - 1
             error = p.error[layer, 2, weight - 1] + p.input_error[layer, inputs - 1]
-            share = p.share[at] - p.conversions.paid * p.conversions.saved[*at, adc - 1]
+            share = p.share[at] - p.conversions.energy_weight * p.conversions.saved[*at, adc - 1]
             return float(error + p.conversions.error[*at, adc - 1] + 3.0 * share)
 
         best = min(map(total, itertools.product(*SPACE.bits)))

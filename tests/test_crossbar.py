@@ -116,7 +116,7 @@ def test_column_vectors_agree_with_a_loop(
     groups, rows, columns, height, width = shape
     height = min(height, rows)
     layer = Layer("any", groups, rows, columns, 3, (), ())
-    count = layer.row_groups(height)
+    count = layer.count_row_groups(height)
     mask = np.random.default_rng(seed).random((1, groups, count, columns)) < 0.4
     one = Accelerator(
         crossbar_rows=40,

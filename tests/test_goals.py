@@ -37,7 +37,7 @@ def prices_of(accelerator: Accelerator) -> Prices:
     """Of random masks that only lose column-vectors from level to level."""
     rng, survivors, chip = np.random.default_rng(0), [], accelerator.chip()
     for layer in LAYERS:
-        rank = rng.random((layer.groups * layer.row_groups(HEIGHT), layer.columns))
+        rank = rng.random((layer.groups * layer.count_row_groups(HEIGHT), layer.columns))
         survivors.append((rank < KEEP[:, None, None]).sum(axis=2).astype(np.int32))
     tables = crossbar.column_vector_tables(LAYERS, survivors, HEIGHT, chip, accelerator.slices(8))
     return price_list(LAYERS, tables, chip, 8, 8)

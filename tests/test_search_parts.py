@@ -790,8 +790,8 @@ def test_what_is_known_is_not_proposed_again(problem: Problem) -> None:
 def test_what_was_learnt_of_one_limit_serves_another(problem: Problem) -> None:
     """With the state of a search for a looser limit, no closed form is asked for again."""
     strategy = actor_critic(SPACE, OPTIONS, (True, True, True), 4)
-    assert strategy.lasting
-    assert not actor_critic(SPACE, OPTIONS, (True, False, False), 4).lasting
+    assert strategy.transferable
+    assert not actor_critic(SPACE, OPTIONS, (True, False, False), 4).transferable
     begin = loop.start(strategy, problem, jax.random.key(0)[None], 24)
     *_, (carry, first) = loop.resume(strategy, evaluate, problem, problem, begin, 6)
     stricter = problem._replace(min_accuracy=problem.min_accuracy + 0.005)

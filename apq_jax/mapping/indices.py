@@ -43,7 +43,7 @@ def decode(
     Raises:
       ValueError: the bits are not an index of this layer.
     """
-    banks = layer.groups * layer.row_groups(accelerator.unit_rows)
+    banks = layer.groups * layer.count_row_groups(accelerator.unit_rows)
     slices, w = accelerator.slices(weight_bits), accelerator.unit_columns
     number, width = layer.columns.bit_length(), _width(layer.columns)
     left = np.asarray(bits, bool)
@@ -64,7 +64,7 @@ def decode(
     for bank, columns in enumerate(rows):
         units = ceil_div(len(columns) * slices, w)
         stream = np.full(units * w, NONE)
-        group = bank // layer.row_groups(accelerator.unit_rows)
+        group = bank // layer.count_row_groups(accelerator.unit_rows)
         stream[: len(columns) * slices] = np.repeat(columns + group * layer.columns, slices)
         place = np.zeros(units * w, int)
         place[: len(columns) * slices] = np.tile(np.arange(slices), len(columns))

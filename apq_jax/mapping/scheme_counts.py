@@ -228,7 +228,7 @@ def count_column_vectors(
     """Column-vectors go; the rest of a row group are streamed into its units."""
     chip, slices = accelerator.chip(), accelerator.slices(bits)
     height = accelerator.unit_rows
-    count = layer.row_groups(height)
+    count = layer.count_row_groups(height)
     padding = ((0, 0), (0, count * height - layer.rows), (0, 0))
     blocks = np.pad(mask, padding).reshape(layer.groups, count, height, layer.columns)
     survivors = crossbar.survivors_of([np.asarray(blocks.any(axis=2))[None]])

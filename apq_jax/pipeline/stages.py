@@ -142,7 +142,7 @@ def _entered(
 ) -> Standing:
     """The beginning of a stage, with what was learnt before where that holds."""
     carry = loop.start(strategy, stage.problem, stage.keys, stage.budget)
-    if before is not None and strategy.lasting:
+    if before is not None and strategy.transferable:
         carry = carry._replace(state=before.carry.state)
     return Standing(np.asarray(number, np.int32), carry)
 

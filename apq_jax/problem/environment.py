@@ -47,7 +47,7 @@ class Conversions(NamedTuple):
 
     saved: jax.Array  # float32, energy over the dense network's
     error: jax.Array  # float32, of the output, over its variance; roundings taken as independent
-    paid: jax.Array  # [] float32, what energy counts in `Problem.share`
+    energy_weight: jax.Array  # [] float32, weight of energy in `Problem.share`
 
 
 class Problem(NamedTuple):
@@ -126,7 +126,7 @@ def look_up_shares(problem: Problem, policy: Policy) -> jax.Array:
         return share
     assert problem.conversions is not None
     at = (*index, policy.adc_bits - 1)
-    return share - problem.conversions.paid * problem.conversions.saved[at]
+    return share - problem.conversions.energy_weight * problem.conversions.saved[at]
 
 
 def observe(
@@ -241,7 +241,7 @@ def solve_closed_form(
             for x in problem.conversions[:2]
         )
         error = error[..., None] + lost
-        share = share[..., None] - problem.conversions.paid * saved
+        share = share[..., None] - problem.conversions.energy_weight * saved
     total = error + price * share
     best = jnp.argmin(jnp.where(allowed, total, jnp.inf).reshape(total.shape[0], -1), axis=1)
     places = jnp.unravel_index(best, total.shape[1:])

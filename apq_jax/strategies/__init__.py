@@ -16,7 +16,7 @@ class Strategy(NamedTuple):
     ask(key, state, problem) -> policies [E, L], valid [E] bool, state.
     tell(key, state, problem, policies, valid, evaluations [E]) -> state; `valid` may be fewer
     than were asked for, where the budget ends.
-    lasting: what the state holds is true of the same network under any other limit, goal and
+    transferable: what the state holds is true of the same network under any other limit, goal and
     accelerator of the same space whose converters round nothing, so that a search of one may begin
     with the state of another.
     """
@@ -24,4 +24,4 @@ class Strategy(NamedTuple):
     init: Callable[[jax.Array, Problem], Any]
     ask: Callable[[jax.Array, Any, Problem], tuple[Policy, jax.Array, Any]]
     tell: Callable[[jax.Array, Any, Problem, Policy, jax.Array, Evaluation], Any]
-    lasting: bool = False
+    transferable: bool = False

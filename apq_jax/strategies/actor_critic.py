@@ -217,4 +217,4 @@ def actor_critic(
         learner, _ = lax.scan(of_critics, state.agent, jax.random.split(key, options.updates))
         return lax.scan(of_actor, learner, jax.random.split(key, options.actor_updates))[0]
 
-    return Strategy(init, ask, tell, lasting=all(free))
+    return Strategy(init, ask, tell, transferable=all(free))
