@@ -21,8 +21,8 @@ from apq_jax.compression.compressed import Recovery, apply, compress
 from apq_jax.compression.plan import PlanOptions
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
+from apq_jax.data.scoring import accuracy
 from apq_jax.hardware import PRESETS
-from apq_jax.models import training
 from apq_jax.models.lenet import LeNet5
 from apq_jax.models.weights import trained
 from apq_jax.network.capture import Network, capture, matrices
@@ -65,7 +65,7 @@ def main() -> int:
         train = jnp.asarray(dataset.train_images)
         statistics = calibration.calibrate(network, params, weights, train)
         statistics = calibration.match_images(network, params, weights, statistics, train[:256])
-        floats.append(training.accuracy(model.apply, params, images, labels))
+        floats.append(accuracy(jax.jit(model.apply)(params, images), labels))
         for name, (planned, recovery) in METHODS.items():
             blocks = (Block(HEIGHT),) * len(network.layers)
             layers = plan.build_plan(weights, statistics, blocks, planned)

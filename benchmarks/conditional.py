@@ -177,7 +177,7 @@ def _first(
 
 def _best(task: Prepared, record: loop.Record) -> float:
     """e^objective of the best that meets the limit; 0 where none does."""
-    expected, gain = judge.expected_accuracy(task, record), judge.gain(task, record)
+    gain, expected, _, _ = judge.judge(task, record)
     meets = expected >= float(task.problem.min_accuracy)
     return float(np.exp(np.max(np.where(meets, gain, -np.inf))))
 

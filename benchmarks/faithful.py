@@ -46,7 +46,7 @@ def main() -> int:
         full = float(prepared.problem.float_accuracy)
         scores = {
             "measured accuracy": record.evaluation.accuracy,
-            "expected accuracy": judge.expected_accuracy(prepared, record),
+            "expected accuracy": judge.judge(prepared, record).expected_accuracy,
         }
         lost = 100 * (full - scores["expected accuracy"])
         print(
@@ -68,7 +68,7 @@ def main() -> int:
 def _spread(prepared: Prepared, count: int) -> Record:
     """Distinct policies of the usual search, evenly over the expected loss."""
     record = stages.joined(stages.search_policies(prepared))
-    lost = float(prepared.problem.float_accuracy) - judge.expected_accuracy(prepared, record)
+    lost = float(prepared.problem.float_accuracy) - judge.judge(prepared, record).expected_accuracy
     _, first = np.unique(lost, return_index=True)  # rising
     inside = first[lost[first] <= 0.2]
     wanted = np.linspace(lost[inside[0]], lost[inside[-1]], count)

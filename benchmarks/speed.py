@@ -201,7 +201,7 @@ def _quality(seed: int) -> dict[str, float]:
     for record in stages.search_policies(prepared):
         count += len(record.reward)
         meets = record.evaluation.accuracy >= least
-        if (meets & (judge.gain(prepared, record) >= best)).any():
+        if (meets & (judge.judge(prepared, record).gain >= best)).any():
             seconds = time.perf_counter() - start
             break
         if count >= QUALITY_EPISODES:

@@ -134,7 +134,7 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
     start = time.perf_counter()
     record = stages.joined(stages.search_policies(prepared))
     seconds = time.perf_counter() - start
-    expected, gain = judge.expected_accuracy(prepared, record), judge.gain(prepared, record)
+    gain, expected, _, _ = judge.judge(prepared, record)
     limit, full = (
         float(getattr(prepared.problem, name)) for name in ("min_accuracy", "float_accuracy")
     )

@@ -7,13 +7,16 @@ The second argument is config.data.path. Runs with the same model, training imag
 need not train. Weights that are already there are taken again: remove the file first to train anew.
 """
 
+import functools
 import runpy
 import sys
 import time
 
+import jax
+
 from apq_jax import data, models
 from apq_jax.config import from_config_dict
-from apq_jax.models import training
+from apq_jax.data.scoring import accuracy, run_in_chunks
 from apq_jax.models.weights import identify, load_shipped, save_shipped
 from apq_jax.system import cache
 
@@ -34,8 +37,9 @@ def main(path: str, data_path: str = "") -> None:
     shipped = load_shipped(identity, params)
     for name, weights in (("float32", params), ("shipped", shipped)):
         images, labels = dataset.test_images, dataset.test_labels
-        accuracy = training.accuracy(apply_fn, weights, images, labels)
-        print(f"{name}: test accuracy {100 * accuracy:.2f} %")
+        forward = jax.jit(functools.partial(apply_fn, weights))
+        logits = run_in_chunks(forward, images, 500)
+        print(f"{name}: test accuracy {100 * accuracy(logits, labels):.2f} %")
     print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
 
 

@@ -37,7 +37,7 @@ def planned(cache: pathlib.Path | None, **changes: Any) -> Any:
     params = changes.get("params", params_of())
     images = jnp.asarray(changes.get("images", IMAGES))
     network = capture(changes.get("apply_fn", model), params, images[:2])
-    return plan_cache.planned(
+    return plan_cache.calibrate_and_plan(
         network,
         params,
         matrices(network, params),

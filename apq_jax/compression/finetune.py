@@ -23,13 +23,13 @@ import optax
 from apq_jax.compression import compressed as integer
 from apq_jax.compression import converters, quantization
 from apq_jax.compression.compressed import Compressed, CompressedLayer
-from apq_jax.models import training
 from apq_jax.network import products
 from apq_jax.network.capture import Network, float_logits, forward, forward_float
 from apq_jax.network.jaxpr import Params
 from apq_jax.system.fields import ranged
 from apq_jax.system.pytrees import Unfinished
 
+_CHUNK = 500  # validation images at a time
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
 
 
@@ -169,9 +169,9 @@ def finetune(
     return _delivered(scale_bits, fixed, tuning.best), tuning
 
 
-def _chunks(of: Images) -> list[Images]:
-    starts = range(0, len(of.labels), training.CHUNK)
-    return [jax.tree.map(lambda x, at=at: x[at : at + training.CHUNK], of) for at in starts]
+def _chunks(images: Images) -> list[Images]:
+    starts = range(0, len(images.labels), _CHUNK)
+    return [jax.tree.map(lambda x, i=i: x[i : i + _CHUNK], images) for i in starts]
 
 
 def finished(tuning: Tuning, options: FinetuneOptions) -> bool:

@@ -31,7 +31,6 @@ Params: TypeAlias = Any  # a pytree of arrays
 ApplyFn: TypeAlias = Callable[[Params, jax.Array], Any]
 TrainFn: TypeAlias = Callable[[Params, jax.Array], tuple[Any, Mapping[str, Any]]]
 Progress: TypeAlias = Callable[[float, float], None]  # epochs done, mean loss of this one in nats
-CHUNK = 500  # images a forward pass of `accuracy`
 _REPORT = 50  # steps between two reports of progress
 
 
@@ -242,27 +241,3 @@ def _step(
     updates, state = _optimizer(*rates, steps).update(grads, state, params)
     params = optax.apply_updates(params, updates)
     return {**params, **moved} if moved else params, state, loss
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _correct(apply_fn: ApplyFn, params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many of the images [B, H, W, C] get the class of `labels` [B]."""
-    logits = apply_fn(params, images)
-    # argmax takes a NaN for the largest: logits that are not numbers are no answer.
-    answered = ~jnp.isnan(logits).any(-1)
-    return jnp.sum(answered & (logits.argmax(-1) == labels))
-
-
-def accuracy(apply_fn: ApplyFn, params: Params, images: ArrayLike, labels: ArrayLike) -> float:
-    """Fraction in 0..1 of the images [N, H, W, C] that get the class of `labels` [N]."""
-    images, labels = np.asarray(images), np.asarray(labels)
-    count, chunk = len(labels), min(CHUNK, len(labels))
-    # The last chunk is filled up with images of class -1, so that one shape is compiled.
-    fill = -count % chunk
-    images = np.concatenate([images, np.zeros((fill, *images.shape[1:]), images.dtype)])
-    labels = np.concatenate([labels, np.full(fill, -1, labels.dtype)])
-    correct = [
-        _correct(apply_fn, params, images[i : i + chunk], labels[i : i + chunk])
-        for i in range(0, count, chunk)
-    ]
-    return sum(map(int, jax.device_get(correct))) / count

@@ -22,12 +22,12 @@ from apq_jax.compression.compressed import Compressed
 from apq_jax.compression.finetune import Images
 from apq_jax.compression.plan import weight_masks
 from apq_jax.data import Dataset
+from apq_jax.data.scoring import accuracy as accuracy_of
 from apq_jax.models import training
-from apq_jax.pipeline.judge import expected_accuracy, gain, knee
+from apq_jax.pipeline.judge import Judged, find_knee, judge, take
 from apq_jax.pipeline.measure import compressed, logits_of
 from apq_jax.pipeline.prepared import (
     Prepared,
-    accuracy_of,
     asked,
     evaluate_many,
     limits_of,
@@ -101,10 +101,11 @@ def choose(
       cache: a folder that keeps fine-tuned networks: none is fine-tuned twice, and what was cut
         off goes on.
     """
-    plain = untuned(prepared, record, dataset)
+    judged = judge(prepared, record)
+    plain = _choose_untuned(prepared, record, judged, dataset)
     options, found = prepared.config.search, [plain]
     tuned: list[Tuned] = []
-    numbers = _worth_tuning(prepared, record, plain) if options.tuned else np.zeros(0, int)
+    numbers = _worth_tuning(prepared, record, judged, plain) if options.tuned else np.zeros(0, int)
     low, high = 0, len(numbers)  # below `low` the limits are met, from `high` on they are not
     while low < high and len(tuned) < options.tuned and all(one.finished for one in tuned):
         at = (low + high) // 2 if options.goal == "cost" else low
@@ -115,7 +116,7 @@ def choose(
         low, high = (at + 1, high) if one.meets_limit or options.goal != "cost" else (low, at)
     accuracy = np.asarray([one.accuracy for one in found])
     of_found = np.asarray([one.number for one in found])
-    benefit = gain(prepared, jax.tree.map(lambda x: x[of_found], record))
+    benefit = judged.gain[of_found]
     measured = _measured(prepared, record, plain.float_accuracy, of_found, accuracy)
     short = pareto.shortfall(*measured)
     keys = (-accuracy,) if options.goal != "cost" else (-accuracy, -benefit)
@@ -137,7 +138,11 @@ def _measured(
 
 def untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
     """The best of the finalists as they are, as `choose` has it."""
-    best = best_finalist(prepared, record, dataset)
+    return _choose_untuned(prepared, record, judge(prepared, record), dataset)
+
+
+def _choose_untuned(prepared: Prepared, record: Record, judged: Judged, dataset: Dataset) -> Choice:
+    best = _best_finalist(prepared, record, judged, dataset)
     policy = jax.tree.map(lambda x: x[best.number], record.policy)
     return Choice(
         best.number,
@@ -164,32 +169,39 @@ class Finalist(NamedTuple):
 
 def best_finalist(prepared: Prepared, record: Record, dataset: Dataset) -> Finalist:
     """The best of `search.finalists` policies that the selection images are shown."""
+    return _best_finalist(prepared, record, judge(prepared, record), dataset)
+
+
+def _best_finalist(
+    prepared: Prepared, record: Record, judged: Judged, dataset: Dataset
+) -> Finalist:
     config = prepared.config.search
     if config.goal == "front":
-        numbers = np.asarray([knee(prepared, record)])
+        numbers = np.asarray([find_knee(judged)])
     else:
-        new = pareto.distinct(record.policy)
-        of_new = jax.tree.map(lambda x: x[new], record)
-        accuracy = expected_accuracy(prepared, of_new)
-        benefit = accuracy if config.goal == "accuracy" else gain(prepared, of_new)
-        short = np.asarray(environment.shortfall(asked(prepared), of_new.evaluation))
-        numbers = new[pareto.finalists(benefit, accuracy, short, config.finalists)]
-    of_these = jax.tree.map(lambda x: x[numbers], record)
+        new = pareto.find_distinct(record.policy)
+        of_new = take(judged, new)
+        accuracy = of_new.expected_accuracy
+        benefit = accuracy if config.goal == "accuracy" else of_new.gain
+        evaluated = jax.tree.map(lambda x: x[new], record.evaluation)
+        short = np.asarray(environment.shortfall(asked(prepared), evaluated))
+        numbers = new[pareto.choose_finalists(benefit, accuracy, short, config.finalists)]
+    policies = jax.tree.map(lambda x: x[numbers], record.policy)
     seen = scored(
         prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
     )
-    accuracies = evaluate_many(prepared, of_these.policy, *seen).accuracy
+    accuracies = evaluate_many(prepared, policies, *seen).accuracy
     found = quotient(accuracies, len(dataset.select_labels))
     float_accuracy = accuracy_of(seen[2], dataset.select_labels)
     measured, limits = _measured(prepared, record, float_accuracy, numbers, found)
-    benefit = found if config.goal == "accuracy" else gain(prepared, of_these)
+    benefit = found if config.goal == "accuracy" else judged.gain[numbers]
     order = np.argsort(-benefit, kind="stable")
     place = int(order[np.argmin(pareto.shortfall(measured, limits)[order])])
-    misses = pareto.misses(measured, limits, place)
+    misses = pareto.find_misses(measured, limits, place)
     return Finalist(int(numbers[place]), len(numbers), float(found[place]), float_accuracy, misses)
 
 
-def _worth_tuning(prepared: Prepared, record: Record, plain: Choice) -> np.ndarray:
+def _worth_tuning(prepared: Prepared, record: Record, judged: Judged, plain: Choice) -> np.ndarray:
     """Places in the record of what may be fine-tuned, the most accurate first.
 
     To find the cheapest, what is on the front from the plain choice on: as many as bisection tells
@@ -198,19 +210,17 @@ def _worth_tuning(prepared: Prepared, record: Record, plain: Choice) -> np.ndarr
     options = prepared.config.search
     if options.goal == "front":
         return np.asarray([plain.number])
-    new = pareto.distinct(record.policy)
-    of_new = jax.tree.map(lambda x: x[new], record)
-    accuracy, worth = expected_accuracy(prepared, of_new), gain(prepared, of_new)
-    meets = np.asarray(environment.shortfall(prepared.problem, of_new.evaluation)) == 0
+    new = pareto.find_distinct(record.policy)
+    worth, accuracy, _, meets = take(judged, new)
     if options.goal == "accuracy":
         numbers = new[meets][np.argsort(-accuracy[meets], kind="stable")]
         return np.asarray([plain.number, *numbers[numbers != plain.number][: options.tuned - 1]])
     if plain.meets_limit:
-        meets &= worth > gain(prepared, jax.tree.map(lambda x: x[[plain.number]], record))
-    numbers = new[meets][pareto.pareto_front(worth[meets], accuracy[meets])][::-1]
+        meets = meets & (worth > judged.gain[plain.number])
+    numbers = new[meets][pareto.find_pareto_front(worth[meets], accuracy[meets])][::-1]
     most = 2**options.tuned - 2
     if len(numbers) > most:
-        rising = gain(prepared, jax.tree.map(lambda x: x[numbers], record))
+        rising = judged.gain[numbers]
         wanted = np.linspace(rising[0], rising[-1], most)
         numbers = numbers[np.unique(np.abs(rising[:, None] - wanted).argmin(axis=0))]
     return np.asarray([plain.number, *numbers])
@@ -270,7 +280,7 @@ def _fine_tuned(
     )
     place, alone = np.asarray([number]), np.asarray([accuracy])
     measured = _measured(prepared, record, plain.float_accuracy, place, alone)
-    misses = pareto.misses(*measured, 0)
+    misses = pareto.find_misses(*measured, 0)
     took = time.perf_counter() - start
     losses = float(tuning.before), float(tuning.loss)
     done = finetune.finished(tuning, config.finetune)

@@ -1,4 +1,6 @@
-"""What the policies of a search are worth: objective, expected accuracy, limits."""
+"""Judges the policies of a search: objective, expected accuracy, limits."""
+
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,30 +14,34 @@ _expected_accuracy = jax.jit(environment.expected_accuracy)
 _log_ratios, _shortfall = jax.jit(environment.log_ratios), jax.jit(environment.shortfall)
 
 
-def expected_accuracy(prepared: Prepared, record: Record) -> np.ndarray:
-    """Of every policy of a record on the search images, [N]."""
-    return np.asarray(_expected_accuracy(prepared.problem, record.evaluation))
+class Judged(NamedTuple):
+    """What N evaluated policies are worth, on the host."""
+
+    gain: np.ndarray  # [N] Σ_m weight_m ln(dense_m / cost_m), the weights those of the objective
+    expected_accuracy: np.ndarray  # [N] on the search images
+    points_lost: np.ndarray  # [N] percentage points of expected accuracy below the float network
+    feasible: np.ndarray  # [N] bool: expected accuracy and costs meet the search's limits
 
 
-def feasible(prepared: Prepared, record: Record) -> np.ndarray:
-    """Which policies of a record meet the limits, by expected accuracy: [N] bool."""
-    return np.asarray(_shortfall(prepared.problem, record.evaluation)) == 0
-
-
-def gain(prepared: Prepared, record: Record) -> np.ndarray:
-    """Σ_m weight_m ln(dense_m / cost_m) with the weights of `config.objective`, [N]."""
-    objective = prepared.config.objective
+def judge(prepared: Prepared, record: Record) -> Judged:
+    """Judges every policy of a record once; `take` gives those of some policies."""
+    problem, objective = prepared.problem, prepared.config.objective
     weights = np.asarray([getattr(objective, name) for name in metrics.METRICS])
-    ratios = np.asarray(_log_ratios(prepared.problem, record.evaluation), np.float64)
-    return ratios @ (weights / weights.sum())
+    ratios = np.asarray(_log_ratios(problem, record.evaluation), np.float64)
+    expected = np.asarray(_expected_accuracy(problem, record.evaluation))
+    return Judged(
+        gain=ratios @ (weights / weights.sum()),
+        expected_accuracy=expected,
+        points_lost=100.0 * (float(problem.float_accuracy) - expected),
+        feasible=np.asarray(_shortfall(problem, record.evaluation)) == 0,
+    )
 
 
-def lost(prepared: Prepared, record: Record) -> np.ndarray:
-    """Points of expected accuracy below the float network, [N]."""
-    return 100.0 * (float(prepared.problem.float_accuracy) - expected_accuracy(prepared, record))
+def take(judged: Judged, indices: np.ndarray) -> Judged:
+    """Returns what the policies at these places are worth."""
+    return Judged(*(values[indices] for values in judged))
 
 
-def knee(prepared: Prepared, record: Record) -> int:
-    """The knee of the front of `gain` and expected accuracy: its place in the record."""
-    points = gain(prepared, record), -lost(prepared, record)
-    return pareto.knee(*points, pareto.LEAST_GAIN, -pareto.MOST_LOST)
+def find_knee(judged: Judged) -> int:
+    """Returns the place of the knee of the front of gain and expected accuracy."""
+    return pareto.find_knee(judged.gain, -judged.points_lost, pareto.MIN_GAIN, -pareto.MAX_LOST)

@@ -11,6 +11,7 @@ import numpy as np
 from apq_jax.compression import converters
 from apq_jax.compression.compressed import Compressed, Recovery, apply, compress
 from apq_jax.compression.evaluator import Subject
+from apq_jax.data.scoring import is_right, run_in_chunks
 from apq_jax.network.capture import Network
 from apq_jax.pipeline.prepared import Prepared, images_at_once, scored
 from apq_jax.types import Policy
@@ -66,9 +67,9 @@ def measure(
       images: [N, ...], none of which trained, searched or chose.
       labels: [N] int.
     """
-    right = logits_of(prepared, network, images).argmax(axis=-1) == labels
+    right = is_right(logits_of(prepared, network, images), labels)
     reference = scored(prepared.network, prepared.subject.params, images, labels)[2]
-    float_right = np.asarray(reference).argmax(axis=-1) == labels
+    float_right = is_right(reference, labels)
     change = 100.0 * (right.astype(float) - float_right)
     half = 1.96 * change.std() / np.sqrt(len(change))
     mean = float(change.mean())
@@ -78,12 +79,10 @@ def measure(
 def logits_of(prepared: Prepared, network: Compressed, images: np.ndarray) -> np.ndarray:
     """A compressed network's logits [N, classes]."""
     forward = _forward(prepared.network)
-    step = images_at_once(prepared)
-    chunks = [
-        np.asarray(forward(prepared.subject.params, network, jnp.asarray(images[at : at + step])))
-        for at in range(0, len(images), step)
-    ]
-    return np.concatenate(chunks)
+    params = prepared.subject.params
+    return run_in_chunks(
+        lambda chunk: forward(params, network, jnp.asarray(chunk)), images, images_at_once(prepared)
+    )
 
 
 @functools.lru_cache(maxsize=16)

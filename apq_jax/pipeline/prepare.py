@@ -14,6 +14,7 @@ from apq_jax.compression.evaluator import Subject
 from apq_jax.compression.prices import device, price_list
 from apq_jax.config import Config
 from apq_jax.data import Dataset
+from apq_jax.data.scoring import accuracy as accuracy_of
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
 from apq_jax.network.capture import Network, matrices
@@ -21,13 +22,12 @@ from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline.prepared import (
     LimitError,
     Prepared,
-    accuracy_of,
     evaluate_many,
     limits_of,
     scored,
 )
 from apq_jax.problem import build, environment
-from apq_jax.problem.environment import Problem, Space, everything
+from apq_jax.problem.environment import Problem, Space, allow_all
 from apq_jax.system.errors import InputError
 from apq_jax.types import Policy
 
@@ -124,7 +124,7 @@ def prepare(
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     moment_images = train[: config.search.moment_images]
     blocks = schemes.blocks_of(network.layers, config.scheme, accelerator)
-    statistics, layers = plan_cache.planned(
+    statistics, layers = plan_cache.calibrate_and_plan(
         network, params, weights, train, len(moment_images), blocks, config.plan, cache
     )
     images = scored(network, params, dataset.search_images, dataset.search_labels)
@@ -186,7 +186,7 @@ def _aimed(
     prices = price_list(network.layers, tables, accelerator.chip(), bits, bits)
     limits = _search_limits(config)
     max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
-    least = build.least_costs(prices, space)
+    least = build.find_min_costs(prices, space)
     for name, most in limits.items():
         if least[name] > most:
             raise LimitError(
@@ -194,7 +194,7 @@ def _aimed(
                 "the least of any policy, or 0 for no limit"
             )
     accuracy_first = config.search.goal == "accuracy"
-    problem = build.build(
+    problem = build.build_problem(
         network.layers,
         subject.plan,
         subject.statistics,
@@ -247,7 +247,7 @@ def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _probes(problem: Problem, space: Space, count: int) -> Policy:
     """The closed forms of `count` prices: [count, L]."""
-    allowed = everything(problem, space)
-    return jax.vmap(lambda price: environment.closed_form(problem, space, price, allowed))(
+    allowed = allow_all(problem, space)
+    return jax.vmap(lambda price: environment.solve_closed_form(problem, space, price, allowed))(
         jnp.geomspace(*_PROBE_PRICES, count)
     )

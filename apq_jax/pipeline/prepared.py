@@ -12,6 +12,7 @@ from apq_jax import crossbar
 from apq_jax.compression import converters
 from apq_jax.compression.evaluator import Evaluator, Subject, chunk_of, cuts_of, many
 from apq_jax.config import Config
+from apq_jax.data.scoring import run_in_chunks
 from apq_jax.hardware import Accelerator
 from apq_jax.network.capture import Network, float_logits
 from apq_jax.network.jaxpr import Params
@@ -54,22 +55,15 @@ def scored(
     network: Network, params: Params, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images, labels and the float network's logits on them."""
-    step = chunk_of(network)
-    chunks = [
-        float_logits(network, params, jnp.asarray(images[start : start + step]))
-        for start in range(0, len(images), step)
-    ]
-    return jnp.asarray(images), jnp.asarray(labels), jnp.concatenate(chunks)
+    logits = run_in_chunks(
+        lambda chunk: float_logits(network, params, jnp.asarray(chunk)), images, chunk_of(network)
+    )
+    return jnp.asarray(images), jnp.asarray(labels), jnp.asarray(logits)
 
 
 def quotient(accuracy: ArrayLike, count: int) -> np.ndarray:
     """The quotients of whole numbers that float32 accuracies on `count` images stand for."""
     return np.round(np.asarray(accuracy, np.float64) * count) / count
-
-
-def accuracy_of(logits: ArrayLike, labels: np.ndarray) -> float:
-    """Fraction of logits [N, classes] that are largest at their label [N]."""
-    return float(np.mean(np.asarray(logits).argmax(axis=-1) == labels))
 
 
 def evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:

@@ -1,6 +1,7 @@
 """The chosen policy in its crossbars, and the proof that they compute the quantized network."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from apq_jax import crossbar
 from apq_jax.compression import compressed, converters
 from apq_jax.compression.plan import weight_masks
+from apq_jax.data.scoring import accuracy, run_in_chunks
 from apq_jax.hardware import adc
 from apq_jax.mapping import Mapping, Scales, counted, datapath, map_layer
 from apq_jax.pipeline.prepared import Prepared
@@ -142,20 +144,11 @@ def adc_curve(
     for bits in range(min(prepared.accelerator.lossless_adc_bits, adc.MAX_BITS), 0, -1):
         one = dataclasses.replace(prepared.accelerator, adc_bits=bits)
         converter = converters.converter(one)
-        logits = [
-            datapath.apply(
-                prepared.network,
-                prepared.subject.params,
-                network,
-                parts,
-                converter,
-                jnp.asarray(images[start : start + step]),
-            )
-            for start in range(0, len(images), step)
-        ]
-        right = np.concatenate(logits).argmax(axis=-1) == labels
+        params = prepared.subject.params
+        run = functools.partial(datapath.apply, prepared.network, params, network, parts, converter)
+        logits = run_in_chunks(run, images, step)
         counts = crossbar.counts_of(prepared.tables, one.chip(), level, weight_bits)
         cost = crossbar.cost(layers, counts, one.chip(), input_bits)
         costs = float(cost.energy_nj), float(cost.area_mm2)
-        points.append(AdcPoint(bits, float(right.mean()), len(right), *costs))
+        points.append(AdcPoint(bits, accuracy(logits, labels), len(images), *costs))
     return points

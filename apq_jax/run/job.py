@@ -78,7 +78,7 @@ def _run(
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
-        f"{metrics.goal_words(options.goal, limits_of(config))}.\n"
+        f"{metrics.describe_goal(options.goal, limits_of(config))}.\n"
         f"{'Reads' if config.model.path else 'Trains'} the network"
         f"{'' if config.model.path else ' unless it is cached'}, plans, searches, fine-tunes, "
         f"reports to {workdir}.",
@@ -246,7 +246,7 @@ def _finish(
     if interrupt.pressed:
         return INTERRUPTED
     if not choice.meets_limit:
-        missed = "; ".join(metrics.miss_words(miss._asdict()) for miss in choice.misses)
+        missed = "; ".join(metrics.describe_miss(miss._asdict()) for miss in choice.misses)
         console.print(
             f"No policy meets the limits. The nearest, which is reported, {missed}.", soft_wrap=True
         )

@@ -10,8 +10,9 @@ from apq_jax import config, crossbar, metrics
 from apq_jax.data import Dataset
 from apq_jax.hardware import Accelerator, adc, isaac_beside
 from apq_jax.mapping import schemes
-from apq_jax.pipeline import judge, stages
+from apq_jax.pipeline import stages
 from apq_jax.pipeline.choose import Choice
+from apq_jax.pipeline.judge import Judged, find_knee, judge
 from apq_jax.pipeline.measure import Measured
 from apq_jax.pipeline.prepared import Prepared, limits_of, quotient
 from apq_jax.pipeline.prove import AdcPoint, Proof
@@ -123,7 +124,7 @@ def result(
     dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
     beside = isaac_beside(accelerator)
     isaac = {bits: _dense(prepared, beside, int(bits)) for bits in ("8", "16")}
-    expected = judge.expected_accuracy(prepared, record)
+    judged = judge(prepared, record)
     scored = len(dataset.search_labels)
     return {
         "schema": SCHEMA,
@@ -152,7 +153,7 @@ def result(
             "seed": prepared.config.seed + int(record.search[choice.number]),
             "validation_accuracy": choice.accuracy,
             "search_accuracy": choice.search_accuracy,
-            "expected_accuracy": float(expected[choice.number]),
+            "expected_accuracy": float(judged.expected_accuracy[choice.number]),
             "test_accuracy": measured.accuracy,
             "test_difference": {
                 "mean": measured.difference,
@@ -189,17 +190,17 @@ def result(
         "search": {
             "strategy": options.strategy,
             "evaluations": len(record.reward),
-            "distinct": len(pareto.distinct(record.policy)),
+            "distinct": len(pareto.find_distinct(record.policy)),
             "seconds": seconds,
             "evaluations_per_second": len(record.reward) / max(seconds, 1e-9),
             "finalists": choice.finalists,
             "drops": list(stages.drops_of(prepared.config)),
             "drop_per_nat": float(prepared.problem.drop_per_nat),
-            "seeds": _seeds(prepared, record),
+            "seeds": _seeds(prepared, record, judged),
         },
-        "finetune": _finetune(prepared, record, choice),
-        "front": _front(prepared, record),
-        "pareto": _pareto(prepared, record, expected),
+        "finetune": _finetune(prepared, record, judged, choice),
+        "front": _front(record, judged),
+        "pareto": _pareto(record, judged),
     }
 
 
@@ -262,28 +263,30 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
     ]
 
 
-def _front(prepared: Prepared, record: Record) -> dict[str, Any]:
+def _front(record: Record, judged: Judged) -> dict[str, Any]:
     """The front in all dimensions, and what is said of the one of two in a number or a point."""
-    gain, lost = judge.gain(prepared, record), judge.lost(prepared, record)
+    gain, lost = judged.gain, judged.points_lost
     costs = [np.asarray(getattr(record.evaluation, name)) for name in metrics.METRICS]
-    front = pareto.non_dominated(-np.stack([lost, *costs], axis=1))
-    least, most = pareto.LEAST_GAIN, pareto.MOST_LOST
+    front = pareto.find_non_dominated(-np.stack([lost, *costs], axis=1))
+    least, most = pareto.MIN_GAIN, pareto.MAX_LOST
     return {
         "hypervolume": pareto.hypervolume(gain, -lost, least, -most),
         "reference": {"gain": least, "points_lost": most},
-        "knee": judge.knee(prepared, record) + 1,
+        "knee": find_knee(judged) + 1,
         "non_dominated": (front + 1).tolist(),
     }
 
 
-def _finetune(prepared: Prepared, record: Record, choice: Choice) -> list[dict[str, Any]]:
+def _finetune(
+    prepared: Prepared, record: Record, judged: Judged, choice: Choice
+) -> list[dict[str, Any]]:
     """A row a policy that was fine-tuned, in that order."""
-    expected, dense = judge.expected_accuracy(prepared, record), dense_cost(prepared, 8)
+    dense = dense_cost(prepared, 8)
     return [
         {
             "evaluation": one.number + 1,
             "slots_over_dense_8": dense["slots"] / float(record.evaluation.slots[one.number]),
-            "expected_accuracy": float(expected[one.number]),
+            "expected_accuracy": float(judged.expected_accuracy[one.number]),
             "loss_before": one.loss_before,
             "loss": one.loss,
             "steps": one.steps,
@@ -295,20 +298,19 @@ def _finetune(prepared: Prepared, record: Record, choice: Choice) -> list[dict[s
     ]
 
 
-def _seeds(prepared: Prepared, record: Record) -> dict[str, Any]:
+def _seeds(prepared: Prepared, record: Record, judged: Judged) -> dict[str, Any]:
     """The best that each seed found within the limits, and their spread.
 
     Of the front, which has no limit, the hypervolume.
     """
-    goal, meets = prepared.config.search.goal, judge.feasible(prepared, record)
-    gain, lost = judge.gain(prepared, record), judge.lost(prepared, record)
-    expected = judge.expected_accuracy(prepared, record)
+    goal = prepared.config.search.goal
+    gain, expected, lost, meets = judged
     each: list[dict[str, Any]] = []
     for number, seed in enumerate(stages.seeds_of(prepared.config)):
         own = record.search == number
         best = None
         if goal == "front":
-            least, most = pareto.LEAST_GAIN, pareto.MOST_LOST
+            least, most = pareto.MIN_GAIN, pareto.MAX_LOST
             best = pareto.hypervolume(gain[own], -lost[own], least, -most)
         elif (own & meets).any():
             best = float((expected if goal == "accuracy" else gain)[own & meets].max())
@@ -326,10 +328,10 @@ def _seeds(prepared: Prepared, record: Record) -> dict[str, Any]:
     }
 
 
-def _pareto(prepared: Prepared, record: Record, expected: np.ndarray) -> list[dict[str, Any]]:
+def _pareto(record: Record, judged: Judged) -> list[dict[str, Any]]:
     """Policies that none beats in both the objective and the expected accuracy."""
-    gain = judge.gain(prepared, record)
-    front = pareto.pareto_front(gain, expected)
+    gain, expected = judged.gain, judged.expected_accuracy
+    front = pareto.find_pareto_front(gain, expected)
     names = ("accuracy", *metrics.METRICS)
     return [
         {

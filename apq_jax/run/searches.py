@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from apq_jax.pipeline import judge, stages
+from apq_jax.pipeline import stages
+from apq_jax.pipeline.judge import judge
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.run import checkpoint, result, tensorboard
 from apq_jax.run.write import write_search
@@ -91,7 +92,7 @@ def _shower(prepared: Prepared, write: tensorboard.Write, advance: Any) -> Calla
     done = [0] * len(seeds)
 
     def show(record: Record) -> None:
-        measured, meets = record.evaluation, judge.feasible(prepared, record)
+        measured, meets = record.evaluation, judge(prepared, record).feasible
         for at, (reward, search) in enumerate(zip(record.reward, record.search, strict=True)):
             # What meets the limits is better, whatever the reward.
             found = meets[at], reward, measured.slots[at], measured.accuracy[at]

@@ -10,7 +10,7 @@ import numpy as np
 
 from apq_jax import metrics
 from apq_jax.compression.compressed import Compressed
-from apq_jax.pipeline import judge
+from apq_jax.pipeline.judge import judge
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.problem import pareto
 from apq_jax.run.result import bits_of, keep_ratios
@@ -68,21 +68,20 @@ def write_json(path: pathlib.Path, tree: Any) -> None:
 def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None:
     """search.csv: every evaluation, in order."""
     names = [layer.name for layer in prepared.network.layers]
-    expected = judge.expected_accuracy(prepared, record)
+    judged = judge(prepared, record)
     measured = record.evaluation
-    feasible = judge.feasible(prepared, record)
     number = np.arange(1, len(record.reward) + 1)
-    first = pareto.first_of(record.policy) + 1
+    first = pareto.find_first(record.policy) + 1
     columns = {
         "evaluation": number,
         "repeats": np.where(first == number, 0, first),
         "seed": prepared.config.seed + record.search,
         "accuracy": measured.accuracy,
-        "expected_accuracy": expected,
+        "expected_accuracy": judged.expected_accuracy,
         "divergence": measured.divergence,
         **{name: getattr(measured, name) for name in metrics.METRICS},
         "reward": record.reward,
-        "feasible": feasible.astype(int),
+        "feasible": judged.feasible.astype(int),
     }
     keep = keep_ratios(prepared, record.policy)
     for field, values in {"keep": keep, **bits_of(record.policy)}.items():
