@@ -1,15 +1,15 @@
-"""The actor-critic: deterministic policy gradients (Lillicrap et al., ICLR 2016, 1509.02971).
+"""Networks and updates of the actor-critic: deterministic policy gradients.
 
-The reward comes at the end of an episode and all of it but the divergence is known beforehand, so
-the critic predicts just that, from the whole episode, and Q is the reward with the prediction in
-place of the measurement. It is an ensemble whose members see different samples (Osband et al.,
-NeurIPS 2016, 1602.04621): each is a guess that is consistent with what was measured.
+The method is Lillicrap et al., ICLR 2016, arXiv 1509.02971. The critic here predicts only the
+divergence, from the whole episode, because every other part of the reward is known before the
+evaluation. Q is the reward with the predicted divergence in place of the measured one. The critic
+is an ensemble whose members learn from different samples (Osband et al., NeurIPS 2016, arXiv
+1602.04621), so each member is one guess that agrees with the measurements.
 
-The actor walks the layers and gives a correction to a base action. It starts at none: its last
-layer is zero, so the first policy is the base itself.
+The actor walks the layers and outputs a correction to a base action. The first policy is the base
+itself, because the actor's last layer starts at zero.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,26 +20,13 @@ import optax
 import rlax
 from jax import lax
 
-from apq_jax.system.fields import ranged
+from apq_jax.types import AgentOptions
 
-Q = Callable[[Any, jax.Array], jax.Array]  # (a member's parameters, an episode [L, A]) -> Q []
-
-
-@dataclasses.dataclass(frozen=True)
-class AgentOptions:
-    """Static."""
-
-    hidden: int = ranged(64, 1, 65_536)  # units of each of two hidden layers
-    members: int = ranged(4, 1, 1024)  # of the critic's ensemble
-    tables: bool = True  # the critic learns a number for each choice of each layer
-    perceptron: bool = True  # and a perceptron of the whole episode
-    actor_rate: float = ranged(3e-4, 0.0, 1.0)
-    critic_rate: float = ranged(3e-3, 0.0, 1.0)
-    reach: float = ranged(0.2, 0.0, 1.0)  # largest correction of the base action
+Q = Callable[[Any, jax.Array], jax.Array]  # (one member's parameters, actions [L, D]) -> Q []
 
 
 class Actor(nn.Module):
-    """Observation [..., O] to a correction of the base action, [..., A] in ±reach."""
+    """Maps observations [..., O] to corrections of the base action, [..., D] in ±reach."""
 
     hidden: int
     actions: int
@@ -54,45 +41,55 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Errors of the layers' own outputs and places among the choices to ln divergence, [].
+    """Predicts ln divergence [] from the errors of the layers' outputs and the chosen places.
 
-    ln Σ_parts e^(c ln error + b + Σ tables) + perceptron. The parts are every layer's weights and
-    inputs, and its converters where their bits are searched; c starts at 1, all else at 0, where
-    the divergence is the sum of the errors: what the closed form assumes.
+    The formula is ln Σ_parts e^(c ln error + b + Σ tables) + perceptron. The parts are each layer's
+    weights and inputs, and its converters if their bits are searched. c starts at 1 and all else at
+    0: then the divergence is the sum of the errors, as the closed form assumes.
     """
 
-    choices: tuple[int, ...]  # [D]
+    choices: tuple[int, ...]  # [D], number of choices of every action
     hidden: int
     tables: bool
     perceptron: bool
 
     @nn.compact
     def __call__(self, log_errors: jax.Array, places: jax.Array) -> jax.Array:
-        """log_errors [L, D - 1], see `foresight`; places [L, D], between two choices too."""
+        """Predicts one episode.
+
+        Args:
+          log_errors: [L, D - 1], from `surrogate.interpolate_log_errors`.
+          places: [L, D], which may lie between two choices.
+
+        Returns:
+          ln divergence, [].
+        """
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
         exponent = self.param("exponent", ones, log_errors.shape)
         parts = exponent * log_errors + self.param("factor", zeros, log_errors.shape)
         if self.tables:
-            found = []
+            terms = []
             names = "keep", "weight_bits", "input_bits", "adc_bits"
-            for at, (name, size) in enumerate(zip(names, self.choices, strict=False)):
+            for action, (name, size) in enumerate(zip(names, self.choices, strict=False)):
                 table = self.param(name, zeros, (len(places), size))
-                found.append(jax.vmap(interpolate)(table, places[:, at : at + 1]))
-            parts += jnp.stack([found[0] + found[1], *found[2:]], axis=1)
+                terms.append(jax.vmap(interpolate)(table, places[:, action : action + 1]))
+            # Keep ratio and weight bits share a part, because both are errors of the weights.
+            parts += jnp.stack([terms[0] + terms[1], *terms[2:]], axis=1)
         total = jax.nn.logsumexp(parts)
         if not self.perceptron:
             return total
-        seen = jnp.concatenate(
+        # ln errors span about -7 to -1; both inputs are brought to about [-1, 1].
+        inputs = jnp.concatenate(
             [(log_errors + 4.0) / 3.0, places / jnp.maximum(jnp.asarray(self.choices) - 1.0, 1.0)],
             axis=1,
         )
-        x = nn.tanh(nn.LayerNorm()(nn.Dense(self.hidden)(seen.reshape(-1))))
+        x = nn.tanh(nn.LayerNorm()(nn.Dense(self.hidden)(inputs.reshape(-1))))
         x = nn.relu(nn.Dense(self.hidden)(x))
         return total + nn.Dense(1, kernel_init=zeros)(x)[0]
 
 
 class AgentState(NamedTuple):
-    """Networks and the optimisers' states; of the critic one a member."""
+    """Parameters and optimiser states; the critic's carry a leading ensemble axis."""
 
     actor: Any
     critics: Any
@@ -101,7 +98,7 @@ class AgentState(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """What the functions of this file need; static."""
+    """The networks and optimisers that the functions of this file take. Static."""
 
     actor: Actor
     critic: Critic
@@ -111,7 +108,7 @@ class Agent(NamedTuple):
 
 
 def make_agent(options: AgentOptions, choices: tuple[int, ...]) -> Agent:
-    """An agent for that many choices of every action, [D]."""
+    """Builds an agent whose D actions have `choices` [D] choices each."""
     return Agent(
         Actor(options.hidden, len(choices), options.reach),
         Critic(choices, options.hidden, options.tables, options.perceptron),
@@ -122,7 +119,7 @@ def make_agent(options: AgentOptions, choices: tuple[int, ...]) -> Agent:
 
 
 def init(key: jax.Array, agent: Agent, layers: int, observations: int) -> AgentState:
-    """Fresh networks for L layers and observations [O]."""
+    """Initialises the networks for L layers and observations [O]."""
     actor_key, critic_key = jax.random.split(key)
     actor = agent.actor.init(actor_key, jnp.zeros(observations))
     count = len(agent.critic.choices)
@@ -144,13 +141,15 @@ def update_critics(
     places: jax.Array,
     log_divergence: jax.Array,
 ) -> AgentState:
-    """One step of every member on its own batch of B episodes.
+    """Takes one gradient step of every member on its own batch of B episodes.
+
+    There is no target network and no clipped double Q, because returns are measured and nothing is
+    bootstrapped.
 
     Args:
       log_errors: [members, B, L, D - 1].
       places: [members, B, L, D].
-      log_divergence: [members, B], measured. There is no bootstrapping, so no target network and
-        no clipped double Q: the return is known when it is learnt from.
+      log_divergence: [members, B], measured.
     """
 
     def step(
@@ -172,11 +171,11 @@ def update_critics(
 def update_actor(
     agent: Agent, state: AgentState, act: Callable[[Any], jax.Array], q: Q
 ) -> AgentState:
-    """One step of the actor along the gradient of Q, the members' mean (rlax.dpg_loss).
+    """Takes one step of the actor along the gradient of Q, averaged over members (rlax.dpg_loss).
 
     Args:
-      act: the actor's parameters to the actions [B, L, A] that it takes in B walks.
-      q: of one walk's actions.
+      act: maps the actor's parameters to the actions [B, L, D] that it takes in B walks.
+      q: maps a member's parameters and one walk's actions to Q.
     """
 
     def value(actions: jax.Array) -> jax.Array:
@@ -195,10 +194,10 @@ def update_actor(
 
 
 def interpolate(table: jax.Array, place: jax.Array) -> jax.Array:
-    """`table` [n_1, ..., n_d] at `place` [d], linear between its entries: [].
+    """Interpolates `table` [n_1, ..., n_d] linearly at `place` [d]: [].
 
-    Outside it is the nearest entry, but the gradient is that of the last two: an actor that has
-    come to the end of the choices is still told the way back.
+    Outside the table the value is the nearest entry, but the gradient is that between the last two
+    entries, so that an actor beyond the last choice still learns the way back.
     """
     for x, size in zip(place, table.shape, strict=True):
         inside = x + lax.stop_gradient(jnp.clip(x, 0.0, size - 1.0) - x)

@@ -6,14 +6,11 @@ from typing import Any
 import ml_collections
 
 from apq_jax import data
-from apq_jax.compression.compressed import Recovery
-from apq_jax.compression.finetune import FinetuneOptions
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import FinetuneOptions, PlanOptions, Recovery
 from apq_jax.hardware import adc
 from apq_jax.mapping import schemes
-from apq_jax.models import ModelOptions
-from apq_jax.models.training import Training
-from apq_jax.strategies.actor_critic import ActorCriticOptions
+from apq_jax.models.options import ModelOptions, Training
+from apq_jax.strategies.options import ActorCriticOptions
 from apq_jax.system import fields
 from apq_jax.system.errors import InputError, shown
 from apq_jax.system.fields import choice, ranged

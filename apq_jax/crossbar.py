@@ -78,14 +78,14 @@ def ceil_div(a: Any, b: Any) -> Any:
     return -(-a // b)
 
 
-def slices_of(weight_bits: Array, chip: Chip) -> Array:
+def count_slices(weight_bits: Array, chip: Chip) -> Array:
     """Cells a weight, S: ⌈q/c⌉; in differential pairs 2 max(1, ⌈(q - 1)/c⌉)."""
     xp = _xp(weight_bits + chip.cell_bits)
     pairs = 2 * xp.maximum(ceil_div(weight_bits - 1, chip.cell_bits), 1)
     return xp.where(chip.differential == 1, pairs, ceil_div(weight_bits, chip.cell_bits))
 
 
-def dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
+def count_dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
     """An unpruned layer at weight bits [...]: operation units are cut at the crossbars' edges.
 
     ISAAC's mapping, γ⌈R/X_r⌉⌈C S/X_c⌉ crossbars: slices side by side. Groups that fit beside each
@@ -94,13 +94,15 @@ def dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
     channel's k x k window never cut: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉, twice that in differential pairs;
     groups apart. There is no index but a bit for each bitline that may be flipped.
     """
-    slices = slices_of(weight_bits, chip)
+    slices = count_slices(weight_bits, chip)
     planes = weight_bits * (1 + chip.differential)
     window = int(np.prod(layer.kernel, dtype=np.int64))
-    return tiled(layer.groups, layer.rows, layer.columns, window, slices, planes, chip)
+    return count_full_matrices(
+        layer.groups, layer.rows, layer.columns, window, slices, planes, chip
+    )
 
 
-def tiled(
+def count_full_matrices(
     groups: int, rows: int, columns: int, window: int, slices: Array, planes: Array, chip: Chip
 ) -> Counts:
     """So many full matrices of `rows` x `columns` weights, none of them 0; see `dense_layer`."""
@@ -141,19 +143,21 @@ def tiled(
     return Counts(*xp.broadcast_arrays(*(xp.asarray(field) for field in counts)))
 
 
-def dense(layers: tuple[Layer, ...], weight_bits: Array, chip: Chip) -> Counts:
+def count_dense(layers: tuple[Layer, ...], weight_bits: Array, chip: Chip) -> Counts:
     """The unpruned network at weight bits [..., L]: [..., L]."""
     xp = _xp(weight_bits + chip.cell_bits)
-    found = [dense_layer(layer, weight_bits[..., at], chip) for at, layer in enumerate(layers)]
+    found = [
+        count_dense_layer(layer, weight_bits[..., at], chip) for at, layer in enumerate(layers)
+    ]
     return Counts(*(xp.stack(fields, axis=-1) for fields in zip(*found, strict=True)))
 
 
-def survivors_of(masks: list[np.ndarray]) -> list[np.ndarray]:
+def count_survivors(masks: list[np.ndarray]) -> list[np.ndarray]:
     """Survivors of every row group, [K, γ G] int32 a layer, of column-vectors [K, γ, G, C] bool."""
     return [mask.sum(axis=-1, dtype=np.int32).reshape(len(mask), -1) for mask in masks]
 
 
-def column_vector_tables(
+def tabulate_column_vectors(
     layers: tuple[Layer, ...],
     survivors: list[Array],
     height: int,
@@ -208,14 +212,14 @@ def _group_rows(layer: Layer, height: int) -> np.ndarray:
     return np.minimum(height, layer.rows - height * np.arange(layer.count_row_groups(height)))
 
 
-def counts_of(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> Counts:
+def look_up_counts(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> Counts:
     """A policy's counts [..., L] from tables [L, K, S].
 
     Raises:
       ValueError: on the host, bits of more slices than the tables have.
     """
     layers = np.arange(tables.crossbars.shape[0])
-    slices = slices_of(weight_bits, chip)
+    slices = count_slices(weight_bits, chip)
     xp = _xp(slices + tables.crossbars[0, 0, 0])
     if xp is np and not 1 <= np.min(slices) <= np.max(slices) <= tables.crossbars.shape[-1]:
         raise ValueError(
@@ -225,14 +229,14 @@ def counts_of(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> C
     return Counts(*(xp.asarray(table)[layers, level, slices - 1] for table in tables))
 
 
-def copies(layers: tuple[Layer, ...], chip: Chip) -> Array:
+def count_copies(layers: tuple[Layer, ...], chip: Chip) -> Array:
     """Replicas of every layer, min(replication, ⌈P / least P⌉): [L]."""
     positions = np.asarray([layer.positions for layer in layers])
     xp = _xp(chip.replication)
     return xp.minimum(chip.replication, ceil_div(positions, positions.min()))
 
 
-def actions(
+def count_actions(
     layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> dict[str, Array]:
     """How often each component acts in one inference, by its name in the table: [..., L].
@@ -265,7 +269,9 @@ def actions(
     return {name: positions * number for name, number in window.items()}
 
 
-def activations(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array) -> Array:
+def count_activations(
+    layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
+) -> Array:
     """Operation units read in one inference, P ⌈a/d⌉ Σ_g u_g: [..., L]; see `actions`."""
     positions = np.asarray([layer.positions for layer in layers])
     steps = _like(counts.units, ceil_div(input_bits, chip.dac_bits))
@@ -281,7 +287,7 @@ def _real(counts: Counts) -> Counts:
     return Counts(*(_like(count, count) for count in counts))
 
 
-def energy(
+def compute_energy(
     layers: tuple[Layer, ...],
     counts: Counts,
     chip: Chip,
@@ -292,22 +298,26 @@ def energy(
 
     Where conversions stop after `adc_bits` [..., L], they cost less.
     """
-    actions_ = actions(layers, counts, chip, input_bits)
+    actions_ = count_actions(layers, counts, chip, input_bits)
     found = {name: number * (chip.energy_pj[name] * 1e-3) for name, number in actions_.items()}
     if adc_bits is not None:
         found["adc"] = found["adc"] * (1.0 - chip.adc_saved[adc_bits - 1])
     return found
 
 
-def latency(layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array) -> Array:
+def compute_latency(
+    layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
+) -> Array:
     """Of every layer, us: ⌈P / copies⌉ ⌈a/d⌉ (units of the fullest crossbar) t; [..., L]."""
-    positions = ceil_div(np.asarray([layer.positions for layer in layers]), copies(layers, chip))
+    positions = ceil_div(
+        np.asarray([layer.positions for layer in layers]), count_copies(layers, chip)
+    )
     steps = ceil_div(input_bits, chip.dac_bits)
     turns = _like(counts.units, positions + 0 * counts.units) * steps * counts.fullest
     return turns * (chip.cycle_ns * 1e-3)
 
 
-def layer_costs(
+def compute_layer_costs(
     layers: tuple[Layer, ...],
     counts: Counts,
     chip: Chip,
@@ -316,12 +326,12 @@ def layer_costs(
 ) -> LayerCost:
     """What the network's cost is summed from, of every layer; `adc_bits` as in `energy`."""
     xp = _xp(counts.units)
-    replicas = copies(layers, chip)
+    replicas = count_copies(layers, chip)
     crossbars = counts.crossbars * replicas
     scales = np.asarray([layer.groups * layer.columns * _SCALE_BITS for layer in layers])
     index_bits = counts.index_bits * replicas
     memory = (index_bits + scales * replicas) * chip.memory_bit_um2
-    parts = energy(layers, counts, chip, input_bits, adc_bits)
+    parts = compute_energy(layers, counts, chip, input_bits, adc_bits)
     wide = 0 * (counts.units + input_bits)  # what is the same at every number of input bits
     found = LayerCost(
         crossbars + wide,
@@ -330,13 +340,13 @@ def layer_costs(
         index_bits + wide,
         memory + wide,
         sum(parts.values()),
-        latency(layers, counts, chip, input_bits),
+        compute_latency(layers, counts, chip, input_bits),
         parts["adc"],
     )
     return LayerCost(*(xp.asarray(field) for field in found))
 
 
-def area(layer_cost: LayerCost, chip: Chip) -> Array:
+def compute_area(layer_cost: LayerCost, chip: Chip) -> Array:
     """Area of every layer, mm2, with its part of IMAs and tiles in proportion: [..., L]."""
     return (layer_cost.memory_um2 + layer_cost.crossbars * _share_um2(chip)) * 1e-6
 
@@ -347,7 +357,7 @@ def _share_um2(chip: Chip) -> Array:
     return chip.crossbar_um2 + ima / chip.crossbars_per_ima
 
 
-def total(layer_cost: LayerCost, chip: Chip) -> Cost:
+def sum_costs(layer_cost: LayerCost, chip: Chip) -> Cost:
     """The network's cost from its layers'."""
     xp = _xp(layer_cost.crossbars)
     crossbars, imas = layer_cost.crossbars.sum(axis=-1), layer_cost.imas.sum(axis=-1)
@@ -373,7 +383,7 @@ def total(layer_cost: LayerCost, chip: Chip) -> Cost:
     )
 
 
-def cost(
+def compute_cost(
     layers: tuple[Layer, ...],
     counts: Counts,
     chip: Chip,
@@ -381,4 +391,4 @@ def cost(
     adc_bits: Array | None = None,
 ) -> Cost:
     """The network's cost: [...]; `adc_bits` as in `energy`."""
-    return total(layer_costs(layers, counts, chip, input_bits, adc_bits), chip)
+    return sum_costs(compute_layer_costs(layers, counts, chip, input_bits, adc_bits), chip)

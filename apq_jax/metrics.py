@@ -1,52 +1,92 @@
-"""Every metric of a policy: its name, its words, its unit and its format."""
+"""Every metric of a policy: its names, its words, its unit and its format."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-METRICS = ("slots", "crossbars", "area_mm2", "energy_nj", "latency_us")
-COSTS = (  # field of a cost, name of its ratio, words, format
-    ("slots", "slots", "operation-unit slots", "{:,}"),
-    ("crossbars", "crossbars", "crossbars", "{:,}"),
-    ("area_mm2", "area", "area, mm²", "{:.4f}"),
-    ("energy_nj", "energy", "energy an inference, nJ", "{:,.1f}"),
-    ("latency_us", "latency", "latency of an inference, µs", "{:,.1f}"),
-    ("index_bits", None, "index bits", "{:,}"),
+
+class Metric(NamedTuple):
+    """A cost of a policy, and how results and reports name and write it."""
+
+    field: str  # in an Evaluation, in search.csv and in a cost of result.json
+    ratio: str  # in the `ratios` of result.json; empty if it is not there
+    words: str  # with the unit, for the head of a table or an axis
+    short_words: str  # the same where space is scarce
+    unit: str  # behind a number: "300 slots"
+    format: str  # of a number, as `format` takes it
+
+
+# The objective weighs these and limits bound them; arrays of costs are in this order.
+SEARCHED = (
+    Metric("slots", "slots", "operation-unit slots", "slots", "slots", ",.0f"),
+    Metric("crossbars", "crossbars", "crossbars", "crossbars", "crossbars", ",.0f"),
+    Metric("area_mm2", "area", "area, mm²", "area, mm²", "mm²", ".4f"),
+    Metric(
+        "energy_nj", "energy", "energy an inference, nJ", "energy, nJ", "nJ an inference", ",.1f"
+    ),
+    Metric(
+        "latency_us",
+        "latency",
+        "latency of an inference, µs",
+        "latency, µs",
+        "µs an inference",
+        ",.1f",
+    ),
 )
+# The area in both ways of counting, of which the accelerator's `round_hierarchy` takes one.
+AREAS = (
+    Metric("area_pro_rata_mm2", "", "area pro rata, mm²", "area pro rata, mm²", "mm²", ".4f"),
+    Metric(
+        "area_rounded_mm2",
+        "area_rounded",
+        "area of whole tiles, mm²",
+        "area of tiles, mm²",
+        "mm²",
+        ".4f",
+    ),
+)
+PERIOD = Metric("period_us", "period", "between two inferences, µs", "period, µs", "µs", ",.1f")
+INDEX_BITS = Metric("index_bits", "", "index bits", "index bits", "bits", ",.0f")
+
+METRICS = tuple(metric.field for metric in SEARCHED)
+COSTS = {metric.field: metric for metric in (*SEARCHED, *AREAS, PERIOD, INDEX_BITS)}
 BITS = {"weight_bits": "weight bits", "input_bits": "input bits", "adc_bits": "ADC bits"}
-LOSSES = "accuracy_drop"  # the limit that is not a metric's
-_UNITS = {
-    "slots": "slots",
-    "crossbars": "crossbars",
-    "area_mm2": "mm²",
-    "energy_nj": "nJ an inference",
-    "latency_us": "µs an inference",
-}
+ACCURACY_DROP = "accuracy_drop"  # the one limit that is not on a metric, in percentage points
 
 
-def goal_words(goal: str, limits: dict[str, float]) -> str:
-    """What was asked for: "the cheapest policy that needs at most 300 slots"."""
-    asked = {
+def describe_goal(goal: str, limits: dict[str, float]) -> str:
+    """Says what a search looks for: "the cheapest policy that needs at most 300 slots".
+
+    Args:
+      goal: `config.search.goal`.
+      limits: the largest value allowed, by metric or `ACCURACY_DROP`.
+    """
+    words = {
         "cost": "the cheapest policy",
         "accuracy": "the most accurate policy",
         "front": "the front of accuracy against cost",
     }[goal]
-    return f"{asked} that {limit_words(limits)}" if limits else asked
+    return f"{words} that {describe_limits(limits)}" if limits else words
 
 
-def limit_words(limits: dict[str, float]) -> str:
-    """The limits alone: "needs at most 300 slots"."""
+def describe_limits(limits: dict[str, float]) -> str:
+    """Says what limits allow: "needs at most 300 slots"; arguments as in `describe_goal`."""
     return " and ".join(
-        f"loses at most {most:g} points of accuracy"
-        if name == LOSSES
-        else f"needs at most {most:g} {_UNITS[name]}"
-        for name, most in limits.items()
+        f"loses at most {limit:g} points of accuracy"
+        if name == ACCURACY_DROP
+        else f"needs at most {limit:g} {COSTS[name].unit}"
+        for name, limit in limits.items()
     )
 
 
-def miss_words(miss: dict[str, Any]) -> str:
-    """A limit that is not met: "loses 1.5 points of accuracy, 1 allowed"."""
-    name, found, allowed = miss["name"], miss["found"], miss["allowed"]
-    if name == LOSSES:
-        return f"loses {found:.3g} points of accuracy, {allowed:g} allowed"
-    more = 100 * (found / allowed - 1)
-    percent = format(more, ",.0f" if more >= 10 else ".2g")
-    return f"needs {found:,.6g} {_UNITS[name]}, {allowed:,.6g} allowed ({percent} % more)"
+def describe_miss(miss: dict[str, Any]) -> str:
+    """Says by how much a limit is missed: "loses 1.5 points of accuracy, 1 allowed".
+
+    Args:
+      miss: the fields of a `pareto.Miss`.
+    """
+    name, value, limit = miss["name"], miss["found"], miss["allowed"]
+    if name == ACCURACY_DROP:
+        return f"loses {value:.3g} points of accuracy, {limit:g} allowed"
+    excess = 100 * (value / limit - 1)
+    percent = format(excess, ",.0f" if excess >= 10 else ".2g")
+    unit = COSTS[name].unit
+    return f"needs {value:,.6g} {unit}, {limit:,.6g} allowed ({percent} % more)"

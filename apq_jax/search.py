@@ -78,8 +78,8 @@ def main(argv: list[str]) -> int:
 
 def report(workdir: pathlib.Path) -> RenderableType:
     """Writes the report of a finished run; returns its summary for the terminal."""
-    make.make(workdir)
-    return make.summary(read_result(workdir / "result.json"))
+    make.write_report(workdir)
+    return make.build_summary(read_result(workdir / "result.json"))
 
 
 if __name__ == "__main__":

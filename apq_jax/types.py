@@ -1,4 +1,4 @@
-"""The records that pass between the parts.
+"""The records that pass between the rooms.
 
 Dimensions, used everywhere: `L` layers, `K` keep levels, `γ` groups of a layer, `R` rows and
 `C` columns of one group's weight matrix, `h` rows of an operation unit, `G = ⌈R/h⌉` row groups,
@@ -8,7 +8,9 @@ Dimensions, used everywhere: `L` layers, `K` keep levels, `γ` groups of a layer
 import dataclasses
 from typing import Any, NamedTuple, TypeAlias
 
-Array: TypeAlias = Any  # a jax.Array; on the host, where results are formed, an np.ndarray
+from apq_jax.system.fields import ranged
+
+Array: TypeAlias = Any  # a jax.Array, or an np.ndarray on the host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,44 +18,57 @@ class Layer:
     """A weight-bearing operation as `groups` matrices of `rows` x `columns`."""
 
     name: str  # path of the parameter, "params/conv1/kernel"
-    groups: int  # γ: independent matrices (1 but for grouped convolutions)
+    groups: int  # γ: independent matrices; more than 1 in grouped convolutions only
     rows: int  # R: C_in/γ x k_h x k_w, the input channel outermost
     columns: int  # C: output channels of one group
     positions: int  # P: matrix-vector products per example
-    kernel: tuple[int, ...]  # window, () for a matrix product
+    kernel: tuple[int, ...]  # the window, or () for a matrix product
     stride: tuple[int, ...]
 
     @property
     def weights(self) -> int:
-        """Number of weights, γ R C."""
+        """The number of weights, γ R C."""
         return self.groups * self.rows * self.columns
 
     @property
     def multiplications(self) -> int:
-        """Of weights with inputs, for an example: γ R C P."""
+        """The number of products of a weight and an input per example, γ R C P."""
         return self.weights * self.positions
 
     def count_row_groups(self, height: int) -> int:
-        """G = ⌈R/h⌉ of one matrix."""
+        """Counts the row groups of one matrix, G = ⌈R/h⌉, where h is `height`."""
         return -(-self.rows // height)
 
 
 class Policy(NamedTuple):
-    """What is done to every layer. Batched policies carry a leading axis [E]."""
+    """Pruning and bits of every layer. Batched policies carry a leading axis [E]."""
 
     level: Array  # [L] int32, index of the keep level in the Plan
     weight_bits: Array  # [L] int32
     input_bits: Array  # [L] int32
-    adc_bits: Array | None = None  # [L] int32, of the converters; None: the accelerator's
+    adc_bits: Array | None = None  # [L] int32, bits of the converters; None: the accelerator's
 
 
 class Evaluation(NamedTuple):
-    """What a policy is worth. Batched evaluations carry a leading axis [E]."""
+    """Accuracy and costs of a policy. Batched evaluations carry a leading axis [E]."""
 
     accuracy: Array  # [] float32, fraction of the scored images
-    divergence: Array  # [] float32, mean KL from the float network's outputs, nats an image
+    divergence: Array  # [] float32, mean KL from the float network's outputs, nats per image
     crossbars: Array  # [] int32
     slots: Array  # [] int32, operation-unit slots used
     area_mm2: Array  # [] float32
     energy_nj: Array  # [] float32, one inference
     latency_us: Array  # [] float32, one inference
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentOptions:
+    """Static."""
+
+    hidden: int = ranged(64, 1, 65_536)  # units of each of two hidden layers
+    members: int = ranged(4, 1, 1024)  # of the critic's ensemble
+    tables: bool = True  # the critic learns a number for each choice of each layer
+    perceptron: bool = True  # and a perceptron of the whole episode
+    actor_rate: float = ranged(3e-4, 0.0, 1.0)
+    critic_rate: float = ranged(3e-3, 0.0, 1.0)
+    reach: float = ranged(0.2, 0.0, 1.0)  # largest correction of the base action

@@ -17,15 +17,15 @@ import numpy as np
 
 from apq_jax import data
 from apq_jax.compression import calibration, converters, plan
-from apq_jax.compression.compressed import Recovery, apply, compress
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.compressed import apply, compress
+from apq_jax.compression.options import PlanOptions, Recovery
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
 from apq_jax.data.scoring import accuracy
 from apq_jax.hardware import PRESETS
 from apq_jax.models.lenet import LeNet5
-from apq_jax.models.weights import trained
-from apq_jax.network.capture import Network, capture, matrices
+from apq_jax.models.weights import load_or_train
+from apq_jax.network.capture import Network, capture, extract_matrices
 from apq_jax.system.cache import folder
 from apq_jax.types import Policy
 
@@ -59,9 +59,9 @@ def main() -> int:
         params = model.init(jax.random.key(seed), jnp.asarray(dataset.train_images[:1]))
         options = dataclasses.replace(Config().training, seed=seed)
         cache = folder()
-        params, _ = trained("lenet5", model.apply, params, dataset, options, cache)
+        params, _ = load_or_train("lenet5", model.apply, params, dataset, options, cache)
         network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
-        weights = matrices(network, params)
+        weights = extract_matrices(network, params)
         train = jnp.asarray(dataset.train_images)
         statistics = calibration.calibrate(network, params, weights, train)
         statistics = calibration.match_images(network, params, weights, statistics, train[:256])

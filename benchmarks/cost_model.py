@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax import crossbar
-from apq_jax.compression.prices import Prices, device, look_up, price_list
+from apq_jax.compression.prices import Prices, build_prices, look_up_costs, move_to_device
 from apq_jax.hardware import Accelerator, Chip
 from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.types import Policy
@@ -47,10 +47,10 @@ def main() -> int:
     chip, slices = accelerator.chip(), accelerator.slices(BITS)
 
     start = time.perf_counter()
-    tables = crossbar.column_vector_tables(layers, survivors, HEIGHT, chip, slices)
-    prices = price_list(layers, tables, chip, BITS, BITS)
+    tables = crossbar.tabulate_column_vectors(layers, survivors, HEIGHT, chip, slices)
+    prices = build_prices(layers, tables, chip, BITS, BITS)
     host_s = time.perf_counter() - start
-    on_device = device(prices)
+    on_device = move_to_device(prices)
 
     shape = (options.policies // BATCH * BATCH, len(layers))
     policies = Policy(
@@ -64,13 +64,13 @@ def main() -> int:
 
     @jax.jit
     def priced(prices: Prices, batches: Policy) -> crossbar.Cost:
-        return jax.lax.map(lambda batch: look_up(prices, batch), batches)
+        return jax.lax.map(lambda batch: look_up_costs(prices, batch), batches)
 
     def loop() -> None:
         for at in range(200):
             level, weight, inputs = (x[at] for x in one_by_one)
-            counts = crossbar.counts_of(tables, chip, level, weight)
-            crossbar.cost(layers, counts, chip, inputs)
+            counts = crossbar.look_up_counts(tables, chip, level, weight)
+            crossbar.compute_cost(layers, counts, chip, inputs)
 
     chips = [
         dataclasses.replace(
@@ -96,14 +96,14 @@ def main() -> int:
         compiled += 1
 
         def one(chip: Chip) -> crossbar.Cost:
-            tables = crossbar.column_vector_tables(layers, survivors, HEIGHT, chip, BITS)
-            counts = crossbar.counts_of(tables, chip, policies.level, policies.weight_bits)
-            return crossbar.cost(layers, counts, chip, policies.input_bits)
+            tables = crossbar.tabulate_column_vectors(layers, survivors, HEIGHT, chip, BITS)
+            counts = crossbar.look_up_counts(tables, chip, policies.level, policies.weight_bits)
+            return crossbar.compute_cost(layers, counts, chip, policies.input_bits)
 
         return jax.lax.map(one, many)
 
     swept = jax.jit(sweep)
-    of_policies = _median(options.repeats, lambda: look_up(on_device, batches))
+    of_policies = _median(options.repeats, lambda: look_up_costs(on_device, batches))
     of_loop = _median(options.repeats, loop)
     of_sweep = _median(options.repeats, lambda: swept(many, few))
     rate, loop_rate = shape[0] / of_policies, 200 / of_loop

@@ -59,12 +59,12 @@ def _case(
     units, mapped, runs = 0, 0.0, [0.0] * (repeats + 1)
     for layer in NETWORKS[name]:
         shape = layer.groups, layer.rows, layer.columns
-        mask = schemes.block_mask(layer, rng.normal(size=shape), scheme, keep, accelerator)
+        mask = schemes.prune_blocks(layer, rng.normal(size=shape), scheme, keep, accelerator)
         most = 2 ** (bits - 1) - 1
         levels = rng.integers(-most, most + 1, shape, dtype=np.int32) * mask
         start = time.perf_counter()
         found = mapping.map_layer(layer, levels, mask, bits, 8, scheme, accelerator)
-        path, banks = datapath.prepare((found,), accelerator)[0]
+        path, banks = datapath.build_parts((found,), accelerator)[0]
         mapped += time.perf_counter() - start
         units += len(found.units.bank)
         windows = images * layer.positions, layer.groups * layer.rows

@@ -21,7 +21,7 @@ from flax import linen as nn
 from speed import compiled, drawn, write
 
 from apq_jax import hardware
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import PlanOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
 from apq_jax.network.capture import capture

@@ -10,8 +10,8 @@ the CPU in float32.
 import argparse
 import pathlib
 
-from apq_jax.export.finished_run import read
-from apq_jax.export.onnx_check import agreement, model_of
+from apq_jax.export.finished_run import read_finished_run
+from apq_jax.export.onnx_check import build_model, compare_with_runtime
 
 
 def main() -> None:
@@ -22,9 +22,9 @@ def main() -> None:
         "|---|--:|--:|--:|--:|--:|--:|--:|"
     )
     for folder in parser.parse_args().runs:
-        run = read(folder)
-        content = model_of(run).SerializeToString()
-        found = agreement(run, content, run.dataset.test_images, run.dataset.test_labels)
+        run = read_finished_run(folder)
+        content = build_model(run).SerializeToString()
+        found = compare_with_runtime(run, content, run.dataset.test_images, run.dataset.test_labels)
         if found is None:
             raise SystemExit("onnxruntime is not installed: python -m pip install onnxruntime")
         theirs, ours = (100 * right / found.images for right in (found.right, found.ours_right))

@@ -28,12 +28,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import models
 from apq_jax.compression import calibration, plan
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
 from apq_jax.data import Dataset
-from apq_jax.network.capture import capture, matrices
+from apq_jax.models.create import build
+from apq_jax.models.options import NAMES, ModelOptions
+from apq_jax.network.capture import capture, extract_matrices
 from apq_jax.system.files import write_whole
 
 BLOCK, CLASSES = Block(9), 10
@@ -43,7 +44,7 @@ RESULTS = pathlib.Path(__file__).parent / "results/plan"
 def main() -> int:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", default="vgg16", choices=models.NAMES)
+    parser.add_argument("--network", default="vgg16", choices=NAMES)
     parser.add_argument("--levels", type=int, default=16)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
@@ -52,11 +53,11 @@ def main() -> int:
     images = rng.random((asked.images, 32, 32, 3), np.float32)
     labels = rng.integers(0, CLASSES, asked.images, np.int32)
     dataset = Dataset("random", CLASSES, *(images, labels) * 4)
-    model = models.build(models.ModelOptions(asked.network), dataset)
+    model = build(ModelOptions(asked.network), dataset)
     params = jax.jit(model.init)(jax.random.key(0), jnp.asarray(images[:1]))
     params = jax.tree.map_with_path(_he, params)
     network = capture(model.apply, params, jnp.asarray(images[:2]))
-    weights = matrices(network, params)
+    weights = extract_matrices(network, params)
     config = Config()
     options = dataclasses.replace(config.plan, levels=asked.levels)
     rows: list[dict[str, Any]] = []

@@ -310,8 +310,8 @@ class ReferenceLoop:
         prepared, problem = self.prepared, self.problem
         level, weight_bits, input_bits = policy
         chip = prepared.accelerator.chip()
-        counts = crossbar.counts_of(prepared.tables, chip, level, weight_bits)
-        cost = crossbar.cost(prepared.network.layers, counts, chip, input_bits)
+        counts = crossbar.look_up_counts(prepared.tables, chip, level, weight_bits)
+        cost = crossbar.compute_cost(prepared.network.layers, counts, chip, input_bits)
         costs = np.asarray([getattr(cost, name) for name in metrics.METRICS], np.float64)
         gain = float(problem.weights @ np.log(problem.dense / costs))
         # AMC's for accuracy first: -error ln(cost). One that is paid for what it saves and fined

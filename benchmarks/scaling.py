@@ -36,7 +36,7 @@ from apq_jax.network.capture import capture
 from apq_jax.pipeline import prepare, stages
 from apq_jax.run.network import train
 from apq_jax.sweep import group
-from apq_jax.sweep.mesh import meet, mesh_of
+from apq_jax.sweep.mesh import connect_processes, make_mesh
 from apq_jax.sweep.points import Point
 from apq_jax.system.cache import opened
 from apq_jax.system.files import write_whole
@@ -115,7 +115,7 @@ def _worker(
     jax.config.update("jax_num_cpu_devices", devices)
     if processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, number)
-        meet()
+        connect_processes()
     console.quiet = True
     options = SearchOptions(episodes=episodes, tuned=0, finalists=8)
     config, cache = Config(search=options), opened()
@@ -132,12 +132,12 @@ def _worker(
     first = prepare.prepare(network, params, dataset, accelerators[0], config, cache)
     prepared = [prepare.aim(first, one, config) for one in accelerators]
     took: dict[str, Any] = {"prepare": time.perf_counter() - start}
-    mesh = mesh_of()
+    mesh = make_mesh()
     for name in ("first", "seconds"):
         start = last = time.perf_counter()
         records, chunks = [], []
-        stands = group.started(prepared)
-        for _, record in group.go_on(prepared, mesh, stands, side_by_side):
+        stands = group.start_group(prepared)
+        for _, record in group.run_group(prepared, mesh, stands, side_by_side):
             records.append(record)
             chunks.append(time.perf_counter() - last)
             last = time.perf_counter()
@@ -145,11 +145,11 @@ def _worker(
     found = took | {"processes": processes, "devices": devices, "side_by_side": side_by_side}
     found |= {"policies": sum(len(one.reward) for one in records), "chunks": chunks}
     found["searches"] = len(prepared)
-    each = group.apart(stages.joined(records), len(prepared))
+    each = group.split_record(stages.joined(records), len(prepared))
     rows = []
     for accelerator, one, record in zip(accelerators, prepared, each, strict=True):
         start = time.perf_counter()
-        group.row(Point({}, accelerator, config), one, record, dataset, 0.0)
+        group.build_row(Point({}, accelerator, config), one, record, dataset, 0.0)
         rows.append(time.perf_counter() - start)
     found["row_seconds"] = statistics.median(rows)  # the first compiles
     found["carry_bytes"] = sum(x.nbytes for x in jax.tree.leaves(stands)) / len(prepared)

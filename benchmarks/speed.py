@@ -35,12 +35,13 @@ import numpy as np
 import torch
 from reference_loop import Options, ReferenceLoop
 
-from apq_jax import data, hardware, models
+from apq_jax import data, hardware
 from apq_jax.compression import prices
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import PlanOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
-from apq_jax.models import ModelOptions
+from apq_jax.models.create import build, build_trained
+from apq_jax.models.options import ModelOptions
 from apq_jax.network.capture import capture
 from apq_jax.pipeline import judge, prepare, stages
 from apq_jax.pipeline.prepared import Prepared, evaluator
@@ -149,7 +150,7 @@ def _agent(prepared: Prepared) -> Steps:
     """The search where an evaluation is a sum and a table."""
 
     def evaluate(subject: Any, policy: Policy) -> Evaluation:
-        cost = prices.look_up(subject.prices, policy)
+        cost = prices.look_up_costs(subject.prices, policy)
         bits = policy.weight_bits.sum() + policy.input_bits.sum() - policy.level.sum()
         costs = (getattr(cost, name) for name in Evaluation._fields[2:])
         return Evaluation(jnp.clip(0.9 + 1e-3 * bits, 0.0, 1.0), jnp.exp(-0.1 * bits), *costs)
@@ -237,13 +238,13 @@ def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
         }
         dataset = dataclasses.replace(found, **both)
         cache = folder()
-        apply_fn, params, _ = models.trained(config.model, config.training, found, cache)
+        apply_fn, params, _ = build_trained(config.model, config.training, found, cache)
     else:
         rng, cache = np.random.default_rng(seed), None
         images = rng.random((count, 32, 32, 3), np.float32)
         labels = rng.integers(0, 10, count, np.int32)
         dataset = Dataset("random", 10, *(images, labels) * 4)
-        model = models.build(config.model, dataset)
+        model = build(config.model, dataset)
         apply_fn = model.apply
         params = jax.jit(model.init)(jax.random.key(seed), jnp.asarray(images[:1]))
         config = dataclasses.replace(

@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from apq_jax import data, hardware, models
+from apq_jax import data, hardware
 from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
+from apq_jax.models.create import build_trained
 from apq_jax.network.capture import capture
 from apq_jax.pipeline import judge, prepare, stages
 from apq_jax.pipeline.choose import choose
@@ -116,7 +117,7 @@ def prepared_of(
     config = from_config_dict(tree)
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
-    apply_fn, params, _ = models.trained(config.model, config.training, dataset, cache)
+    apply_fn, params, _ = build_trained(config.model, config.training, dataset, cache)
     captured = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     prepared = prepare.prepare(captured, params, dataset, hardware.load(config.accelerator), config)
     return prepared._replace(config=dataclasses.replace(config, seed=seed)), dataset

@@ -12,8 +12,7 @@ Every field and its default stands in apq_jax/config.py; set here what differs.
 import ml_collections
 
 from apq_jax import config
-from apq_jax.models import ModelOptions
-from apq_jax.models.training import Training
+from apq_jax.models.options import ModelOptions, Training
 
 
 def get_config() -> ml_collections.ConfigDict:

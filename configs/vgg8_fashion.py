@@ -10,8 +10,8 @@ Every field and its default stands in apq_jax/config.py; set here what differs.
 import ml_collections
 
 from apq_jax import config
-from apq_jax.compression.finetune import FinetuneOptions
-from apq_jax.models.training import Training
+from apq_jax.compression.options import FinetuneOptions
+from apq_jax.models.options import Training
 
 
 def get_config() -> ml_collections.ConfigDict:

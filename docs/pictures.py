@@ -22,14 +22,15 @@ from matplotlib.patches import Rectangle
 
 from apq_jax import data, mapping
 from apq_jax.compression import calibration, converters, plan, pruning, quantization
+from apq_jax.compression.options import PlanOptions
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import datapath
-from apq_jax.mapping.units import NONE, cells_of, offset_of, slice_weights
+from apq_jax.mapping.units import NONE, compute_bitline_weights, compute_offset, read_cells
 from apq_jax.models.lenet import LeNet5
-from apq_jax.models.weights import trained
-from apq_jax.network.capture import capture, matrices
+from apq_jax.models.weights import load_or_train
+from apq_jax.network.capture import capture, extract_matrices
 from apq_jax.system import cache
 
 FOLDER = pathlib.Path(__file__).parent / "images"
@@ -56,13 +57,13 @@ def _layer() -> tuple[Any, ...]:
     model = LeNet5(dataset.classes)
     init = model.init(jax.random.key(0), jnp.asarray(dataset.train_images[:1]))
     options = dataclasses.replace(Config().training, seed=0)
-    params, _ = trained("lenet5", model.apply, init, dataset, options, cache.folder())
+    params, _ = load_or_train("lenet5", model.apply, init, dataset, options, cache.folder())
     images = jnp.asarray(dataset.train_images[:1000])
     network = capture(model.apply, params, images[:2])
-    matrix = matrices(network, params)
+    matrix = extract_matrices(network, params)
     statistics = calibration.calibrate(network, params, matrix, images)
     block = Block(SMALL.unit_rows)
-    planned = plan.build_plan(matrix[:1], statistics[:1], (block,), plan.PlanOptions())[0]
+    planned = plan.build_plan(matrix[:1], statistics[:1], (block,), PlanOptions())[0]
     level = int(np.abs(np.asarray(planned.keep) - KEEP).argmin())
     layer = network.layers[0]
     mask = np.asarray(pruning.weight_mask(planned.mask[level], block, layer.rows, layer.columns))
@@ -107,7 +108,7 @@ def _packing(weights: np.ndarray, mask: np.ndarray, levels: np.ndarray, found: A
     units = found.units
     bank = np.full(found.cells.shape[1:], np.nan)
     cells = np.full(found.cells.shape[1:], "", dtype="<U2")
-    used = cells_of(found)
+    used = read_cells(found)
     for unit in np.flatnonzero(units.crossbar == 0):
         high = int((found.banks[units.bank[unit]] != NONE).sum())
         wide = int((units.outputs[unit] != NONE).sum())
@@ -140,9 +141,9 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
     bank = int(units.bank[unit])
     rows = found.banks[bank]
     u = window[0, rows[rows != NONE]]
-    cells = cells_of(found)[unit].astype(int)[: len(u)]
-    weights = slice_weights(units.slices, units.outputs, found.weight_bits, SMALL)[unit]
-    offset = offset_of(found.weight_bits, SMALL)
+    cells = read_cells(found)[unit].astype(int)[: len(u)]
+    weights = compute_bitline_weights(units.slices, units.outputs, found.weight_bits, SMALL)[unit]
+    offset = compute_offset(found.weight_bits, SMALL)
     columns = [f"bit {step}" for step in range(found.input_bits)]
     planes = np.stack([(u >> step) & 1 for step in range(found.input_bits)])
     sums = planes @ cells
@@ -176,7 +177,7 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
         )
     lines += ["", "sum                              " + " ".join(f"{t:6}" for t in total)]
     lines.append(f"offset: {offset} x Σ u = {offset} x {u.sum()} off each weight's first slice")
-    path, banks = datapath.prepare((found,), SMALL)[0]
+    path, banks = datapath.build_parts((found,), SMALL)[0]
     outputs = datapath.execute(path, banks, converters.converter(SMALL), jnp.asarray(window))
     exact = window @ levels[0]
     lines += [

@@ -34,7 +34,7 @@ bits = np.full(len(layers), 8)
 
 def shown(accelerator: Accelerator) -> None:
     chip = accelerator.chip()
-    cost = crossbar.cost(layers, crossbar.dense(layers, bits, chip), chip, bits)
+    cost = crossbar.compute_cost(layers, crossbar.count_dense(layers, bits, chip), chip, bits)
     power, area = accelerator.totals()["ima"]
     print(
         f"{accelerator.name:9} IMA {power:.2f} mW {area:.5f} mm2; "

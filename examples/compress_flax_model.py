@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 
 import apq_jax
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import PlanOptions
 
 
 class Net(nn.Module):

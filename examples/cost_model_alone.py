@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax import crossbar
-from apq_jax.compression.prices import device, look_up, price_list
+from apq_jax.compression.prices import build_prices, look_up_costs, move_to_device
 from apq_jax.hardware import PRESETS
 from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.types import Policy
@@ -26,8 +26,8 @@ survivors = [
     for groups in [one.groups * one.count_row_groups(accelerator.unit_rows)]
 ]
 chip = accelerator.chip()
-tables = crossbar.column_vector_tables(layers, survivors, accelerator.unit_rows, chip, slices=4)
-prices = device(price_list(layers, tables, chip, weight_bits=8, input_bits=8))
+tables = crossbar.tabulate_column_vectors(layers, survivors, accelerator.unit_rows, chip, slices=4)
+prices = move_to_device(build_prices(layers, tables, chip, weight_bits=8, input_bits=8))
 
 low, high = jnp.asarray([[0], [2], [2]]), jnp.asarray([[7], [8], [8]])  # level, bits, bits
 
@@ -35,7 +35,7 @@ low, high = jnp.asarray([[0], [2], [2]]), jnp.asarray([[7], [8], [8]])  # level,
 def fitness(genes: jax.Array) -> jax.Array:
     """Of one policy, genes [3, L] in [0, 1]: the logarithm of energy, and what is missed."""
     policy = Policy(*jnp.round(low + genes * (high - low)).astype(jnp.int32))
-    cost = look_up(prices, policy)
+    cost = look_up_costs(prices, policy)
     # In place of a network: errors of pruning and rounding, added up over the layers.
     lost = ((1 - jnp.asarray(keep)[policy.level]) ** 2).sum() / 40
     lost += (4.0**-policy.weight_bits + 4.0**-policy.input_bits).sum() / 4

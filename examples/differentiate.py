@@ -12,7 +12,8 @@ import numpy as np
 
 import apq_jax
 from apq_jax.compression import finetune
-from apq_jax.compression.plan import PlanOptions, weight_masks
+from apq_jax.compression.options import PlanOptions
+from apq_jax.compression.plan import weight_masks
 
 rng = np.random.default_rng(0)
 params = {

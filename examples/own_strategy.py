@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import apq_jax
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import PlanOptions
 from apq_jax.problem import environment
 from apq_jax.strategies import Strategy
 from apq_jax.strategies.random import random

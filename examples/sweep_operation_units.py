@@ -25,7 +25,7 @@ accelerators = [
 
 
 def cost(chip):
-    return crossbar.cost(layers, crossbar.dense(layers, bits, chip), chip, bits)
+    return crossbar.compute_cost(layers, crossbar.count_dense(layers, bits, chip), chip, bits)
 
 
 print(

@@ -14,9 +14,10 @@ import time
 
 import jax
 
-from apq_jax import data, models
+from apq_jax import data
 from apq_jax.config import from_config_dict
 from apq_jax.data.scoring import accuracy, run_in_chunks
+from apq_jax.models.create import build_trained
 from apq_jax.models.weights import identify, load_shipped, save_shipped
 from apq_jax.system import cache
 
@@ -29,7 +30,7 @@ def main(path: str, data_path: str = "") -> None:
     def report(epochs: float, loss: float) -> None:
         print(f"{time.monotonic() - start:.0f} s, epoch {epochs:.2f}: loss {loss:.4f}", flush=True)
 
-    apply_fn, params, _ = models.trained(
+    apply_fn, params, _ = build_trained(
         config.model, config.training, dataset, cache.folder(), report
     )
     identity = identify(str(config.model), dataset, config.training)

@@ -209,7 +209,7 @@ def write_mapping(result: dict[str, Any], folder: pathlib.Path) -> mapping.Mappi
     for one in result["layers"]:
         layer = Layer(one["name"], 1, one["rows"], one["columns"], one["positions"], (), ())
         scores = rng.random((1, layer.rows, layer.columns))
-        mask = schemes.block_mask(layer, scores, "column_vector", 0.75, accelerator)
+        mask = schemes.prune_blocks(layer, scores, "column_vector", 0.75, accelerator)
         levels = rng.integers(-7, 8, mask.shape) * mask
         maps.append(mapping.map_layer(layer, levels, mask, 4, 6, "column_vector", accelerator))
         ones = np.ones((1, layer.columns), np.float32)

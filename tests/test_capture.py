@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from apq_jax.models.lenet import LeNet5
-from apq_jax.network.capture import Network, capture, forward, forward_float, matrices
+from apq_jax.network.capture import Network, capture, extract_matrices, forward, forward_float
 from apq_jax.network.products import Product
 
 
@@ -33,7 +33,7 @@ def captured(apply_fn: Any, params: Any, *shape: int) -> Network:
     """Captures at batch 2 and compares with the model at batch 3."""
     network = capture(apply_fn, params, normal(0, 2, *shape))
     x = normal(1, 3, *shape)
-    y = jax.jit(lambda p, x: forward_float(network, p, x, matrices(network, p)))(params, x)
+    y = jax.jit(lambda p, x: forward_float(network, p, x, extract_matrices(network, p)))(params, x)
     convolved = jax.jit(lambda p, x: forward(network, p, x, convolve))(params, x)
     expected = jax.jit(apply_fn)(params, x)
     for found in (y, convolved):
@@ -142,7 +142,7 @@ def test_rows_have_the_input_channel_outermost() -> None:
         return y.mean(axis=(1, 2))
 
     network = captured(model, {"k": kernel}, 4, 4, 2)
-    (matrix,) = matrices(network, {"k": kernel})
+    (matrix,) = extract_matrices(network, {"k": kernel})
     assert matrix.shape == (1, 18, 4)
     for channel in range(2):
         for column in range(4):
@@ -158,7 +158,7 @@ def test_a_group_is_a_matrix_of_its_own_columns() -> None:
         return y.mean(axis=(2, 3))
 
     network = captured(model, {"k": kernel}, 2, 5, 5)
-    (matrix,) = matrices(network, {"k": kernel})
+    (matrix,) = extract_matrices(network, {"k": kernel})
     assert matrix.shape == (2, 9, 2)
     np.testing.assert_array_equal(matrix[1, :, 0], kernel[2].ravel())
 
@@ -185,7 +185,7 @@ def test_dots_with_the_weight_on_either_side_and_in_groups() -> None:
         "batched": (2, 2, 3, 1),
         "axes": (1, 6, 4, 1),
     }
-    found = dict(zip(layers, matrices(network, params), strict=True))
+    found = dict(zip(layers, extract_matrices(network, params), strict=True))
     np.testing.assert_array_equal(found["transposed"][0], params["transposed"].T)
     np.testing.assert_array_equal(found["left"][0], params["left"].T)
     np.testing.assert_array_equal(found["batched"], params["batched"])
@@ -227,7 +227,7 @@ def test_custom_derivatives_and_nested_jit_are_opened() -> None:
 
     network = captured(model, params, 5)
     assert [one.name for one in network.layers] == ["vjp", "jvp", "nested"]
-    weights = matrices(network, params)
+    weights = extract_matrices(network, params)
 
     def loss(weights: Any) -> jax.Array:
         return forward_float(network, params, normal(4, 2, 5), weights).sum()

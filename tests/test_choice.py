@@ -11,8 +11,7 @@ import pytest
 from test_searched_schemes import SMALL, network
 
 import apq_jax
-from apq_jax.compression.finetune import FinetuneOptions
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import FinetuneOptions, PlanOptions
 from apq_jax.config import Config, Limits, SearchOptions
 from apq_jax.data import Dataset
 from apq_jax.pipeline import choose, judge, measure, stages

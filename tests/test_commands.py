@@ -11,7 +11,7 @@ import pytest
 
 from apq_jax.run import flags as search_flags
 from apq_jax.sweep import flags as sweep_flags
-from apq_jax.sweep.points import points_of
+from apq_jax.sweep.points import list_points
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,7 +84,7 @@ def test_a_search_is_understood(command: str, user: pathlib.Path) -> None:
 @pytest.mark.parametrize("command", [one for one in MODULES if "apq_jax.sweep" in one])
 def test_a_sweep_is_understood(command: str, user: pathlib.Path) -> None:
     tree, _ = sweep_flags.parse(shlex.split(command)[2:])
-    assert points_of(tree)
+    assert list_points(tree)
 
 
 def test_every_benchmark_and_its_cost_are_listed() -> None:

@@ -11,7 +11,6 @@ import pytest
 from test_goals import HEIGHT, LAYERS, PRICES
 
 import apq_jax
-from apq_jax.agent import AgentOptions
 from apq_jax.compression import converters, prices
 from apq_jax.compression.calibration import LayerStatistics
 from apq_jax.compression.plan import LayerPlan
@@ -22,16 +21,17 @@ from apq_jax.pipeline import prepare, stages
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy, loop, surrogate
-from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
+from apq_jax.strategies.actor_critic import actor_critic
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
-from apq_jax.strategies.genetic import GeneticOptions, genetic
+from apq_jax.strategies.genetic import genetic
 from apq_jax.strategies.greedy import GreedyOptions, greedy
 from apq_jax.strategies.lamp import lamp
+from apq_jax.strategies.options import ActorCriticOptions, GeneticOptions
 from apq_jax.strategies.random import random
 from apq_jax.strategies.uniform import uniform
 from apq_jax.system.errors import InputError
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import AgentOptions, Evaluation, Policy
 
 SPACE = Space(4, (2, 4, 6, 8), (2, 4, 8), (2, 3, 4, 5))
 CELLS = converters.cells_of(PRESETS["isaac_ou"])
@@ -123,13 +123,13 @@ def test_what_is_foreseen_is_what_it_costs() -> None:
         rng.integers(0, SPACE.levels, shape),
         *(rng.choice(np.asarray(bits), shape) for bits in SPACE.bits),
     )
-    cost = prices.look_up(PRICES, policy)
+    cost = prices.look_up_costs(PRICES, policy)
     found = jax.vmap(evaluate, (None, 0))(problem(), jax.tree.map(jnp.asarray, policy))
     for name in ("energy_nj", "latency_us"):
         np.testing.assert_allclose(getattr(found, name), getattr(cost, name), rtol=1e-4)
     full = policy._replace(adc_bits=np.full(shape, 5))
-    plain = prices.look_up(PRICES, policy._replace(adc_bits=None))
-    np.testing.assert_allclose(prices.look_up(PRICES, full).energy_nj, plain.energy_nj)
+    plain = prices.look_up_costs(PRICES, policy._replace(adc_bits=None))
+    np.testing.assert_allclose(prices.look_up_costs(PRICES, full).energy_nj, plain.energy_nj)
     assert (cost.energy_nj < plain.energy_nj).all()
 
 

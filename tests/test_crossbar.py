@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from apq_jax import crossbar
-from apq_jax.compression.prices import device, look_up, price_list
+from apq_jax.compression.prices import build_prices, look_up_costs, move_to_device
 from apq_jax.crossbar import Counts
 from apq_jax.hardware import PRESETS, Accelerator, Chip
 from apq_jax.hardware.workloads import NETWORKS
@@ -42,8 +42,8 @@ def masks() -> list[np.ndarray]:
     return [conv, ragged]
 
 
-SURVIVORS = crossbar.survivors_of(masks())
-TABLES = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, CHIP, 4)
+SURVIVORS = crossbar.count_survivors(masks())
+TABLES = crossbar.tabulate_column_vectors(LAYERS, SURVIVORS, 9, CHIP, 4)
 
 
 def both(value: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def both(value: int) -> np.ndarray:
 
 
 def counted(level: int, weight_bits: int, chip: Chip = CHIP, tables: Counts = TABLES) -> Counts:
-    return crossbar.counts_of(tables, chip, both(level), both(weight_bits))
+    return crossbar.look_up_counts(tables, chip, both(level), both(weight_bits))
 
 
 def listed(counts: Counts) -> dict[str, list[int]]:
@@ -126,10 +126,10 @@ def test_column_vectors_agree_with_a_loop(
         cell_bits=cell_bits,
     )
     chip, slices = one.chip(), one.slices(bits)
-    tables = crossbar.column_vector_tables(
-        (layer,), crossbar.survivors_of([mask]), height, chip, one.slices(8)
+    tables = crossbar.tabulate_column_vectors(
+        (layer,), crossbar.count_survivors([mask]), height, chip, one.slices(8)
     )
-    found = crossbar.counts_of(tables, chip, np.asarray([0]), np.asarray([bits]))
+    found = crossbar.look_up_counts(tables, chip, np.asarray([0]), np.asarray([bits]))
     units = drives = cells = outputs = alive = 0
     for group in range(groups):
         for block in range(count):
@@ -173,7 +173,7 @@ def test_column_vectors_agree_with_a_loop(
     ],
 )
 def test_dense_lenet(bits: int, crossbars: list[int], slots: list[int], units: list[int]) -> None:
-    found = listed(crossbar.dense(LENET, np.full(5, bits), CHIP))
+    found = listed(crossbar.count_dense(LENET, np.full(5, bits), CHIP))
     assert found["crossbars"] == crossbars
     assert found["slots"] == slots
     assert found["units"] == units
@@ -182,7 +182,7 @@ def test_dense_lenet(bits: int, crossbars: list[int], slots: list[int], units: l
 
 def test_dense_events_are_cut_at_the_crossbars() -> None:
     """150 rows x 16 columns at 8 bits: strips of 128 and 22 rows, 8 units of 8 columns across."""
-    assert listed(crossbar.dense(LENET[1:2], np.asarray([8]), CHIP)) == {
+    assert listed(crossbar.count_dense(LENET[1:2], np.asarray([8]), CHIP)) == {
         "crossbars": [2],
         "slots": [136],
         "units": [144],
@@ -210,14 +210,14 @@ def test_dense_groups_lie_block_diagonally(
     groups: int, rows: int, columns: int, crossbars: int, fullest: int
 ) -> None:
     layer = Layer("grouped", groups, rows, columns, 1, (3, 3), (1, 1))
-    found = crossbar.dense((layer,), np.asarray([8]), CHIP)
+    found = crossbar.count_dense((layer,), np.asarray([8]), CHIP)
     assert (found.crossbars[0], found.fullest[0]) == (crossbars, fullest)
 
 
 def test_whole_crossbar_reads() -> None:
     """On ISAAC a unit is a crossbar: as many units as crossbars, one turn each."""
     isaac = PRESETS["isaac"].chip()
-    found = crossbar.dense(LENET, np.full(5, 8), isaac)
+    found = crossbar.count_dense(LENET, np.full(5, 8), isaac)
     assert found.crossbars.tolist() == found.units.tolist() == [1, 2, 16, 3, 1]
     assert found.fullest.tolist() == [1] * 5
     assert found.drives.tolist() == [25, 150, 400 * 4, 120 * 3, 84]
@@ -228,14 +228,16 @@ def test_whole_crossbar_reads() -> None:
 def test_mnsim_holds_a_plane_a_crossbar() -> None:
     """64 channels of 3 x 3: ⌊128/9⌋ = 14 channels of 126 rows, 5 strips; 8 planes; pairs 16."""
     mnsim = dataclasses.replace(ISAAC_OU, mapping="mnsim")
-    found = crossbar.dense((CONV,), np.asarray([8]), mnsim.chip())
+    found = crossbar.count_dense((CONV,), np.asarray([8]), mnsim.chip())
     assert found.crossbars.tolist() == [8 * 1 * 5]
     # 4 strips of 126 rows, 14 units each, and one of 72 rows, 8 units; 64 bitlines, 8 units.
     assert found.units.tolist() == [8 * (4 * 14 + 8) * 8]
     pairs = dataclasses.replace(mnsim, signed="differential").chip()
-    assert crossbar.dense((CONV,), np.asarray([8]), pairs).crossbars.tolist() == [80]
+    assert crossbar.count_dense((CONV,), np.asarray([8]), pairs).crossbars.tolist() == [80]
     wide = Layer("fc", 1, 300, 200, 1, (), ())
-    assert crossbar.dense((wide,), np.asarray([4]), mnsim.chip()).crossbars.tolist() == [4 * 2 * 3]
+    assert crossbar.count_dense((wide,), np.asarray([4]), mnsim.chip()).crossbars.tolist() == [
+        4 * 2 * 3
+    ]
 
 
 @PROPERTY
@@ -255,7 +257,7 @@ def test_dense_agrees_with_a_loop(
     )
     slices = one.slices(bits)
     layer = Layer("any", 1, rows, columns, 3, (), ())
-    found = crossbar.dense((layer,), np.asarray([bits]), one.chip())
+    found = crossbar.count_dense((layer,), np.asarray([bits]), one.chip())
     units: dict[tuple[int, ...], set[tuple[int, int]]] = {}
     for row in range(rows):
         for column in range(columns * slices):
@@ -286,8 +288,8 @@ def test_slices(bits: int, cell_bits: int, offset: int, pairs: int) -> None:
     for signed, slices in (("offset", offset), ("differential", pairs)):
         one = dataclasses.replace(ISAAC_OU, cell_bits=cell_bits, signed=signed)
         assert one.slices(bits) == slices
-        assert crossbar.slices_of(np.asarray(bits), one.chip()) == slices
-        assert crossbar.slices_of(jnp.asarray(bits), one.chip()) == slices
+        assert crossbar.count_slices(np.asarray(bits), one.chip()) == slices
+        assert crossbar.count_slices(jnp.asarray(bits), one.chip()) == slices
 
 
 # --- cost ----------------------------------------------------------------------------------------
@@ -295,7 +297,7 @@ def test_slices(bits: int, cell_bits: int, offset: int, pairs: int) -> None:
 
 def test_energy_by_hand() -> None:
     """The pruned 3x3 layer at 8 and 8 bits: pJ a window, 100 windows, nJ."""
-    found = crossbar.energy(LAYERS, counted(1, 8), CHIP, both(8))
+    found = crossbar.compute_energy(LAYERS, counted(1, 8), CHIP, both(8))
     moved = 576 * 8 + 64 * 16  # bits of inputs and outputs
     window = {
         "array": 8 * 2520 * 30 / 16384,
@@ -319,14 +321,14 @@ def test_energy_by_hand() -> None:
 
 def test_differential_pairs_need_no_correction_and_flipped_columns_one_more() -> None:
     pairs = dataclasses.replace(ISAAC_OU, signed="differential").chip()
-    tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, pairs, 8)
+    tables = crossbar.tabulate_column_vectors(LAYERS, SURVIVORS, 9, pairs, 8)
     counts = counted(1, 8, pairs, tables)  # 2 ⌈7/2⌉ = 8 slices
     assert counts.columns.tolist() == [70 * 8, 5 * 8]
-    found = crossbar.actions(LAYERS, counts, pairs, both(8))
+    found = crossbar.count_actions(LAYERS, counts, pairs, both(8))
     assert found["input_count"].tolist() == [0, 0]
     assert found["shift_add"].tolist() == [100 * 8 * 560, 10 * 8 * 40]
     flipped = dataclasses.replace(ISAAC_OU, flipped_columns=True).chip()
-    found = crossbar.actions(LAYERS, counted(1, 8), flipped, both(8))
+    found = crossbar.count_actions(LAYERS, counted(1, 8), flipped, both(8))
     assert found["shift_add"].tolist() == [100 * (8 * 280 + 70 + 280), 10 * (8 * 20 + 5 + 20)]
 
 
@@ -334,44 +336,44 @@ def test_latency_and_area_by_hand() -> None:
     counts = counted(1, 8)
     # windows x steps x units x 100 ns
     np.testing.assert_allclose(
-        crossbar.latency(LAYERS, counts, CHIP, both(3)),
+        crossbar.compute_latency(LAYERS, counts, CHIP, both(3)),
         [100 * 3 * 36 * 0.1, 10 * 3 * 3 * 0.1],
     )
     # array, five-bit ADC, 128 DACs, 128 sample-and-holds, 1/8 IMA, 1/96 tile: um2
     own, ima, tile = 25 + 477 + 21.25 + 5, 3110, 214850
     memory = 0.128 * np.asarray([1085 + 64 * 32, 43 + 12 * 32])
-    layer_cost = crossbar.layer_costs(LAYERS, counts, CHIP, both(3))
+    layer_cost = crossbar.compute_layer_costs(LAYERS, counts, CHIP, both(3))
     np.testing.assert_allclose(
-        crossbar.area(layer_cost, CHIP), (own + ima / 8 + tile / 96 + memory) * 1e-6
+        crossbar.compute_area(layer_cost, CHIP), (own + ima / 8 + tile / 96 + memory) * 1e-6
     )
-    found = crossbar.total(layer_cost, CHIP)
+    found = crossbar.sum_costs(layer_cost, CHIP)
     assert found.area_mm2 == found.area_pro_rata_mm2
     # One whole tile: 12 IMAs of 8 crossbars each, most of them idle.
     whole = 12 * (8 * own + ima) + tile + memory.sum()
     assert found.area_rounded_mm2 == pytest.approx(whole * 1e-6)
     assert found.allocated == 16  # a layer shares no IMA
     rounded = dataclasses.replace(ISAAC_OU, round_hierarchy=True).chip()
-    assert crossbar.total(layer_cost, rounded).area_mm2 == found.area_rounded_mm2
+    assert crossbar.sum_costs(layer_cost, rounded).area_mm2 == found.area_rounded_mm2
 
 
 def test_pipeline_and_bottleneck() -> None:
     counts = counted(1, 8)
-    found = crossbar.cost(LAYERS, counts, CHIP, both(8))
+    found = crossbar.compute_cost(LAYERS, counts, CHIP, both(8))
     assert found.latency_us == pytest.approx(100 * 8 * 3.6 + 10 * 8 * 0.3)
     assert found.period_us == pytest.approx(100 * 8 * 3.6)
     assert found.bottleneck == 0
     apart = dataclasses.replace(ISAAC_OU, pipelined=False).chip()
-    assert crossbar.cost(LAYERS, counts, apart, both(8)).period_us == found.latency_us
+    assert crossbar.compute_cost(LAYERS, counts, apart, both(8)).period_us == found.latency_us
 
 
 def test_replicas_share_the_windows() -> None:
     """100 windows against 10: up to ten copies of the first layer, four are allowed."""
     four = dataclasses.replace(ISAAC_OU, replication=4).chip()
-    assert crossbar.copies(LAYERS, four).tolist() == [4, 1]
+    assert crossbar.count_copies(LAYERS, four).tolist() == [4, 1]
     most = dataclasses.replace(ISAAC_OU, replication=99).chip()
-    assert crossbar.copies(LAYERS, most).tolist() == [10, 1]
+    assert crossbar.count_copies(LAYERS, most).tolist() == [10, 1]
     once, found = (
-        crossbar.layer_costs(LAYERS, counted(1, 8), chip, both(8)) for chip in (CHIP, four)
+        crossbar.compute_layer_costs(LAYERS, counted(1, 8), chip, both(8)) for chip in (CHIP, four)
     )
     assert found.crossbars.tolist() == [4, 1]
     assert found.slots.tolist() == [144, 3]
@@ -381,24 +383,24 @@ def test_replicas_share_the_windows() -> None:
 
 def test_two_bit_dacs_halve_the_steps() -> None:
     bits = np.asarray([8, 7])
-    once = crossbar.latency(LAYERS, counted(1, 8), CHIP, bits)
+    once = crossbar.compute_latency(LAYERS, counted(1, 8), CHIP, bits)
     wider = dataclasses.replace(ISAAC_OU, dac_bits=2).chip()
-    half = crossbar.latency(LAYERS, counted(1, 8), wider, bits)
+    half = crossbar.compute_latency(LAYERS, counted(1, 8), wider, bits)
     np.testing.assert_allclose(half / once, [4 / 8, 4 / 7])
     # An input's bits are read once, however many of them a step drives.
     for chip in (CHIP, wider):
-        found = crossbar.actions(LAYERS, counted(1, 8), chip, bits)["input_register"]
+        found = crossbar.count_actions(LAYERS, counted(1, 8), chip, bits)["input_register"]
         assert found.tolist() == [100 * 324 * 8, 10 * (1 * 9 + 2 * 7) * 7]
 
 
 def test_activations_pass_31_bits_exactly() -> None:
     layers = (Layer("large", 1, 9 * 1000, 8 * 1000, 10**6, (), ()),)
-    counts = crossbar.dense(layers, np.asarray([2]), CHIP)
-    steps = crossbar.activations(layers, counts, CHIP, np.asarray([8]))
+    counts = crossbar.count_dense(layers, np.asarray([2]), CHIP)
+    steps = crossbar.count_activations(layers, counts, CHIP, np.asarray([8]))
     # 9000 rows: 70 strips of 15 units and 40 rows of 5; 8000 bitlines: 1000 units.
     assert steps.dtype == np.int64
     assert steps.tolist() == [10**6 * 8 * (70 * 15 + 5) * 1000]
-    found = crossbar.actions(layers, counts, CHIP, np.asarray([8]))
+    found = crossbar.count_actions(layers, counts, CHIP, np.asarray([8]))
     assert all(np.issubdtype(value.dtype, np.integer) for value in found.values())
 
 
@@ -418,19 +420,19 @@ def traced(chip: Chip) -> Chip:
 
 
 def test_a_look_up_is_the_cost() -> None:
-    prices = price_list(LAYERS, TABLES, CHIP, 8, 8)
+    prices = build_prices(LAYERS, TABLES, CHIP, 8, 8)
     batch = policies(50)
-    found = look_up(prices, batch)
-    counts = crossbar.counts_of(TABLES, CHIP, batch.level, batch.weight_bits)
-    expected = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits, batch.adc_bits)
+    found = look_up_costs(prices, batch)
+    counts = crossbar.look_up_counts(TABLES, CHIP, batch.level, batch.weight_bits)
+    expected = crossbar.compute_cost(LAYERS, counts, CHIP, batch.input_bits, batch.adc_bits)
     for name in expected._fields:
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
-    whole = crossbar.cost(LAYERS, counts, CHIP, batch.input_bits)
-    dear = look_up(prices, batch._replace(adc_bits=None))
+    whole = crossbar.compute_cost(LAYERS, counts, CHIP, batch.input_bits)
+    dear = look_up_costs(prices, batch._replace(adc_bits=None))
     np.testing.assert_allclose(dear.energy_nj, whole.energy_nj, rtol=1e-12)
     assert (dear.energy_nj > found.energy_nj).any()
     assert (dear.energy_nj >= found.energy_nj).all()
-    on_device = jax.jit(look_up)(device(prices), jax.tree.map(jnp.asarray, batch))
+    on_device = jax.jit(look_up_costs)(move_to_device(prices), jax.tree.map(jnp.asarray, batch))
     for name in expected._fields:
         value = getattr(on_device, name)
         whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
@@ -466,16 +468,16 @@ def test_many_accelerators_compile_once() -> None:
     def costs(chip: Chip, batch: Policy) -> crossbar.Cost:
         nonlocal traces
         traces += 1
-        tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, chip, 14)
-        prices = price_list(LAYERS, tables, chip, 8, 8)
-        return look_up(prices, batch)
+        tables = crossbar.tabulate_column_vectors(LAYERS, SURVIVORS, 9, chip, 14)
+        prices = build_prices(LAYERS, tables, chip, 8, 8)
+        return look_up_costs(prices, batch)
 
     batch = policies(20)
     for one in many:
         chip = one.chip()
-        tables = crossbar.column_vector_tables(LAYERS, SURVIVORS, 9, chip, 14)
-        counts = crossbar.counts_of(tables, chip, batch.level, batch.weight_bits)
-        expected = crossbar.cost(LAYERS, counts, chip, batch.input_bits, batch.adc_bits)
+        tables = crossbar.tabulate_column_vectors(LAYERS, SURVIVORS, 9, chip, 14)
+        counts = crossbar.look_up_counts(tables, chip, batch.level, batch.weight_bits)
+        expected = crossbar.compute_cost(LAYERS, counts, chip, batch.input_bits, batch.adc_bits)
         found = costs(traced(chip), jax.tree.map(jnp.asarray, batch))
         for name in expected._fields:
             whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
@@ -496,8 +498,8 @@ def test_bits_that_the_tables_lack_are_refused() -> None:
 
 def test_a_traced_accelerator_takes_tables_of_the_host() -> None:
     chip = traced(CHIP)
-    found = jax.jit(lambda chip: price_list(LAYERS, TABLES, chip, 8, 8))(chip)
-    expected = price_list(LAYERS, TABLES, CHIP, 8, 8)
+    found = jax.jit(lambda chip: build_prices(LAYERS, TABLES, chip, 8, 8))(chip)
+    expected = build_prices(LAYERS, TABLES, CHIP, 8, 8)
     np.testing.assert_array_equal(found.whole, expected.whole)
     np.testing.assert_allclose(found.real, expected.real, rtol=1e-5)
 
@@ -508,9 +510,9 @@ def test_vmap_over_accelerators_agrees() -> None:
     stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *chips)
 
     def dense_units(chip: Chip) -> Any:
-        return crossbar.dense(LENET, jnp.full(5, 8), chip)
+        return crossbar.count_dense(LENET, jnp.full(5, 8), chip)
 
     found = jax.vmap(dense_units)(stacked)
     for at, chip in enumerate(chips):
-        expected = crossbar.dense(LENET, np.full(5, 8), chip)
+        expected = crossbar.count_dense(LENET, np.full(5, 8), chip)
         jax.tree.map(lambda a, b, at=at: np.testing.assert_array_equal(a[at], b), found, expected)

@@ -15,7 +15,7 @@ import pytest
 
 import apq_jax
 from apq_jax import hardware
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import PlanOptions
 from apq_jax.pipeline import stages
 from apq_jax.strategies import loop
 from apq_jax.strategies.random import random

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from apq_jax.compression.finetune import FinetuneOptions
+from apq_jax.compression.options import FinetuneOptions
 from apq_jax.config import Config, SearchOptions
 from apq_jax.run import duration
 from apq_jax.types import Layer

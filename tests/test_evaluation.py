@@ -18,13 +18,14 @@ from jax import lax
 from apq_jax import crossbar
 from apq_jax.compression import converters
 from apq_jax.compression.calibration import calibrate
-from apq_jax.compression.compressed import Recovery, accumulate, apply, compress
+from apq_jax.compression.compressed import accumulate, apply, compress
 from apq_jax.compression.evaluator import Evaluator, Subject
-from apq_jax.compression.plan import Plan, PlanOptions, build_plan
-from apq_jax.compression.prices import device, price_list
+from apq_jax.compression.options import PlanOptions, Recovery
+from apq_jax.compression.plan import Plan, build_plan
+from apq_jax.compression.prices import build_prices, move_to_device
 from apq_jax.compression.pruning import Block
 from apq_jax.hardware import Accelerator
-from apq_jax.network.capture import Network, capture, forward, matrices
+from apq_jax.network.capture import Network, capture, extract_matrices, forward
 from apq_jax.types import Policy
 
 HEIGHT, WIDTH, CELL = 4, 3, 2  # odd sizes, so that every last group and unit is ragged
@@ -52,9 +53,9 @@ def model(groups: int, params: Any, x: jax.Array) -> jax.Array:
 
 
 def tables_of(network: Network, plan: Plan) -> crossbar.Counts:
-    survivors = crossbar.survivors_of([np.asarray(layer.mask) for layer in plan])
+    survivors = crossbar.count_survivors([np.asarray(layer.mask) for layer in plan])
     slices = ACCELERATOR.slices(8)
-    return crossbar.column_vector_tables(network.layers, survivors, HEIGHT, CHIP, slices)
+    return crossbar.tabulate_column_vectors(network.layers, survivors, HEIGHT, CHIP, slices)
 
 
 class Case(NamedTuple):
@@ -81,11 +82,11 @@ def build(groups: int) -> Case:
     apply_fn = functools.partial(model, groups)
     images = normal(20, 6, 6, 2) + 0.3  # signed, off centre: a zero point that matters
     network = capture(apply_fn, params, images)
-    weights = matrices(network, params)
+    weights = extract_matrices(network, params)
     statistics = calibrate(network, params, weights, images, 10)
     options = PlanOptions(levels=LEVELS, min_keep=0.1)
     plan = build_plan(weights, statistics, (Block(HEIGHT),) * 2, options)
-    prices = price_list(network.layers, tables_of(network, plan), CHIP, 8, 8)
+    prices = build_prices(network.layers, tables_of(network, plan), CHIP, 8, 8)
     scored = normal(12, 6, 6, 2) + 0.3
     reference = jax.jit(apply_fn)(params, scored)
     labels = np.array(reference.argmax(axis=-1), np.int32)
@@ -94,7 +95,7 @@ def build(groups: int) -> Case:
         params,
         plan,
         statistics,
-        device(prices),
+        move_to_device(prices),
         images[:8],
         scored,
         jnp.asarray(labels),
@@ -301,7 +302,7 @@ def test_counts_are_those_of_the_reference(case: Case, choices: Any) -> None:
     expected = reference_of(case.groups, choices, False)
     tables = tables_of(case.network, case.subject.plan)
     policy = jax.tree.map(np.asarray, policy_of(choices))
-    counts = crossbar.counts_of(tables, CHIP, policy.level, policy.weight_bits)
+    counts = crossbar.look_up_counts(tables, CHIP, policy.level, policy.weight_bits)
     assert counts.outputs.tolist() == [sum(one) for one in expected.survivors]
     assert counts.units.tolist() == expected.units
     assert counts.crossbars.tolist() == expected.crossbars
@@ -314,7 +315,7 @@ def test_the_zero_point_of_the_images_matters(case: Case) -> None:
 
 def test_statistics_are_those_of_the_float_network(case: Case) -> None:
     """Outputs of the convolution before its bias, by NumPy, over all 20 training images."""
-    weights = matrices(case.network, case.params)
+    weights = extract_matrices(case.network, case.params)
     outputs: dict[int, Any] = {}
 
     def record(index: int, product: Any, x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -12,7 +12,6 @@ from flax import linen as nn
 
 from apq_jax.compression import converters, evaluator
 from apq_jax.compression.calibration import calibrate
-from apq_jax.compression.compressed import Recovery
 from apq_jax.compression.evaluator import (
     ENTRIES,
     Evaluator,
@@ -22,13 +21,14 @@ from apq_jax.compression.evaluator import (
     cuts_of,
     many,
 )
-from apq_jax.compression.plan import PlanOptions, build_plan
-from apq_jax.compression.prices import device, price_list
+from apq_jax.compression.options import PlanOptions, Recovery
+from apq_jax.compression.plan import build_plan
+from apq_jax.compression.prices import build_prices, move_to_device
 from apq_jax.hardware import preset
 from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.mapping import schemes
 from apq_jax.network import segments
-from apq_jax.network.capture import Network, capture, forward_float, matrices
+from apq_jax.network.capture import Network, capture, extract_matrices, forward_float
 from apq_jax.types import Evaluation, Policy
 
 LEVELS, CHUNK, LAYERS = 3, 4, 4
@@ -52,19 +52,19 @@ def build(remainder: int = 2, moments: bool = True) -> tuple[Network, Subject, E
     images = jnp.asarray(rng.normal(size=(8 + 2 * CHUNK + remainder, 6, 6, 1)), jnp.float32)
     params = Skips().init(jax.random.key(0), images[:1])
     network = capture(Skips().apply, params, images[:2])
-    weights = matrices(network, params)
+    weights = extract_matrices(network, params)
     accelerator = preset("isaac_ou")
     statistics = calibrate(network, params, weights, images[:8], 4)
-    blocks = schemes.blocks_of(network.layers, "column_vector", accelerator)
+    blocks = schemes.build_blocks(network.layers, "column_vector", accelerator)
     plan = build_plan(weights, statistics, blocks, PlanOptions(levels=LEVELS, min_keep=0.3))
     masks = [np.asarray(layer.mask) for layer in plan]
-    tables = schemes.tables(network.layers, masks, "column_vector", accelerator, 8)
-    prices = price_list(network.layers, tables, accelerator.chip(), 8, 8)
+    tables = schemes.tabulate_counts(network.layers, masks, "column_vector", accelerator, 8)
+    prices = build_prices(network.layers, tables, accelerator.chip(), 8, 8)
     scored = images[8:]
     reference = forward_float(network, params, scored)
     labels = reference.argmax(axis=-1).astype(jnp.int32)
     subject = Subject(
-        params, plan, statistics, device(prices), images[:8], scored, labels, reference
+        params, plan, statistics, move_to_device(prices), images[:8], scored, labels, reference
     )
     cells, recovery = converters.cells_of(accelerator), Recovery(match_moments=moments)
     return network, subject, Evaluator(network, cells, recovery, CHUNK)
@@ -91,11 +91,11 @@ def test_pieces_make_the_whole() -> None:
     # Of an image: 36 pixels of 3 channels, which go in and pass by at once; 27 pooled; 5.
     each = {
         cut: size // (4 * len(x))
-        for cut, size in segments.sizes(network, subject.params, x).items()
+        for cut, size in segments.measure_cuts(network, subject.params, x).items()
     }
     assert each == {1: 108, 2: 27, 3: 5}
     split = segments.split(network, subject.params, x, (1, 3))
-    weights = matrices(network, subject.params)
+    weights = extract_matrices(network, subject.params)
 
     def multiply(index: int, product: Any, x: jax.Array, weight: jax.Array) -> jax.Array:
         ran.append(index)
@@ -118,7 +118,7 @@ def test_a_weight_that_is_used_twice_is_not_parted() -> None:
 
     network = capture(model, params, jnp.ones((2, 3)))
     x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
-    assert list(segments.sizes(network, params, x)) == [2]
+    assert list(segments.measure_cuts(network, params, x)) == [2]
     with pytest.raises(ValueError, match=r"cuts \(1,\): allowed are some of \[2\]"):
         segments.split(network, params, x, (1,))
 

@@ -19,7 +19,8 @@ from test_evaluation import CELLS, RECOVERY, Case, build
 
 from apq_jax.compression import finetune
 from apq_jax.compression.compressed import Compressed, apply, compress
-from apq_jax.compression.finetune import FinetuneOptions, Images, Tuning
+from apq_jax.compression.finetune import Images, Tuning
+from apq_jax.compression.options import FinetuneOptions
 from apq_jax.compression.plan import weight_masks
 from apq_jax.network.capture import forward_float
 from apq_jax.system import pytrees

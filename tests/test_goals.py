@@ -14,7 +14,13 @@ from apq_jax import crossbar
 from apq_jax.compression import converters
 from apq_jax.compression.calibration import LayerStatistics
 from apq_jax.compression.plan import LayerPlan
-from apq_jax.compression.prices import Prices, device, look_up, price_list, unflattened
+from apq_jax.compression.prices import (
+    Prices,
+    build_prices,
+    look_up_costs,
+    move_to_device,
+    unflatten,
+)
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.hardware import Accelerator
@@ -39,8 +45,10 @@ def prices_of(accelerator: Accelerator) -> Prices:
     for layer in LAYERS:
         rank = rng.random((layer.groups * layer.count_row_groups(HEIGHT), layer.columns))
         survivors.append((rank < KEEP[:, None, None]).sum(axis=2).astype(np.int32))
-    tables = crossbar.column_vector_tables(LAYERS, survivors, HEIGHT, chip, accelerator.slices(8))
-    return price_list(LAYERS, tables, chip, 8, 8)
+    tables = crossbar.tabulate_column_vectors(
+        LAYERS, survivors, HEIGHT, chip, accelerator.slices(8)
+    )
+    return build_prices(LAYERS, tables, chip, 8, 8)
 
 
 PRICES = prices_of(Accelerator())
@@ -94,7 +102,7 @@ def evaluated(cost: crossbar.Cost, divergence: float = 0.0) -> Evaluation:
 def test_what_is_known_beforehand_is_what_evaluation_finds(mapping: dict[str, Any]) -> None:
     prices = prices_of(Accelerator(**mapping))
     problem, some = problem_of(prices), policies(50)
-    found = evaluated(look_up(device(prices), some))
+    found = evaluated(look_up_costs(move_to_device(prices), some))
     imagined = foreseen(problem, some)
     for name in METRICS:
         np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=2e-6)
@@ -182,10 +190,10 @@ def test_no_policy_needs_less_than_the_least() -> None:
     """Over all choices of every layer apart, and over many policies."""
     least = build.find_min_costs(PRICES, SPACE)
     some = policies(500)
-    found = look_up(PRICES, jax.tree.map(np.asarray, some))
+    found = look_up_costs(PRICES, jax.tree.map(np.asarray, some))
     for name in METRICS:
         assert least[name] <= getattr(found, name).min()
-    every = unflattened(PRICES)
+    every = unflatten(PRICES)
     by_hand = [
         min(
             every.latency_us[layer, level, weight - 1, inputs - 1]
@@ -197,7 +205,7 @@ def test_no_policy_needs_less_than_the_least() -> None:
     ]
     assert least["latency_us"] == pytest.approx(sum(by_hand), rel=1e-6)
     last = np.full(len(LAYERS), SPACE.levels - 1), np.full(len(LAYERS), 2), np.full(len(LAYERS), 2)
-    smallest = look_up(PRICES, Policy(*last))
+    smallest = look_up_costs(PRICES, Policy(*last))
     assert (least["slots"], least["crossbars"]) == (smallest.slots, smallest.crossbars)
 
 

@@ -25,7 +25,9 @@ def convolution(side: int, groups: int, stride: int) -> tuple[products.Product, 
     )
     eqn = jax.make_jaxpr(convolve)(x, jnp.zeros((3, 3, 4 // groups, 4))).eqns[-1]
     avals = [atom.aval for atom in eqn.invars]
-    product = products.product(eqn.primitive.name, eqn.params, avals, eqn.outvars[0].aval, side=1)
+    product = products.build_product(
+        eqn.primitive.name, eqn.params, avals, eqn.outvars[0].aval, side=1
+    )
     return product, x
 
 

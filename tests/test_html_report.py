@@ -16,7 +16,7 @@ from apq_jax import mapping
 from apq_jax.mapping.pictures import filled
 from apq_jax.report import __main__ as report
 from apq_jax.report import hardware_figures, make, markdown, one_run, search_figures, svg
-from apq_jax.report.html import written
+from apq_jax.report.html import render_html
 from apq_jax.run.read import _read_rows, read_run
 from apq_jax.system.errors import InputError
 
@@ -79,7 +79,7 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
 
 def page_of(folder: pathlib.Path) -> Page:
     """As it is written into the folder, without the pictures that Markdown needs."""
-    return Page(written(one_run.told(folder, *read_run(folder))))
+    return Page(render_html(one_run.build_report(folder, *read_run(folder))))
 
 
 def test_the_page_is_well_formed_and_says_its_structure(folder: pathlib.Path) -> None:
@@ -114,7 +114,7 @@ def test_the_page_is_well_formed_and_says_its_structure(folder: pathlib.Path) ->
 
 def test_the_page_needs_nothing_else(folder: pathlib.Path, result: dict[str, Any]) -> None:
     made_run.write_mapping(result, folder)
-    make.make(folder)
+    make.write_report(folder)
     text = (folder / "report.html").read_text(encoding="utf-8")
     read = Page(text)
     assert not {"script", "link", "iframe", "object", "embed", "a", "img"} & {
@@ -170,7 +170,7 @@ def test_the_answer_has_the_figures_of_the_result(
 
 def test_the_page_says_what_the_text_says(folder: pathlib.Path) -> None:
     read = page_of(folder)
-    text = markdown.written(one_run.told(folder, *read_run(folder)))
+    text = markdown.render_markdown(one_run.build_report(folder, *read_run(folder)))
     for words in read.texts["p"]:
         said = words.removeprefix("Note.").strip()
         assert said in text.replace("`", "").replace("**", "")
@@ -193,7 +193,7 @@ def test_hostile_names_stay_words(folder: pathlib.Path, result: dict[str, Any]) 
     assert any(row[0] == short for table in read.tables for row in table)
     assert f"{short}: 25.0 % kept" in read.texts["title"]
     # A bar in a name ends no cell.
-    text = markdown.written(one_run.told(folder, *read_run(folder)))
+    text = markdown.render_markdown(one_run.build_report(folder, *read_run(folder)))
     assert "** \\| " in text
 
 
@@ -204,14 +204,14 @@ def test_crossbars_are_drawn_where_the_mapping_is(
     assert "It is not in this folder, so its crossbars are not drawn." in read.texts["p"]
     found = made_run.write_mapping(result, folder)
     for one in found.maps:
-        counted = mapping.counted(one, found.scheme, found.accelerator)
+        counted = mapping.count_layer_map(one, found.scheme, found.accelerator)
         assert filled(one).sum() * one.cells[0].size == pytest.approx(counted["cells"])
         assert 0 < filled(one).min() <= filled(one).max() <= 1
     labels = {attrs["aria-label"] for attrs in page_of(folder).of("svg")}
     assert "How much of each crossbar of each layer is used" in labels
     (folder / "mapping.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"mapping\.safetensors: not a safetensors file"):
-        make.make(folder)
+        make.write_report(folder)
 
 
 def test_the_files_hashes_can_be_checked(folder: pathlib.Path) -> None:
@@ -226,15 +226,15 @@ def test_a_long_search_stays_small(result: dict[str, Any], folder: pathlib.Path)
     rows = {
         name: np.tile(column, 100) for name, column in _read_rows(folder / "search.csv").items()
     }
-    for draw in (search_figures.pareto, search_figures.progress):
-        text = svg.inline(draw(result, rows), "long", "a long search")
+    for draw in (search_figures.draw_pareto, search_figures.draw_progress):
+        text = svg.render_svg(draw(result, rows), "long", "a long search")
         assert "<image " in text
         assert len(text) < 300_000
 
 
 def test_a_figure_keeps_its_ground(result: dict[str, Any], folder: pathlib.Path) -> None:
-    figure = hardware_figures.policy(result, {})
-    text = svg.inline(figure, "policy", "bits")
+    figure = hardware_figures.draw_policy(result, {})
+    text = svg.render_svg(figure, "policy", "bits")
     assert figure.patch.get_visible()
     assert "#ffffff" not in text
     assert "DejaVu" not in text
@@ -339,7 +339,7 @@ def test_an_unfair_comparison_says_so(
 def test_names_of_folders_stay_words(result: dict[str, Any], tmp_path: pathlib.Path) -> None:
     names = ["_first", "$x$ <b>"]
     folders = [made_run.write_run(result, tmp_path / name) for name in names]
-    make.compare(folders, tmp_path / "page.html")
+    make.write_comparison(folders, tmp_path / "page.html")
     read = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert set(names) <= set(read.texts["text"])
     assert not read.of("b")
@@ -406,7 +406,7 @@ def test_a_phone_need_not_scroll_sideways(
     folder: pathlib.Path, result: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
     made_run.write_mapping(result, folder)
-    make.make(folder)
+    make.write_report(folder)
     wide, high = SHOTS["measured"](folder / "report.html", 375, tmp_path)
     assert wide == 375
     assert high > 3000

@@ -14,9 +14,9 @@ import pytest
 import safetensors.numpy
 
 from apq_jax.compression import calibration, gram, plan, plan_cache
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import PlanOptions
 from apq_jax.compression.pruning import Block
-from apq_jax.network.capture import capture, matrices
+from apq_jax.network.capture import capture, extract_matrices
 from apq_jax.system import pytrees
 
 OPTIONS = PlanOptions(levels=3, min_keep=0.2, iterations=2)
@@ -40,7 +40,7 @@ def planned(cache: pathlib.Path | None, **changes: Any) -> Any:
     return plan_cache.calibrate_and_plan(
         network,
         params,
-        matrices(network, params),
+        extract_matrices(network, params),
         images,
         changes.get("moment_images", 8),
         changes.get("blocks", BLOCKS),
@@ -229,7 +229,7 @@ def test_large_layers_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,200 windows of 6 rows: all of them, or ⌈16 x 6 / 12⌉ of each of 12 chunks."""
     params, images = params_of(), jnp.asarray(IMAGES)
     network = capture(model, params, images[:2])
-    weights = matrices(network, params)
+    weights = extract_matrices(network, params)
     (whole, _), x = calibration.calibrate(network, params, weights, images), IMAGES
     np.testing.assert_allclose(whole.gram[0], x.T @ x / len(x), atol=1e-5)
     monkeypatch.setattr(calibration, "WHOLE_PRODUCTS", 0)

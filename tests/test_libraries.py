@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 import apq_jax
-from apq_jax.network.capture import forward_float, matrices
+from apq_jax.network.capture import extract_matrices, forward_float
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "own_model.md"
 IMAGES = np.random.default_rng(0).normal(size=(3, 6, 6, 2)).astype(np.float32)
@@ -114,6 +114,6 @@ def test_a_network_comes_in_by_the_lines_of_the_page(name: str) -> None:
     assert reported == sorted(
         jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves
     )
-    found = forward_float(network, params, IMAGES, matrices(network, params))
+    found = forward_float(network, params, IMAGES, extract_matrices(network, params))
     expected = apply_fn(params, IMAGES)
     assert jnp.abs(found - expected).max() <= 1e-5 * jnp.abs(expected).max()

@@ -20,14 +20,15 @@ import safetensors.numpy
 
 from apq_jax import crossbar, mapping
 from apq_jax.compression import calibration, converters, plan
-from apq_jax.compression.compressed import Compressed, Recovery, apply, compress
+from apq_jax.compression.compressed import Compressed, apply, compress
+from apq_jax.compression.options import PlanOptions, Recovery
 from apq_jax.hardware import PRESETS, Accelerator
 from apq_jax.mapping import LayerMap, Mapping, Scales, datapath, files, schemes
 from apq_jax.mapping.__main__ import main
 from apq_jax.mapping.datapath import Converter
-from apq_jax.mapping.units import NONE, cells_of
+from apq_jax.mapping.units import NONE, read_cells
 from apq_jax.models.lenet import LeNet5
-from apq_jax.network.capture import Network, capture, matrices
+from apq_jax.network.capture import Network, capture, extract_matrices
 from apq_jax.system.errors import InputError
 from apq_jax.types import Layer, Policy
 
@@ -43,7 +44,7 @@ def integers(layer: Layer, mask: np.ndarray, bits: int, seed: int) -> np.ndarray
 
 
 def executed(found: LayerMap, accelerator: Accelerator, levels: np.ndarray, bits: int = 0) -> Any:
-    path, banks = datapath.prepare((found,), accelerator)[0]
+    path, banks = datapath.build_parts((found,), accelerator)[0]
     adc = converters.converter(accelerator, bits or accelerator.lossless_adc_bits)
     return np.asarray(datapath.execute(path, banks, adc, jnp.asarray(levels, jnp.int32)))
 
@@ -72,13 +73,13 @@ def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
         signed=signed,
         flipped_columns=draw(st.booleans()) if signed == "offset" else False,
     )
-    scheme = draw(st.sampled_from(mapping.MAPPED))
+    scheme = draw(st.sampled_from(mapping.MAPPED_SCHEMES))
     bits, input_bits = draw(st.integers(1, 8)), draw(st.integers(1, 8))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=(layer.groups, layer.rows, layer.columns))
     keep = draw(st.sampled_from([1.0, 0.5, 0.1]))
-    mask = schemes.block_mask(layer, weights, scheme, keep, accelerator)
+    mask = schemes.prune_blocks(layer, weights, scheme, keep, accelerator)
     levels = integers(layer, mask, bits, seed)
     arguments = (layer, levels, mask, bits, input_bits, scheme, accelerator)
     # Units of `sre` are wider at one bit than the blocks of its mask, and hold pruned weights.
@@ -89,11 +90,11 @@ def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
     np.testing.assert_array_equal(
         executed(found, accelerator, inputs), product(layer, inputs, levels)
     )
-    counts = schemes.pack((layer,), [mask], np.asarray([bits]), scheme, accelerator)
-    for name, value in mapping.counted(found, scheme, accelerator).items():
+    counts = schemes.count_packing((layer,), [mask], np.asarray([bits]), scheme, accelerator)
+    for name, value in mapping.count_layer_map(found, scheme, accelerator).items():
         assert value == getattr(counts, name).item(), name
     # A unit's largest sum goes through its converters unharmed.
-    high = cells_of(found).astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
+    high = read_cells(found).astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
     assert high.max(initial=0) <= 2**accelerator.lossless_adc_bits - 1
 
 
@@ -103,7 +104,7 @@ SMALL = Accelerator(crossbar_rows=20, crossbar_columns=12, unit_rows=9, unit_col
 
 def mapped(scheme: str = "column_vector", bits: int = 4) -> tuple[LayerMap, np.ndarray]:
     rng = np.random.default_rng(3)
-    mask = schemes.block_mask(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, SMALL)
+    mask = schemes.prune_blocks(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, SMALL)
     levels = integers(CONV, mask, bits, 4)
     return mapping.map_layer(CONV, levels, mask, bits, 5, scheme, SMALL), levels
 
@@ -121,7 +122,7 @@ def test_a_packing_by_hand() -> None:
     assert units.outputs.tolist() == [[0, 0, 2], [2, NONE, NONE], [1, 1, NONE]]
     assert units.slices.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
     # Stored are w + 8: 9 = 2 x 4 + 1, 10 = 2 x 4 + 2; 1, 11 = 2 x 4 + 3; 3.
-    assert cells_of(found).tolist() == [
+    assert read_cells(found).tolist() == [
         [[1, 2, 1], [2, 2, 3]],
         [[0, 0, 0], [2, 0, 0]],
         [[3, 0, 0], [0, 0, 0]],
@@ -142,7 +143,7 @@ def test_groups_that_a_unit_covers_are_one_read(tmp_path: pathlib.Path) -> None:
     found = mapping.map_layer(layer, levels, mask, 4, 5, "dense", one)
     assert found.units.read.tolist() == [0, 0, 1, 2]  # 12 bitlines hold three groups
     assert found.units.crossbar.tolist() == [0, 0, 0, 1]
-    assert mapping.counted(found, "dense", one)["units"] == 3
+    assert mapping.count_layer_map(found, "dense", one)["units"] == 3
     inputs = np.random.default_rng(0).integers(0, 32, (20, 16))
     np.testing.assert_array_equal(executed(found, one, inputs), product(layer, inputs, levels))
     scale = np.ones((4, 2), np.float32)
@@ -206,11 +207,11 @@ def test_the_index_can_be_read_back(data: Any) -> None:
     bits, seed = draw(st.integers(1, 8)), draw(st.integers(0, 2**32 - 1))
     weights = np.random.default_rng(seed).normal(size=(layer.groups, layer.rows, layer.columns))
     keep = draw(st.sampled_from([1.0, 0.5, 0.05]))
-    mask = schemes.block_mask(layer, weights, "column_vector", keep, accelerator)
+    mask = schemes.prune_blocks(layer, weights, "column_vector", keep, accelerator)
     levels = integers(layer, mask, bits, seed)
     found = mapping.map_layer(layer, levels, mask, bits, 8, "column_vector", accelerator)
     index = mapping.encode(found, accelerator)
-    counts = schemes.pack((layer,), [mask], np.asarray([bits]), "column_vector", accelerator)
+    counts = schemes.count_packing((layer,), [mask], np.asarray([bits]), "column_vector", accelerator)
     assert len(index) == counts.index_bits.item()
     again = mapping.decode(index, layer, bits, accelerator)
     units = found.units
@@ -244,11 +245,11 @@ def test_actions_of_executing_are_those_that_cost(scheme: str, signed: str, dac_
         SMALL, signed=signed, dac_bits=dac_bits, flipped_columns=flipped, unit_columns=5
     )
     rng = np.random.default_rng(3)
-    mask = schemes.block_mask(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, one)
+    mask = schemes.prune_blocks(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, one)
     found = mapping.map_layer(CONV, integers(CONV, mask, 5, 4), mask, 5, 7, scheme, one)
-    counts = schemes.pack((CONV,), [mask], np.asarray([5]), scheme, one)
-    expected = crossbar.actions((CONV,), counts, one.chip(), np.asarray([7]))
-    done = datapath.performed(found, one)
+    counts = schemes.count_packing((CONV,), [mask], np.asarray([5]), scheme, one)
+    expected = crossbar.count_actions((CONV,), counts, one.chip(), np.asarray([7]))
+    done = datapath.count_performed_actions(found, one)
     assert set(expected) - set(done) == {
         *("output_scale", "index_memory", "edram", "bus", "router")
     }  # fmt: skip
@@ -269,13 +270,13 @@ def test_levels_that_no_cell_can_hold_are_refused() -> None:
         mapping.map_layer(tall, many, many.astype(bool), 8, 8, "dense", SMALL)
 
 
-@pytest.mark.parametrize("scheme", sorted(set(mapping.MAPPED) - {"dense"}))
+@pytest.mark.parametrize("scheme", sorted(set(mapping.MAPPED_SCHEMES) - {"dense"}))
 def test_nothing_left(scheme: str) -> None:
     none = np.zeros((1, 27, 6), bool)
     found = mapping.map_layer(CONV, none.astype(int), none, 4, 5, scheme, SMALL)
     assert not executed(found, SMALL, np.ones((3, 27))).any()
-    counts = schemes.pack((CONV,), [none], np.asarray([4]), scheme, SMALL)
-    for name, value in mapping.counted(found, scheme, SMALL).items():
+    counts = schemes.count_packing((CONV,), [none], np.asarray([4]), scheme, SMALL)
+    for name, value in mapping.count_layer_map(found, scheme, SMALL).items():
         assert value == getattr(counts, name).item(), name
 
 
@@ -384,10 +385,10 @@ def built(
     images = jnp.asarray(rng.normal(size=(12, *shape)), jnp.float32)  # signed: a zero point
     params = jax.jit(model.init)(jax.random.key(0), images[:1])
     network = capture(model.apply, params, images[:2])
-    weights = matrices(network, params)
+    weights = extract_matrices(network, params)
     statistics = calibration.calibrate(network, params, weights, images)
-    options = plan.PlanOptions(levels=4, min_keep=0.2)
-    blocks = schemes.blocks_of(network.layers, "column_vector", accelerator)
+    options = PlanOptions(levels=4, min_keep=0.2)
+    blocks = schemes.build_blocks(network.layers, "column_vector", accelerator)
     planned = plan.build_plan(weights, statistics, blocks, options)
     count = len(network.layers)
     choices = [(0, 4), (1, 9), (1, 9)]  # all of 1 to 8 bits
@@ -425,8 +426,8 @@ def built(
 @pytest.mark.parametrize("name", ["lenet", "vgg", "resnet"])
 def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
     network, params, compressed, found, images = built(name)
-    parts = datapath.prepare(found.maps, found.accelerator)
-    checks = datapath.check(network, params, compressed, parts, found.accelerator, images[:4])
+    parts = datapath.build_parts(found.maps, found.accelerator)
+    checks = datapath.check_layers(network, params, compressed, parts, found.accelerator, images[:4])
     assert len(checks) == len(network.layers)
     for layer, one in zip(network.layers, checks, strict=True):
         assert one.mismatches == 0, layer
@@ -438,7 +439,7 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
     expected = apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
-    whole = datapath.end_to_end(network, params, compressed, parts, found.accelerator, images[:4])
+    whole = datapath.compare_end_to_end(network, params, compressed, parts, found.accelerator, images[:4])
     assert (whole.same_class, whole.images) == (4, 4)
     assert whole.levels == sum(
         4 * layer.positions * layer.groups * layer.rows for layer in network.layers
@@ -458,12 +459,12 @@ LOSSY = {
 def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
     """Evaluated without packing, executed unit by unit: the same, bit for bit."""
     network, params, compressed, found, images = built("grouped", LOSSY[held], searched=True)
-    parts = datapath.prepare(found.maps, found.accelerator)
-    for one in datapath.check(network, params, compressed, parts, found.accelerator, images[:2]):
+    parts = datapath.build_parts(found.maps, found.accelerator)
+    for one in datapath.check_layers(network, params, compressed, parts, found.accelerator, images[:2]):
         assert one.mismatches == 0
     lossless = tuple(layer._replace(reading=None) for layer in compressed)
-    parts = datapath.prepare(tuple(one._replace(adc_bits=0) for one in found.maps), LOSSY[held])
-    checks = datapath.check(network, params, lossless, parts, found.accelerator, images[:2])
+    parts = datapath.build_parts(tuple(one._replace(adc_bits=0) for one in found.maps), LOSSY[held])
+    checks = datapath.check_layers(network, params, lossless, parts, found.accelerator, images[:2])
     assert sum(one.mismatches for one in checks) == 0
     kept = apply(network, params, lossless, images)
     assert not np.allclose(apply(network, params, compressed, images), kept, atol=1e-3)
@@ -472,7 +473,7 @@ def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
 def test_an_accelerator_of_few_bits_is_evaluated_as_it_executes() -> None:
     three = dataclasses.replace(PRESETS["isaac_ou"], adc_bits=3)
     network, params, compressed, found, images = built("grouped", three)
-    parts = datapath.prepare(found.maps, three)
+    parts = datapath.build_parts(found.maps, three)
     executed = datapath.apply(
         network, params, compressed, parts, converters.converter(three), images
     )
@@ -503,8 +504,8 @@ def test_a_check_that_fails_says_where() -> None:
     place = np.argwhere(cells > 0)[0]
     cells[tuple(place)] -= 1
     maps[2] = maps[2]._replace(cells=cells)
-    parts = datapath.prepare(tuple(maps), found.accelerator)
-    checks = datapath.check(network, params, compressed, parts, found.accelerator, images)
+    parts = datapath.build_parts(tuple(maps), found.accelerator)
+    checks = datapath.check_layers(network, params, compressed, parts, found.accelerator, images)
     assert [one.mismatches > 0 for one in checks] == [False, False, True, False, False, False]
 
 
@@ -768,7 +769,7 @@ def test_inspect_prints_and_draws(path: pathlib.Path, capsys: Any) -> None:
     found = mapping.load(path)
     lines = printed.splitlines()[2:]
     for line, one in zip(lines, found.maps, strict=False):
-        counts = mapping.counted(one, "column_vector", found.accelerator)
+        counts = mapping.count_layer_map(one, "column_vector", found.accelerator)
         assert line.startswith(one.layer.name)
         assert line.split()[-1] == f"{counts['index_bits']:,}"
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

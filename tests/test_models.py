@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apq_jax import models
 from apq_jax.config import from_config_dict
 from apq_jax.data import Dataset, load
 from apq_jax.hardware.workloads import NETWORKS
-from apq_jax.models import ModelOptions, resnet
-from apq_jax.models.training import Training
+from apq_jax.models import resnet
+from apq_jax.models.create import build, build_trained
+from apq_jax.models.options import ModelOptions, Training
 from apq_jax.models.weights import load_shipped
 from apq_jax.network.capture import Network, capture, forward_float
 from apq_jax.system.errors import InputError
@@ -36,7 +36,7 @@ def pictures(size: tuple[int, ...], count: int = 40) -> Dataset:
 
 
 def shapes(name: str, width: float, size: tuple[int, ...]) -> Any:
-    model: Any = models.build(ModelOptions(name, width), pictures(size))
+    model: Any = build(ModelOptions(name, width), pictures(size))
     model = model.clone(classes=10)
     return model, jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *size)))
 
@@ -185,7 +185,7 @@ def test_captured_resnet_is_the_model(name: str, mapped: int) -> None:
 
 
 def test_running_moments_are_used_and_moved() -> None:
-    model: Any = models.build(ModelOptions("vgg8", 0.01), pictures((8, 8, 1)))
+    model: Any = build(ModelOptions("vgg8", 0.01), pictures((8, 8, 1)))
     params = drawn(model, (8, 8, 1))
     x = jnp.asarray(pictures((8, 8, 1)).train_images)
     apply_fn = jax.jit(model.apply)
@@ -205,13 +205,13 @@ def test_running_moments_are_used_and_moved() -> None:
 def test_trained_with_running_moments(tmp_path: pathlib.Path) -> None:
     dataset, options = pictures((8, 8, 1)), ModelOptions("vgg8", 0.02)
     recipe = Training(epochs=6, batch_size=20, learning_rate=0.01, max_shift=0)
-    apply_fn, params, whence = models.trained(options, recipe, dataset, tmp_path)
+    apply_fn, params, whence = build_trained(options, recipe, dataset, tmp_path)
     assert whence == ""
     variance = params["batch_stats"]["norm1"]["var"]
     assert (np.abs(variance - 1) > 0.01).any()  # one is what it starts with
     logits = apply_fn(params, jnp.asarray(dataset.test_images))
     assert logits.shape == (40, 2)
-    again, params_again, whence = models.trained(options, recipe, dataset, tmp_path)
+    again, params_again, whence = build_trained(options, recipe, dataset, tmp_path)
     assert whence == "cached"
     np.testing.assert_array_equal(again(params_again, jnp.asarray(dataset.test_images)), logits)
     names = [str(one) for one in (ModelOptions(), options, ModelOptions("vgg8", 0.025))]
@@ -220,15 +220,15 @@ def test_trained_with_running_moments(tmp_path: pathlib.Path) -> None:
 
 def test_refused() -> None:
     with pytest.raises(InputError, match=r"config.model.width: 0.5; allowed: 1 for lenet5"):
-        models.build(ModelOptions("lenet5", 0.5), pictures((28, 28, 1)))
+        build(ModelOptions("lenet5", 0.5), pictures((28, 28, 1)))
     with pytest.raises(InputError, match=r"pictures: images of 11 x 28 pixels; allowed: at least"):
-        models.build(ModelOptions("lenet5"), pictures((11, 28, 1)))
-    assert models.build(ModelOptions("lenet5"), pictures((12, 12, 1))).classes == 2
+        build(ModelOptions("lenet5"), pictures((11, 28, 1)))
+    assert build(ModelOptions("lenet5"), pictures((12, 12, 1))).classes == 2
 
 
 def test_resnet20_recipe() -> None:
     config = from_config_dict(runpy.run_path("configs/resnet20_cifar.py")["get_config"]())
-    model = models.build(config.model, pictures((32, 32, 3)))
+    model = build(config.model, pictures((32, 32, 3)))
     assert isinstance(model, resnet.ResNet)
     assert (model.stages, model.width) == (resnet.RESNET20, 1)
     with pytest.raises(InputError, match=r"set config.data.path to the folder"):
@@ -243,7 +243,7 @@ def test_shipped_vgg8_is_the_configured_one() -> None:
         "training_images": FASHION_MNIST,
         "options": repr(config.training),
     }
-    model = models.build(config.model, pictures((28, 28, 1))).clone(classes=10)
+    model = build(config.model, pictures((28, 28, 1))).clone(classes=10)
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     params = load_shipped(identity, like)
     assert params is not None

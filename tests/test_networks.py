@@ -99,7 +99,7 @@ def test_resnet18_windows_are_those_of_a_model() -> None:
 def test_dense_crossbars(name: str, cell_bits: int, crossbars: int) -> None:
     layers = NETWORKS[name]
     eight, chip = np.full(len(layers), 8), Accelerator(cell_bits=cell_bits).chip()
-    assert crossbar.dense(layers, eight, chip).crossbars.sum() == crossbars
+    assert crossbar.count_dense(layers, eight, chip).crossbars.sum() == crossbars
 
 
 def test_activations_of_resnet18_pass_thirty_bits() -> None:
@@ -112,5 +112,7 @@ def test_activations_of_resnet18_pass_thirty_bits() -> None:
         bands = [min(128, 8 * layer.columns - at) for at in range(0, 8 * layer.columns, 128)]
         units = sum(-(-strip // 9) for strip in strips) * sum(-(-band // 8) for band in bands)
         total += layer.positions * 8 * units
-    found = crossbar.activations(layers, crossbar.dense(layers, eight, chip), chip, eight)
+    found = crossbar.count_activations(
+        layers, crossbar.count_dense(layers, eight, chip), chip, eight
+    )
     assert found.sum() == total == 1_709_675_264

@@ -20,13 +20,14 @@ import pytest
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from apq_jax import models, search
+from apq_jax import search
 from apq_jax.compression import plan_cache
 from apq_jax.data import Dataset
-from apq_jax.models import ModelOptions
+from apq_jax.models.create import load_onnx
 from apq_jax.models.onnx import file
 from apq_jax.models.onnx.model import Model, classifier, load
 from apq_jax.models.onnx.operators import OPERATORS
+from apq_jax.models.options import ModelOptions
 from apq_jax.network.capture import capture, forward_float
 from apq_jax.run import checkpoint
 from apq_jax.system.errors import InputError
@@ -659,7 +660,7 @@ def test_names_that_are_not_text(tmp_path: pathlib.Path) -> None:
 
 def test_a_larger_file_is_not_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "net.onnx", linear())
-    monkeypatch.setattr(file, "MOST_BYTES", 100)
+    monkeypatch.setattr(file, "MAX_BYTES", 100)
     assert "more than 100 bytes" in refused(path)
 
 
@@ -722,7 +723,7 @@ def test_a_model_that_does_not_fit_the_data(
     path = saved(tmp_path / "net.onnx", convolutional())
     options = ModelOptions(**({"path": str(path)} | changes))
     with pytest.raises(InputError, match=said):
-        models.loaded(options, pictures(size, classes))
+        load_onnx(options, pictures(size, classes))
 
 
 def test_graphs_with_the_same_weights_are_told_apart(tmp_path: pathlib.Path) -> None:

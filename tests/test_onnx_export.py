@@ -31,7 +31,7 @@ from apq_jax.compression.compressed import (
 )
 from apq_jax.compression.converters import Reading, cells_of
 from apq_jax.export import __main__ as command
-from apq_jax.export.finished_run import read
+from apq_jax.export.finished_run import read_finished_run
 from apq_jax.export.onnx_model import OPSET, export
 from apq_jax.hardware import PRESETS
 from apq_jax.models import lenet, resnet, vgg
@@ -418,7 +418,7 @@ def test_a_run_is_exported(
 
 def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path) -> None:
     """docs/result.md in NumPy: the first convolution, 5 x 5 with an edge of two."""
-    run, name = read(finished_run), "params/conv1/kernel"
+    run, name = read_finished_run(finished_run), "params/conv1/kernel"
     with safetensors.safe_open(finished_run / "weights.safetensors", framework="np") as file:
         layer = {key: file.get_tensor(f"{name}/{key}") for key in ("levels", "mask")}
         for key in ("weight_scale", "multiplier", "offset", "input_scale", "input_zero"):

@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 
 from apq_jax.compression.calibration import LayerStatistics
-from apq_jax.compression.plan import (
-    LayerPlan,
-    PlanOptions,
-    build_plan,
-    compensate,
-    keep_levels,
-    weight_masks,
-)
+from apq_jax.compression.options import PlanOptions
+from apq_jax.compression.plan import LayerPlan, build_plan, compensate, keep_levels, weight_masks
 from apq_jax.compression.pruning import Block
 from apq_jax.types import Policy
 

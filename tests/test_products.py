@@ -16,7 +16,9 @@ def product_of(
 ) -> products.Product:
     eqn = jax.make_jaxpr(convolve)(x, w).eqns[-1]
     avals = [atom.aval for atom in eqn.invars]
-    return products.product(eqn.primitive.name, eqn.params, avals, eqn.outvars[0].aval, side=1)
+    return products.build_product(
+        eqn.primitive.name, eqn.params, avals, eqn.outvars[0].aval, side=1
+    )
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (2, 4), (3, 5), (4, 4)])

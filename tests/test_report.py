@@ -35,7 +35,7 @@ def folder(result: dict[str, Any], tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_report_says_what_was_measured(folder: pathlib.Path) -> None:
-    written = {path.name for path in make.make(folder)}
+    written = {path.name for path in make.write_report(folder)}
     assert written == {*PICTURES, "report.md", "report.html"}
     text = (folder / "report.md").read_text()
     # 480 / 60 and 960 / 60; 200 / 50 and 400 / 50.
@@ -74,19 +74,19 @@ def test_report_says_what_was_measured(folder: pathlib.Path) -> None:
 
 
 def test_pictures_are_drawn(folder: pathlib.Path) -> None:
-    for path in make.make(folder)[:-2]:
+    for path in make.write_report(folder)[:-2]:
         picture = matplotlib.image.imread(path)
         assert picture.shape[1] == 1080
         assert 0.02 < (picture[..., :3].min(axis=-1) < 0.9).mean() < 0.7
 
 
 def test_the_spread_over_seeds_is_said(folder: pathlib.Path, result: dict[str, Any]) -> None:
-    make.make(folder)
+    make.write_report(folder)
     assert "alike but for their seeds" not in (folder / "report.md").read_text()
     result["search"]["seeds"] = made_run.seeds_of(1.25, 2.5, None, 1.5)
     result["best"]["seed"] = 8
     (folder / "result.json").write_text(json.dumps(result))
-    make.make(folder)
+    make.write_report(folder)
     text = (folder / "report.md").read_text()
     assert "median 1.500, least 1.250, most 2.500" in text
     assert "is of seed 8." in text
@@ -95,7 +95,7 @@ def test_the_spread_over_seeds_is_said(folder: pathlib.Path, result: dict[str, A
 
 def test_each_seed_has_its_curve(folder: pathlib.Path, result: dict[str, Any]) -> None:
     rows = read._read_rows(folder / "search.csv")
-    (axis,) = search_figures.progress(result, rows).axes
+    (axis,) = search_figures.draw_progress(result, rows).axes
     first, second = (line.get_xydata() for line in axis.get_lines()[:2])
     assert (len(first), len(second)) == (20, 20)
     np.testing.assert_allclose(first[-1], [20, rows["reward"][:20].max()])
@@ -109,10 +109,10 @@ def test_rewards_of_several_limits_are_not_compared(
     result["search"]["drops"] = [2.0, 1.25, 0.5]
     result["config"]["search"] |= {"episodes": 20}
     rows = read._read_rows(folder / "search.csv")
-    (axis,) = search_figures.progress(result, rows).axes
+    (axis,) = search_figures.draw_progress(result, rows).axes
     assert [line.get_xdata()[0] for line in axis.get_lines()] == [6.5, 13.5]  # no curve
     (folder / "result.json").write_text(json.dumps(result))
-    make.make(folder)
+    make.write_report(folder)
     text = " ".join((folder / "report.md").read_text().split())
     assert (
         "goes to 3 limits, one after the other, with as many evaluations each: 2, 1.25, 0" in text
@@ -128,22 +128,22 @@ def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> 
         {"name": "slots", "found": 60, "allowed": 50},
     ]
     (folder / "result.json").write_text(json.dumps(result))
-    make.make(folder)
+    make.write_report(folder)
     text = (folder / "report.md").read_text()
     assert "loses at most 1 points of accuracy and needs at most 50 slots" in text
     assert "**does not meet** the limits; it loses 1.25 points of accuracy, 1 allowed; " in text
     assert "needs 60 slots, 50 allowed (20 % more)." in text
-    assert make.summary(result).title == "does NOT meet the limits"
+    assert make.build_summary(result).title == "does NOT meet the limits"
 
 
 def test_a_front_has_no_limit(folder: pathlib.Path, result: dict[str, Any]) -> None:
     result |= {"goal": "front", "limits": {}}
     (folder / "result.json").write_text(json.dumps(result))
-    make.make(folder)
+    make.write_report(folder)
     text = (folder / "report.md").read_text()
     assert "Asked: the front of accuracy against cost, of `lenet5`" in text
     assert "selection half of validation and is the knee of the front." in text
-    assert make.summary(result).title == "is the knee of the front"
+    assert make.build_summary(result).title == "is the knee of the front"
 
 
 # Evaluation n has ⌊480 / (1 + n / 6)⌋ slots, 200 - 4 n nJ, and loses 0.02 n points.
@@ -220,16 +220,16 @@ def test_a_question_to_a_damaged_run(folder: pathlib.Path, capsys: Any) -> None:
 
 def test_summary_fits_a_terminal(result: dict[str, Any]) -> None:
     text = io.StringIO()
-    rich.console.Console(file=text, width=80).print(make.summary(result))
+    rich.console.Console(file=text, width=80).print(make.build_summary(result))
     assert "8.00x" in text.getvalue()
     assert "16.00x" in text.getvalue()
     assert "…" not in text.getvalue()
 
 
 def test_short_names() -> None:
-    assert wording.short_names(["params/conv1/kernel", "params/fc/kernel"]) == ["conv1", "fc"]
-    assert wording.short_names(["w"]) == ["w"]
-    assert wording.short_names(["a/w", "b/v"]) == ["a/w", "b/v"]
+    assert wording.shorten_names(["params/conv1/kernel", "params/fc/kernel"]) == ["conv1", "fc"]
+    assert wording.shorten_names(["w"]) == ["w"]
+    assert wording.shorten_names(["a/w", "b/v"]) == ["a/w", "b/v"]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_damaged_runs(
     if content is not None:
         (folder / name).write_text(content)
     with pytest.raises(InputError, match=says):
-        make.make(folder)
+        make.write_report(folder)
     assert report.main([str(folder)]) == 2
     printed = capsys.readouterr().err
     assert says in printed
@@ -279,4 +279,4 @@ def test_nested_field_missing(folder: pathlib.Path, result: dict[str, Any]) -> N
     del result["best"]["slots"]
     (folder / "result.json").write_text(json.dumps(result))
     with pytest.raises(InputError, match=r"result\.json or search\.csv lacks 'slots'"):
-        make.make(folder)
+        make.write_report(folder)

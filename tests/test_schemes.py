@@ -9,7 +9,7 @@ import pytest
 
 from apq_jax import crossbar
 from apq_jax.compression import pruning
-from apq_jax.compression.prices import look_up, price_list
+from apq_jax.compression.prices import build_prices, look_up_costs
 from apq_jax.hardware import PRESETS, Accelerator
 from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.mapping import schemes
@@ -25,7 +25,7 @@ def ones(layer: Layer) -> np.ndarray:
 
 
 def packed(mask: np.ndarray, scheme: str, bits: int = 8, layer: Layer = CONV) -> dict[str, int]:
-    found = schemes.pack((layer,), [mask], np.asarray([bits]), scheme, ISAAC_OU)
+    found = schemes.count_packing((layer,), [mask], np.asarray([bits]), scheme, ISAAC_OU)
     return {name: value.item() for name, value in found._asdict().items()}
 
 
@@ -35,8 +35,8 @@ def packed(mask: np.ndarray, scheme: str, bits: int = 8, layer: Layer = CONV) ->
 def test_a_mask_of_ones_is_the_dense_network(scheme: str, name: str, bits: int) -> None:
     layers = NETWORKS[name]
     all_bits = np.full(len(layers), bits)
-    found = schemes.pack(layers, [ones(layer) for layer in layers], all_bits, scheme, ISAAC_OU)
-    expected = crossbar.dense(layers, all_bits, ISAAC_OU.chip())
+    found = schemes.count_packing(layers, [ones(layer) for layer in layers], all_bits, scheme, ISAAC_OU)
+    expected = crossbar.count_dense(layers, all_bits, ISAAC_OU.chip())
     for field in set(found._fields) - {"index_bits"}:
         np.testing.assert_array_equal(
             getattr(found, field), getattr(expected, field), err_msg=field
@@ -47,16 +47,16 @@ def test_a_mask_of_ones_tiles_alike_where_strips_are_crossbars() -> None:
     """At 8 bits a strip of pim_prune is a crossbar wide; slots are the same in sre, too."""
     layers = NETWORKS["vgg16"]
     eight, full = np.full(len(layers), 8), [ones(layer) for layer in layers]
-    expected = crossbar.dense(layers, eight, ISAAC_OU.chip())
+    expected = crossbar.count_dense(layers, eight, ISAAC_OU.chip())
     # Strips of columns have inputs of their own to count; strips of rows, units of their own.
     for scheme, apart in (("pim_prune", "row_groups"), ("pim_prune_columns", "slots")):
-        found = schemes.pack(layers, full, eight, scheme, ISAAC_OU)
+        found = schemes.count_packing(layers, full, eight, scheme, ISAAC_OU)
         for field in set(found._fields) - {"index_bits", apart}:
             np.testing.assert_array_equal(
                 getattr(found, field), getattr(expected, field), err_msg=f"{scheme} {field}"
             )
     for scheme in ("sre", "column_vector"):
-        found = schemes.pack(layers, full, eight, scheme, ISAAC_OU)
+        found = schemes.count_packing(layers, full, eight, scheme, ISAAC_OU)
         np.testing.assert_array_equal(found.slots, expected.slots, err_msg=scheme)
         np.testing.assert_array_equal(found.cells, expected.cells, err_msg=scheme)
     # 14 whole slots of 9 rows fill 126 of 128: unpruned column-vectors need a little more.
@@ -81,18 +81,18 @@ def test_depthwise_groups_stay_block_diagonal() -> None:
 def test_a_whole_crossbar_reads_its_groups_at_once() -> None:
     """14 groups of 9 x 1 a crossbar: ISAAC reads them in one go; 20 left take two."""
     layer, isaac = Layer("depthwise", 32, 9, 1, 10, (3, 3), (1, 1)), PRESETS["isaac"]
-    dense = crossbar.dense((layer,), np.asarray([8]), isaac.chip())
+    dense = crossbar.count_dense((layer,), np.asarray([8]), isaac.chip())
     assert (dense.crossbars[0], dense.units[0], dense.fullest[0]) == (3, 3, 1)
     assert (dense.drives[0], dense.columns[0], dense.cells[0]) == (32 * 9, 32 * 4, 32 * 36)
     mask = ones(layer)
     mask[::3] = False  # 21 of 32 stay
     for scheme in ("filter", "channel", "pim_prune_columns"):
-        found = schemes.pack((layer,), [mask], np.asarray([8]), scheme, isaac)
+        found = schemes.count_packing((layer,), [mask], np.asarray([8]), scheme, isaac)
         assert (found.crossbars[0], found.units[0], found.fullest[0]) == (2, 2, 1), scheme
         assert (found.drives[0], found.outputs[0]) == (21 * 9, 21), scheme
     # A unit of 20 x 8 covers two: 14 in 7 reads, twice, and 4 in 2.
     two = dataclasses.replace(ISAAC_OU, unit_rows=20)
-    dense = crossbar.dense((layer,), np.asarray([8]), two.chip())
+    dense = crossbar.count_dense((layer,), np.asarray([8]), two.chip())
     assert (dense.crossbars[0], dense.units[0], dense.fullest[0]) == (3, 16, 7)
 
 
@@ -113,12 +113,12 @@ def test_matrices_of_unlike_sizes_lie_as_the_largest() -> None:
 @pytest.mark.parametrize("keep", [0.0, -1.0, 1.5, float("nan")])
 def test_keep_ratios_are_checked(keep: float) -> None:
     with pytest.raises(ValueError, match=r"keep: .*; allowed: more than 0, at most 1"):
-        schemes.block_mask(CONV, np.ones((1, 288, 64)), "filter", keep, ISAAC_OU)
+        schemes.prune_blocks(CONV, np.ones((1, 288, 64)), "filter", keep, ISAAC_OU)
 
 
 def test_dense_masks_prune_nothing() -> None:
     layer = Layer("depthwise", 32, 9, 1, 10, (3, 3), (1, 1))
-    assert schemes.block_mask(layer, np.ones((32, 9, 1)), "dense", 0.1, ISAAC_OU).all()
+    assert schemes.prune_blocks(layer, np.ones((32, 9, 1)), "dense", 0.1, ISAAC_OU).all()
 
 
 def test_filters() -> None:
@@ -205,14 +205,14 @@ def test_sre_leaves_out_rows_of_a_unit() -> None:
 def test_column_vectors_are_those_of_the_tables(keep: float) -> None:
     rng = np.random.default_rng(0)
     layer = Layer("ragged", 2, 25, 6, 10, (5, 5), (1, 1))
-    mask = schemes.block_mask(layer, rng.normal(size=(2, 25, 6)), "column_vector", keep, ISAAC_OU)
+    mask = schemes.prune_blocks(layer, rng.normal(size=(2, 25, 6)), "column_vector", keep, ISAAC_OU)
     assert mask.sum() >= 1
     groups = np.stack([mask[:, start : start + 9].any(axis=1) for start in (0, 9, 18)], axis=1)
-    tables = crossbar.column_vector_tables(
-        (layer,), crossbar.survivors_of([groups[None]]), 9, ISAAC_OU.chip(), 4
+    tables = crossbar.tabulate_column_vectors(
+        (layer,), crossbar.count_survivors([groups[None]]), 9, ISAAC_OU.chip(), 4
     )
-    expected = crossbar.counts_of(tables, ISAAC_OU.chip(), np.asarray([0]), np.asarray([6]))
-    found = schemes.pack((layer,), [mask], np.asarray([6]), "column_vector", ISAAC_OU)
+    expected = crossbar.look_up_counts(tables, ISAAC_OU.chip(), np.asarray([0]), np.asarray([6]))
+    found = schemes.count_packing((layer,), [mask], np.asarray([6]), "column_vector", ISAAC_OU)
     for field in found._fields:
         assert getattr(found, field) == getattr(expected, field), field
 
@@ -232,7 +232,7 @@ def test_column_vectors_are_those_of_the_tables(keep: float) -> None:
 def test_masks_live_and_die_in_blocks(scheme: str, block: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     weights = rng.normal(size=(1, 288, 64))
-    mask = schemes.block_mask(CONV, weights, scheme, 0.3, ISAAC_OU)
+    mask = schemes.prune_blocks(CONV, weights, scheme, 0.3, ISAAC_OU)
     high, wide = block
     blocks = []
     for top in range(0, 288, high):
@@ -251,11 +251,11 @@ def test_the_better_of_two_a_layer() -> None:
     rows, columns = np.zeros_like(ones(CONV)), np.zeros_like(ones(CONV))
     rows[0, :40] = True  # 40 of 288 rows: 2 crossbars
     columns[0, :, :20] = True  # 20 of 64 columns: 3 crossbars
-    first = schemes.pack(LAYERS, [rows], np.asarray([8]), "pim_prune", ISAAC_OU)
-    second = schemes.pack(LAYERS, [columns], np.asarray([8]), "pim_prune_columns", ISAAC_OU)
+    first = schemes.count_packing(LAYERS, [rows], np.asarray([8]), "pim_prune", ISAAC_OU)
+    second = schemes.count_packing(LAYERS, [columns], np.asarray([8]), "pim_prune_columns", ISAAC_OU)
     assert (first.crossbars.item(), second.crossbars.item()) == (2, 3)
     for a, b in ((first, second), (second, first)):
-        assert schemes.better(a, b).crossbars.item() == 2
+        assert schemes.choose_better(a, b).crossbars.item() == 2
 
 
 def test_utilisation_by_hand() -> None:
@@ -266,8 +266,8 @@ def test_utilisation_by_hand() -> None:
     mask[0, 567:, 7] = True
     layer = Layer("conv", 1, 576, 64, 100, (3, 3), (1, 1))
     bits = np.asarray([7])
-    counts = schemes.pack((layer,), [mask], bits, "column_vector", ISAAC_OU)
-    found = schemes.utilisation((layer,), counts, bits, ISAAC_OU)
+    counts = schemes.count_packing((layer,), [mask], bits, "column_vector", ISAAC_OU)
+    found = schemes.compute_utilisation((layer,), counts, bits, ISAAC_OU)
     assert found["cells_unused"] == 128 * 128 - 70 * 9 * 4
     assert found["slots_unused"] == 224 - 36
     assert found["padding_cells"] == 36 * 72 - 70 * 9 * 4
@@ -285,7 +285,7 @@ def test_every_scheme_is_costed_by_the_same_model(scheme: str, preset: str) -> N
         dataclasses.replace(one, signed="differential", flipped_columns=False),
     ):
         masks = [
-            schemes.block_mask(
+            schemes.prune_blocks(
                 layer,
                 rng.normal(size=(layer.groups, layer.rows, layer.columns)),
                 scheme,
@@ -295,10 +295,10 @@ def test_every_scheme_is_costed_by_the_same_model(scheme: str, preset: str) -> N
             for layer in layers
         ]
         bits = np.asarray([8, 6, 4, 4, 8])
-        counts = schemes.pack(layers, masks, bits, scheme, accelerator)
+        counts = schemes.count_packing(layers, masks, bits, scheme, accelerator)
         chip: Any = accelerator.chip()
-        cost = crossbar.cost(layers, counts, chip, bits)
-        dense = crossbar.cost(layers, crossbar.dense(layers, bits, chip), chip, bits)
+        cost = crossbar.compute_cost(layers, counts, chip, bits)
+        dense = crossbar.compute_cost(layers, crossbar.count_dense(layers, bits, chip), chip, bits)
         assert cost.energy_nj > 0
         assert cost.crossbars >= 5
         assert (counts.fullest * counts.crossbars >= counts.units).all()
@@ -329,7 +329,7 @@ W = [[1, 2, 3, 4], [0, 1, 0, 2], [2, 0, 1, 0], [1, 1, 1, 3]]
 )
 def test_blocks_by_hand(scheme: str, scores: list[list[int]], kept: list[str]) -> None:
     """Squares summed over blocks; half of them stay, the first of equals."""
-    (block,) = schemes.blocks_of((TINY,), scheme, TINY_CHIP)
+    (block,) = schemes.build_blocks((TINY,), scheme, TINY_CHIP)
     weights = jnp.asarray([W], jnp.float32)
     metric = pruning.score_metric(jnp.eye(4)[None], "l2", block.high)
     found = pruning.block_scores(weights, metric, "l2", block)
@@ -355,7 +355,7 @@ def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None
     """Random nested masks of LeNet-5 and a grouped layer, random policies; every figure."""
     rng, accelerator = np.random.default_rng(0), CHIPS[chip]
     layers = (*NETWORKS["lenet5"][:3], Layer("grouped", 3, 18, 5, 20, (3, 3), (1, 1)))
-    blocks = schemes.blocks_of(layers, scheme, accelerator)
+    blocks = schemes.build_blocks(layers, scheme, accelerator)
     keep = np.asarray([1.0, 0.4, 0.05])[:, None, None, None]
     masks = []
     for layer, block in zip(layers, blocks, strict=True):
@@ -364,17 +364,17 @@ def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None
     arguments = layers, masks, scheme, accelerator, 8
     if chip == "mnsim" and scheme in schemes.BY_MAPPING:
         with pytest.raises(ValueError, match="mapping 'mnsim' of scheme"):
-            schemes.tables(*arguments)
+            schemes.tabulate_counts(*arguments)
         return
-    prices = price_list(layers, schemes.tables(*arguments), accelerator.chip(), 8, 8)
+    prices = build_prices(layers, schemes.tabulate_counts(*arguments), accelerator.chip(), 8, 8)
     for _ in range(12):
         level, *bits = (rng.integers(low, high, 4) for low, high in ((0, 3), (1, 9), (1, 9)))
         kept = [
             pruning.weight_mask(mask[at], block, layer.rows, layer.columns)
             for mask, at, block, layer in zip(masks, level, blocks, layers, strict=True)
         ]
-        counts = schemes.pack(layers, kept, bits[0], scheme, accelerator)
-        expected = crossbar.cost(layers, counts, accelerator.chip(), bits[1])
-        found = look_up(prices, Policy(level, *bits))
+        counts = schemes.count_packing(layers, kept, bits[0], scheme, accelerator)
+        expected = crossbar.compute_cost(layers, counts, accelerator.chip(), bits[1])
+        found = look_up_costs(prices, Policy(level, *bits))
         for name in found._fields:
             assert getattr(found, name) == getattr(expected, name), name

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from apq_jax import agent as agents
-from apq_jax.agent import AgentOptions
 from apq_jax.compression.plan import LayerPlan
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config, SearchOptions
@@ -28,16 +27,17 @@ from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.run import checkpoint, job
 from apq_jax.strategies import Strategy, loop, replay, surrogate
-from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
+from apq_jax.strategies.actor_critic import actor_critic
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
-from apq_jax.strategies.genetic import GeneticOptions, genetic
+from apq_jax.strategies.genetic import genetic
 from apq_jax.strategies.greedy import GreedyOptions, greedy
 from apq_jax.strategies.lamp import lamp
+from apq_jax.strategies.options import ActorCriticOptions, GeneticOptions
 from apq_jax.strategies.random import random
 from apq_jax.strategies.uniform import uniform
 from apq_jax.system.errors import InputError
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import AgentOptions, Evaluation, Policy
 
 SPACE = Space(levels=5, weight_bits=(2, 4, 6, 7), input_bits=(3, 4, 5, 6))
 LAYERS, FEATURES = 3, 4

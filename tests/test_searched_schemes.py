@@ -11,7 +11,8 @@ import pytest
 from jax import lax
 
 import apq_jax
-from apq_jax.compression.plan import PlanOptions, weight_masks
+from apq_jax.compression.options import PlanOptions
+from apq_jax.compression.plan import weight_masks
 from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
 from apq_jax.hardware import PRESETS, Accelerator
@@ -60,7 +61,7 @@ def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
     for mask, layer in zip(masks, compressed, strict=True):
         assert not np.asarray(layer.levels)[~mask].any()
     mapping = prove.mapped(prepared, policy, compressed)
-    parts = datapath.prepare(mapping.maps, mapping.accelerator)
+    parts = datapath.build_parts(mapping.maps, mapping.accelerator)
     found = prove.prove(prepared, policy, compressed, mapping, parts, dataset.select_images[:4])
     assert found.mismatches == 0 < found.compared
     assert found.scales_agree

@@ -19,7 +19,7 @@ from apq_jax import hardware
 from apq_jax.config import Config, to_config_dict
 from apq_jax.export import accelforge, mnsim, simulators
 from apq_jax.export.simulators import Described
-from apq_jax.export.sizes import Size, channels, pooled, same_sizes, traced_sizes
+from apq_jax.export.sizes import Size, assume_sizes, count_channels, find_pooled, trace_sizes
 from apq_jax.hardware import PRESETS
 from apq_jax.hardware.workloads import NETWORKS
 from apq_jax.metrics import METRICS
@@ -45,7 +45,7 @@ LENET = (Size(28, 28, 28, 28), Size(14, 14, 10, 10), *[Size(1, 1, 1, 1)] * 3)
 def network(name: str) -> Described:
     """A known network whose layers have bits of their own."""
     layers = NETWORKS[name]
-    sizes = LENET if name == "lenet5" else same_sizes(layers)
+    sizes = LENET if name == "lenet5" else assume_sizes(layers)
     count = len(layers)
     weight_bits = tuple(2 + at % 7 for at in range(count))
     input_bits = tuple(8 - at % 5 for at in range(count))
@@ -70,12 +70,12 @@ def problem(text: str) -> dict[str, Any]:
 
 def test_vgg8_is_as_neurosim_publishes_it() -> None:
     layers = NETWORKS["vgg8"]
-    assert simulators.neurosim_csv(layers, same_sizes(layers)) == VGG8
+    assert simulators.build_neurosim_csv(layers, assume_sizes(layers)) == VGG8
 
 
 def test_resnet18_is_pooled_where_neurosim_says() -> None:
     layers = NETWORKS["resnet18"]
-    lines = simulators.neurosim_csv(layers, same_sizes(layers)).splitlines()
+    lines = simulators.build_neurosim_csv(layers, assume_sizes(layers)).splitlines()
     # Of NeuroSim's NetWork_ResNet18.csv: the first, a shortcut, the last two.
     assert [lines[at] for at in (0, 7, 19, 20)] == [
         "224,224,3,7,7,64,1,2",
@@ -88,7 +88,7 @@ def test_resnet18_is_pooled_where_neurosim_says() -> None:
 @pytest.mark.parametrize("name", ["lenet5", "vgg8", "vgg16", "resnet20", "resnet18"])
 def test_neurosim_rows_hold_the_layers(name: str) -> None:
     of = network(name)
-    rows = csv.reader(simulators.neurosim_csv(of.layers, of.sizes).splitlines())
+    rows = csv.reader(simulators.build_neurosim_csv(of.layers, of.sizes).splitlines())
     for row, layer, size in zip(rows, of.layers, of.sizes, strict=True):
         height, width, depth, high, wide, number, _, stride = map(int, row)
         assert depth * high * wide == layer.rows
@@ -100,7 +100,7 @@ def test_neurosim_rows_hold_the_layers(name: str) -> None:
 @pytest.mark.parametrize("name", ["lenet5", "vgg8", "vgg16", "resnet20"])
 def test_mnsim_networks_hold_the_layers_and_their_bits(name: str) -> None:
     of = network(name)
-    tree = yaml.safe_load(mnsim.network_yaml(of, PRESETS["isaac_ou"]))
+    tree = yaml.safe_load(mnsim.build_network_yaml(of, PRESETS["isaac_ou"]))
     body = tree["model_config"]
     held = [one for one in body if one["type"] in ("conv", "fc")]
     side, bits = of.sizes[0].height, of.input_bits[0] + 1
@@ -114,7 +114,7 @@ def test_mnsim_networks_hold_the_layers_and_their_bits(name: str) -> None:
     assert [one["quantize_config"]["weight"] for one in held] == list(of.weight_bits)
     assert [one["quantize_config"]["input"] for one in held] == [b + 1 for b in of.input_bits]
     # Walked as MNSIM walks it: every entry takes in what the one before puts out.
-    values = of.sizes[0].height ** 2 * channels(of.layers[0])
+    values = of.sizes[0].height ** 2 * count_channels(of.layers[0])
     for one in body:
         assert one["quantize_config"]["input"] == bits
         bits = one["quantize_config"]["output"]
@@ -134,7 +134,7 @@ def test_mnsim_networks_hold_the_layers_and_their_bits(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_mnsim_hardware_is_the_accelerator(name: str) -> None:
     one = PRESETS[name]
-    read = ini(mnsim.sim_config(one))
+    read = ini(mnsim.build_sim_config(one))
     assert read["Crossbar level"]["Xbar_Size"] == f"{one.crossbar_rows},{one.crossbar_columns}"
     device, interface = read["Device level"], read["Interface level"]
     assert int(device["Device_Level"]) == len(device["Device_Resistance"].split(",")) == 4
@@ -152,11 +152,11 @@ def test_mnsim_hardware_is_the_accelerator(name: str) -> None:
 
 def test_levels_of_a_cell_are_equal_steps_of_conductance_and_pairs_are_two_crossbars() -> None:
     one = dataclasses.replace(PRESETS["isaac_ou"], cell_bits=1, signed="differential")
-    read = ini(mnsim.sim_config(one))
+    read = ini(mnsim.build_sim_config(one))
     assert read["Device level"]["Device_Resistance"] == "150000,30000"
     assert read["Process element level"]["Xbar_Polarity"] == "2"
     assert read["Process element level"]["Group_Num"] == "4"
-    read = ini(mnsim.sim_config(PRESETS["isaac_ou"]))
+    read = ini(mnsim.build_sim_config(PRESETS["isaac_ou"]))
     siemens = [1 / float(ohm) for ohm in read["Device level"]["Device_Resistance"].split(",")]
     np.testing.assert_allclose(np.diff(siemens), np.diff(siemens)[0], rtol=1e-4)
 
@@ -165,7 +165,7 @@ def test_levels_of_a_cell_are_equal_steps_of_conductance_and_pairs_are_two_cross
 def test_cimloop_problems_hold_the_layers(name: str) -> None:
     of = network(name)
     for at, layer in enumerate(of.layers):
-        tree = problem(simulators.cimloop_yaml(of, at))
+        tree = problem(simulators.build_cimloop_yaml(of, at))
         instance = tree["instance"]
         assert instance.pop("densities") == {
             "Weights": {"density": 0.25, "distribution": "hypergeometric"}
@@ -187,7 +187,7 @@ def test_cimloop_problems_hold_the_layers(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_accelforge_einsums_hold_the_layers(name: str) -> None:
     of = network(name)
-    einsums = yaml.safe_load(accelforge.workload_yaml(of))["workload"]["einsums"]
+    einsums = yaml.safe_load(accelforge.build_workload_yaml(of))["workload"]["einsums"]
     for at, (layer, einsum) in enumerate(zip(of.layers, einsums, strict=True)):
         bounds = [line.split() for line in einsum["iteration_space_shape"]]
         assert math.prod(int(most) for *_, most in bounds) == _multiplications(layer)
@@ -200,7 +200,7 @@ def test_accelforge_einsums_hold_the_layers(name: str) -> None:
 def test_accelforge_strided_groups_are_written_out() -> None:
     layer = Layer("params/a b/kernel", 2, 27, 5, 7 * 20, (3, 3), (2, 1))
     of = Described("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (6,))
-    assert yaml.safe_load(accelforge.workload_yaml(of))["workload"]["einsums"] == [
+    assert yaml.safe_load(accelforge.build_workload_yaml(of))["workload"]["einsums"] == [
         {
             "name": "params_a_b_kernel",
             "tensor_accesses": [
@@ -246,7 +246,7 @@ def test_accelforge_reads_them_and_counts_the_same(name: str, tmp_path: pathlib.
         input_bits=(*of.input_bits, 5),
     )
     path = tmp_path / "workload.yaml"
-    path.write_text(accelforge.workload_yaml(of))
+    path.write_text(accelforge.build_workload_yaml(of))
     workload = tool.Spec.from_yaml(path).workload
     counted = [workload.n_computes(einsum) for einsum in workload.einsum_names]
     assert counted == [_multiplications(one) for one in of.layers]
@@ -258,7 +258,9 @@ def test_accelforge_reads_them_and_counts_the_same(name: str, tmp_path: pathlib.
 
 def test_accelforge_index_variables_have_one_range_in_the_whole_file() -> None:
     # Its mapper refuses a name that ranges differently in two einsums, read or counted or not.
-    einsums = yaml.safe_load(accelforge.workload_yaml(network("lenet5")))["workload"]["einsums"]
+    einsums = yaml.safe_load(accelforge.build_workload_yaml(network("lenet5")))["workload"][
+        "einsums"
+    ]
     bounds = [line.split() for one in einsums for line in one["iteration_space_shape"]]
     names = [name for _, _, name, *_ in bounds]
     assert len(set(names)) == len(names)
@@ -271,7 +273,7 @@ def _multiplications(layer: Layer) -> int:
 def test_height_and_width_are_not_mixed_up() -> None:
     layer = Layer("wide", 1, 2 * 3 * 5, 4, 7 * 20, (3, 5), (2, 1))
     of = Described("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (8,))
-    tree = problem(simulators.cimloop_yaml(of, 0))
+    tree = problem(simulators.build_cimloop_yaml(of, 0))
     assert tree["instance"] == {
         "C": 2,
         "M": 4,
@@ -282,27 +284,27 @@ def test_height_and_width_are_not_mixed_up() -> None:
         "Wstride": 2,
     }  # Wstride goes with P in CiMLoop's base
     with pytest.raises(InputError, match="wide: strides 2 and 1; allowed in NeuroSim: the same"):
-        simulators.neurosim_csv(of.layers, of.sizes)
+        simulators.build_neurosim_csv(of.layers, of.sizes)
     even = dataclasses.replace(layer, stride=(2, 2))
-    assert simulators.neurosim_csv((even,), of.sizes) == "14,20,2,3,5,4,0,2\n"
+    assert simulators.build_neurosim_csv((even,), of.sizes) == "14,20,2,3,5,4,0,2\n"
     with pytest.raises(InputError, match="wide: window or stride is no square"):
-        mnsim.network_yaml(of, PRESETS["isaac_ou"])
+        mnsim.build_network_yaml(of, PRESETS["isaac_ou"])
 
 
 def test_a_matrix_product_of_many_positions_is_a_column_of_pixels() -> None:
     layer = Layer("tokens", 1, 16, 8, 10, (), ())
-    sizes = same_sizes((layer,))
-    assert simulators.neurosim_csv((layer,), sizes) == "10,1,16,1,1,8,0,1\n"
+    sizes = assume_sizes((layer,))
+    assert simulators.build_neurosim_csv((layer,), sizes) == "10,1,16,1,1,8,0,1\n"
     of = Described("net", (layer,), sizes, (1.0,), (4,), (8,))
-    assert problem(simulators.cimloop_yaml(of, 0))["instance"] == {"C": 16, "M": 8, "P": 10}
+    assert problem(simulators.build_cimloop_yaml(of, 0))["instance"] == {"C": 16, "M": 8, "P": 10}
     with pytest.raises(InputError, match="tokens: 10 positions; allowed in MNSIM: 1"):
-        mnsim.network_yaml(of, PRESETS["isaac_ou"])
+        mnsim.build_network_yaml(of, PRESETS["isaac_ou"])
 
 
 def test_a_grouped_layer_is_refused_by_name_and_kept_where_there_are_groups() -> None:
     layer = Layer("depthwise", 8, 9, 1, 16, (3, 3), (1, 1))
     of = Described("net", (layer,), (Size(4, 4, 4, 4),), (1.0,), (4,), (8,))
-    found = simulators.files(of, PRESETS["isaac_ou"])
+    found = simulators.build_files(of, PRESETS["isaac_ou"])
     assert sorted(found) == [
         "accelforge/workload.yaml",
         "cimloop/00.yaml",
@@ -318,14 +320,14 @@ def test_a_grouped_layer_is_refused_by_name_and_kept_where_there_are_groups() ->
 
 def test_a_shortcut_with_weights_is_refused_by_mnsim() -> None:
     with pytest.raises(InputError, match="stage2/block1/shortcut: does not take in what"):
-        mnsim.network_yaml(network("resnet18"), PRESETS["isaac_ou"])
+        mnsim.build_network_yaml(network("resnet18"), PRESETS["isaac_ou"])
 
 
 def test_positions_that_are_no_square_are_refused() -> None:
     with pytest.raises(InputError, match="speech: 20 positions are no square"):
-        same_sizes((Layer("speech", 1, 9, 4, 20, (3, 3), (1, 1)),))
+        assume_sizes((Layer("speech", 1, 9, 4, 20, (3, 3), (1, 1)),))
     with pytest.raises(InputError, match="line: a window over 1 axes; allowed: two"):
-        same_sizes((Layer("line", 1, 3, 4, 16, (3,), (1,)),))
+        assume_sizes((Layer("line", 1, 3, 4, 16, (3,), (1,)),))
 
 
 def test_sizes_are_traced_through_the_network() -> None:
@@ -333,10 +335,10 @@ def test_sizes_are_traced_through_the_network() -> None:
     images = jnp.zeros((2, 28, 20, 1))
     params = model.init(jax.random.key(0), images)
     captured = capture(model.apply, params, images)
-    sizes = traced_sizes(captured, params)
+    sizes = trace_sizes(captured, params)
     assert sizes[:2] == (Size(28, 20, 28, 20), Size(14, 10, 10, 6))
     assert sizes[2:] == (Size(1, 1, 1, 1),) * 3
-    assert pooled(captured.layers, sizes) == (True, True, False, False, False)
+    assert find_pooled(captured.layers, sizes) == (True, True, False, False, False)
 
 
 def test_a_layer_used_twice_is_refused() -> None:
@@ -351,7 +353,7 @@ def test_a_layer_used_twice_is_refused() -> None:
 
     captured = capture(apply_fn, params, jnp.zeros((1, 4, 4, 2)))
     with pytest.raises(InputError, match="w: used more than once"):
-        traced_sizes(captured, params)
+        trace_sizes(captured, params)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from onnx import TensorProto, helper, numpy_helper
 
 import apq_jax
-from apq_jax.compression.plan import PlanOptions
+from apq_jax.compression.options import PlanOptions
 from apq_jax.config import Config, SearchOptions, to_config_dict
 from apq_jax.pipeline import prepare, prepared, stages
 from apq_jax.pipeline.prepared import Prepared
@@ -30,9 +30,9 @@ from apq_jax.strategies.loop import Record
 from apq_jax.sweep import __main__ as sweep
 from apq_jax.sweep import folder as sweep_folder
 from apq_jax.sweep import job, processes
-from apq_jax.sweep.group import CHUNK, searched
-from apq_jax.sweep.mesh import _compiled, mesh_of
-from apq_jax.sweep.points import grouped, points_of, side_by_side_of
+from apq_jax.sweep.group import CHUNK, search_group
+from apq_jax.sweep.mesh import _compile, make_mesh
+from apq_jax.sweep.points import get_side_by_side, group_points, list_points
 from apq_jax.system.errors import InputError
 from apq_jax.system.signals import Terminated
 
@@ -67,7 +67,7 @@ def swept(
 
 
 def test_a_grid_has_all_combinations() -> None:
-    points = points_of(swept(seed=0, accelerator__unit_columns=(4, 8), limits__slots=(0.0, 90.0)))
+    points = list_points(swept(seed=0, accelerator__unit_columns=(4, 8), limits__slots=(0.0, 90.0)))
     found = [(point.accelerator.unit_columns, point.config.limits.slots) for point in points]
     assert found == [(4, 0.0), (4, 90.0), (8, 0.0), (8, 90.0)]
     assert points[1].values == {"accelerator.unit_columns": 4, "limits.slots": 90.0}
@@ -76,19 +76,19 @@ def test_a_grid_has_all_combinations() -> None:
 def test_a_device_has_one_search_at_a_time_where_nothing_else_is_said() -> None:
     tree = swept(seed=0, limits__slots=(0.0,))
     del tree.sweep["side_by_side"]
-    assert (len(points_of(tree)), side_by_side_of(tree)) == (1, 1)
+    assert (len(list_points(tree)), get_side_by_side(tree)) == (1, 1)
 
 
 def test_a_list_takes_the_kth_of_each() -> None:
     over = {"accelerator__unit_rows": (4, 9), "accelerator__unit_columns": (16, 8)}
-    found = [point.accelerator for point in points_of(swept("list", **over))]
+    found = [point.accelerator for point in list_points(swept("list", **over))]
     assert [(one.unit_rows, one.unit_columns) for one in found] == [(4, 16), (9, 8)]
 
 
 def test_a_sample_is_drawn_once_from_the_grid_and_again_the_same() -> None:
     over = {"accelerator__unit_columns": tuple(range(1, 21)), "accelerator__unit_rows": (4, 9, 16)}
     drawn = [
-        [tuple(point.values.values()) for point in points_of(swept("random", 25, seed, **over))]
+        [tuple(point.values.values()) for point in list_points(swept("random", 25, seed, **over))]
         for seed in (1, 1, 2)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -118,7 +118,7 @@ def test_a_sample_is_drawn_once_from_the_grid_and_again_the_same() -> None:
 )
 def test_bad_sweeps_are_one_line(tree: ConfigDict, says: str) -> None:
     with pytest.raises(InputError) as caught:
-        points_of(tree)
+        list_points(tree)
     assert says in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -143,8 +143,8 @@ def group() -> list[Prepared]:
         accelerator__crossbar_columns=(64, 128, 128, 64, 256),
         search__max_accuracy_drop=(1.0, 5.0, 0.5, 2.0, 9.0),
     )
-    points = points_of(tree)
-    assert grouped(network, points) == [[0, 1, 2, 3, 4]]
+    points = list_points(tree)
+    assert group_points(network, points) == [[0, 1, 2, 3, 4]]
     first = prepare.prepare(network, params, dataset, points[0].accelerator, points[0].config)
     return [prepare.aim(first, point.accelerator, point.config) for point in points]
 
@@ -156,7 +156,7 @@ def same(a: Record, b: Record) -> bool:
 
 
 def test_a_search_finds_what_it_finds_alone(group: list[Prepared]) -> None:
-    together = searched(group, mesh_of())
+    together = search_group(group, make_mesh())
     for one, found in zip(group, together, strict=True):
         assert same(found, stages.joined(stages.search_policies(one)))
     assert not same(together[0], together[1])
@@ -166,23 +166,23 @@ def test_groups_are_told_apart_by_what_is_compiled(group: list[Prepared]) -> Non
     tree = swept(
         accelerator__unit_rows=(4, 9), accelerator__cell_bits=(1, 2), limits__slots=(0.0, 9e9)
     )
-    assert grouped(group[0].network, points_of(tree)) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert group_points(group[0].network, list_points(tree)) == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_nothing_is_compiled_for_other_prices_and_limits(group: list[Prepared]) -> None:
-    mesh = mesh_of()
-    searched(group, mesh)
-    _, searches = _compiled(
+    mesh = make_mesh()
+    search_group(group, mesh)
+    _, searches = _compile(
         stages.strategy_of(group[0]), prepared.evaluator(group[0]), CHUNK, mesh, 1
     )
     before = searches._cache_size()
-    searched(group[::-1], mesh)
+    search_group(group[::-1], mesh)
     assert searches._cache_size() == before == 1
 
 
 def test_side_by_side_finds_the_same_but_for_rounding(group: list[Prepared]) -> None:
-    alone = searched(group, mesh_of())
-    beside = searched(group, mesh_of(), side_by_side=2)
+    alone = search_group(group, make_mesh())
+    beside = search_group(group, make_mesh(), side_by_side=2)
     for one, found in zip(alone, beside, strict=True):
         assert len(one.reward) == len(found.reward)
         np.testing.assert_array_equal(one.policy.level, found.policy.level)
@@ -386,14 +386,14 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
 
         yield stop
 
-    everywhere = mesh_of
+    everywhere = make_mesh
     monkeypatch.setattr(sweep_folder, "INTERVAL", 0.0)
     kept = stopped / "checkpoint.safetensors"
     for count in itertools.count():
         devices = jax.devices()[: 1 + count % 2]
-        monkeypatch.setattr(job, "mesh_of", functools.partial(everywhere, devices))
+        monkeypatch.setattr(job, "make_mesh", functools.partial(everywhere, devices))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(processes, "stops", third)
+            patch.setattr(processes, "watch_signals", third)
             try:
                 assert job.run(small_sweep, stopped, resume=True) == 0
             except Terminated:

@@ -27,14 +27,14 @@ def tables(found: report.Document) -> dict[str, Table]:
 def test_shares_of_fields_that_multiply() -> None:
     # ln energy = 3 a + b with a, b in {0, 1}: variances 9 and 1 of 10.
     rows = [row(a, b, float(np.exp(3 * a + b))) for a in (0, 1) for b in (0, 1)]
-    found = report.shares(rows, FIELDS[:2])
+    found = report.compute_shares(rows, FIELDS[:2])
     assert found["energy_nj"] == pytest.approx({FIELDS[0]: 0.9, FIELDS[1]: 0.1})
     assert found["area_mm2"] == {FIELDS[0]: 0.0, FIELDS[1]: 0.0}  # all alike
 
 
 def test_what_fields_do_together_is_in_no_share() -> None:
     rows = [row(a, b, float(np.exp(a ^ b))) for a in (0, 1) for b in (0, 1)]
-    assert report.shares(rows, FIELDS[:2])["energy_nj"] == pytest.approx(
+    assert report.compute_shares(rows, FIELDS[:2])["energy_nj"] == pytest.approx(
         {FIELDS[0]: 0.0, FIELDS[1]: 0.0}
     )
 
@@ -47,7 +47,7 @@ def test_the_best_of_each_limit_and_the_front() -> None:
         row(4, 4, 1.0, 0.1, meets_limits=0),
         row(4, 16, 50.0, 4.0, **{"limits.slots": 90.0}),
     ]
-    found = tables(report.told(rows, FIELDS, "net on data"))
+    found = tables(report.build_report(rows, FIELDS, "net on data"))
     assert found.keys() == {"limits.slots 0", "limits.slots 90", "On the front", "Shares"}
     least = {line[0]: line[1:3] for line in found["limits.slots 0"].parts[0].body}
     assert least["least energy"] == ["9", "8"]
@@ -57,14 +57,14 @@ def test_the_best_of_each_limit_and_the_front() -> None:
 
 def test_of_equal_costs_the_one_that_loses_less_is_the_best() -> None:
     rows = [row(4, 8, 5.0), row(9, 8, 5.0, points_lost=0.125)]
-    found = tables(report.told(rows, FIELDS, "net on data"))
+    found = tables(report.build_report(rows, FIELDS, "net on data"))
     assert found["Of all"].parts[0].body[3][:2] == ["least energy", "9"]
 
 
 def test_where_no_search_meets_its_limits_the_page_says_so() -> None:
-    found = report.told([row(4, 8, 5.0, meets_limits=0)], FIELDS, "net on data")
+    found = report.build_report([row(4, 8, 5.0, meets_limits=0)], FIELDS, "net on data")
     assert [type(block) for block in found.lead][-1] is Note
-    assert "nothing to compare" in html.written(found)
+    assert "nothing to compare" in html.render_html(found)
 
 
 @pytest.mark.parametrize("names", [(4, 9), ("joint", "apq"), (4.0, 9.5)])
@@ -75,14 +75,14 @@ def test_a_page_is_written_of_any_values(names: tuple[Any, Any]) -> None:
         for rows in names
         for columns in (4, 8, 16)
     ]
-    text = html.written(report.told(rows, FIELDS, "net on data"))
+    text = html.render_html(report.build_report(rows, FIELDS, "net on data"))
     assert text.count("<svg") == 2  # the front, and the one pair
     for words, _ in METRICS.values():
         assert words in text
 
 
 def test_one_point_is_a_page_without_comparisons() -> None:
-    text = html.written(report.told([row(4, 8, 5.0)], FIELDS, "net on data"))
+    text = html.render_html(report.build_report([row(4, 8, 5.0)], FIELDS, "net on data"))
     assert "one point" in text
     assert "Which fields matter" not in text
 
@@ -92,4 +92,4 @@ def test_one_point_is_a_page_without_comparisons() -> None:
     [(0.01914, "0.019"), (1.234, "1.23"), (864.2, "864"), (5789.0, "5.8k"), (123456.0, "123k")],
 )
 def test_numbers_are_brief_in_cells(value: float, words: str) -> None:
-    assert report._brief(value) == words
+    assert report._format_brief(value) == words

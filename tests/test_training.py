@@ -19,8 +19,8 @@ from apq_jax.data import Dataset
 from apq_jax.data.scoring import accuracy
 from apq_jax.models import training, weights
 from apq_jax.models.lenet import LeNet5
-from apq_jax.models.training import Training
-from apq_jax.models.weights import identify, save_shipped, trained
+from apq_jax.models.options import Training
+from apq_jax.models.weights import identify, load_or_train, save_shipped
 from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError
 
@@ -136,21 +136,21 @@ def test_options_out_of_range(field: str, value: Any) -> None:
 
 def test_random_shifts() -> None:
     images = jnp.zeros((200, 7, 7, 1)).at[:, 3, 3].set(1.0)
-    shifted = np.asarray(training.random_shifts(jax.random.key(0), images, 2))
+    shifted = np.asarray(training.shift_randomly(jax.random.key(0), images, 2))
     assert shifted.shape == images.shape
     np.testing.assert_array_equal(shifted.sum((1, 2, 3)), 1.0)
     _, rows, columns, _ = np.nonzero(shifted)
     assert {*rows} == {*columns} == {1, 2, 3, 4, 5}
     assert len({*zip(rows, columns, strict=True)}) == 25  # the two directions are independent
     # What leaves the image is lost, and zeros come in.
-    ones = np.asarray(training.random_shifts(jax.random.key(0), jnp.ones((200, 7, 7, 1)), 2))
+    ones = np.asarray(training.shift_randomly(jax.random.key(0), jnp.ones((200, 7, 7, 1)), 2))
     lost = 49 - (7 - abs(rows - 3)) * (7 - abs(columns - 3))
     np.testing.assert_array_equal((ones == 0).sum((1, 2, 3)), lost)
 
 
 def test_random_flips() -> None:
     images = jax.random.normal(jax.random.key(0), (400, 3, 4, 2))
-    flipped = np.asarray(training.random_flips(jax.random.key(1), images))
+    flipped = np.asarray(training.mirror_randomly(jax.random.key(1), images))
     same = (flipped == images).all((1, 2, 3))
     mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
     assert (same ^ mirrored).all()
@@ -283,7 +283,7 @@ def test_trained_is_reused(
     def run(
         name: str = "linear", init: Any = None, data: Dataset = dataset, options: Any = QUICK
     ) -> tuple[Any, bool]:
-        return trained(name, linear, init or zeros(), data, options, tmp_path / "cache")
+        return load_or_train(name, linear, init or zeros(), data, options, tmp_path / "cache")
 
     params, reused = run()
     assert not reused
@@ -318,7 +318,9 @@ def test_interrupted_training_goes_on(
             raise KeyboardInterrupt
 
     def run(folder: str, progress: Any = None) -> Any:
-        return trained("linear", linear, zeros(), dataset, QUICK, tmp_path / folder, progress)[0]
+        return load_or_train(
+            "linear", linear, zeros(), dataset, QUICK, tmp_path / folder, progress
+        )[0]
 
     expected = run("whole")
     with pytest.raises(KeyboardInterrupt):
@@ -336,7 +338,7 @@ def test_interrupted_training_goes_on(
 
 
 def trained_in(folder: pathlib.Path, data: Dataset, progress: Any = None) -> Any:
-    return trained("linear", linear, zeros(), data, QUICK, folder, progress)[0]
+    return load_or_train("linear", linear, zeros(), data, QUICK, folder, progress)[0]
 
 
 @pytest.mark.parametrize("stops", [(0,), (4,), (5, 7), (11,), (3, 9, 22)])
@@ -454,7 +456,7 @@ def test_shipped_weights(
     save_shipped(params, identify("linear", dataset, QUICK), "bars")
 
     def run(name: str, options: Training = QUICK) -> tuple[Any, str]:
-        return trained(name, linear, zeros(), dataset, options, tmp_path / "cache")
+        return load_or_train(name, linear, zeros(), dataset, options, tmp_path / "cache")
 
     found, whence = run("linear")
     assert whence == "shipped"

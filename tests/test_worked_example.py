@@ -21,15 +21,15 @@ EIGHT = np.asarray([8])
 def pruned(accelerator: Accelerator) -> tuple[Counts, Cost]:
     survivors = np.asarray([[26] * 38 + [25] * 26])
     chip = accelerator.chip()
-    tables = crossbar.column_vector_tables(LAYERS, [survivors], 9, chip, 4)
-    counts = crossbar.counts_of(tables, chip, np.asarray([0]), np.asarray([4]))
-    return counts, crossbar.cost(LAYERS, counts, chip, EIGHT)
+    tables = crossbar.tabulate_column_vectors(LAYERS, [survivors], 9, chip, 4)
+    counts = crossbar.look_up_counts(tables, chip, np.asarray([0]), np.asarray([4]))
+    return counts, crossbar.compute_cost(LAYERS, counts, chip, EIGHT)
 
 
 def unpruned(accelerator: Accelerator) -> tuple[Counts, Cost]:
     chip = accelerator.chip()
-    counts = crossbar.dense(LAYERS, EIGHT, chip)
-    return counts, crossbar.cost(LAYERS, counts, chip, EIGHT)
+    counts = crossbar.count_dense(LAYERS, EIGHT, chip)
+    return counts, crossbar.compute_cost(LAYERS, counts, chip, EIGHT)
 
 
 def rows(head: str) -> list[list[str]]:
@@ -44,18 +44,18 @@ def values() -> dict[str, float]:
     dense, dense_cost = unpruned(one)
     found = {
         name.replace("_", " "): number.item()
-        for name, number in crossbar.actions(LAYERS, counts, chip, EIGHT).items()
+        for name, number in crossbar.count_actions(LAYERS, counts, chip, EIGHT).items()
     }
-    energy = crossbar.energy(LAYERS, counts, chip, EIGHT)
+    energy = crossbar.compute_energy(LAYERS, counts, chip, EIGHT)
     found |= {f"{name.replace('_', ' ')}, nJ": nj.item() for name, nj in energy.items()}
-    layer_cost = crossbar.layer_costs(LAYERS, counts, chip, EIGHT)
+    layer_cost = crossbar.compute_layer_costs(LAYERS, counts, chip, EIGHT)
     return found | {
         "units of a row group": counts.units.item() / 64,
         "slots": cost.slots,
         "crossbars": cost.crossbars,
         "units in turn": counts.fullest.item(),
         "index bits": cost.index_bits,
-        "unit activations": crossbar.activations(LAYERS, counts, chip, EIGHT).item(),
+        "unit activations": crossbar.count_activations(LAYERS, counts, chip, EIGHT).item(),
         "energy, nJ": cost.energy_nj,
         "latency, us": cost.latency_us,
         "memory, um2": layer_cost.memory_um2.item(),

@@ -1,6 +1,5 @@
 """The masked, quantized, integer forward pass of a policy's network."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,22 +10,12 @@ from jax import lax
 from apq_jax.compression import converters, quantization
 from apq_jax.compression.calibration import LayerStatistics, Statistics
 from apq_jax.compression.converters import Cells, Reading
+from apq_jax.compression.options import Recovery
 from apq_jax.compression.plan import Plan, weight_masks
 from apq_jax.network import products
 from apq_jax.network.capture import Network, Replacement, forward
 from apq_jax.network.jaxpr import Params
-from apq_jax.system.fields import ranged
 from apq_jax.types import Policy
-
-
-@dataclasses.dataclass(frozen=True)
-class Recovery:
-    """How a compressed layer's output moments are matched to the float layer's. Static."""
-
-    match_moments: bool = True
-    # The matching scale is clipped to [1 / max_scale, max_scale].
-    max_scale: float = ranged(2.0, 1.0, 100.0)
-    scale_bits: int = ranged(16, 8, 24)  # of the fixed-point scale and shift of an output
 
 
 class CompressedLayer(NamedTuple):

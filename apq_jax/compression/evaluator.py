@@ -19,14 +19,14 @@ from jax import lax
 
 from apq_jax.compression import compressed, prices
 from apq_jax.compression.calibration import Statistics
-from apq_jax.compression.compressed import Recovery
 from apq_jax.compression.converters import Cells
+from apq_jax.compression.options import Recovery
 from apq_jax.compression.plan import Plan
 from apq_jax.compression.prices import Prices
 from apq_jax.network import segments
 from apq_jax.network.capture import Network
 from apq_jax.network.jaxpr import Params
-from apq_jax.network.segments import Pieces
+from apq_jax.network.segments import Segments
 from apq_jax.types import Evaluation, Policy
 
 
@@ -149,12 +149,12 @@ class Evaluator:
         found = lax.cond(wanted, last, functools.partial(zeros_of, last))
         return Memory(memory.clock + 1, tuple(tables)), found
 
-    def _pieces(self, subject: Subject) -> tuple[Pieces, ...]:
+    def _pieces(self, subject: Subject) -> tuple[Segments, ...]:
         """For the moment images, a chunk, and what does not fill one."""
         count = len(subject.images)
         sizes = len(subject.moment_images), min(self.chunk, count), count % self.chunk
 
-        def split(size: int) -> Pieces:
+        def split(size: int) -> Segments:
             x = jax.ShapeDtypeStruct((size, *subject.images.shape[1:]), subject.images.dtype)
             return segments.split(self.network, subject.params, x, self.cuts)
 
@@ -172,7 +172,7 @@ class Evaluator:
 
     def _advance(
         self,
-        parts: tuple[Pieces, ...],
+        parts: tuple[Segments, ...],
         at: int,
         subject: Subject,
         policy: Policy,
@@ -190,7 +190,7 @@ class Evaluator:
         )
         ready = dict(enumerate(layers, start=bounds[at]))
 
-        def run(pieces: Pieces, data: list[jax.Array], replace: Any) -> list[jax.Array]:
+        def run(pieces: Segments, data: list[jax.Array], replace: Any) -> list[jax.Array]:
             return pieces.run(at, self.network, subject.params, data, replace) if data else []
 
         of_moments, of_chunk, of_rest = parts
@@ -218,7 +218,7 @@ def _scored(subject: Subject, policy: Policy, seen: Activations) -> Evaluation:
     right = (logits.argmax(axis=-1) == subject.labels).sum(dtype=jnp.int32)
     target = jax.nn.log_softmax(subject.reference)
     gap = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
-    cost = prices.look_up(subject.prices, policy)
+    cost = prices.look_up_costs(subject.prices, policy)
     return Evaluation(
         right / count,
         gap.sum() / count,
@@ -260,7 +260,7 @@ def cuts_of(network: Network, params: Params, images: int, most: int) -> tuple[i
     batch = network.example.shape[0]
     kept = {
         cut: ENTRIES * -(-size // batch) * images
-        for cut, size in segments.sizes(network, params, network.example).items()
+        for cut, size in segments.measure_cuts(network, params, network.example).items()
     }
     work = [layer.multiplications for layer in network.layers]
     best: tuple[int, ...] = ()

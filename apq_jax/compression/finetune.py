@@ -8,7 +8,6 @@ the result is mapped like any other. The target is the float network's logits on
 images (distillation, Hinton et al., arXiv 1503.02531), beside the labels.
 """
 
-import dataclasses
 import functools
 import pathlib
 import time
@@ -23,31 +22,14 @@ import optax
 from apq_jax.compression import compressed as integer
 from apq_jax.compression import converters, quantization
 from apq_jax.compression.compressed import Compressed, CompressedLayer
+from apq_jax.compression.options import FinetuneOptions
 from apq_jax.network import products
-from apq_jax.network.capture import Network, float_logits, forward, forward_float
+from apq_jax.network.capture import Network, compute_float_logits, forward, forward_float
 from apq_jax.network.jaxpr import Params
-from apq_jax.system.fields import ranged
 from apq_jax.system.pytrees import Unfinished
 
 _CHUNK = 500  # validation images at a time
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
-
-
-@dataclasses.dataclass(frozen=True)
-class FinetuneOptions:
-    """Static."""
-
-    steps: int = ranged(1000, 1, 10_000_000)  # at most
-    batch: int = ranged(64, 1, 100_000)
-    rate: float = ranged(3e-2, 0.0, 10.0)  # Adam's, in levels; falls to 0 by a cosine
-    # Of multipliers and offsets, in parts of each layer's largest.
-    affine_rate: float = ranged(2e-3, 0.0, 10.0)
-    temperature: float = ranged(4.0, 0.1, 100.0)  # of the float network's and the learner's logits
-    # Of the labels' cross entropy; the float logits have the rest.
-    label_weight: float = ranged(0.25, 0.0, 1.0)
-    look: int = ranged(50, 1, 1_000_000)  # steps between two looks at the validation images
-    patience: int = ranged(10, 1, 1_000_000)  # looks without gain after which it ends
-    seconds: float = ranged(0.0, 0.0, 1e7)  # after which it ends; 0: never
 
 
 class Learnt(NamedTuple):
@@ -132,7 +114,9 @@ def finetune(
     fixed, learnt = begin(compressed, masks, weight_bits)
     optimiser = usual_optimiser(options) if optimiser is None else optimiser
     static: Any = network, options, augment, optimiser
-    chunks = [(part, float_logits(network, params, part.images)) for part in _chunks(validate)]
+    chunks = [
+        (part, compute_float_logits(network, params, part.images)) for part in _chunks(validate)
+    ]
 
     def look(learnt: tuple[Learnt, ...]) -> np.ndarray:
         losses = [

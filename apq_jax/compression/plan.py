@@ -5,7 +5,6 @@ Brain Compression's databases (Frantar and Alistarh, NeurIPS 2022, arXiv 2208.11
 granularity of the hardware: in blocks, whose shape a scheme decides.
 """
 
-import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -17,24 +16,9 @@ from jax import lax
 
 from apq_jax.compression import pruning, quantization
 from apq_jax.compression.calibration import LayerStatistics, Statistics, centred
+from apq_jax.compression.options import PlanOptions
 from apq_jax.compression.pruning import Block
-from apq_jax.system.fields import choice, ranged
 from apq_jax.types import Policy
-
-
-@dataclasses.dataclass(frozen=True)
-class PlanOptions:
-    """How a plan is made. Static."""
-
-    levels: int = ranged(32, 1, 256)  # K, geometric from 1 to min_keep; 1: nothing is pruned
-    min_keep: float = ranged(0.02, 0.001, 1.0)  # least keep ratio
-    # With H⁻¹ of all rows at every level, not of the survivors.
-    score: pruning.Score = choice("obs", pruning.SCORES)
-    compensate: bool = True
-    centre: bool = True  # fit the output up to a constant, which moment matching restores
-    iterations: int = ranged(10, 1, 1000)  # of conjugate gradients, a level
-    # Added to the Gram matrix, relative to its mean diagonal.
-    damping: float = ranged(0.01, 1e-6, 10.0)
 
 
 class LayerPlan(NamedTuple):

@@ -16,7 +16,8 @@ import jax
 
 from apq_jax.compression import calibration, plan
 from apq_jax.compression.calibration import LayerStatistics, Statistics
-from apq_jax.compression.plan import LayerPlan, Plan, PlanOptions
+from apq_jax.compression.options import PlanOptions
+from apq_jax.compression.plan import LayerPlan, Plan
 from apq_jax.compression.pruning import Block
 from apq_jax.network.capture import Network
 from apq_jax.network.jaxpr import Params

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax.crossbar import Cost, Counts, LayerCost, _xp, counts_of, layer_costs, total
+from apq_jax.crossbar import (
+    Cost,
+    Counts,
+    LayerCost,
+    _xp,
+    compute_layer_costs,
+    look_up_counts,
+    sum_costs,
+)
 from apq_jax.hardware import Chip
 from apq_jax.types import Array, Layer, Policy
 
@@ -24,7 +32,7 @@ class Prices(NamedTuple):
     shape: Any  # [L, K, B, A] int32
 
 
-def price_list(
+def build_prices(
     layers: tuple[Layer, ...], tables: Counts, chip: Chip, weight_bits: int, input_bits: int
 ) -> Prices:
     """Prices from tables [L, K, S] up to so many bits; chip and tables may be traced."""
@@ -33,7 +41,7 @@ def price_list(
     grid = [np.broadcast_to(x, (levels, weight_bits, input_bits)) for x in choices]
     # Layers last, as everywhere; then first, as the index needs them.
     level, q, a = (np.broadcast_to(x[..., None], (*x.shape, count)) for x in grid)
-    found = layer_costs(layers, counts_of(tables, chip, level, q), chip, a)
+    found = compute_layer_costs(layers, look_up_counts(tables, chip, level, q), chip, a)
     xp = _xp(found.crossbars)
     columns = [xp.moveaxis(x, -1, 0) for x in found]
     shape = np.asarray((count, levels, weight_bits, input_bits))
@@ -43,13 +51,13 @@ def price_list(
     return Prices(whole, real, chip, shape)
 
 
-def unflattened(prices: Prices) -> LayerCost:
+def unflatten(prices: Prices) -> LayerCost:
     """Every layer's cost at every choice, [L, K, B, A] each; on the host."""
     parts = [*prices.whole.T, *prices.real.T]
     return LayerCost(*(part.reshape(tuple(prices.shape)) for part in parts))
 
 
-def device(prices: Prices) -> Prices:
+def move_to_device(prices: Prices) -> Prices:
     """Prices from the host as int32 and float32 arrays for a compiled program.
 
     Raises:
@@ -64,7 +72,7 @@ def device(prices: Prices) -> Prices:
     )
 
 
-def look_up(prices: Prices, policy: Policy) -> Cost:
+def look_up_costs(prices: Prices, policy: Policy) -> Cost:
     """The cost of policies [..., L], whose levels and bits must be among the price list's."""
     layers = np.arange(policy.level.shape[-1])
     _, levels, weight_bits, input_bits = prices.shape
@@ -75,4 +83,4 @@ def look_up(prices: Prices, policy: Policy) -> Cost:
     if policy.adc_bits is not None:
         saved = found.adc_nj * prices.chip.adc_saved[policy.adc_bits - 1]
         found = found._replace(energy_nj=found.energy_nj - saved)
-    return total(found, prices.chip)
+    return sum_costs(found, prices.chip)

@@ -16,8 +16,8 @@ import sys
 from collections import Counter
 from typing import NoReturn
 
-from apq_jax.export.finished_run import read
-from apq_jax.export.onnx_check import agreement, in_words, model_of
+from apq_jax.export.finished_run import read_finished_run
+from apq_jax.export.onnx_check import build_model, compare_with_runtime, describe_agreement
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 
@@ -41,14 +41,14 @@ def main(argv: list[str]) -> int:
         options = parser.parse_args(argv)
         if options.onnx.suffix != ".onnx":  # none of the run's own files is written over
             raise InputError(f"--onnx: {str(options.onnx)!r}; allowed: a file named *.onnx")
-        run = read(options.run)
-        model = model_of(run)
+        run = read_finished_run(options.run)
+        model = build_model(run)
         content = model.SerializeToString()
         write_whole(options.onnx, content)
         counts = Counter(node.op_type for node in model.graph.node)
         operators = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-        found = agreement(run, content, run.dataset.test_images, run.dataset.test_labels)
-        print(f"{options.onnx}: {len(content):,} bytes; {operators}; {in_words(found)}")
+        found = compare_with_runtime(run, content, run.dataset.test_images, run.dataset.test_labels)
+        print(f"{options.onnx}: {len(content):,} bytes; {operators}; {describe_agreement(found)}")
     except InputError as error:
         print(f"apq_jax.export: {error}", file=sys.stderr)
         return 2

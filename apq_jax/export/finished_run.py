@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from apq_jax import data, models
+from apq_jax import data
 from apq_jax.compression.compressed import Compressed, CompressedLayer
 from apq_jax.config import Config, from_config_dict
 from apq_jax.data import Dataset
 from apq_jax.mapping import Mapping
 from apq_jax.mapping import load as load_mapping
-from apq_jax.mapping.units import LayerMap, most_level
+from apq_jax.mapping.units import LayerMap, compute_max_level
+from apq_jax.models.create import build, load_onnx
 from apq_jax.network.capture import Network, capture
 from apq_jax.network.jaxpr import Params
 from apq_jax.run.read import read_result
@@ -22,7 +23,7 @@ from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError, in_one_line, shown
 
 
-class Run(NamedTuple):
+class FinishedRun(NamedTuple):
     """What a run found, as its folder says."""
 
     config: Config
@@ -33,7 +34,7 @@ class Run(NamedTuple):
     mapping: Mapping
 
 
-def read(folder: pathlib.Path) -> Run:
+def read_finished_run(folder: pathlib.Path) -> FinishedRun:
     """Rebuilds the compressed network of a run from its files and its configuration.
 
     Raises:
@@ -42,11 +43,11 @@ def read(folder: pathlib.Path) -> Run:
     """
     config = read_config(folder / "result.json")
     mapping = load_mapping(folder / "mapping.safetensors")
-    _need_lossless(mapping)
+    _require_lossless(mapping)
     compressed = read_compressed(folder / "weights.safetensors", mapping)
     dataset = data.load(config.data.path, config.data.name)
-    apply_fn, like = _model(config, dataset)
-    params = _filled(folder, like, mapping)
+    apply_fn, like = _build_model(config, dataset)
+    params = _fill_params(folder, like, mapping)
     try:
         network = capture(apply_fn, params, jnp.asarray(dataset.test_images[:2]))
     except ValueError as error:
@@ -56,7 +57,7 @@ def read(folder: pathlib.Path) -> Run:
             f"{folder / 'mapping.safetensors'}: its layers are not those of {config.model} on "
             f"{dataset.name}; allowed: the same"
         )
-    return Run(config, dataset, network, params, compressed, mapping)
+    return FinishedRun(config, dataset, network, params, compressed, mapping)
 
 
 def read_config(path: pathlib.Path) -> Config:
@@ -74,7 +75,7 @@ def read_config(path: pathlib.Path) -> Config:
         raise InputError(f"{path}: config: cannot be used ({in_one_line(error)})") from error
 
 
-def _need_lossless(mapping: Mapping) -> None:
+def _require_lossless(mapping: Mapping) -> None:
     accelerator = mapping.accelerator
     most = accelerator.lossless_adc_bits
     for one in mapping.maps:
@@ -103,16 +104,16 @@ def read_compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
                     f"{path}: {shown(f'{name}/{field}')}: missing or not that of "
                     "mapping.safetensors; allowed: both files of one run"
                 )
-        levels = jnp.asarray(_levels(path, tensors.get(f"{name}/levels"), one))
+        levels = jnp.asarray(_read_levels(path, tensors.get(f"{name}/levels"), one))
         fields: Any = {key: jnp.asarray(value) for key, value in scales._asdict().items()}
         bits = jnp.asarray(one.input_bits, jnp.int32)
         layers.append(CompressedLayer(levels=levels, input_bits=bits, **fields))
     return tuple(layers)
 
 
-def _levels(path: pathlib.Path, found: Any, one: LayerMap) -> np.ndarray:
+def _read_levels(path: pathlib.Path, found: Any, one: LayerMap) -> np.ndarray:
     """A layer's levels, of the right type and shape, within its bits."""
-    layer, most = one.layer, most_level(one.weight_bits)
+    layer, most = one.layer, compute_max_level(one.weight_bits)
     shape = layer.groups, layer.rows, layer.columns
     where = f"{path}: {shown(f'{layer.name}/levels')}"
     if found is None or found.dtype != np.int8 or found.shape != shape:
@@ -124,16 +125,16 @@ def _levels(path: pathlib.Path, found: Any, one: LayerMap) -> np.ndarray:
     return np.asarray(found)
 
 
-def _model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
+def _build_model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
     """The model as a function, and the shapes and types of its params."""
     if config.model.path:
-        return models.loaded(config.model, dataset)
-    model: Any = models.build(config.model, dataset)
+        return load_onnx(config.model, dataset)
+    model: Any = build(config.model, dataset)
     images = jax.ShapeDtypeStruct((1, *dataset.test_images.shape[1:]), jnp.float32)
     return model.apply, jax.eval_shape(model.init, jax.random.key(0), images)
 
 
-def _filled(folder: pathlib.Path, like: Any, mapping: Mapping) -> Params:
+def _fill_params(folder: pathlib.Path, like: Any, mapping: Mapping) -> Params:
     """The digital params that the mapping holds, and 0 for those in its crossbars."""
     path, held = folder / "mapping.safetensors", {one.layer.name for one in mapping.maps}
 

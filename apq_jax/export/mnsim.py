@@ -1,22 +1,29 @@
-"""MNSIM 2.0's two input files: `SimConfig.ini` and a network in YAML (its `Interface/examples`)."""
+"""MNSIM 2.0's input files, `SimConfig.ini` and a network in YAML (as in its `Interface/examples`)."""
 
 import configparser
 import io
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
-from apq_jax.export.sizes import Size, Sizes, channels, pooled, strides, window
+from apq_jax.export.sizes import (
+    Size,
+    Workload,
+    count_channels,
+    find_pooled,
+    get_strides,
+    get_window,
+)
 from apq_jax.hardware import Accelerator
 from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
-_RESISTANCES = 1.5e5, 3e4  # ohm, highest and lowest of MNSIM's own file
-_LAST_OUTPUT_BITS = 9  # of the last layer's outputs, which no layer takes in; its own files' 9
+_RESISTANCES = 1.5e5, 3e4  # ohm; highest and lowest in MNSIM's own file
+_LAST_OUTPUT_BITS = 9  # as in MNSIM's own files, because no layer takes in the last outputs
 
 
-# What the accelerator does not say is as in MNSIM's own file; 0 and -1 are its defaults.
+# Values of MNSIM's own file where the accelerator says nothing; 0 and -1 are MNSIM's defaults.
 _DEFAULTS: dict[str, dict[str, str]] = {
     "Device level": {
         "Device_Area": "1.44",
@@ -78,43 +85,29 @@ _DEFAULTS: dict[str, dict[str, str]] = {
 }
 
 
-class Network(Protocol):
-    """What is needed of a network and a policy, [L] each: `simulators.Described`."""
+def build_sim_config(accelerator: Accelerator) -> str:
+    """Returns the content of `SimConfig.ini` for an accelerator.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def layers(self) -> tuple[Layer, ...]: ...
-    @property
-    def sizes(self) -> Sizes: ...
-    @property
-    def weight_bits(self) -> tuple[int, ...]: ...
-    @property
-    def input_bits(self) -> tuple[int, ...]: ...
-
-
-def sim_config(accelerator: Accelerator) -> str:
-    """`SimConfig.ini` of an accelerator.
-
-    Carried: crossbar size, cells' levels, node and read time, resolution, rate, area and energy of
-    the converters, DACs, whether weights are pairs, crossbars a PE (an IMA), PEs a tile, tiles.
-    MNSIM's ADC takes (bits + 2) / rate a conversion and its power that long: rate and power are
-    such that a conversion takes and costs what the accelerator says. Levels between MNSIM's two
-    resistances are equal steps of conductance (ours). Not expressible: operation units, offset
-    weights (MNSIM holds signs), shared converters below one a crossbar, index memory.
+    The file carries the crossbar size, the cells' levels, technology node and read time, the ADCs'
+    resolution, rate, area and energy, the DACs, whether weights are differential pairs, crossbars a
+    PE (an IMA), PEs a tile, and tiles. An ADC of MNSIM draws its power for (bits + 2) / rate a
+    conversion; the rate and power written give a conversion the accelerator's time and energy.
+    Levels lie between MNSIM's two resistances at equal steps of conductance, which is our choice.
+    The file cannot express operation units, offset weights (MNSIM holds signs), fewer than one
+    converter a crossbar, or index memory.
     """
     bits = accelerator.adc_resolution
     dac = accelerator.components.dac
     polarity = 2 if accelerator.signed == "differential" else 1
     levels = 2**accelerator.cell_bits
     low, high = (1 / ohm for ohm in _RESISTANCES)
-    steps = [1 / (low + (high - low) * at / (levels - 1)) for at in range(levels)]
-    stated: dict[str, dict[str, Any]] = {
+    ohms = [1 / (low + (high - low) * level / (levels - 1)) for level in range(levels)]
+    given: dict[str, dict[str, Any]] = {
         "Device level": {
             "Device_Tech": f"{accelerator.node_nm:g}",
             "Read_Latency": f"{accelerator.read_ns:g}",
             "Device_Level": levels,
-            "Device_Resistance": ",".join(f"{ohm:.6g}" for ohm in steps),
+            "Device_Resistance": ",".join(f"{ohm:.6g}" for ohm in ohms),
         },
         "Crossbar level": {
             "Xbar_Size": f"{accelerator.crossbar_rows},{accelerator.crossbar_columns}"
@@ -123,7 +116,7 @@ def sim_config(accelerator: Accelerator) -> str:
             "DAC_Choice": -1,
             "DAC_Area": f"{dac.area_um2:.6g}",
             "DAC_Precision": accelerator.dac_bits,
-            "DAC_Power": f"{dac.energy_pj * 1e-3:.6g}",  # W, at a sample a nanosecond
+            "DAC_Power": f"{dac.energy_pj * 1e-3:.6g}",  # W, for one sample a nanosecond
             "DAC_Sample_Rate": 1,
             "ADC_Choice": -1,
             "ADC_Area": f"{accelerator.adc_um2:.6g}",
@@ -137,51 +130,57 @@ def sim_config(accelerator: Accelerator) -> str:
             "DAC_Num": accelerator.crossbar_rows,
             "ADC_Num": max(round(accelerator.adcs * polarity), 1),
         },
-        "Tile level": {"PE_Num": _rectangle(accelerator.imas_per_tile)},
-        "Architecture level": {"Tile_Num": _rectangle(accelerator.tiles_per_chip)},
+        "Tile level": {"PE_Num": _find_rectangle(accelerator.imas_per_tile)},
+        "Architecture level": {"Tile_Num": _find_rectangle(accelerator.tiles_per_chip)},
     }
     parser = configparser.ConfigParser()
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
     for section, values in _DEFAULTS.items():
-        parser[section] = values | {key: str(x) for key, x in stated.get(section, {}).items()}
+        parser[section] = values | {key: str(x) for key, x in given.get(section, {}).items()}
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
 
 
-def network_yaml(of: Network, accelerator: Accelerator) -> str:
-    """A network of layers one after the other, every layer with its own bits.
+def build_network_yaml(workload: Workload, accelerator: Accelerator) -> str:
+    """Returns the network's file: layers one after the other, each with its own bits.
 
-    MNSIM's weights of q bits are levels up to 2^(q-1) - 1 either side, as ours; its inputs have a
-    sign, so they are given a bit more than ours of a bits. A ReLU stands after every layer but the
-    last, a pooling where the next layer takes in less, a `view` before a classifier.
+    MNSIM's weights of q bits have the same levels as ours, -(2^(q-1) - 1) to 2^(q-1) - 1. Inputs
+    get one bit more than the policy's, because MNSIM's inputs have a sign. A ReLU stands after
+    every layer except the last, a pooling where the next layer takes in fewer pixels, and a `view`
+    before a classifier.
 
     Raises:
-      InputError: groups, windows or strides that are not squares, a layer that does not take in
-        what the one before puts out (as in a shortcut with weights), or sizes that no padding or
-        pooling gives; names the layer.
+      InputError: a layer has groups, its window or stride is no square, it does not take in the
+        outputs of the layer before (as a shortcut with weights), or no padding or pooling gives
+        its size; names the layer.
     """
     body: list[dict[str, Any]] = []
-    follows = pooled(of.layers, of.sizes)
-    inputs = [bits + 1 for bits in of.input_bits]  # with a sign
+    layers, sizes = workload.layers, workload.sizes
+    pooled = find_pooled(layers, sizes)
+    inputs = [bits + 1 for bits in workload.input_bits]  # with a sign
     outputs = [*inputs[1:], _LAST_OUTPUT_BITS]
-    for at, (layer, size) in enumerate(zip(of.layers, of.sizes, strict=True)):
-        bits = {"input": inputs[at], "weight": of.weight_bits[at], "output": outputs[at]}
-        body.append(_entry(layer, size) | {"quantize_config": bits})
-        if at + 1 == len(of.layers):
+    for index, (layer, size) in enumerate(zip(layers, sizes, strict=True)):
+        bits = {
+            "input": inputs[index],
+            "weight": workload.weight_bits[index],
+            "output": outputs[index],
+        }
+        body.append(_describe_layer(layer, size) | {"quantize_config": bits})
+        if index + 1 == len(layers):
             continue
-        after = of.layers[at + 1]
-        factor = _pooling(layer, size, after, of.sizes[at + 1], follows[at])
+        after = layers[index + 1]
+        factor = _find_pooling_factor(layer, size, after, sizes[index + 1], pooled[index])
         between: list[dict[str, Any]] = [{"type": "relu"}]
         if factor > 1:
             between.append({"type": "pooling", "kernel_size": factor, "stride": factor})
         if layer.kernel and not after.kernel:
             between.append({"type": "view"})
-        # What only hands values on has their bits, too: the next layer asks it for them.
-        handed = {"input": outputs[at], "output": outputs[at]}
-        body += [one | {"quantize_config": handed} for one in between]
+        # Entries without weights state the bits, too, because the next layer reads them there.
+        bits = {"input": outputs[index], "output": outputs[index]}
+        body += [entry | {"quantize_config": bits} for entry in between]
     tree = {
-        "name": of.name,
+        "name": workload.name,
         "hardware_config": {
             "cell_bit": accelerator.cell_bits,
             "dac_bit": accelerator.dac_bits,
@@ -189,33 +188,33 @@ def network_yaml(of: Network, accelerator: Accelerator) -> str:
             "xbar_row": accelerator.crossbar_rows,
             "point_shift": -2,
         },
-        "quantize_config": {"input": 9, "weight": 9, "output": 9},  # where a layer says nothing
+        "quantize_config": {"input": 9, "weight": 9, "output": 9},  # for layers without bits
         "layer_config": {"conv_add_bn": False, "input_index": [-1]},
         "model_config": body,
     }
     return yaml.safe_dump(tree, sort_keys=False)
 
 
-def _entry(layer: Layer, size: Size) -> dict[str, Any]:
-    """A layer as MNSIM describes it."""
+def _describe_layer(layer: Layer, size: Size) -> dict[str, Any]:
+    """Returns a layer's entry in MNSIM's network file, without its bits."""
     if layer.groups > 1:
         raise InputError(f"{layer.name}: {layer.groups} groups; allowed in MNSIM: 1")
     if not layer.kernel:
         if layer.positions > 1:
             raise InputError(f"{layer.name}: {layer.positions} positions; allowed in MNSIM: 1")
         return {"type": "fc", "in_features": layer.rows, "out_features": layer.columns}
-    (high, wide), (down, across) = window(layer), strides(layer)
+    (high, wide), (down, across) = get_window(layer), get_strides(layer)
     if high != wide or down != across:
         raise InputError(f"{layer.name}: window or stride is no square; allowed in MNSIM: squares")
     for pad in range(high):
-        formed = tuple((n + 2 * pad - high) // down + 1 for n in (size.height, size.width))
-        if formed == (size.out_height, size.out_width):
+        padded = (side + 2 * pad for side in (size.height, size.width))
+        if tuple((side - high) // down + 1 for side in padded) == (size.out_height, size.out_width):
             break
     else:
         raise InputError(f"{layer.name}: no padding, alike on all sides, gives its size")
     return {
         "type": "conv",
-        "in_channels": channels(layer),
+        "in_channels": count_channels(layer),
         "out_channels": layer.columns,
         "kernel_size": high,
         "stride": down,
@@ -223,27 +222,29 @@ def _entry(layer: Layer, size: Size) -> dict[str, Any]:
     }
 
 
-def _pooling(layer: Layer, size: Size, after: Layer, next_size: Size, shrinks: bool) -> int:
-    """By which factor it is pooled, 1 where it is not; that the next layer takes in what is left.
+def _find_pooling_factor(
+    layer: Layer, size: Size, after: Layer, next_size: Size, pooled: bool
+) -> int:
+    """Returns the side of the pooling's window after a layer; 1 if no pooling follows.
 
     Raises:
-      InputError: it does not.
+      InputError: the next layer does not take in what the pooling leaves.
     """
     area = size.out_height * size.out_width
     if after.kernel or after.positions > 1:
-        taken, fits = next_size.height * next_size.width, channels(after) == layer.columns
+        pixels, fits = next_size.height * next_size.width, count_channels(after) == layer.columns
     else:
-        taken, rest = divmod(after.rows, layer.columns)
+        pixels, rest = divmod(after.rows, layer.columns)
         fits = rest == 0
-    factor = math.isqrt(area // taken) if fits and shrinks else 1
-    # A pooling without padding drops the odd row and column.
-    left = (size.out_height // factor) * (size.out_width // factor)
-    if not fits or left != taken:
+    factor = math.isqrt(area // pixels) if fits and pooled else 1
+    # A pooling without padding drops an odd row or column.
+    remaining = (size.out_height // factor) * (size.out_width // factor)
+    if not fits or remaining != pixels:
         raise InputError(f"{after.name}: does not take in what {layer.name} puts out")
     return factor
 
 
-def _rectangle(count: int) -> str:
-    """Two factors of a count, as near to each other as they can be."""
+def _find_rectangle(count: int) -> str:
+    """Returns the two factors of a count that are nearest to each other, as "height,width"."""
     side = next(side for side in range(math.isqrt(count), 0, -1) if count % side == 0)
     return f"{side},{count // side}"

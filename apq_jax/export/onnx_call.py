@@ -29,7 +29,7 @@ class Call(NamedTuple):
 Primitive: TypeAlias = Callable[[Graph, Call], list[Value]]
 
 
-def one(function: Callable[[Graph, Call], Data]) -> Primitive:
+def list_result(function: Callable[[Graph, Call], Data]) -> Primitive:
     """Of a function of one result."""
 
     @functools.wraps(function)
@@ -39,23 +39,23 @@ def one(function: Callable[[Graph, Call], Data]) -> Primitive:
     return listed
 
 
-def _apply(graph: Graph, op: str, call: Call, *values: Value, **attributes: Any) -> Data:
+def add_operator(graph: Graph, op: str, call: Call, *values: Value, **attributes: Any) -> Data:
     """An operator whose result is shaped as the call's first."""
     dtype = attributes.pop("dtype", call.dtypes[0])
     return graph.elementwise(op, list(values), call.sizes[0], dtype, **attributes)
 
 
-def number(value: float, dtype: Any = np.float32) -> Known:
+def make_scalar(value: float, dtype: Any = np.float32) -> Known:
     """A constant that is broadcast."""
     array = np.asarray(value, dtype)
     return Known(array, array)
 
 
-def _is_number(value: Value, wanted: float) -> bool:
+def is_filled_with(value: Value, wanted: float) -> bool:
     return isinstance(value, Known) and bool((np.asarray(value.small) == wanted).all())
 
 
-def _data(call: Call) -> Data:
+def get_operand(call: Call) -> Data:
     """The operand of an operation that has one."""
     value = call.values[0]
     assert isinstance(value, Data)

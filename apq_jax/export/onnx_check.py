@@ -9,12 +9,12 @@ import numpy as np
 
 from apq_jax.compression.compressed import apply
 from apq_jax.compression.evaluator import chunk_of
-from apq_jax.export.finished_run import Run
+from apq_jax.export.finished_run import FinishedRun
 from apq_jax.export.onnx_model import export
 from apq_jax.system.errors import InputError, in_one_line
 
 
-def model_of(run: Run) -> Any:
+def build_model(run: FinishedRun) -> Any:
     """The onnx.ModelProto of a run, with what the run says of its bits beside it.
 
     Raises:
@@ -41,7 +41,9 @@ class Agreement(NamedTuple):
     difference: float  # largest of a logit
 
 
-def agreement(run: Run, content: bytes, images: np.ndarray, labels: np.ndarray) -> Agreement | None:
+def compare_with_runtime(
+    run: FinishedRun, content: bytes, images: np.ndarray, labels: np.ndarray
+) -> Agreement | None:
     """What ONNX Runtime makes of the model on images; None where it is not installed.
 
     Raises:
@@ -74,7 +76,7 @@ def agreement(run: Run, content: bytes, images: np.ndarray, labels: np.ndarray) 
     return found
 
 
-def in_words(found: Agreement | None) -> str:
+def describe_agreement(found: Agreement | None) -> str:
     """The check's result, in a line."""
     if found is None:
         return "not checked, for onnxruntime is not installed"

@@ -2,117 +2,133 @@
 
 import numpy as np
 
-from apq_jax.export.onnx_call import DTYPES, Call, Primitive, _apply, _is_number, number, one
+from apq_jax.export.onnx_call import (
+    DTYPES,
+    Call,
+    Primitive,
+    add_operator,
+    is_filled_with,
+    list_result,
+    make_scalar,
+)
 from apq_jax.export.onnx_graph import Data, Graph, Known, UnsupportedError, Value
 
 
-def _elementwise(op: str) -> Primitive:
-    return one(lambda graph, call: _apply(graph, op, call, *call.values))
+def make_elementwise(op: str) -> Primitive:
+    return list_result(lambda graph, call: add_operator(graph, op, call, *call.values))
 
 
-def _same(graph: Graph, call: Call) -> list[Value]:
+def pass_through(graph: Graph, call: Call) -> list[Value]:
     """Operations that change nothing in an inference."""
     return call.values
 
 
-@one
-def _max(graph: Graph, call: Call) -> Data:
+@list_result
+def add_max(graph: Graph, call: Call) -> Data:
     if call.dtypes[0] == np.float32:
         for x, other in (call.values, call.values[::-1]):
-            if _is_number(other, 0.0) and isinstance(x, Data) and x.sizes == call.sizes[0]:
-                return _apply(graph, "Relu", call, x)
-    return _apply(graph, "Max", call, *call.values)
+            if is_filled_with(other, 0.0) and isinstance(x, Data) and x.sizes == call.sizes[0]:
+                return add_operator(graph, "Relu", call, x)
+    return add_operator(graph, "Max", call, *call.values)
 
 
-@one
-def _rsqrt(graph: Graph, call: Call) -> Data:
-    root = _apply(graph, "Sqrt", call, *call.values)
-    return _apply(graph, "Reciprocal", call, root)
+@list_result
+def add_rsqrt(graph: Graph, call: Call) -> Data:
+    root = add_operator(graph, "Sqrt", call, *call.values)
+    return add_operator(graph, "Reciprocal", call, root)
 
 
-@one
-def _square(graph: Graph, call: Call) -> Data:
-    return _apply(graph, "Mul", call, *2 * call.values)
+@list_result
+def add_square(graph: Graph, call: Call) -> Data:
+    return add_operator(graph, "Mul", call, *2 * call.values)
 
 
-@one
-def _integer_pow(graph: Graph, call: Call) -> Data:
+@list_result
+def add_integer_pow(graph: Graph, call: Call) -> Data:
     (x,), exponent = call.values, call.params["y"]
     if exponent == 2:
-        return _apply(graph, "Mul", call, x, x)
-    return _apply(graph, "Pow", call, x, number(exponent, call.dtypes[0]))
+        return add_operator(graph, "Mul", call, x, x)
+    return add_operator(graph, "Pow", call, x, make_scalar(exponent, call.dtypes[0]))
 
 
-@one
-def _exp2(graph: Graph, call: Call) -> Data:
-    return _apply(graph, "Pow", call, number(2), *call.values)
+@list_result
+def add_exp2(graph: Graph, call: Call) -> Data:
+    return add_operator(graph, "Pow", call, make_scalar(2), *call.values)
 
 
-@one
-def _expm1(graph: Graph, call: Call) -> Data:
-    return _apply(graph, "Sub", call, _apply(graph, "Exp", call, *call.values), number(1))
+@list_result
+def add_expm1(graph: Graph, call: Call) -> Data:
+    return add_operator(
+        graph, "Sub", call, add_operator(graph, "Exp", call, *call.values), make_scalar(1)
+    )
 
 
-@one
-def _log1p(graph: Graph, call: Call) -> Data:
-    return _apply(graph, "Log", call, _apply(graph, "Add", call, *call.values, number(1)))
+@list_result
+def add_log1p(graph: Graph, call: Call) -> Data:
+    return add_operator(
+        graph, "Log", call, add_operator(graph, "Add", call, *call.values, make_scalar(1))
+    )
 
 
-@one
-def _erfc(graph: Graph, call: Call) -> Data:
-    return _apply(graph, "Sub", call, number(1), _apply(graph, "Erf", call, *call.values))
+@list_result
+def add_erfc(graph: Graph, call: Call) -> Data:
+    return add_operator(
+        graph, "Sub", call, make_scalar(1), add_operator(graph, "Erf", call, *call.values)
+    )
 
 
-@one
-def _remainder(graph: Graph, call: Call) -> Data:
-    return _apply(graph, "Mod", call, *call.values, fmod=1)  # with the sign of the first, as JAX
+@list_result
+def add_remainder(graph: Graph, call: Call) -> Data:
+    return add_operator(
+        graph, "Mod", call, *call.values, fmod=1
+    )  # with the sign of the first, as JAX
 
 
-@one
-def _round(graph: Graph, call: Call) -> Data:
+@list_result
+def add_round(graph: Graph, call: Call) -> Data:
     if int(call.params["rounding_method"]) != 1:
         raise UnsupportedError("round away from zero")
-    return _apply(graph, "Round", call, *call.values)
+    return add_operator(graph, "Round", call, *call.values)
 
 
-@one
-def _not_equal(graph: Graph, call: Call) -> Data:
-    return _apply(graph, "Not", call, _apply(graph, "Equal", call, *call.values))
+@list_result
+def add_not_equal(graph: Graph, call: Call) -> Data:
+    return add_operator(graph, "Not", call, add_operator(graph, "Equal", call, *call.values))
 
 
-@one
-def _is_finite(graph: Graph, call: Call) -> Data:
-    size = _apply(graph, "Abs", call, *call.values, dtype=np.dtype(np.float32))
-    return _apply(graph, "Less", call, size, number(np.inf))
+@list_result
+def add_is_finite(graph: Graph, call: Call) -> Data:
+    size = add_operator(graph, "Abs", call, *call.values, dtype=np.dtype(np.float32))
+    return add_operator(graph, "Less", call, size, make_scalar(np.inf))
 
 
-def _logical(op: str, name: str) -> Primitive:
+def make_logical(op: str, name: str) -> Primitive:
     def function(graph: Graph, call: Call) -> Data:
         if call.dtypes[0] != np.bool_:
             raise UnsupportedError(f"{name} of {call.dtypes[0]}")
-        return _apply(graph, op, call, *call.values)
+        return add_operator(graph, op, call, *call.values)
 
-    return one(function)
+    return list_result(function)
 
 
-@one
-def _select(graph: Graph, call: Call) -> Data:
+@list_result
+def add_select(graph: Graph, call: Call) -> Data:
     which, *cases = call.values
     dtype = np.asarray(which.small).dtype if isinstance(which, Known) else which.dtype
     if len(cases) != 2 or dtype != np.bool_:
         raise UnsupportedError("select_n of more than two cases")
-    return _apply(graph, "Where", call, which, cases[1], cases[0])
+    return add_operator(graph, "Where", call, which, cases[1], cases[0])
 
 
-@one
-def _clamp(graph: Graph, call: Call) -> Data:
+@list_result
+def add_clamp(graph: Graph, call: Call) -> Data:
     low, x, high = call.values
-    return _apply(graph, "Min", call, _apply(graph, "Max", call, x, low), high)
+    return add_operator(graph, "Min", call, add_operator(graph, "Max", call, x, low), high)
 
 
-@one
-def _convert(graph: Graph, call: Call) -> Data:
+@list_result
+def add_convert(graph: Graph, call: Call) -> Data:
     (x,) = call.values
     if isinstance(x, Data) and x.dtype == call.dtypes[0]:
         return x
-    return _apply(graph, "Cast", call, x, to=DTYPES[str(call.dtypes[0])])
+    return add_operator(graph, "Cast", call, x, to=DTYPES[str(call.dtypes[0])])

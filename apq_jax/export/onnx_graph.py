@@ -129,7 +129,7 @@ class Graph:
     def plain(self, value: Value) -> str:
         """The tensor of a value as it is: no transposition is put off, no axis left out."""
         if isinstance(value, Known):
-            return self._expanded(settled(value, ()), value.sizes)
+            return self._expanded(collapse_batch(value, ()), value.sizes)
         if value.order == tuple(range(len(value.order))):
             return value.tensor
         return self.node("Transpose", value.tensor, perm=list(value.order))
@@ -152,7 +152,7 @@ class Graph:
         """The tensor that is the value once it is transposed by `order`."""
         inverse = tuple(int(k) for k in np.argsort(order))
         if isinstance(value, Known):
-            value = fresh(self.plain(value), value.sizes, np.asarray(value.small).dtype)
+            value = wrap_tensor(self.plain(value), value.sizes, np.asarray(value.small).dtype)
         return self.plain(value.transposed(inverse))
 
     def reshaped(self, value: Data, sizes: Sizes) -> Data:
@@ -160,7 +160,7 @@ class Graph:
         if value.sizes == sizes:
             return value
         shape = self.ints(sizes.dims())
-        return fresh(self.node("Reshape", self.plain(value), shape), sizes, value.dtype)
+        return wrap_tensor(self.node("Reshape", self.plain(value), shape), sizes, value.dtype)
 
     def elementwise(
         self, op: str, values: list[Value], sizes: Sizes, dtype: Any, **attributes: Any
@@ -178,19 +178,19 @@ class Graph:
             if isinstance(value, Data) or not {*value.sizes.free} <= {*full}:
                 names.append(self.laid_out(value, order))
                 continue
-            array = settled(value, full)
+            array = collapse_batch(value, full)
             if array.ndim:
                 array = array.transpose(np.argsort(order))
             names.append(self.constant(array if array.size > 1 else array.reshape(())))
         return Data(self.node(op, *names, **attributes), order, sizes, dtype)
 
 
-def fresh(tensor: str, sizes: Sizes, dtype: Any = np.float32) -> Data:
+def wrap_tensor(tensor: str, sizes: Sizes, dtype: Any = np.float32) -> Data:
     """A value that is a tensor as it is."""
     return Data(tensor, tuple(range(len(sizes.small))), sizes, np.dtype(dtype))
 
 
-def settled(value: Known, uniform: tuple[int, ...]) -> np.ndarray:
+def collapse_batch(value: Known, uniform: tuple[int, ...]) -> np.ndarray:
     """A known value for any batch; one number along the batch.
 
     Args:
@@ -205,16 +205,16 @@ def settled(value: Known, uniform: tuple[int, ...]) -> np.ndarray:
         array = np.asarray(array)
         for axis in range(array.ndim):
             first = array.take([0], axis) if array.shape[axis] else array
-            same = (axis in uniform or axis in value.sizes.free) and _equal(first, array)
+            same = (axis in uniform or axis in value.sizes.free) and _are_equal(first, array)
             if axis in value.sizes.free and not same:
                 raise UnsupportedError("a constant that differs along the batch")
             array = first if same else array
         found.append(array)
-    if found[0].shape != found[1].shape or not _equal(*found):
+    if found[0].shape != found[1].shape or not _are_equal(*found):
         raise UnsupportedError("a constant that depends on the size of the batch")
     return found[0]
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+def _are_equal(a: np.ndarray, b: np.ndarray) -> bool:
     same = a == b
     return bool((same | ((a != a) & (b != b))).all())

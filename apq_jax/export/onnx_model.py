@@ -33,13 +33,13 @@ from apq_jax.export.onnx_graph import (
     Sizes,
     UnsupportedError,
     Value,
-    fresh,
+    wrap_tensor,
 )
 from apq_jax.export.onnx_primitives import PRIMITIVES
-from apq_jax.export.onnx_products import Window, convolve
+from apq_jax.export.onnx_products import Window, add_conv
 from apq_jax.models.onnx.file import INSTALL
 from apq_jax.network import products
-from apq_jax.network.capture import Network, replacing
+from apq_jax.network.capture import Network, build_visit
 from apq_jax.network.jaxpr import Params, trace
 from apq_jax.system.errors import InputError
 
@@ -51,7 +51,7 @@ _LAYER = core.Primitive("apq_jax_layer")
 
 
 @_LAYER.def_abstract_eval
-def _layer_aval(x: Any, *, index: int, product: products.Product, shape: tuple[int, ...]) -> Any:
+def _infer_layer(x: Any, *, index: int, product: products.Product, shape: tuple[int, ...]) -> Any:
     return jax.core.ShapedArray(shape, np.dtype(np.float32))
 
 
@@ -80,7 +80,7 @@ def export(network: Network, params: Params, compressed: Compressed) -> Any:
             "converters are lossless"
         )
     graph = Graph()
-    logits = _written(graph, network, params, compressed)
+    logits = _add_network(graph, network, params, compressed)
     tensor = graph.node("Identity", graph.plain(logits))
     graph.nodes[-1] = graph.nodes[-1]._replace(outputs=(OUTPUT,))
     assert tensor not in {name for node in graph.nodes for name in node.inputs}
@@ -107,18 +107,18 @@ def export(network: Network, params: Params, compressed: Compressed) -> Any:
     return helper.make_model(body, opset_imports=opsets, ir_version=_IR, producer_name="apq_jax")
 
 
-def _written(graph: Graph, network: Network, params: Params, compressed: Compressed) -> Data:
+def _add_network(graph: Graph, network: Network, params: Params, compressed: Compressed) -> Data:
     """Adds the network's nodes, and gives its logits."""
-    small, large = (_traced(network, params, batch) for batch in BATCHES)
+    small, large = (_trace_layers(network, params, batch) for batch in BATCHES)
     names = [[eqn.primitive.name for eqn in one.jaxpr.eqns] for one in (small, large)]
     if names[0] != names[1]:
         raise InputError("the model's operations depend on the size of the batch; allowed: not so")
     size = Sizes(*((batch, *network.example.shape[1:]) for batch in BATCHES))
     walk = _Walk(graph, network, compressed)
-    walk.bind(small.jaxpr.invars, [fresh(INPUT, size, network.example.dtype)])
+    walk.bind(small.jaxpr.invars, [wrap_tensor(INPUT, size, network.example.dtype)])
     consts = zip(small.consts, large.consts, strict=True)
     walk.bind(small.jaxpr.constvars, [Known(*pair) for pair in consts])
-    needed = _needed(small.jaxpr)
+    needed = _find_needed(small.jaxpr)
     for at, pair in enumerate(zip(small.jaxpr.eqns, large.jaxpr.eqns, strict=True)):
         if at in needed:
             walk.add(*pair)
@@ -130,7 +130,7 @@ def _written(graph: Graph, network: Network, params: Params, compressed: Compres
     return logits
 
 
-def _traced(network: Network, params: Params, batch: int) -> Any:
+def _trace_layers(network: Network, params: Params, batch: int) -> Any:
     """The model's jaxpr, with an equation of `_LAYER` for each mapped operation."""
 
     def layer(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -141,11 +141,11 @@ def _traced(network: Network, params: Params, batch: int) -> Any:
         return _LAYER.bind(x, index=index, product=product, shape=shape)
 
     x = jax.ShapeDtypeStruct((batch, *network.example.shape[1:]), network.example.dtype)
-    visit = replacing(network, layer)
+    visit = build_visit(network, layer)
     return jax.make_jaxpr(lambda x: trace(network.apply_fn, params, x, visit))(x)
 
 
-def _needed(jaxpr: Any) -> set[int]:
+def _find_needed(jaxpr: Any) -> set[int]:
     """The equations that the results are made of."""
     wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
     found = set()
@@ -180,7 +180,7 @@ class _Walk:
         values = [self.read(*pair) for pair in zip(small.invars, large.invars, strict=True)]
         if all(isinstance(value, Known) for value in values):
             sides: Any = enumerate((small, large))
-            found = [_computed(eqn, [value[k] for value in values]) for k, eqn in sides]
+            found = [_evaluate(eqn, [value[k] for value in values]) for k, eqn in sides]
             return self.bind(small.outvars, [Known(*pair) for pair in zip(*found, strict=True)])
         avals = [one.aval for one in small.outvars]
         sizes = [Sizes(a.shape, b.aval.shape) for a, b in zip(avals, large.outvars, strict=True)]
@@ -190,7 +190,7 @@ class _Walk:
         except UnsupportedError as error:
             self.refused.add(str(error))
         # Whatever comes after it is looked at, too, so that all is named at once.
-        dummies = [fresh(INPUT, *of) for of in zip(call.sizes, call.dtypes, strict=True)]
+        dummies = [wrap_tensor(INPUT, *of) for of in zip(call.sizes, call.dtypes, strict=True)]
         self.bind(small.outvars, dummies)
 
     def _results(self, name: str, call: Call) -> list[Value]:
@@ -199,7 +199,7 @@ class _Walk:
             layer = self.network.layers[call.params["index"]]
             found = self.compressed[call.params["index"]]
             assert isinstance(x, Data)
-            return [_layer(self.graph, f"{layer.name}/", found, x, call)]
+            return [_add_layer(self.graph, f"{layer.name}/", found, x, call)]
         if name not in PRIMITIVES:
             raise UnsupportedError(name)
         for dtype in call.dtypes:
@@ -208,19 +208,19 @@ class _Walk:
         return PRIMITIVES[name](self.graph, call)
 
 
-def _computed(eqn: Any, arguments: Iterable[Any]) -> list[Any]:
+def _evaluate(eqn: Any, arguments: Iterable[Any]) -> list[Any]:
     results = eqn.primitive.bind(*map(jax.numpy.asarray, arguments), **eqn.params)
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
-def _layer(graph: Graph, prefix: str, layer: CompressedLayer, x: Data, call: Call) -> Data:
+def _add_layer(graph: Graph, prefix: str, layer: CompressedLayer, x: Data, call: Call) -> Data:
     product = call.params["product"]
     if isinstance(product, products.Convolution):
-        return _convolution(graph, prefix, layer, product, x, call.sizes[0])
-    return _dot(graph, prefix, layer, product, x, call.sizes[0])
+        return _add_convolution(graph, prefix, layer, product, x, call.sizes[0])
+    return _add_dot(graph, prefix, layer, product, x, call.sizes[0])
 
 
-def _convolution(
+def _add_convolution(
     graph: Graph,
     prefix: str,
     layer: CompressedLayer,
@@ -230,16 +230,16 @@ def _convolution(
 ) -> Data:
     levels = np.asarray(layer.levels).swapaxes(1, 2)  # γ, C, R
     levels = levels.reshape(-1, levels.shape[2] // int(np.prod(product.kernel)), *product.kernel)
-    images = _quantized(graph, prefix, layer, graph.plain(x.transposed(product.lhs_spec)))
-    kernel = _weights(graph, prefix, layer, levels, 0)
+    images = _add_quantization(graph, prefix, layer, graph.plain(x.transposed(product.lhs_spec)))
+    kernel = _add_weights(graph, prefix, layer, levels, 0)
     window = Window(product.stride, product.padding, product.dilation, product.groups)
-    name = convolve(graph, images, kernel, window, prefix)
-    bias = _bias(layer).reshape(-1, *(1 for _ in product.kernel))
-    y = fresh(_added(graph, prefix, name, bias), sizes.take(product.out_spec))
+    name = add_conv(graph, images, kernel, window, prefix)
+    bias = _compute_bias(layer).reshape(-1, *(1 for _ in product.kernel))
+    y = wrap_tensor(_add_bias(graph, prefix, name, bias), sizes.take(product.out_spec))
     return y.transposed(tuple(int(k) for k in np.argsort(product.out_spec)))
 
 
-def _dot(
+def _add_dot(
     graph: Graph,
     prefix: str,
     layer: CompressedLayer,
@@ -255,29 +255,29 @@ def _dot(
     parts = axes[: len(batch)], axes[len(batch) : len(batch) + len(free)], axes[-len(contract) :]
     x = graph.reshaped(x, x.sizes.merged(*parts[1 - bool(batch) :]))
     shape = x.sizes
-    data = _quantized(graph, prefix, layer, graph.plain(x))
-    levels, bias = np.asarray(layer.levels), _bias(layer)[:, None]
+    data = _add_quantization(graph, prefix, layer, graph.plain(x))
+    levels, bias = np.asarray(layer.levels), _compute_bias(layer)[:, None]
     if not batch:
-        weights = _weights(graph, prefix, layer, levels[0], 1)
+        weights = _add_weights(graph, prefix, layer, levels[0], 1)
         name, bias = graph.node("Gemm", data, weights, prefix=prefix), bias[0, 0]
     else:  # scales of DequantizeLinear lie along one axis
         stacked = levels.swapaxes(1, 2).reshape(groups * columns, rows)
-        weights = _weights(graph, prefix, layer, stacked, 0)
+        weights = _add_weights(graph, prefix, layer, stacked, 0)
         weights = graph.node("Reshape", weights, graph.ints((groups, columns, rows)))
         weights = graph.node("Transpose", weights, perm=[0, 2, 1])
         name = graph.node("MatMul", data, weights, prefix=prefix)
-    name = _added(graph, prefix, name, bias)
-    y = fresh(name, Sizes(*((*of[:-1], columns) for of in shape)))
+    name = _add_bias(graph, prefix, name, bias)
+    y = wrap_tensor(name, Sizes(*((*of[:-1], columns) for of in shape)))
     if product.weight_first:
         y = y.transposed((*range(len(y.order) - 2), len(y.order) - 1, len(y.order) - 2))
     return graph.reshaped(y, sizes)
 
 
-def _added(graph: Graph, prefix: str, tensor: str, bias: np.ndarray) -> str:
+def _add_bias(graph: Graph, prefix: str, tensor: str, bias: np.ndarray) -> str:
     return graph.node("Add", tensor, graph.constant(bias, f"{prefix}bias"), prefix=prefix)
 
 
-def _quantized(graph: Graph, prefix: str, layer: CompressedLayer, tensor: str) -> str:
+def _add_quantization(graph: Graph, prefix: str, layer: CompressedLayer, tensor: str) -> str:
     """input_scale (u - zero), u = clip(round(x / input_scale) + zero, 0, 2^a - 1).
 
     QuantizeLinear rounds halves to even and clips to 255, so that clipping its levels to fewer is
@@ -293,7 +293,7 @@ def _quantized(graph: Graph, prefix: str, layer: CompressedLayer, tensor: str) -
     return graph.node("DequantizeLinear", levels, scale, zero, prefix=prefix)
 
 
-def _weights(
+def _add_weights(
     graph: Graph, prefix: str, layer: CompressedLayer, levels: np.ndarray, axis: int
 ) -> str:
     """multiplier / input_scale times levels, whose output channels lie along `axis`."""
@@ -307,7 +307,7 @@ def _weights(
     )
 
 
-def _bias(layer: CompressedLayer) -> np.ndarray:
+def _compute_bias(layer: CompressedLayer) -> np.ndarray:
     """offset + multiplier zero Σ levels, [γ, C]."""
     sums = np.asarray(layer.levels, np.float64).sum(axis=1)
     multiplier, offset = (np.asarray(x, np.float64) for x in (layer.multiplier, layer.offset))

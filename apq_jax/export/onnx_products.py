@@ -5,14 +5,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apq_jax.export.onnx_call import Call, Primitive, _apply, _data, number, one
-from apq_jax.export.onnx_graph import Data, Graph, Known, Sizes, UnsupportedError, fresh, settled
-from apq_jax.export.onnx_shapes import padded
+from apq_jax.export.onnx_call import (
+    Call,
+    Primitive,
+    add_operator,
+    get_operand,
+    list_result,
+    make_scalar,
+)
+from apq_jax.export.onnx_graph import (
+    Data,
+    Graph,
+    Known,
+    Sizes,
+    UnsupportedError,
+    collapse_batch,
+    wrap_tensor,
+)
+from apq_jax.export.onnx_shapes import pad_tensor
 
 
-def _reduce(op: str) -> Primitive:
+def make_reduction(op: str) -> Primitive:
     def function(graph: Graph, call: Call) -> Data:
-        x, axes = _data(call), [int(axis) for axis in call.params["axes"]]
+        x, axes = get_operand(call), [int(axis) for axis in call.params["axes"]]
         if {*axes} & {*x.sizes.free}:
             raise UnsupportedError("a reduction of the batch")
         # In the layout that the tensor has; which axes are left is then the same.
@@ -26,14 +41,14 @@ def _reduce(op: str) -> Primitive:
         order = tuple(left.index(x.order[k]) for k in kept)
         return Data(name, order, call.sizes[0], call.dtypes[0])
 
-    return one(function)
+    return list_result(function)
 
 
-def _pool(op: str, outside: float) -> Primitive:
+def make_pooling(op: str, outside: float) -> Primitive:
     """A pooling whose windows lie in all axes but two at the most."""
 
     def function(graph: Graph, call: Call) -> Data:
-        x, params = _data(call), call.params
+        x, params = get_operand(call), call.params
         size, stride = params["window_dimensions"], params["window_strides"]
         edges, dilation = params["padding"], params["window_dilation"]
         if any(step != 1 for step in params["base_dilation"]) or x.dtype != np.float32:
@@ -51,7 +66,7 @@ def _pool(op: str, outside: float) -> Primitive:
         pads = [edges[k] for k in spatial]
         tensor = graph.plain(x.transposed(order))
         if any(min(pad) < 0 or max(pad) >= size[k] for k, pad in zip(spatial, pads, strict=True)):
-            tensor = padded(graph, tensor, [(0, 0), (0, 0), *pads], np.float32(outside))
+            tensor = pad_tensor(graph, tensor, [(0, 0), (0, 0), *pads], np.float32(outside))
             pads = [(0, 0)] * len(pads)
         attributes: dict[str, Any] = {
             "kernel_shape": [int(size[k]) for k in spatial],
@@ -64,16 +79,16 @@ def _pool(op: str, outside: float) -> Primitive:
             attributes["count_include_pad"] = 1
         name = graph.node(op, tensor, **attributes)
         back = tuple(int(k) for k in np.argsort(order))
-        y = fresh(name, call.sizes[0].take(order)).transposed(back)
+        y = wrap_tensor(name, call.sizes[0].take(order)).transposed(back)
         if op == "MaxPool":
             return y
-        return _apply(graph, "Mul", call, y, number(math.prod(size)))  # the mean of each
+        return add_operator(graph, "Mul", call, y, make_scalar(math.prod(size)))  # the mean of each
 
-    return one(function)
+    return list_result(function)
 
 
-@one
-def _dot(graph: Graph, call: Call) -> Data:
+@list_result
+def add_dot(graph: Graph, call: Call) -> Data:
     if call.dtypes[0] != np.float32:
         raise UnsupportedError(f"dot_general of {call.dtypes[0]}")
     contracts, batches = call.params["dimension_numbers"]
@@ -86,7 +101,7 @@ def _dot(graph: Graph, call: Call) -> Data:
         groups = [free, tuple(contract)] if k == 0 else [tuple(contract), free]
         order = (*batch, *groups[0], *groups[1])
         if isinstance(value, Known):
-            value = fresh(graph.plain(value), sizes)
+            value = wrap_tensor(graph.plain(value), sizes)
         single = tuple((axis,) for axis in batch)
         parts.append(graph.reshaped(value.transposed(order), sizes.merged(*single, *groups)))
         frees.append(free)
@@ -94,12 +109,12 @@ def _dot(graph: Graph, call: Call) -> Data:
     rank = len(left.small)
     sizes = Sizes(*((*a[:-1], b[-1]) for a, b in zip(left, right, strict=True)))
     assert len(sizes.small) == rank
-    product = fresh(graph.node("MatMul", *(graph.plain(part) for part in parts)), sizes)
+    product = wrap_tensor(graph.node("MatMul", *(graph.plain(part) for part in parts)), sizes)
     return graph.reshaped(product, call.sizes[0])
 
 
-@one
-def _convolution(graph: Graph, call: Call) -> Data:
+@list_result
+def add_convolution(graph: Graph, call: Call) -> Data:
     params, (image, weight) = call.params, call.values
     if any(step != 1 for step in params["lhs_dilation"]) or params["batch_group_count"] != 1:
         raise UnsupportedError("a transposed convolution, or one grouped over its batch")
@@ -107,10 +122,10 @@ def _convolution(graph: Graph, call: Call) -> Data:
         raise UnsupportedError(f"conv_general_dilated of {call.dtypes[0]}")
     numbers = params["dimension_numbers"]
     if isinstance(image, Known):
-        image = fresh(graph.plain(image), image.sizes)
+        image = wrap_tensor(graph.plain(image), image.sizes)
     images = graph.plain(image.transposed(tuple(numbers.lhs_spec)))
     if isinstance(weight, Known):
-        kernel = graph.constant(settled(weight, ()).transpose(numbers.rhs_spec))
+        kernel = graph.constant(collapse_batch(weight, ()).transpose(numbers.rhs_spec))
     else:
         kernel = graph.plain(weight.transposed(tuple(numbers.rhs_spec)))
     window = Window(
@@ -119,9 +134,9 @@ def _convolution(graph: Graph, call: Call) -> Data:
         tuple(params["rhs_dilation"]),
         params["feature_group_count"],
     )
-    name = convolve(graph, images, kernel, window)
+    name = add_conv(graph, images, kernel, window)
     out = tuple(numbers.out_spec)
-    y = fresh(name, call.sizes[0].take(out))
+    y = wrap_tensor(name, call.sizes[0].take(out))
     return y.transposed(tuple(int(k) for k in np.argsort(out)))
 
 
@@ -134,11 +149,11 @@ class Window(NamedTuple):
     groups: int
 
 
-def convolve(graph: Graph, images: str, kernel: str, window: Window, prefix: str = "") -> str:
+def add_conv(graph: Graph, images: str, kernel: str, window: Window, prefix: str = "") -> str:
     """Conv of images [N, C, ...]; outside of them is 0."""
     edges = [(int(low), int(high)) for low, high in window.padding]
     if any(low < 0 or high < 0 for low, high in edges):
-        images = padded(graph, images, [(0, 0), (0, 0), *edges], np.float32(0))
+        images = pad_tensor(graph, images, [(0, 0), (0, 0), *edges], np.float32(0))
         edges = [(0, 0)] * len(edges)
     return graph.node(
         "Conv",

@@ -29,11 +29,19 @@ import jax.numpy as jnp
 import ml_collections
 import yaml
 
-from apq_jax import data, hardware, models
+from apq_jax import data, hardware
 from apq_jax.config import Config, from_config_dict
 from apq_jax.export import accelforge, mnsim
-from apq_jax.export.sizes import Sizes, channels, pooled, strides, traced_sizes, window
+from apq_jax.export.sizes import (
+    Sizes,
+    count_channels,
+    find_pooled,
+    get_strides,
+    get_window,
+    trace_sizes,
+)
 from apq_jax.hardware import Accelerator
+from apq_jax.models.create import build, load_onnx
 from apq_jax.network.capture import capture
 from apq_jax.run.read import read_run
 from apq_jax.system.errors import InputError
@@ -52,7 +60,7 @@ class Described(NamedTuple):
     input_bits: tuple[int, ...]  # of unsigned inputs
 
 
-def neurosim_csv(layers: tuple[Layer, ...], sizes: Sizes) -> str:
+def build_neurosim_csv(layers: tuple[Layer, ...], sizes: Sizes) -> str:
     """NeuroSim's network structure (V1.3, V1.4; V1.0 has the same without the last column).
 
     A row a layer: input length, width and depth, kernel length, width and number, 1 where a
@@ -64,15 +72,17 @@ def neurosim_csv(layers: tuple[Layer, ...], sizes: Sizes) -> str:
       InputError: grouped layers, strides that differ, windows not over two axes; names the layer.
     """
     lines = []
-    for layer, size, follows in zip(layers, sizes, pooled(layers, sizes), strict=True):
-        _ungrouped(layer, "NeuroSim")
-        high, wide = window(layer)
-        row = (size.height, size.width, channels(layer), high, wide, layer.columns)
-        lines.append(",".join(map(str, (*row, int(follows), _one_stride(layer, "NeuroSim")))))
+    for layer, size, follows in zip(layers, sizes, find_pooled(layers, sizes), strict=True):
+        _require_ungrouped(layer, "NeuroSim")
+        high, wide = get_window(layer)
+        row = (size.height, size.width, count_channels(layer), high, wide, layer.columns)
+        lines.append(
+            ",".join(map(str, (*row, int(follows), _require_one_stride(layer, "NeuroSim"))))
+        )
     return "\n".join(lines) + "\n"
 
 
-def cimloop_yaml(of: Described, at: int) -> str:
+def build_cimloop_yaml(of: Described, at: int) -> str:
     """A layer as CiMLoop's workload file: a Timeloop 0.4 problem on its `problem_base.yaml`.
 
     C, M a group, G groups, R x S windows, P x Q outputs; what is 1 is left to the base. In the base
@@ -81,8 +91,8 @@ def cimloop_yaml(of: Described, at: int) -> str:
     are not written.
     """
     layer, size = of.layers[at], of.sizes[at]
-    (high, wide), (down, across) = window(layer), strides(layer)
-    instance: dict[str, Any] = {"C": channels(layer), "M": layer.columns}
+    (high, wide), (down, across) = get_window(layer), get_strides(layer)
+    instance: dict[str, Any] = {"C": count_channels(layer), "M": layer.columns}
     instance |= {"G": layer.groups, "P": size.out_height, "Q": size.out_width}
     instance |= {"R": high, "S": wide, "Wstride": down, "Hstride": across}
     instance = {key: value for key, value in instance.items() if value != 1 or key in "CM"}
@@ -96,7 +106,7 @@ def cimloop_yaml(of: Described, at: int) -> str:
     return f"{{{{include_text('../problem_base.yaml')}}}}\nproblem:\n  <<<: *problem_base\n{lines}"
 
 
-def files(of: Described, accelerator: Accelerator) -> dict[str, str]:
+def build_files(of: Described, accelerator: Accelerator) -> dict[str, str]:
     """Every file by its path; a tool that cannot express the network has none, and a note.
 
     Raises:
@@ -105,13 +115,13 @@ def files(of: Described, accelerator: Accelerator) -> dict[str, str]:
     found: dict[str, str] = {}
     refused: list[str] = []
     tools: dict[str, Any] = {
-        "neurosim": lambda: {"NetWork.csv": neurosim_csv(of.layers, of.sizes)},
+        "neurosim": lambda: {"NetWork.csv": build_neurosim_csv(of.layers, of.sizes)},
         "mnsim": lambda: {
-            "SimConfig.ini": mnsim.sim_config(accelerator),
-            "network.yaml": mnsim.network_yaml(of, accelerator),
+            "SimConfig.ini": mnsim.build_sim_config(accelerator),
+            "network.yaml": mnsim.build_network_yaml(of, accelerator),
         },
-        "cimloop": lambda: _cimloop(of),
-        "accelforge": lambda: {"workload.yaml": accelforge.workload_yaml(of)},
+        "cimloop": lambda: _build_cimloop(of),
+        "accelforge": lambda: {"workload.yaml": accelforge.build_workload_yaml(of)},
     }
     for tool, make in tools.items():
         try:
@@ -120,10 +130,10 @@ def files(of: Described, accelerator: Accelerator) -> dict[str, str]:
             refused.append(f"{tool}: not written. {error}")
     if not found:
         raise InputError("; ".join(refused))
-    return found | {"notes.txt": "\n".join([*refused, *_notes(of, accelerator)]) + "\n"}
+    return found | {"notes.txt": "\n".join([*refused, *_list_notes(of, accelerator)]) + "\n"}
 
 
-def _cimloop(of: Described) -> dict[str, str]:
+def _build_cimloop(of: Described) -> dict[str, str]:
     digits = max(2, len(str(len(of.layers) - 1)))
     names = [f"{at:0{digits}}.yaml" for at in range(len(of.layers))]
     bits = [
@@ -132,11 +142,11 @@ def _cimloop(of: Described) -> dict[str, str]:
             names, of.layers, of.input_bits, of.weight_bits, strict=True
         )
     ]
-    problems = {name: cimloop_yaml(of, at) for at, name in enumerate(names)}
+    problems = {name: build_cimloop_yaml(of, at) for at, name in enumerate(names)}
     return problems | {"bits/layers.json": json.dumps(bits, indent=1) + "\n"}
 
 
-def _notes(of: Described, accelerator: Accelerator) -> list[str]:
+def _list_notes(of: Described, accelerator: Accelerator) -> list[str]:
     weights, inputs = max(of.weight_bits), max(of.input_bits)
     return [
         f"Network {of.name}, accelerator {accelerator.name}.",
@@ -152,19 +162,21 @@ def _notes(of: Described, accelerator: Accelerator) -> list[str]:
     ]
 
 
-def write(folder: pathlib.Path, of: Described, accelerator: Accelerator) -> list[pathlib.Path]:
+def write_files(
+    folder: pathlib.Path, of: Described, accelerator: Accelerator
+) -> list[pathlib.Path]:
     """Writes `files` below a folder, each whole or not at all; returns the paths.
 
     Raises:
       InputError: as `files`, or the folder cannot be written to.
     """
-    found = files(of, accelerator)  # all of it before any is written
+    found = build_files(of, accelerator)  # all of it before any is written
     for name, text in found.items():
         write_whole(folder / name, text)
     return [folder / name for name in found]
 
 
-def described(run: pathlib.Path) -> tuple[Described, Accelerator]:
+def read_workload(run: pathlib.Path) -> tuple[Described, Accelerator]:
     """A finished run's network, policy and accelerator.
 
     Sizes are traced: the model is built anew, without weights, on its data's images.
@@ -176,7 +188,7 @@ def described(run: pathlib.Path) -> tuple[Described, Accelerator]:
     result, _ = read_run(run)
     config = from_config_dict(ml_collections.ConfigDict(result["config"]))
     accelerator = hardware.load(str(run / "accelerator.toml"))
-    layers, sizes = _layers(config)
+    layers, sizes = _trace_layers(config)
     rows = result["layers"]
     names = [(one["name"], one["rows"], one["columns"], one["positions"]) for one in rows]
     if names != [(one.name, one.rows, one.columns, one.positions) for one in layers]:
@@ -187,25 +199,25 @@ def described(run: pathlib.Path) -> tuple[Described, Accelerator]:
     return of, accelerator
 
 
-def _layers(config: Config) -> tuple[tuple[Layer, ...], Sizes]:
+def _trace_layers(config: Config) -> tuple[tuple[Layer, ...], Sizes]:
     dataset = data.load(config.data.path, config.data.name)
     images = jnp.asarray(dataset.train_images[:1])
     if config.model.path:
-        apply_fn, params = models.loaded(config.model, dataset)
+        apply_fn, params = load_onnx(config.model, dataset)
     else:
-        model: Any = models.build(config.model, dataset)
+        model: Any = build(config.model, dataset)
         apply_fn, params = model.apply, model.init(jax.random.key(0), images)
     network = capture(apply_fn, params, images)
-    return network.layers, traced_sizes(network, params)
+    return network.layers, trace_sizes(network, params)
 
 
-def _ungrouped(layer: Layer, tool: str) -> None:
+def _require_ungrouped(layer: Layer, tool: str) -> None:
     if layer.groups > 1:
         raise InputError(f"{layer.name}: {layer.groups} groups; allowed in {tool}: 1")
 
 
-def _one_stride(layer: Layer, tool: str) -> int:
-    down, across = strides(layer)
+def _require_one_stride(layer: Layer, tool: str) -> int:
+    down, across = get_strides(layer)
     if down != across:
         raise InputError(f"{layer.name}: strides {down} and {across}; allowed in {tool}: the same")
     return down
@@ -222,8 +234,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folder", type=pathlib.Path, help="where the files are written")
     options = parser.parse_args(argv)
     try:
-        of, accelerator = described(options.run)
-        for path in write(options.folder, of, accelerator):
+        of, accelerator = read_workload(options.run)
+        for path in write_files(options.folder, of, accelerator):
             print(path)
     except InputError as error:
         print(f"apq_jax.export.simulators: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Heights and widths of layers, which a `Layer` does not hold: other tools' files need them."""
+"""Heights and widths of layers, which other tools' files need and a `Layer` does not hold."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,73 +13,87 @@ from apq_jax.types import Layer
 
 
 class Size(NamedTuple):
-    """Of one example; all whole numbers. A matrix product of P positions is P x 1, its window 1."""
+    """A layer's input and output for one example, in pixels.
+
+    A matrix product of P positions has P x 1 pixels on both sides.
+    """
 
     height: int  # of the input, without padding
     width: int
-    out_height: int  # P of other tools
-    out_width: int  # Q
+    out_height: int  # other tools' P
+    out_width: int  # other tools' Q
 
 
 Sizes = tuple[Size, ...]
 
 
-def same_sizes(layers: tuple[Layer, ...]) -> Sizes:
-    """Sizes by assumption, [L]: squares, padded so that the input is `stride` times the output.
+class Workload(NamedTuple):
+    """A network's layers and a policy for them; [L] each."""
 
-    This holds for VGG and for ResNet on CIFAR, not for windows without padding: where the network
-    itself is there, `traced_sizes` assumes nothing.
+    name: str  # of the network
+    layers: tuple[Layer, ...]
+    sizes: Sizes
+    keep: tuple[float, ...]  # ratio of weights kept, in (0, 1]
+    weight_bits: tuple[int, ...]
+    input_bits: tuple[int, ...]  # of unsigned inputs
+
+
+def assume_sizes(layers: tuple[Layer, ...]) -> Sizes:
+    """Returns sizes, [L], for square images padded to `stride` times the output.
+
+    The assumption holds for VGG and for ResNet on CIFAR, but not for windows without padding.
+    `trace_sizes` needs no assumption, but the network itself.
 
     Raises:
-      InputError: positions of a convolution are no square.
+      InputError: a convolution's positions are no square, or its window is not over two axes.
     """
-    found = []
+    sizes = []
     for layer in layers:
         if not layer.kernel:
-            found.append(Size(layer.positions, 1, layer.positions, 1))
+            sizes.append(Size(layer.positions, 1, layer.positions, 1))
             continue
-        high, wide = _two(layer, layer.stride)
+        down, across = _require_two(layer, layer.stride)
         side = math.isqrt(layer.positions)
         if side**2 != layer.positions:
             raise InputError(
                 f"{layer.name}: {layer.positions} positions are no square; allowed: a square, or "
-                "sizes of the network itself (traced_sizes)"
+                "sizes of the network itself (trace_sizes)"
             )
-        found.append(Size(side * high, side * wide, side, side))
-    return tuple(found)
+        sizes.append(Size(side * down, side * across, side, side))
+    return tuple(sizes)
 
 
-def traced_sizes(network: Network, params: Params) -> Sizes:
-    """Sizes as the network runs, [L]; nothing is computed.
+def trace_sizes(network: Network, params: Params) -> Sizes:
+    """Returns the sizes with which the network runs, [L]; computes only shapes.
 
     Args:
       network: from `capture`.
-      params: its parameters; shapes and types are looked at.
+      params: the network's parameters, or their shapes and dtypes.
 
     Raises:
       InputError: a layer is used more than once with different sizes, dilated, or neither a matrix
         product nor a convolution over two axes.
     """
-    found: dict[int, Size] = {}
+    sizes: dict[int, Size] = {}
 
-    def look(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
+    def note(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
         layer = network.layers[index]
-        size = _size(layer, product, x)
-        if found.setdefault(index, size) != size:
+        size = _find_size(layer, product, x)
+        if sizes.setdefault(index, size) != size:
             raise InputError(f"{layer.name}: used with different sizes; allowed: one")
         return product.fold(product.multiply(x, product.matrix(weight)))
 
     def run(params: Params, x: jax.Array) -> jax.Array:
-        return forward(network, params, x, look)
+        return forward(network, params, x, note)
 
     jax.eval_shape(run, params, network.example)
-    return tuple(found[index] for index in range(len(network.layers)))
+    return tuple(sizes[index] for index in range(len(network.layers)))
 
 
-def _size(layer: Layer, product: Any, x: jax.Array) -> Size:
+def _find_size(layer: Layer, product: Any, x: jax.Array) -> Size:
     if not isinstance(product, products.Convolution):
         return Size(layer.positions, 1, layer.positions, 1)
-    _two(layer, layer.kernel)
+    _require_two(layer, layer.kernel)
     if set(product.dilation) != {1}:
         raise InputError(f"{layer.name}: dilation {product.dilation}; allowed: 1")
     height, width = (x.shape[axis] for axis in product.lhs_spec[2:])
@@ -89,42 +103,47 @@ def _size(layer: Layer, product: Any, x: jax.Array) -> Size:
     return Size(height, width, out_height, out_width)
 
 
-def window(layer: Layer) -> tuple[int, int]:
-    """Height and width of its window, 1 x 1 of a matrix product.
+def get_window(layer: Layer) -> tuple[int, int]:
+    """Returns the window's height and width; (1, 1) for a matrix product.
 
     Raises:
-      InputError: a convolution that is not over two axes.
+      InputError: the convolution is not over two axes.
     """
-    return _two(layer, layer.kernel) if layer.kernel else (1, 1)
+    return _require_two(layer, layer.kernel) if layer.kernel else (1, 1)
 
 
-def strides(layer: Layer) -> tuple[int, int]:
-    """Its steps down and across, 1 and 1 of a matrix product; raises as `window`."""
-    return _two(layer, layer.stride) if layer.kernel else (1, 1)
+def get_strides(layer: Layer) -> tuple[int, int]:
+    """Returns the window's steps down and across; (1, 1) for a matrix product.
+
+    Raises:
+      InputError: the convolution is not over two axes.
+    """
+    return _require_two(layer, layer.stride) if layer.kernel else (1, 1)
 
 
-def channels(layer: Layer) -> int:
-    """Input channels of one group, C."""
+def count_channels(layer: Layer) -> int:
+    """Returns the input channels of one group, C."""
     return layer.rows // math.prod(layer.kernel)
 
 
-def pooled(layers: tuple[Layer, ...], sizes: Sizes) -> tuple[bool, ...]:
-    """Whether what a layer puts out is made smaller before the next layer has it, [L].
+def find_pooled(layers: tuple[Layer, ...], sizes: Sizes) -> tuple[bool, ...]:
+    """Returns whether a pooling follows each layer, [L]; none follows the last.
 
-    Told by the sizes: positions put out against those taken in, of a classifier its rows over the
-    channels before it. The last layer is not.
+    A pooling follows where the next layer takes in fewer pixels than the layer puts out. The
+    pixels that a classifier takes in are its rows over the layer's output channels.
     """
-    found = []
-    for at, after in enumerate(layers[1:]):
-        out, next_in = layers[at].groups * layers[at].columns, sizes[at + 1]
-        taken = next_in.height * next_in.width
+    pooled = []
+    for index, after in enumerate(layers[1:]):
+        outputs, next_size = layers[index].groups * layers[index].columns, sizes[index + 1]
+        pixels = next_size.height * next_size.width
         if not after.kernel and after.positions == 1:
-            taken = after.groups * after.rows // out
-        found.append(0 < taken < sizes[at].out_height * sizes[at].out_width)
-    return (*found, False)
+            pixels = after.groups * after.rows // outputs
+        pooled.append(0 < pixels < sizes[index].out_height * sizes[index].out_width)
+    return (*pooled, False)
 
 
-def _two(layer: Layer, numbers: tuple[int, ...]) -> tuple[int, int]:
-    if len(numbers) != 2:
-        raise InputError(f"{layer.name}: a window over {len(numbers)} axes; allowed: two")
-    return numbers[0], numbers[1]
+def _require_two(layer: Layer, lengths: tuple[int, ...]) -> tuple[int, int]:
+    """Returns the lengths along both axes of a window."""
+    if len(lengths) != 2:
+        raise InputError(f"{layer.name}: a window over {len(lengths)} axes; allowed: two")
+    return lengths[0], lengths[1]

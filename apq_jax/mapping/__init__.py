@@ -2,16 +2,16 @@
 
 from apq_jax.mapping.files import Mapping, Scales, load, save
 from apq_jax.mapping.indices import decode, encode
-from apq_jax.mapping.layers import MAPPED, counted, map_layer
+from apq_jax.mapping.layers import MAPPED_SCHEMES, count_layer_map, map_layer
 from apq_jax.mapping.units import LayerMap, Units
 
 __all__ = [
-    "MAPPED",
+    "MAPPED_SCHEMES",
     "LayerMap",
     "Mapping",
     "Scales",
     "Units",
-    "counted",
+    "count_layer_map",
     "decode",
     "encode",
     "load",

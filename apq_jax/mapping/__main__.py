@@ -13,7 +13,7 @@ import sys
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from apq_jax.mapping import counted, load
+from apq_jax.mapping import count_layer_map, load
 from apq_jax.mapping.pictures import occupancy
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
@@ -48,7 +48,7 @@ def _inspect(options: argparse.Namespace) -> None:
         f"{'cells used':>10} {'index bits':>10}"
     )
     for one in mapping.maps:
-        found = counted(one, mapping.scheme, mapping.accelerator)
+        found = count_layer_map(one, mapping.scheme, mapping.accelerator)
         shape = f"{one.layer.groups} x {one.layer.rows} x {one.layer.columns}"
         used = 100 * found["cells"] / one.cells.size
         print(

@@ -9,10 +9,10 @@ from apq_jax.mapping.units import (
     NONE,
     LayerMap,
     Units,
-    cells_of,
-    most_level,
-    offset_of,
-    slice_weights,
+    compute_bitline_weights,
+    compute_max_level,
+    compute_offset,
+    read_cells,
 )
 from apq_jax.system.errors import InputError, in_one_line
 
@@ -23,7 +23,7 @@ def need(right: Any, field: str, value: Any, allowed: str) -> None:
         raise InputError(f"{in_one_line(field)}: {in_one_line(value)}; allowed: {allowed}")
 
 
-def check(one: LayerMap, arrays: dict[str, np.ndarray], accelerator: Accelerator) -> None:
+def check_layer_map(one: LayerMap, arrays: dict[str, np.ndarray], accelerator: Accelerator) -> None:
     """Checks a map whose arrays, as the file has them, have the right types and shapes.
 
     Raises:
@@ -92,8 +92,8 @@ def _check_weights(one: LayerMap, accelerator: Accelerator) -> None:
         units = Units(*(field[start : start + _step(one)] for field in one.units))
         column, row = units.outputs[:, None, :], one.banks[units.bank][:, :, None]
         used = (column != NONE) & (row != NONE)
-        weight = slice_weights(units.slices, units.outputs, one.weight_bits, accelerator)
-        cells = cells_of(one._replace(units=units)).astype(np.int32)
+        weight = compute_bitline_weights(units.slices, units.outputs, one.weight_bits, accelerator)
+        cells = read_cells(one._replace(units=units)).astype(np.int32)
         cells = np.where(units.flipped[:, None, :], 2**accelerator.cell_bits - 1 - cells, cells)
         # A row is of one group, so its number and the column in the group tell weights apart.
         places.append((row.astype(np.int64) * layer.columns + column % layer.columns)[used])
@@ -104,8 +104,8 @@ def _check_weights(one: LayerMap, accelerator: Accelerator) -> None:
     levels = np.bincount(at, np.concatenate(parts)).astype(np.int64)
     slices = accelerator.slices(one.weight_bits)
     need((held <= slices).all(), "banks", "a row held twice for an output", "once")
-    levels -= offset_of(one.weight_bits, accelerator)
-    most = most_level(one.weight_bits)
+    levels -= compute_offset(one.weight_bits, accelerator)
+    most = compute_max_level(one.weight_bits)
     outside = np.abs(levels) > most
     if outside.any():
         need(False, "cells", f"a weight of {levels[outside][0]}", f"{-most} to {most}")

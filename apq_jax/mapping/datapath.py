@@ -20,7 +20,13 @@ from apq_jax.compression.compressed import Compressed, CompressedLayer, accumula
 from apq_jax.compression.converters import Converter, convert, converter
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
-from apq_jax.mapping.units import NONE, LayerMap, cells_of, offset_of, slice_weights
+from apq_jax.mapping.units import (
+    NONE,
+    LayerMap,
+    compute_bitline_weights,
+    compute_offset,
+    read_cells,
+)
 from apq_jax.network import products
 from apq_jax.network.capture import Network, forward
 from apq_jax.network.jaxpr import Params
@@ -53,7 +59,7 @@ class Datapath:
     adc_bits: int
 
 
-def datapath_of(found: LayerMap, accelerator: Accelerator) -> Datapath:
+def build_datapath(found: LayerMap, accelerator: Accelerator) -> Datapath:
     """The static part of a layer's data path."""
     layer = found.layer
     return Datapath(
@@ -66,7 +72,7 @@ def datapath_of(found: LayerMap, accelerator: Accelerator) -> Datapath:
     )
 
 
-def banks_of(found: LayerMap, accelerator: Accelerator) -> Banks:
+def build_banks(found: LayerMap, accelerator: Accelerator) -> Banks:
     """Sorts a layer's units by bank; on the host."""
     units, layer = found.units, found.layer
     used, bank = np.unique(units.bank, return_inverse=True)
@@ -75,8 +81,8 @@ def banks_of(found: LayerMap, accelerator: Accelerator) -> Banks:
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     most = int(sizes.max(initial=0))
     h, w = found.banks.shape[1], units.outputs.shape[1]
-    weights = slice_weights(units.slices, units.outputs, found.weight_bits, accelerator)
-    offset = offset_of(found.weight_bits, accelerator)
+    weights = compute_bitline_weights(units.slices, units.outputs, found.weight_bits, accelerator)
+    offset = compute_offset(found.weight_bits, accelerator)
     filled = units.outputs != NONE
     corrected = np.where(filled & (units.slices == 0), offset, 0)
 
@@ -86,7 +92,7 @@ def banks_of(found: LayerMap, accelerator: Accelerator) -> Banks:
         return table
 
     inputs = found.banks[used]
-    cells = sorted_(cells_of(found).transpose(0, 2, 1), 0).reshape(len(used), most * w, h)
+    cells = sorted_(read_cells(found).transpose(0, 2, 1), 0).reshape(len(used), most * w, h)
     spare = layer.groups * layer.columns
     flat = (
         sorted_(values, empty).reshape(len(used), most * w)
@@ -148,7 +154,7 @@ def _windows(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) ->
     return found.at[banks.outputs.reshape(-1)].add(total.reshape(-1, x.shape[2]))[:-1].T
 
 
-def performed(found: LayerMap, accelerator: Accelerator) -> dict[str, int]:
+def count_performed_actions(found: LayerMap, accelerator: Accelerator) -> dict[str, int]:
     """Actions of one inference, counted as `execute` goes: step by step, read by read.
 
     Of the components between an input and its partial sum; names as in the component table.
@@ -157,7 +163,7 @@ def performed(found: LayerMap, accelerator: Accelerator) -> dict[str, int]:
     wordlines, filled = (inputs != NONE).sum(axis=1), units.outputs != NONE
     bitlines, begins = filled.sum(axis=1), (filled & (units.slices == 0)).sum(axis=1)
     flipping = accelerator.flipped_columns
-    offset = offset_of(found.weight_bits, accelerator) > 0
+    offset = compute_offset(found.weight_bits, accelerator) > 0
     names = ("array", "dac", "sample_hold", "adc", "shift_add", "input_register")
     done = dict.fromkeys((*names, "input_count", "output_register"), 0)
     left = found.input_bits
@@ -188,20 +194,20 @@ class Check(NamedTuple):
 Parts = tuple[tuple[Datapath, Banks], ...]  # one a layer
 
 
-def prepare(maps: tuple[LayerMap, ...], accelerator: Accelerator) -> Parts:
+def build_parts(maps: tuple[LayerMap, ...], accelerator: Accelerator) -> Parts:
     """What `check` and `apply` execute."""
-    return tuple((datapath_of(one, accelerator), banks_of(one, accelerator)) for one in maps)
+    return tuple((build_datapath(one, accelerator), build_banks(one, accelerator)) for one in maps)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def layer_levels(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
+def quantize_windows(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
     """The unsigned input levels of a layer's windows, [M, γ R] int32."""
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
     rows = product.unfold(u.astype(jnp.int32), pad=layer.input_zero.astype(jnp.int32))
     return jnp.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1)
 
 
-def check(
+def check_layers(
     network: Network,
     params: Params,
     compressed: Compressed,
@@ -235,7 +241,7 @@ def check(
         adc = converter(accelerator, path.adc_bits)
         mismatches, compared = found.get(index, Check(0, 0))
         for levels, right in (
-            (layer_levels(layer, product, x), _side_by_side(sums)),
+            (quantize_windows(layer, product, x), _side_by_side(sums)),
             (anything, of_any),
         ):
             executed = execute(path, banks, adc, levels)
@@ -301,7 +307,7 @@ class EndToEnd(NamedTuple):
     levels: int
 
 
-def end_to_end(
+def compare_end_to_end(
     network: Network,
     params: Params,
     compressed: Compressed,
@@ -319,7 +325,7 @@ def end_to_end(
         ) -> jax.Array:
             del weight
             layer, (path, banks) = compressed[index], parts[index]
-            u = layer_levels(layer, product, x)
+            u = quantize_windows(layer, product, x)
             seen.append(u)
             if not executes:
                 return _rescaled(layer, product, _accumulated(layer, product, x))
@@ -361,7 +367,7 @@ def apply(
     ) -> jax.Array:
         del weight
         layer, (path, banks) = compressed[index], parts[index]
-        sums = execute(path, banks, adc, layer_levels(layer, product, x))
+        sums = execute(path, banks, adc, quantize_windows(layer, product, x))
         return _rescaled(layer, product, _grouped(sums, len(layer.multiplier)))
 
     return forward(network, params, x, replace)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apq_jax.hardware import Accelerator, dumps, loads
-from apq_jax.mapping.checks import check, need
-from apq_jax.mapping.layers import MAPPED
+from apq_jax.mapping.checks import check_layer_map, need
+from apq_jax.mapping.layers import MAPPED_SCHEMES
 from apq_jax.mapping.units import LayerMap, Units, sums_fit
 from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError, in_one_line
@@ -156,10 +156,10 @@ def _mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Mappin
     accelerator = loads(tree["accelerator"], "accelerator")
     scheme, layers = tree["scheme"], tree["layers"]
     need(
-        isinstance(scheme, str) and scheme in MAPPED,
+        isinstance(scheme, str) and scheme in MAPPED_SCHEMES,
         "scheme",
         reprlib.repr(scheme),
-        ", ".join(MAPPED),
+        ", ".join(MAPPED_SCHEMES),
     )
     need(accelerator.mapping == "isaac", "accelerator.mapping", accelerator.mapping, "isaac")
     need(isinstance(layers, list) and layers, "layers", "none", "a list of layers")
@@ -259,7 +259,7 @@ def _layer_map(
         ),
         entry.get("adc_bits", 0),
     )
-    check(one, arrays, accelerator)
+    check_layer_map(one, arrays, accelerator)
     scales = Scales(*(arrays[name] for name in Scales._fields))
     for name, value in scales._asdict().items():
         need(np.isfinite(value).all(), name, "NaN or infinity", "finite numbers")

@@ -6,12 +6,12 @@ import numpy as np
 
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
-from apq_jax.mapping.packing import PACKED, pack
+from apq_jax.mapping.packing import PACKERS, pack
 from apq_jax.mapping.scheme_counts import sre_columns, strip_columns
-from apq_jax.mapping.units import NONE, LayerMap, Units, most_level, sums_fit
+from apq_jax.mapping.units import NONE, LayerMap, Units, compute_max_level, sums_fit
 from apq_jax.types import Layer
 
-MAPPED = (*PACKED, "column_vector")
+MAPPED_SCHEMES = (*PACKERS, "column_vector")
 _CHUNK = 65_536  # units whose cells are formed at a time
 
 
@@ -40,12 +40,12 @@ def map_layer(
         mask; or a cell cannot hold a weight: with offsets of one bit there is no zero; or sums of
         the layer could pass 2^31.
     """
-    if scheme not in MAPPED or accelerator.mapping != "isaac":
+    if scheme not in MAPPED_SCHEMES or accelerator.mapping != "isaac":
         raise ValueError(
             f"scheme {scheme!r} in mapping {accelerator.mapping!r} has no image; allowed: "
-            f"{', '.join(MAPPED)} in mapping 'isaac'"
+            f"{', '.join(MAPPED_SCHEMES)} in mapping 'isaac'"
         )
-    most = most_level(weight_bits)
+    most = compute_max_level(weight_bits)
     if levels.dtype.kind not in "iu" or np.abs(levels.astype(np.int64)).max(initial=0) > most:
         raise ValueError(
             f"levels: {levels.dtype}, {levels.min(initial=0)} to {levels.max(initial=0)}; allowed: "
@@ -117,7 +117,7 @@ def _write(cells: np.ndarray, inputs: np.ndarray, units: Units, digits: np.ndarr
     ]
 
 
-def counted(found: LayerMap, scheme: str, accelerator: Accelerator) -> dict[str, int]:
+def count_layer_map(found: LayerMap, scheme: str, accelerator: Accelerator) -> dict[str, int]:
     """The counts of a window, taken from the units; names as in `crossbar.Counts`.
 
     They must equal what apq_jax/mapping/schemes.py counts without any unit. `slots` are among them

@@ -45,7 +45,7 @@ def pack(
     """
     if scheme == "column_vector":
         return _column_vectors(layer, mask, slices, accelerator)
-    return _cut(list(PACKED[scheme](layer, mask, slices, accelerator)), accelerator)
+    return _cut(list(PACKERS[scheme](layer, mask, slices, accelerator)), accelerator)
 
 
 def _column_vectors(
@@ -251,7 +251,7 @@ def _sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterato
         yield _Block(crossbar, down * a.unit_rows, across * a.unit_columns, *block)
 
 
-PACKED = {  # schemes whose units are cut from blocks; column-vectors are streamed
+PACKERS = {  # schemes whose units are cut from blocks; column-vectors are streamed
     "dense": _kept,
     "filter": _kept,
     "channel": _kept,

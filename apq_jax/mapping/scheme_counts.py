@@ -82,7 +82,9 @@ def _matrices(
     planes = np.int64(bits * (1 + int(chip.differential)))
     window = int(np.prod(layer.kernel, dtype=np.int64))
     shapes = [(rows, columns) for rows, columns in shapes if rows * columns]
-    parts = [crossbar.tiled(1, *shape, window, slices, planes, chip) for shape in shapes]
+    parts = [
+        crossbar.count_full_matrices(1, *shape, window, slices, planes, chip) for shape in shapes
+    ]
     place = diagonal([(rows, columns * int(slices)) for rows, columns in shapes], accelerator)
     if accelerator.mapping == "mnsim" or not place.beside:
         return _summed(parts)
@@ -91,7 +93,7 @@ def _matrices(
 
 def count_dense(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     del mask
-    return crossbar.dense_layer(layer, np.int64(bits), accelerator.chip())
+    return crossbar.count_dense_layer(layer, np.int64(bits), accelerator.chip())
 
 
 def count_filters(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
@@ -186,7 +188,7 @@ def count_pim_prune_columns(
 def _strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Counts:
     """A full matrix in crossbars of its own, ISAAC's mapping."""
     isaac = accelerator.chip()._replace(mnsim=np.int64(0))
-    return crossbar.tiled(1, rows, columns, 1, np.int64(slices), np.int64(1), isaac)
+    return crossbar.count_full_matrices(1, rows, columns, 1, np.int64(slices), np.int64(1), isaac)
 
 
 def count_sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
@@ -231,8 +233,8 @@ def count_column_vectors(
     count = layer.count_row_groups(height)
     padding = ((0, 0), (0, count * height - layer.rows), (0, 0))
     blocks = np.pad(mask, padding).reshape(layer.groups, count, height, layer.columns)
-    survivors = crossbar.survivors_of([np.asarray(blocks.any(axis=2))[None]])
-    tables = crossbar.column_vector_tables((layer,), survivors, height, chip, slices)
+    survivors = crossbar.count_survivors([np.asarray(blocks.any(axis=2))[None]])
+    tables = crossbar.tabulate_column_vectors((layer,), survivors, height, chip, slices)
     return Counts(*(field[0, 0, slices - 1] for field in tables))
 
 

@@ -40,7 +40,7 @@ class Scheme(NamedTuple):
     kept: str  # what its blocks are, in words
 
 
-def block_mask(
+def prune_blocks(
     layer: Layer, weights: np.ndarray, scheme: str, keep: float, accelerator: Accelerator
 ) -> np.ndarray:
     """Survivors [γ, R, C] bool: the `keep` of the scheme's blocks with the largest mean square.
@@ -69,7 +69,7 @@ def block_mask(
     return weight_mask(chosen.reshape(score.shape), block, layer.rows, layer.columns)
 
 
-def pack(
+def count_packing(
     layers: tuple[Layer, ...],
     masks: list[np.ndarray],
     weight_bits: np.ndarray,
@@ -92,14 +92,14 @@ def pack(
     return Counts(*(np.asarray(field, np.int64) for field in zip(*found, strict=True)))
 
 
-def blocks_of(
+def build_blocks(
     layers: tuple[Layer, ...], scheme: str, accelerator: Accelerator
 ) -> tuple[Block, ...]:
     """What lives or dies together, a layer."""
     return tuple(SCHEMES[scheme].block(layer, accelerator) for layer in layers)
 
 
-def tables(
+def tabulate_counts(
     layers: tuple[Layer, ...],
     masks: list[np.ndarray],
     scheme: str,
@@ -125,8 +125,8 @@ def tables(
     most = accelerator.slices(weight_bits)
     if scheme == "column_vector":
         height, chip = accelerator.unit_rows, accelerator.chip()
-        return crossbar.column_vector_tables(
-            layers, crossbar.survivors_of(masks), height, chip, most
+        return crossbar.tabulate_column_vectors(
+            layers, crossbar.count_survivors(masks), height, chip, most
         )
     # Of slices that no bits have, in pairs, the next.
     bits = [
@@ -138,7 +138,7 @@ def tables(
         kept = weight_mask(mask, block, layer.rows, layer.columns)
         return [SCHEMES[scheme].pack(layer, kept, one, accelerator) for one in bits]
 
-    blocks = blocks_of(layers, scheme, accelerator)
+    blocks = build_blocks(layers, scheme, accelerator)
     found = [
         [row(layer, block, mask) for mask in at_levels]
         for layer, block, at_levels in zip(layers, blocks, masks, strict=True)
@@ -146,7 +146,7 @@ def tables(
     return Counts(*np.moveaxis(np.asarray(found, np.int64), -1, 0))
 
 
-def better(first: Counts, second: Counts) -> Counts:
+def choose_better(first: Counts, second: Counts) -> Counts:
     """Layer by layer the packing of fewer crossbars; of as many, of fewer units; [L]."""
     fewer = (second.crossbars < first.crossbars) | (
         (second.crossbars == first.crossbars) & (second.units < first.units)
@@ -154,7 +154,7 @@ def better(first: Counts, second: Counts) -> Counts:
     return Counts(*(np.where(fewer, b, a) for a, b in zip(first, second, strict=True)))
 
 
-def utilisation(
+def compute_utilisation(
     layers: tuple[Layer, ...], counts: Counts, weight_bits: np.ndarray, accelerator: Accelerator
 ) -> dict[str, np.ndarray]:
     """How full the crossbars are, [L]: whole numbers of cells, slots and bits, and two shares.
@@ -166,7 +166,7 @@ def utilisation(
     cells = counts.crossbars * accelerator.crossbar_rows * accelerator.crossbar_columns
     slots = counts.crossbars * accelerator.unit_slots
     in_units = counts.units * accelerator.unit_rows * accelerator.unit_columns
-    stored = counts.cells // crossbar.slices_of(np.asarray(weight_bits), chip) * weight_bits
+    stored = counts.cells // crossbar.count_slices(np.asarray(weight_bits), chip) * weight_bits
     return {
         "cells_unused": cells - counts.cells,
         "slots_unused": np.maximum(slots - counts.units, 0),

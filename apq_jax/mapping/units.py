@@ -35,17 +35,17 @@ class LayerMap(NamedTuple):
     adc_bits: int = 0  # after which its conversions stop; 0: the accelerator's resolution
 
 
-def most_level(weight_bits: int) -> int:
+def compute_max_level(weight_bits: int) -> int:
     """The largest level, 2^(q-1) - 1; 1 at one bit."""
     return max(2 ** (weight_bits - 1) - 1, 1)
 
 
 def sums_fit(layer: Layer, weight_bits: int, input_bits: int) -> bool:
     """Whether no accumulator of the layer can pass 2^31: they are int32, parts may wrap round."""
-    return layer.rows * most_level(weight_bits) * (2**input_bits - 1) < 2**31
+    return layer.rows * compute_max_level(weight_bits) * (2**input_bits - 1) < 2**31
 
 
-def slice_weights(
+def compute_bitline_weights(
     slices: np.ndarray, outputs: np.ndarray, weight_bits: int, accelerator: Accelerator
 ) -> np.ndarray:
     """What a bitline's sum counts in its output, int32: ±2^(c s); 0 where it is not used.
@@ -61,14 +61,14 @@ def slice_weights(
     return np.where(outputs == NONE, 0, weight).astype(np.int32)
 
 
-def offset_of(weight_bits: int, accelerator: Accelerator) -> int:
+def compute_offset(weight_bits: int, accelerator: Accelerator) -> int:
     """What comes off a partial sum for each unit of input, 2^(q-1); 1 at one bit, 0 in pairs."""
     if accelerator.signed == "differential":
         return 0
     return 1 if weight_bits == 1 else 2 ** (weight_bits - 1)
 
 
-def cells_of(found: LayerMap) -> np.ndarray:
+def read_cells(found: LayerMap) -> np.ndarray:
     """The cells that the units' used wordlines and bitlines meet in, [U, h, w] uint8."""
     units, inputs = found.units, found.banks[found.units.bank]
     _, high, wide = found.cells.shape

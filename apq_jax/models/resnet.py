@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from apq_jax.models.vgg import widened
+from apq_jax.models.vgg import scale_channels
 
 RESNET20 = ((16, 3), (32, 3), (64, 3))
 RESNET18 = ((64, 2), (128, 2), (256, 2), (512, 2))
@@ -37,13 +37,13 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [B, H, W, C] to logits [B, classes]."""
-        stem = widened(self.stages[0][0], self.width)
-        x = nn.relu(_normalised(images, stem, 3, 1, train, "1"))
+        stem = scale_channels(self.stages[0][0], self.width)
+        x = nn.relu(_convolve(images, stem, 3, 1, train, "1"))
         for stage, (channels, count) in enumerate(self.stages, 1):
             for number in range(1, count + 1):
                 stride = 2 if stage > 1 and number == 1 else 1
                 name = f"stage{stage}_block{number}"
-                block = Block(widened(channels, self.width), stride, self.projected, name=name)
+                block = Block(scale_channels(channels, self.width), stride, self.projected, name=name)
                 x = block(x, train)
         return nn.Dense(self.classes, name="logits")(x.mean((1, 2)))
 
@@ -65,18 +65,18 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps x [B, H, W, C] to [B, H / stride, W / stride, channels], rounded up."""
-        y = nn.relu(_normalised(x, self.channels, 3, self.stride, train, "1"))
-        y = _normalised(y, self.channels, 3, 1, train, "2")
+        y = nn.relu(_convolve(x, self.channels, 3, self.stride, train, "1"))
+        y = _convolve(y, self.channels, 3, 1, train, "2")
         if self.stride == 1 and self.channels == x.shape[-1]:
             return nn.relu(y + x)
         if self.projected:
-            return nn.relu(y + _normalised(x, self.channels, 1, self.stride, train, "_shortcut"))
+            return nn.relu(y + _convolve(x, self.channels, 1, self.stride, train, "_shortcut"))
         x = x[:, :: self.stride, :: self.stride]
         lacking = self.channels - x.shape[-1]
         return nn.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, lacking))))
 
 
-def _normalised(
+def _convolve(
     x: jax.Array, channels: int, kernel: int, stride: int, train: bool, name: str
 ) -> jax.Array:
     """A convolution and its normalisation, both called `name`, in the module that is running."""

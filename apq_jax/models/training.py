@@ -8,7 +8,6 @@ A model that behaves otherwise in training, by batch normalisation say, comes wi
 as {"batch_stats": ...}; what Flax's `apply(..., mutable=["batch_stats"])` returns.
 """
 
-import dataclasses
 import functools
 import itertools
 import pathlib
@@ -22,9 +21,8 @@ import optax
 from jax.typing import ArrayLike
 
 from apq_jax.data import Dataset
-from apq_jax.system import fields
+from apq_jax.models.options import Training
 from apq_jax.system.errors import InputError
-from apq_jax.system.fields import ranged
 from apq_jax.system.pytrees import Unfinished
 
 Params: TypeAlias = Any  # a pytree of arrays
@@ -34,46 +32,7 @@ Progress: TypeAlias = Callable[[float, float], None]  # epochs done, mean loss o
 _REPORT = 50  # steps between two reports of progress
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How a model is trained.
-
-    Attributes:
-      epochs: passes over the training images.
-      batch_size: images a step; what is left over in an epoch is skipped.
-      learning_rate: of AdamW, at the start of a cosine decay to zero over these epochs.
-      weight_decay: of AdamW, a step, in units of the learning rate.
-      max_shift: pixels; images are shifted by up to this many, each way and at random.
-      flip: every second image, at random, is mirrored left to right.
-      seed: of the shuffles, shifts and flips.
-      restart_epochs: passes more, with a new optimizer that starts at half the learning rate: a
-        warm restart (Loshchilov and Hutter, SGDR, ICLR 2017).
-    """
-
-    epochs: int = ranged(30, 1, 10_000)
-    batch_size: int = ranged(64, 1, 100_000)
-    learning_rate: float = ranged(5e-3, 0.0, 10.0)
-    weight_decay: float = ranged(0.01, 0.0, 10.0)
-    max_shift: int = ranged(2, 0, 100)
-    flip: bool = False
-    seed: int = ranged(0, 0, 2**31 - 1)
-    restart_epochs: int = ranged(0, 0, 10_000)
-
-    @property
-    def all_epochs(self) -> int:
-        """Those after the restart included."""
-        return self.epochs + self.restart_epochs
-
-    def __post_init__(self) -> None:
-        """Raises InputError where a field is out of range."""
-        for field in dataclasses.fields(self):
-            value, values = getattr(self, field.name), fields.allowed(Training, field.name)
-            if not fields.admits(values, value):
-                words = fields.words(values, type(field.default))
-                raise InputError(f"training.{field.name}: {value}; allowed: {words}")
-
-
-def random_shifts(key: jax.Array, images: jax.Array, max_shift: int) -> jax.Array:
+def shift_randomly(key: jax.Array, images: jax.Array, max_shift: int) -> jax.Array:
     """Shifts each image [B, H, W, C] by up to `max_shift` pixels each way; zeros move in."""
     if max_shift == 0:
         return images
@@ -87,16 +46,16 @@ def random_shifts(key: jax.Array, images: jax.Array, max_shift: int) -> jax.Arra
     return jax.vmap(shift)(images, corners)
 
 
-def random_flips(key: jax.Array, images: jax.Array) -> jax.Array:
+def mirror_randomly(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors images [B, H, W, C] left to right, each with probability one half."""
     flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
-def augmented(key: jax.Array, images: jax.Array, max_shift: int, flip: bool) -> jax.Array:
+def augment(key: jax.Array, images: jax.Array, max_shift: int, flip: bool) -> jax.Array:
     """Images [B, H, W, C] as a step of training sees them."""
-    seen = random_shifts(key, images, max_shift)
-    return random_flips(jax.random.fold_in(key, 1), seen) if flip else seen
+    seen = shift_randomly(key, images, max_shift)
+    return mirror_randomly(jax.random.fold_in(key, 1), seen) if flip else seen
 
 
 def train(
@@ -133,7 +92,7 @@ def train(
                 raise InputError(f"{unfinished}: {number} {name} done; allowed: 0 to {most - 1}")
 
     keeper = Unfinished(unfinished)
-    params, state, before = keeper.restore((params, state, _done_of(0, [], steps)), possible)
+    params, state, before = keeper.restore((params, state, _record_done(0, [], steps)), possible)
     done, losses = int(before.epochs), list(np.asarray(before.losses)[: before.steps])
     epoch_keys = [
         *jax.random.split(key, options.epochs),
@@ -169,7 +128,7 @@ def train(
                 # would tell when they were asked for.
                 jax.block_until_ready(losses[-2:-1])
                 if keeper.due:
-                    keeper.save((params, state, _done_of(epoch - 1, losses, steps)))
+                    keeper.save((params, state, _record_done(epoch - 1, losses, steps)))
             if on_progress is not None and len(losses) % _REPORT == 0 and len(losses) < steps:
                 on_progress(epoch - 1 + len(losses) / steps, float(np.mean(jax.device_get(losses))))
         mean_loss = float(np.mean(jax.device_get(losses)))
@@ -179,7 +138,7 @@ def train(
                 f"epoch {epoch}, so that a smaller rate is needed"
             )
         if epoch < options.all_epochs:
-            keeper.save((params, state, _done_of(epoch, [], steps)))
+            keeper.save((params, state, _record_done(epoch, [], steps)))
         if on_progress is not None:
             on_progress(epoch, mean_loss)
         losses = []
@@ -194,7 +153,7 @@ class _Done(NamedTuple):
     losses: np.ndarray  # [steps of an epoch] float32, of those since; then 0
 
 
-def _done_of(epochs: int, losses: list[Any], steps: int) -> _Done:
+def _record_done(epochs: int, losses: list[Any], steps: int) -> _Done:
     padded = np.zeros(steps, np.float32)
     padded[: len(losses)] = jax.device_get(losses)
     return _Done(np.asarray(epochs, np.int32), np.asarray(len(losses), np.int32), padded)
@@ -231,7 +190,7 @@ def _step(
 
     `rates` are the learning rate and the weight decay.
     """
-    seen = augmented(key, images, max_shift, flip)
+    seen = augment(key, images, max_shift, flip)
 
     def mean_loss(params: Params) -> tuple[jax.Array, Mapping[str, Any]]:
         logits, moved = train_fn(params, seen) if train_fn else (apply_fn(params, seen), {})

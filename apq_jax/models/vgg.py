@@ -43,17 +43,17 @@ class Vgg(nn.Module):
             for _ in range(count):
                 number += 1
                 conv = nn.Conv(
-                    widened(channels, self.width), (3, 3), use_bias=False, name=f"conv{number}"
+                    scale_channels(channels, self.width), (3, 3), use_bias=False, name=f"conv{number}"
                 )
                 x = normalised(conv(x), f"norm{number}")
             x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
         x = x.reshape(x.shape[0], -1)
         if self.hidden:
-            x = nn.Dense(widened(self.hidden, self.width), use_bias=False, name="hidden")(x)
+            x = nn.Dense(scale_channels(self.hidden, self.width), use_bias=False, name="hidden")(x)
             x = normalised(x, "norm_hidden")
         return nn.Dense(self.classes, name="logits")(x)
 
 
-def widened(channels: int, width: float) -> int:
+def scale_channels(channels: int, width: float) -> int:
     """`channels` times `width`, at least one."""
     return max(round(width * channels), 1)

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from apq_jax.data import Dataset
-from apq_jax.models.training import ApplyFn, Params, Progress, TrainFn, Training, train
+from apq_jax.models.options import Training
+from apq_jax.models.training import ApplyFn, Params, Progress, TrainFn, train
 from apq_jax.system import pytrees
 from apq_jax.system.versions import TRAINING, versions
 
 SHIPPED = pathlib.Path(__file__).with_name("checkpoints")  # trained weights in float16
 
 
-def trained(
+def load_or_train(
     model_name: str,
     apply_fn: ApplyFn,
     init_params: Params,
@@ -77,7 +78,7 @@ def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, 
     }
 
 
-def _is_of(metadata: Mapping[str, str], identity: Mapping[str, str]) -> bool:
+def _matches(metadata: Mapping[str, str], identity: Mapping[str, str]) -> bool:
     """Whether a file's metadata is that of `identity`.
 
     An option that the file does not name counts as having its default, so that a new option does
@@ -99,7 +100,7 @@ def save_shipped(params: Params, identity: Mapping[str, str], name: str) -> path
 def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
     """The float32 params that the package carries for an `identity`; None where it has none."""
     for path in sorted(SHIPPED.glob("*.safetensors")):
-        if not _is_of(pytrees.read_tensors(path)[1], identity):
+        if not _matches(pytrees.read_tensors(path)[1], identity):
             continue
         half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float16), like)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), pytrees.load(path, half))

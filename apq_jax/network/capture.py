@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.network import pooling, products
-from apq_jax.network.jaxpr import Apply, Params, Visit, _name, _Origin, trace
+from apq_jax.network.jaxpr import Apply, Origin, Params, Visit, format_path, trace
 from apq_jax.types import Layer
 
 # (index of the layer, the operation, its data operand, its weight operand) -> its result.
@@ -50,7 +50,7 @@ class Network:
         )
 
 
-def _weight_side(eqn: Any, sources: list[_Origin | None]) -> int | None:
+def _find_weight(eqn: Any, sources: list[Origin | None]) -> int | None:
     """Which operand of a product is a weight: 0, 1, or None where none is."""
     if eqn.primitive.name not in _PRODUCTS or (sources[0] is None) == (sources[1] is None):
         return None
@@ -74,7 +74,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         parameters have one name.
     """
     batch = example.shape[0]
-    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [format_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"two parameters are named {twice!r}; a key may not hold a slash")
@@ -90,13 +90,13 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         for path in paths:
             refused.setdefault(path, reason)
 
-    def visit(eqn: Any, arguments: list[jax.Array], sources: list[_Origin | None]) -> None:
+    def visit(eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]) -> None:
         name = eqn.primitive.name
         if any("jaxpr" in key or key == "branches" for key in eqn.params):
-            for path in _products_inside(eqn, sources):
+            for path in _list_enclosed(eqn, sources):
                 refuse(frozenset([path]), f"used inside {name}")
             return
-        side = _weight_side(eqn, sources)
+        side = _find_weight(eqn, sources)
         if side is None:
             if name in _PRODUCTS and sources[0] is None:
                 digital.append(Operation(name, "digital", "activations times activations"))
@@ -111,7 +111,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         (path,) = origin.paths
         avals = [atom.aval for atom in eqn.invars]
         try:
-            product = products.product(name, eqn.params, avals, eqn.outvars[0].aval, side)
+            product = products.build_product(name, eqn.params, avals, eqn.outvars[0].aval, side)
         except ValueError as error:
             return refuse(origin.paths, str(error))
         assert origin.places is not None
@@ -144,7 +144,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
     return network
 
 
-def _products_inside(eqn: Any, sources: list[_Origin | None]) -> list[str]:
+def _list_enclosed(eqn: Any, sources: list[Origin | None]) -> list[str]:
     """Parameters that control flow takes in, where it holds a product; it is never opened."""
     if not any(f"{name}[" in str(eqn) for name in _PRODUCTS):
         return []
@@ -163,32 +163,32 @@ def forward(network: Network, params: Params, x: jax.Array, replace: Replacement
     Returns:
       Logits [B, classes].
     """
-    visit = pooling.with_gradient(replacing(network, replace))
+    visit = pooling.replace_pooling(build_visit(network, replace))
     return trace(network.apply_fn, params, x, visit)
 
 
-def replacing(network: Network, replace: Replacement) -> Visit:
+def build_visit(network: Network, replace: Replacement) -> Visit:
     """What `forward` does with the equations of mapped operations."""
 
     def visit(
-        eqn: Any, arguments: list[jax.Array], sources: list[_Origin | None]
+        eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]
     ) -> list[jax.Array] | None:
-        found = mapped(network, eqn, sources)
+        found = find_layer(network, eqn, sources)
         if found is None:
             return None
         index, side = found
         out = eqn.outvars[0].aval
         avals = [atom.aval for atom in eqn.invars]
-        product = products.product(eqn.primitive.name, eqn.params, avals, out, side)
+        product = products.build_product(eqn.primitive.name, eqn.params, avals, out, side)
         y = replace(index, product, arguments[1 - side], arguments[side])
         return [y.astype(out.dtype)]
 
     return visit
 
 
-def mapped(network: Network, eqn: Any, sources: list[_Origin | None]) -> tuple[int, int] | None:
+def find_layer(network: Network, eqn: Any, sources: list[Origin | None]) -> tuple[int, int] | None:
     """Of a mapped operation the index of its layer, and which operand is the weight."""
-    side = _weight_side(eqn, sources)
+    side = _find_weight(eqn, sources)
     origin = None if side is None else sources[side]
     if side is None or origin is None or origin.changed or len(origin.paths) != 1:
         return None
@@ -197,7 +197,7 @@ def mapped(network: Network, eqn: Any, sources: list[_Origin | None]) -> tuple[i
     return (names.index(path), side) if path in names else None
 
 
-def matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
+def extract_matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
     """The weight matrices of every layer, [γ, R, C] each, float32."""
     found: dict[int, jax.Array] = {}
 
@@ -240,6 +240,6 @@ def forward_float(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def float_logits(network: Network, params: Params, x: jax.Array) -> jax.Array:
+def compute_float_logits(network: Network, params: Params, x: jax.Array) -> jax.Array:
     """`forward_float` with its own weights, compiled."""
     return forward_float(network, params, x)

@@ -32,7 +32,7 @@ _VALUE_ONLY = {"convert_element_type", "copy", "copy_p", "sharding_constraint"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Origin:
+class Origin:
     """Where a value that does not depend on the data comes from."""
 
     paths: frozenset[str]  # parameters it is made of; empty for a constant
@@ -40,28 +40,28 @@ class _Origin:
     places: jax.Array | None = None  # each element's place in the parameter, while unchanged
 
 
-_CONSTANT = _Origin(frozenset())
-Visit = Callable[[Any, list[jax.Array], list[_Origin | None]], list[jax.Array] | None]
+_CONSTANT = Origin(frozenset())
+Visit = Callable[[Any, list[jax.Array], list[Origin | None]], list[jax.Array] | None]
 
 
 def walk(
     jaxpr: Any,
     consts: list[jax.Array],
     values: list[jax.Array],
-    origins: list[_Origin | None],
+    origins: list[Origin | None],
     visit: Visit,
-) -> tuple[list[jax.Array], list[_Origin | None]]:
+) -> tuple[list[jax.Array], list[Origin | None]]:
     """Evaluates a jaxpr; `visit` may give an equation's results in its stead.
 
     An origin of None marks a value that depends on the data.
     """
-    env: dict[Any, tuple[jax.Array, _Origin | None]] = {}
+    env: dict[Any, tuple[jax.Array, Origin | None]] = {}
     for var, const in zip(jaxpr.constvars, consts, strict=True):
         env[var] = (const, _CONSTANT)
     for var, value, origin in zip(jaxpr.invars, values, origins, strict=True):
         env[var] = (value, origin)
 
-    def read(atom: Any) -> tuple[Any, _Origin | None]:
+    def read(atom: Any) -> tuple[Any, Origin | None]:
         return (atom.val, _CONSTANT) if isinstance(atom, core.Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
@@ -83,7 +83,9 @@ def walk(
             results = _bind(eqn, arguments) if replaced is None else replaced
             # A barrier hands each operand on as it is; anything else mixes them.
             barrier = name == "optimization_barrier"
-            out_origins = sources if barrier else [_joined(name, eqn, sources)] * len(eqn.outvars)
+            out_origins = (
+                sources if barrier else [_join_origins(name, eqn, sources)] * len(eqn.outvars)
+            )
         for var, value, origin in zip(eqn.outvars, results, out_origins, strict=True):
             env[var] = (value, origin)
     out = [read(atom) for atom in jaxpr.outvars]
@@ -95,7 +97,7 @@ def _bind(eqn: Any, arguments: list[jax.Array]) -> list[jax.Array]:
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
-def _joined(name: str, eqn: Any, sources: list[_Origin | None]) -> _Origin | None:
+def _join_origins(name: str, eqn: Any, sources: list[Origin | None]) -> Origin | None:
     known = [origin for origin in sources if origin is not None]
     if len(known) < len(sources):
         return None
@@ -107,7 +109,7 @@ def _joined(name: str, eqn: Any, sources: list[_Origin | None]) -> _Origin | Non
     places = known[0].places if known and not changed else None
     if places is not None and name not in _VALUE_ONLY:
         (places,) = _bind(eqn, [places])
-    return _Origin(paths, changed, places)
+    return Origin(paths, changed, places)
 
 
 def trace(
@@ -129,14 +131,14 @@ def run_jaxpr(
 ) -> list[jax.Array]:
     """Walks a jaxpr of the parameters' leaves and data."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    origins: list[_Origin | None] = []
+    origins: list[Origin | None] = []
     for path, leaf in leaves:
         places = jnp.arange(np.size(leaf)).reshape(np.shape(leaf)) if placed else None
-        origins.append(_Origin(frozenset([_name(path)]), places=places))
+        origins.append(Origin(frozenset([format_path(path)]), places=places))
     values = [leaf for _, leaf in leaves]
     results, _ = walk(jaxpr, consts, [*values, *data], [*origins, *[None] * len(data)], visit)
     return results
 
 
-def _name(path: Any) -> str:
+def format_path(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 
-def with_gradient(visit: Any) -> Any:
+def replace_pooling(visit: Any) -> Any:
     """A `capture.Visit` that also replaces such poolings."""
 
     def both(eqn: Any, arguments: list[jax.Array], sources: Any) -> list[jax.Array] | None:
@@ -54,7 +54,10 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
         (x,), (t,) = primals, tangents
         y = pool(x)
         # What lies outside is not a number, which nothing equals.
-        blocks, t = _in_windows(x, y.shape, params, jnp.nan), _in_windows(t, y.shape, params, 0)
+        blocks, t = (
+            _split_windows(x, y.shape, params, jnp.nan),
+            _split_windows(t, y.shape, params, 0),
+        )
         axes = tuple(range(1, blocks.ndim, 2))
         largest = blocks == jnp.expand_dims(y, axes)
         parts = largest / largest.sum(axes, keepdims=True).clip(1)
@@ -63,7 +66,7 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
     return pool(x)
 
 
-def _in_windows(
+def _split_windows(
     x: jax.Array, out: tuple[int, ...], params: dict[str, Any], fill: float
 ) -> jax.Array:
     """[n, ...] as [windows, window, ...] of every axis; what lies outside is `fill`."""

@@ -268,7 +268,7 @@ class Dot:
         return y.reshape(batch + free + columns)
 
 
-def product(
+def build_product(
     primitive: str, params: dict[str, Any], operands: list[Any], out: Any, side: int
 ) -> Product:
     """The operation of a jaxpr equation whose operand number `side` is the weight.

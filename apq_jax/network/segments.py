@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
-from apq_jax.network.capture import Network, Replacement, mapped, replacing
+from apq_jax.network.capture import Network, Replacement, build_visit, find_layer
 from apq_jax.network.jaxpr import Params, run_jaxpr
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """Equations of a model, to be walked like a jaxpr: of parameters and what comes in."""
 
     constvars: list[Any]
@@ -24,11 +24,11 @@ class Piece(NamedTuple):
     outvars: list[Any]
 
 
-class Pieces(NamedTuple):
+class Segments(NamedTuple):
     """A model for one number of images."""
 
     consts: list[Any]
-    parts: tuple[Piece, ...]
+    parts: tuple[Segment, ...]
 
     def run(
         self,
@@ -45,17 +45,19 @@ class Pieces(NamedTuple):
           data: what comes in.
           replace: as of `capture.forward`.
         """
-        visit = replacing(network, replace)
+        visit = build_visit(network, replace)
         return run_jaxpr(self.parts[at], self.consts, params, data, visit)
 
 
-def split(network: Network, params: Params, x: jax.ShapeDtypeStruct, cuts: Sequence[int]) -> Pieces:
+def split(
+    network: Network, params: Params, x: jax.ShapeDtypeStruct, cuts: Sequence[int]
+) -> Segments:
     """A model for inputs like `x` in len(cuts) + 1 pieces.
 
     Raises:
       ValueError: a cut would part two uses of one weight.
     """
-    flat = _Flat(network, params, x)
+    flat = _FlatModel(network, params, x)
     if not set(cuts) <= set(flat.cuts()):
         raise ValueError(f"cuts {tuple(cuts)}: allowed are some of {flat.cuts()}")
     ends = [0, *(flat.first[cut] for cut in cuts), len(flat.eqns)]
@@ -69,20 +71,20 @@ def split(network: Network, params: Params, x: jax.ShapeDtypeStruct, cuts: Seque
             for at, eqn in enumerate(flat.eqns)
             if start <= at < end or not flat.depends(eqn.outvars)
         ]
-        parts.append(Piece(flat.jaxpr.jaxpr.constvars, [*flat.leaves, *live], eqns, out))
-    return Pieces(flat.jaxpr.consts, tuple(parts))
+        parts.append(Segment(flat.jaxpr.jaxpr.constvars, [*flat.leaves, *live], eqns, out))
+    return Segments(flat.jaxpr.consts, tuple(parts))
 
 
-def sizes(network: Network, params: Params, x: jax.ShapeDtypeStruct) -> dict[int, int]:
+def measure_cuts(network: Network, params: Params, x: jax.ShapeDtypeStruct) -> dict[int, int]:
     """Bytes that are handed on at each possible cut."""
-    flat = _Flat(network, params, x)
+    flat = _FlatModel(network, params, x)
     return {
         cut: sum(var.aval.size * var.aval.dtype.itemsize for var in flat.live(flat.first[cut]))
         for cut in flat.cuts()
     }
 
 
-class _Flat:
+class _FlatModel:
     """A model's jaxpr with everything inlined, and where its layers are."""
 
     def __init__(self, network: Network, params: Params, x: jax.ShapeDtypeStruct) -> None:
@@ -101,7 +103,7 @@ class _Flat:
         uses: dict[int, list[int]] = {}
 
         def visit(eqn: Any, arguments: list[Any], sources: list[Any]) -> None:
-            found = mapped(network, eqn, sources)
+            found = find_layer(network, eqn, sources)
             if found is not None:
                 uses.setdefault(found[0], []).append(at[id(eqn)])
 

@@ -24,6 +24,7 @@ from apq_jax.compression.plan import weight_masks
 from apq_jax.data import Dataset
 from apq_jax.data.scoring import accuracy as accuracy_of
 from apq_jax.models import training
+from apq_jax.models.options import Training
 from apq_jax.pipeline.judge import Judged, find_knee, judge, take
 from apq_jax.pipeline.measure import compressed, logits_of
 from apq_jax.pipeline.prepared import (
@@ -289,6 +290,6 @@ def _fine_tuned(
 
 
 @functools.lru_cache(maxsize=16)  # the same object for the same options: compiled once
-def augment_of(options: training.Training) -> finetune.Augment:
+def augment_of(options: Training) -> finetune.Augment:
     """What training did to its images."""
-    return functools.partial(training.augmented, max_shift=options.max_shift, flip=options.flip)
+    return functools.partial(training.augment, max_shift=options.max_shift, flip=options.flip)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.compression import converters
-from apq_jax.compression.compressed import Compressed, Recovery, apply, compress
+from apq_jax.compression.compressed import Compressed, apply, compress
 from apq_jax.compression.evaluator import Subject
+from apq_jax.compression.options import Recovery
 from apq_jax.data.scoring import is_right, run_in_chunks
 from apq_jax.network.capture import Network
 from apq_jax.pipeline.prepared import Prepared, images_at_once, scored

@@ -11,13 +11,13 @@ import numpy as np
 
 from apq_jax.compression import converters, plan_cache, quantization
 from apq_jax.compression.evaluator import Subject
-from apq_jax.compression.prices import device, price_list
+from apq_jax.compression.prices import build_prices, move_to_device
 from apq_jax.config import Config
 from apq_jax.data import Dataset
 from apq_jax.data.scoring import accuracy as accuracy_of
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
-from apq_jax.network.capture import Network, matrices
+from apq_jax.network.capture import Network, extract_matrices
 from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline.prepared import (
     LimitError,
@@ -120,10 +120,10 @@ def prepare(
       LimitError: a limit is below the least that any policy can have.
     """
     space_of(config, accelerator)  # refuses before the work
-    weights = matrices(network, params)
+    weights = extract_matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     moment_images = train[: config.search.moment_images]
-    blocks = schemes.blocks_of(network.layers, config.scheme, accelerator)
+    blocks = schemes.build_blocks(network.layers, config.scheme, accelerator)
     statistics, layers = plan_cache.calibrate_and_plan(
         network, params, weights, train, len(moment_images), blocks, config.plan, cache
     )
@@ -148,7 +148,7 @@ def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepare
         raise InputError(
             f"config.scheme: {config.scheme!r}; allowed: {prepared.config.scheme!r}, the Plan's"
         )
-    blocks = schemes.blocks_of(prepared.network.layers, config.scheme, accelerator)
+    blocks = schemes.build_blocks(prepared.network.layers, config.scheme, accelerator)
     for layer, block, planned in zip(
         prepared.network.layers, blocks, prepared.subject.plan, strict=True
     ):
@@ -182,8 +182,8 @@ def _aimed(
     """Builds the tables of the accelerator and the problem that they and the limits make."""
     space = space_of(config, accelerator)
     masks, bits = [np.asarray(layer.mask) for layer in subject.plan], quantization.MAX_BITS
-    tables = schemes.tables(network.layers, masks, config.scheme, accelerator, bits)
-    prices = price_list(network.layers, tables, accelerator.chip(), bits, bits)
+    tables = schemes.tabulate_counts(network.layers, masks, config.scheme, accelerator, bits)
+    prices = build_prices(network.layers, tables, accelerator.chip(), bits, bits)
     limits = _search_limits(config)
     max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
     least = build.find_min_costs(prices, space)
@@ -209,7 +209,7 @@ def _aimed(
         drop_per_nat,
         config.search.penalty,
     )
-    subject = subject._replace(prices=device(prices))
+    subject = subject._replace(prices=move_to_device(prices))
     return Prepared(network, accelerator, space, config, subject, problem, tables)
 
 

@@ -14,7 +14,7 @@ from apq_jax.compression.evaluator import Evaluator, Subject, chunk_of, cuts_of,
 from apq_jax.config import Config
 from apq_jax.data.scoring import run_in_chunks
 from apq_jax.hardware import Accelerator
-from apq_jax.network.capture import Network, float_logits
+from apq_jax.network.capture import Network, compute_float_logits
 from apq_jax.network.jaxpr import Params
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.system.errors import InputError
@@ -56,7 +56,9 @@ def scored(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images, labels and the float network's logits on them."""
     logits = run_in_chunks(
-        lambda chunk: float_logits(network, params, jnp.asarray(chunk)), images, chunk_of(network)
+        lambda chunk: compute_float_logits(network, params, jnp.asarray(chunk)),
+        images,
+        chunk_of(network),
     )
     return jnp.asarray(images), jnp.asarray(labels), jnp.asarray(logits)
 

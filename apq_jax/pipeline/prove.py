@@ -13,7 +13,7 @@ from apq_jax.compression import compressed, converters
 from apq_jax.compression.plan import weight_masks
 from apq_jax.data.scoring import accuracy, run_in_chunks
 from apq_jax.hardware import adc
-from apq_jax.mapping import Mapping, Scales, counted, datapath, map_layer
+from apq_jax.mapping import Mapping, Scales, count_layer_map, datapath, map_layer
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.types import Policy
 
@@ -78,17 +78,17 @@ def prove(
         mapping.accelerator,
         jnp.asarray(images),
     )
-    checks, whole = datapath.check(*arguments), datapath.end_to_end(*arguments)
+    checks, whole = datapath.check_layers(*arguments), datapath.compare_end_to_end(*arguments)
     chip = prepared.accelerator.chip()
     level, bits = (np.asarray(x, np.int64) for x in (policy.level, policy.weight_bits))
-    expected = crossbar.counts_of(prepared.tables, chip, level, bits)
-    actions = crossbar.actions(
+    expected = crossbar.look_up_counts(prepared.tables, chip, level, bits)
+    actions = crossbar.count_actions(
         prepared.network.layers, expected, chip, np.asarray(policy.input_bits, np.int64)
     )
     costed = {**expected._asdict(), **actions}
     found = (
-        counted(one, mapping.scheme, mapping.accelerator)
-        | datapath.performed(one, mapping.accelerator)
+        count_layer_map(one, mapping.scheme, mapping.accelerator)
+        | datapath.count_performed_actions(one, mapping.accelerator)
         for one in mapping.maps
     )
     return Proof(
@@ -147,8 +147,8 @@ def adc_curve(
         params = prepared.subject.params
         run = functools.partial(datapath.apply, prepared.network, params, network, parts, converter)
         logits = run_in_chunks(run, images, step)
-        counts = crossbar.counts_of(prepared.tables, one.chip(), level, weight_bits)
-        cost = crossbar.cost(layers, counts, one.chip(), input_bits)
+        counts = crossbar.look_up_counts(prepared.tables, one.chip(), level, weight_bits)
+        cost = crossbar.compute_cost(layers, counts, one.chip(), input_bits)
         costs = float(cost.energy_nj), float(cost.area_mm2)
         points.append(AdcPoint(bits, accuracy(logits, labels), len(images), *costs))
     return points

@@ -22,13 +22,14 @@ from apq_jax.config import Config, SearchOptions
 from apq_jax.pipeline.prepared import Prepared, evaluator
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy, loop
-from apq_jax.strategies.actor_critic import ActorCriticOptions, actor_critic
+from apq_jax.strategies.actor_critic import actor_critic
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
-from apq_jax.strategies.genetic import GeneticOptions, genetic
+from apq_jax.strategies.genetic import genetic
 from apq_jax.strategies.greedy import GreedyOptions, greedy
 from apq_jax.strategies.lamp import lamp
 from apq_jax.strategies.loop import Record
+from apq_jax.strategies.options import ActorCriticOptions, GeneticOptions
 from apq_jax.strategies.random import random
 from apq_jax.strategies.uniform import uniform
 

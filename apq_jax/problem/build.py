@@ -8,7 +8,7 @@ from apq_jax.compression import pruning, quantization
 from apq_jax.compression.calibration import Statistics
 from apq_jax.compression.converters import Cells
 from apq_jax.compression.plan import LayerPlan, Plan
-from apq_jax.compression.prices import Prices, unflattened
+from apq_jax.compression.prices import Prices, unflatten
 from apq_jax.hardware import Chip
 from apq_jax.metrics import METRICS
 from apq_jax.problem.environment import Conversions, Problem, Space
@@ -46,7 +46,9 @@ def build_problem(
     """
     count, levels = len(layers), space.levels
     full = np.full(count, 8)
-    dense = crossbar.cost(layers, crossbar.dense(layers, full, prices.chip), prices.chip, full)
+    dense = crossbar.compute_cost(
+        layers, crossbar.count_dense(layers, full, prices.chip), prices.chip, full
+    )
     dense_values = np.asarray([getattr(dense, name) for name in METRICS], np.float64)
     weights, limited = (
         np.asarray([part.get(name, 0.0) for name in METRICS], np.float64)
@@ -54,11 +56,11 @@ def build_problem(
     )
     weights /= max(weights.sum(), 1e-30)
     paid = weights if weights.any() else limited / max(limited.sum(), 1e-30)
-    of_layers = unflattened(prices)  # [L, K, 8, 8] each
+    of_layers = unflatten(prices)  # [L, K, 8, 8] each
     metrics = (
         of_layers.slots,
         of_layers.crossbars,
-        crossbar.area(of_layers, prices.chip),
+        crossbar.compute_area(of_layers, prices.chip),
         of_layers.energy_nj,
         of_layers.latency_us,
     )
@@ -125,13 +127,13 @@ def find_min_costs(prices: Prices, space: Space) -> dict[str, float]:
       space: static.
     """
     chosen = np.ix_(np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1)
-    of_layers = unflattened(prices)
+    of_layers = unflatten(prices)
     if space.adc_bits:
         most = prices.chip.adc_saved[np.asarray(space.adc_bits) - 1].max()
         energy_nj = of_layers.energy_nj - most * of_layers.adc_nj
         of_layers = of_layers._replace(energy_nj=energy_nj)
     least = crossbar.LayerCost(*(field[:, :, *chosen].min(axis=(1, 2, 3)) for field in of_layers))
-    cost = crossbar.total(least, prices.chip)
+    cost = crossbar.sum_costs(least, prices.chip)
     return {name: getattr(cost, name).item() for name in METRICS}
 
 
@@ -176,7 +178,7 @@ def _tabulate_conversions(
     of_values = np.arange(1, quantization.MAX_BITS + 1)  # bits of a weight or an input
     input_steps = crossbar.ceil_div(of_values, cells.dac_bits)
     of_steps = np.asarray([np.sum(each[:n] ** cells.dac_bits) for n in input_steps])
-    slices = crossbar.slices_of(of_values, chip) // (1 + cells.differential)
+    slices = crossbar.count_slices(of_values, chip) // (1 + cells.differential)
     of_slices = np.asarray([np.sum(each[:n] ** cells.cell_bits) for n in slices])
     # Differential pairs are two sums; a one-bit offset weight counts twice its cell.
     of_slices *= np.where(of_values == 1, 4.0, 1.0) if not cells.differential else 2.0

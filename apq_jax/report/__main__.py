@@ -21,9 +21,9 @@ import pathlib
 import sys
 from typing import NoReturn
 
-from apq_jax.metrics import LOSSES, METRICS
-from apq_jax.report.make import COMPARISON, compare, make
-from apq_jax.report.query import answer
+from apq_jax.metrics import ACCURACY_DROP, METRICS
+from apq_jax.report.make import COMPARISON, write_comparison, write_report
+from apq_jax.report.query import answer_query
 from apq_jax.system.errors import InputError
 
 
@@ -34,12 +34,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _limits(options: argparse.Namespace) -> dict[str, float]:
     limits = {}
-    for name in (LOSSES, *METRICS):
+    for name in (ACCURACY_DROP, *METRICS):
         value = getattr(options, f"max_{name}")
         if value is None:
             continue
         flag = f"--max-{name.replace('_', '-')}"
-        drop = name == LOSSES
+        drop = name == ACCURACY_DROP
         try:
             number = float(value)
         except ValueError:
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE")
-    for name in (LOSSES, *METRICS):
+    for name in (ACCURACY_DROP, *METRICS):
         parser.add_argument(f"--max-{name.replace('_', '-')}", metavar="NUMBER")
     try:
         options = parser.parse_args(argv)
@@ -72,10 +72,10 @@ def main(argv: list[str]) -> int:
             return _answer(options.runs, limits)
         if len(options.runs) > 1:
             path = options.html or COMPARISON
-            print(compare(options.runs, path), end="")
+            print(write_comparison(options.runs, path), end="")
             print(f"The page: {path}", file=sys.stderr)
         else:
-            for path in make(options.runs[0])[-2:]:
+            for path in write_report(options.runs[0])[-2:]:
                 print(path)
     except InputError as error:
         print(f"apq_jax.report: {error}", file=sys.stderr)
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 def _answer(folders: list[pathlib.Path], limits: dict[str, float]) -> int:
     status = 0
     for folder in folders:
-        text, within = answer(folder, limits)
+        text, within = answer_query(folder, limits)
         print(text)
         status = status if within else 3
     return status

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any, NamedTuple
 
-from apq_jax.metrics import COSTS, miss_words
+from apq_jax.metrics import COSTS, describe_miss
 from apq_jax.report import search_figures, wording
 from apq_jax.report.document import (
     Block,
@@ -15,9 +15,9 @@ from apq_jax.report.document import (
     Section,
     Table,
     Text,
-    code,
+    quote,
 )
-from apq_jax.report.wording import short_names
+from apq_jax.report.wording import shorten_names
 from apq_jax.run.read import Rows, read_run
 from apq_jax.system.errors import InputError
 
@@ -30,7 +30,7 @@ class Run(NamedTuple):
     rows: Rows
 
 
-def read(folders: list[pathlib.Path]) -> list[Run]:
+def read_runs(folders: list[pathlib.Path]) -> list[Run]:
     """The runs in several folders.
 
     Raises:
@@ -44,15 +44,15 @@ def read(folders: list[pathlib.Path]) -> list[Run]:
     return [Run(folder, *read_run(folder)) for folder in folders]
 
 
-def told(runs: list[Run]) -> Document:
+def build_comparison(runs: list[Run]) -> Document:
     """The comparison; the base of all ratios is the first run's unpruned network at 8 bits."""
-    names = short_names([run.folder.resolve().as_posix() for run in runs])
+    names = shorten_names([run.folder.resolve().as_posix() for run in runs])
     results = [run.result for run in runs]
     first = results[0]
-    what = f"{code(first['config']['model']['name'])} on {code(first['data']['name'])}"
+    what = f"{quote(first['config']['model']['name'])} on {quote(first['data']['name'])}"
     base = (
-        f"the unpruned network at 8 bits of {code(names[0])}: {what}, accelerator "
-        f"{code(first['accelerator'])}"
+        f"the unpruned network at 8 bits of {quote(names[0])}: {what}, accelerator "
+        f"{quote(first['accelerator'])}"
     )
     lead: list[Block] = [Text(f"Every ratio is over the same base, {base}.")]
     differences = _differences(runs)
@@ -61,7 +61,7 @@ def told(runs: list[Run]) -> Document:
     fronts = Picture(
         "fronts",
         "Points lost against slots and energy: the front of every run and what it chose",
-        search_figures.fronts(names, [(run.result, run.rows) for run in runs]),
+        search_figures.draw_fronts(names, [(run.result, run.rows) for run in runs]),
     )
     return Document(
         f"{len(runs)} runs compared",
@@ -100,9 +100,9 @@ def told(runs: list[Run]) -> Document:
 def _asked(names: list[str], results: list[dict[str, Any]]) -> Items:
     return Items(
         tuple(
-            f"{code(name)}: {wording.asked(result)}, by the strategy "
-            f"{code(result['search']['strategy'])} with the scheme "
-            f"{code(wording.scheme_of(result))}, in {result['search']['evaluations']:,} evaluations"
+            f"{quote(name)}: {wording.describe_task(result)}, by the strategy "
+            f"{quote(result['search']['strategy'])} with the scheme "
+            f"{quote(wording.read_scheme(result))}, in {result['search']['evaluations']:,} evaluations"
             for name, result in zip(names, results, strict=True)
         )
     )
@@ -114,7 +114,7 @@ def _costs(names: list[str], results: list[dict[str, Any]]) -> Part:
     for name, result in zip(names, results, strict=True):
         best = result["best"]
         cells = [
-            f"{form.format(best[field])} ({wording.times(best, base, field)})"
+            f"{form.format(best[field])} ({wording.format_ratio(best, base, field)})"
             for field, _, _, form in fields
         ]
         body.append([name, *cells])
@@ -128,12 +128,12 @@ def _accuracies(names: list[str], results: list[dict[str, Any]]) -> Part:
         body.append(
             [
                 name,
-                wording.percent(result["float"]["test_accuracy"], result["data"]["test"]),
-                f"{wording.lost(result, 'validation'):.1f}",
+                wording.format_accuracy(result["float"]["test_accuracy"], result["data"]["test"]),
+                f"{wording.count_points_lost(result, 'validation'):.1f}",
                 f"{0.0 - change['mean']:.2f}",
                 # Of what is lost, not of the difference.
                 f"{0.0 - change['high']:.2f} to {0.0 - change['low']:.2f}",
-                wording.verdict(result, "meets", "does not meet"),
+                wording.describe_verdict(result, "meets", "does not meet"),
             ]
         )
     head = ["", "float, test", "lost, selection", "lost, test", "95 % interval", "verdict"]
@@ -142,7 +142,9 @@ def _accuracies(names: list[str], results: list[dict[str, Any]]) -> Part:
 
 def _missed(names: list[str], results: list[dict[str, Any]]) -> tuple[Block, ...]:
     return tuple(
-        Note(f"{code(name)} {'; it '.join(miss_words(miss) for miss in result['best']['misses'])}.")
+        Note(
+            f"{quote(name)} {'; it '.join(describe_miss(miss) for miss in result['best']['misses'])}."
+        )
         for name, result in zip(names, results, strict=True)
         if result["best"]["misses"]
     )

@@ -81,12 +81,12 @@ class Document(NamedTuple):
     sections: tuple[Section, ...]
 
 
-def code(name: str) -> str:
+def quote(name: str) -> str:
     """A name that came from a file, as code."""
     return "`" + " ".join(name.replace("`", "'").split()) + "`"
 
 
-def pictures_of(document: Document) -> list[Picture]:
+def collect_pictures(document: Document) -> list[Picture]:
     """All of them, in order."""
     found: list[Picture] = []
 

@@ -1,6 +1,7 @@
-"""The pictures of a report, drawn from a result and the rows of its search.csv.
+"""What the pictures of a report share: colours, axes, and the words under the pointer.
 
-What a mark stands for is set as its URL, from which `svg` makes what is shown under the pointer.
+The words of a mark are set as its URL, because matplotlib writes no other text of a mark into an
+SVG; `svg` makes titles of them, which browsers show under the pointer.
 """
 
 import math
@@ -11,12 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
 _SKY, _PINK, _YELLOW, _BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
-_COLOURS = (_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK, _YELLOW, _BLACK)
+COLOURS = (BLUE, ORANGE, GREEN, RED, _SKY, _PINK, _YELLOW, _BLACK)
 
 
-def _figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+def new_figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    """Creates a figure as wide as the page, `height` inches high, and its axes row by row."""
     figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axis in axes:
@@ -26,13 +28,17 @@ def _figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figur
     return figure, axes
 
 
-def _say(bars: BarContainer, words: list[str]) -> None:
-    for bar, one in zip(bars, words, strict=True):
-        bar.set_url(one)
+def set_words(bars: BarContainer, words: list[str]) -> None:
+    """Sets what the pointer shows on each bar."""
+    for bar, text in zip(bars, words, strict=True):
+        bar.set_url(text)
 
 
-def plain_log_axis(axis: Axes, low: float, high: float) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, written out."""
+def set_plain_log_ticks(axis: Axes, low: float, high: float) -> None:
+    """Sets the ticks of a logarithmic x axis from `low` to `high`, written without powers of ten.
+
+    They are at 1, 2 and 5 times powers of ten; from two decades on at the powers alone.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 100 else (1,)
     ticks = [step * 10.0**decade for decade in decades for step in steps]

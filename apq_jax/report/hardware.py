@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax import mapping
+from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping.pictures import filled, fullness, occupancy
-from apq_jax.report import hardware_figures, wording
+from apq_jax.metrics import COSTS
+from apq_jax.report import hardware_figures
 from apq_jax.report.document import Block, Part, Picture, Table, Text
-from apq_jax.report.wording import short_names
-from apq_jax.run.read import Rows
+from apq_jax.report.wording import format_accuracy, read_layer_names, shorten_names
 
-LAW_RATIOS = (
+LAW_RATIOS = (  # under each law of the converters, in `adc_laws` of result.json
     "energy_over_dense",
     "energy_over_isaac",
     "area_over_dense",
@@ -20,9 +20,14 @@ LAW_RATIOS = (
 )
 
 
-def mapped(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, ...]:
+def build_mapping(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the section on the mapping: whether it is exact, and how full its crossbars are.
+
+    Raises:
+      InputError: the folder's mapping is damaged.
+    """
     proof = result["mapping"]
-    says = (
+    verdict = (
         "equals the quantized network **bit for bit**"
         if proof["bit_exact"]
         else "does **NOT** equal the quantized network"
@@ -31,7 +36,7 @@ def mapped(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, ...]:
         Text(
             f"`mapping.safetensors` holds every cell of {proof['crossbars']} crossbars, every "
             f"unit's place, input index and output indices ({proof['index_bits']:,} bits). "
-            f"Executed unit by unit on {proof['images']} images and random inputs it {says}: "
+            f"Executed unit by unit on {proof['images']} images and random inputs it {verdict}: "
             f"{proof['mismatches']:,} of {proof['compared']:,} accumulators differ, scales "
             f"{'agree' if proof['scales_agree'] else 'DIFFER'}, counts and actions "
             f"{'agree' if proof['counts_agree'] else 'DIFFER'}. Run from image to class, it gives "
@@ -39,28 +44,28 @@ def mapped(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, ...]:
             f"{proof['levels_differ']:,} levels between its layers differ, where rounding is tied. "
             "Look into it with `python -m apq_jax.mapping inspect mapping.safetensors`."
         ),
-        *_crossbars(folder / "mapping.safetensors"),
-        *_utilisation(result),
+        *_draw_mapping(folder / "mapping.safetensors"),
+        *_build_utilisation(result),
     )
 
 
-def _crossbars(path: pathlib.Path) -> tuple[Block, ...]:
-    """Pictures of the mapping, where the folder holds it."""
+def _draw_mapping(path: pathlib.Path) -> tuple[Block, ...]:
+    """Draws the crossbars of a mapping, or says that its file is missing."""
     if not path.exists():
         return (Text("It is not in this folder, so its crossbars are not drawn."),)
-    found = mapping.load(path)
-    names = short_names([one.layer.name for one in found.maps])
-    shares = [filled(one) for one in found.maps]
-    layer = int(np.argmax([share.max() for share in shares]))
-    crossbar = int(shares[layer].argmax())
+    mapping = load_mapping(path)
+    names = shorten_names([layer_map.layer.name for layer_map in mapping.maps])
+    shares = [filled(layer_map) for layer_map in mapping.maps]
+    fullest = int(np.argmax([share.max() for share in shares]))
+    crossbar = int(shares[fullest].argmax())
     return (
         Picture(
-            "fullness", "How much of each crossbar of each layer is used", fullness(found, names)
+            "fullness", "How much of each crossbar of each layer is used", fullness(mapping, names)
         ),
         Picture(
             "occupancy",
-            f"Cells and input indices of the fullest crossbar, {crossbar + 1} of {names[layer]}",
-            occupancy(found, layer, crossbar),
+            f"Cells and input indices of the fullest crossbar, {crossbar + 1} of {names[fullest]}",
+            occupancy(mapping, fullest, crossbar),
         ),
         Text(
             "Above, how much of each crossbar is used; below, the fullest: the value of each cell, "
@@ -69,15 +74,15 @@ def _crossbars(path: pathlib.Path) -> tuple[Block, ...]:
     )
 
 
-def _utilisation(result: dict[str, Any]) -> tuple[Block, ...]:
-    use = [layer["utilisation"] for layer in result["layers"]]
-    names = short_names([layer["name"] for layer in result["layers"]])
+def _build_utilisation(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the table of how much of its crossbars each layer uses."""
+    layers = [layer["utilisation"] for layer in result["layers"]]
     body = [
-        [name, f"{100 * one['cells_used']:.0f} %", f"{100 * one['index_overhead']:.0f} %"]
-        for name, one in zip(names, use, strict=True)
+        [name, f"{100 * use['cells_used']:.0f} %", f"{100 * use['index_overhead']:.0f} %"]
+        for name, use in zip(read_layer_names(result), layers, strict=True)
     ]
-    slots = sum(one["slots_unused"] for one in use)
-    padding = sum(one["padding_cells"] for one in use)
+    slots = sum(use["slots_unused"] for use in layers)
+    padding = sum(use["padding_cells"] for use in layers)
     head = ["layer", "cells of the crossbars used", "index over weight bits"]
     return (
         Text(
@@ -88,48 +93,49 @@ def _utilisation(result: dict[str, Any]) -> tuple[Block, ...]:
     )
 
 
-def curve(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
+def build_adc_curve(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the section on what fewer bits of the converters would cost and save."""
     points = result["adc_curve"]
     if not points:
         return (Text("No curve was measured."),)
+    metrics = (COSTS["energy_nj"], COSTS["area_mm2"])
     body = [
         [
             str(point["bits"]),
-            wording.percent(point["accuracy"], point["images"]),
-            f"{point['energy_nj']:,.1f}",
-            f"{point['area_mm2']:.4f}",
+            format_accuracy(point["accuracy"], point["images"]),
+            *(format(point[metric.field], metric.format) for metric in metrics),
         ]
         for point in points
     ]
+    head = ["ADC bits", "accuracy", *(metric.short_words for metric in metrics)]
     images, select = points[0]["images"], result["data"]["select"]
-    of_all = "" if images == select else f"the first {images:,} of "
+    part = "" if images == select else f"the first {images:,} of "
     return (
         Text(
             "What fewer bits of the converters would do to this policy, executed on "
-            f"{of_all}the selection half's {select:,} images, alike in all layers; the first row "
+            f"{part}the selection half's {select:,} images, alike in all layers; the first row "
             "is lossless:"
         ),
-        Picture("adc", "Accuracy and energy by ADC bits", hardware_figures.adc(result, rows)),
-        Table(
-            "By bits of the converters",
-            (Part(["ADC bits", "accuracy", "energy, nJ", "area, mm²"], body),),
-        ),
+        Picture("adc", "Accuracy and energy by ADC bits", hardware_figures.draw_adc_curve(result)),
+        Table("By bits of the converters", (Part(head, body),)),
     )
 
 
-def components(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
+def build_components(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the section on the components' shares of energy and area, and the converters' law."""
     laws = [
         [law, *(f"{ratios[f'{name}_8']:.2f}x" for name in LAW_RATIOS)]
         for law, ratios in result["adc_laws"].items()
     ]
     head = ["law of the converters", *(name.replace("_", " ") + " 8" for name in LAW_RATIOS)]
-    energy = _breakdown(result, "energy_by_component_nj", "nJ an inference", 1.0, ",.2f")
-    area = _breakdown(result, "area_by_component_mm2", "µm²", 1e6, ",.0f")
+    unit = COSTS["energy_nj"].unit
+    energy = _break_down(result, "energy_by_component_nj", unit, 1.0, ",.2f")
+    area = _break_down(result, "area_by_component_mm2", "µm²", 1e6, ",.0f")
     return (
         Picture(
             "energy",
             "Energy of an inference by component: unpruned on ISAAC, unpruned, chosen",
-            hardware_figures.energy(result, rows),
+            hardware_figures.draw_energy(result),
         ),
         Table("Energy by component", (energy,)),
         Table("Area by component", (area,)),
@@ -141,18 +147,26 @@ def components(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
     )
 
 
-def _breakdown(result: dict[str, Any], field: str, words: str, scale: float, form: str) -> Part:
-    """A cost of the unpruned network and of the chosen policy, by component."""
-    parts = {
-        "ISAAC 8": result["dense_isaac"]["8"],
-        "dense 8": result["dense"]["8"],
-        "chosen": result["best"],
+def _break_down(result: dict[str, Any], field: str, unit: str, scale: float, form: str) -> Part:
+    """Breaks a cost of the unpruned network and the chosen policy down by component.
+
+    Args:
+      result: result.json.
+      field: of a cost, a dictionary by component.
+      unit: of the figures in the table.
+      scale: from the field's unit to that unit.
+      form: of the figures, as `format` takes it.
+    """
+    costs = {
+        "ISAAC 8": result["dense_isaac"]["8"][field],
+        "dense 8": result["dense"]["8"][field],
+        "chosen": result["best"][field],
     }
-    found = [cost[field] for cost in parts.values()]
+    chosen = costs["chosen"]
     rows = [
-        [name.replace("_", " "), *(format(scale * cost[name], form) for cost in found)]
-        for name in sorted(found[-1], key=lambda name: -found[-1][name])
-        if any(cost[name] for cost in found)
+        [name.replace("_", " "), *(format(scale * cost[name], form) for cost in costs.values())]
+        for name in sorted(chosen, key=lambda name: -chosen[name])
+        if any(cost[name] for cost in costs.values())
     ]
-    rows.append(["sum", *(format(scale * sum(cost.values()), form) for cost in found)])
-    return Part([words, *parts], rows)
+    rows.append(["sum", *(format(scale * sum(cost.values()), form) for cost in costs.values())])
+    return Part([unit, *costs], rows)

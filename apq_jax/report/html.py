@@ -26,7 +26,7 @@ _STYLE = pathlib.Path(__file__).with_name("page.css")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def written(document: Document) -> str:
+def render_html(document: Document) -> str:
     """The text of the file."""
     title = html.escape(document.title)
     sections = "\n".join(map(_section, document.sections))
@@ -73,7 +73,7 @@ def _block(block: Block) -> str:
         case Table(title, parts):
             return _table(html.escape(title), parts)
         case Picture(name, shows, figure):
-            picture = svg.inline(figure, name, html.escape(shows))
+            picture = svg.render_svg(figure, name, html.escape(shows))
             return f"<figure>\n{_box(picture, html.escape(shows))}\n</figure>"
         case Code(lines):
             return _box(f"<pre><code>{html.escape(lines)}</code></pre>", "to copy")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from apq_jax.data import standard_error
 from apq_jax.report import comparison, html, markdown, one_run, wording
-from apq_jax.report.document import pictures_of
+from apq_jax.report.document import collect_pictures
 from apq_jax.run.read import read_run
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
@@ -18,7 +18,7 @@ from apq_jax.system.files import write_whole
 COMPARISON = pathlib.Path("comparison.html")
 
 
-def make(folder: pathlib.Path) -> list[pathlib.Path]:
+def write_report(folder: pathlib.Path) -> list[pathlib.Path]:
     """Writes the report and its pictures into a run's folder and returns their paths.
 
     Raises:
@@ -27,11 +27,14 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     """
     result, rows = read_run(folder)
     try:
-        document = one_run.told(folder, result, rows)
+        document = one_run.build_report(folder, result, rows)
         files: dict[str, bytes | str] = {
-            f"{one.name}.png": _png(one.figure) for one in pictures_of(document)
+            f"{one.name}.png": _png(one.figure) for one in collect_pictures(document)
         }
-        files |= {"report.md": markdown.written(document), "report.html": html.written(document)}
+        files |= {
+            "report.md": markdown.render_markdown(document),
+            "report.html": html.render_html(document),
+        }
     except _DAMAGED as error:
         raise _damaged(str(folder), error) from error
     for name, content in files.items():
@@ -39,20 +42,20 @@ def make(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / name for name in files]
 
 
-def compare(folders: list[pathlib.Path], path: pathlib.Path) -> str:
+def write_comparison(folders: list[pathlib.Path], path: pathlib.Path) -> str:
     """Writes the page that compares runs and returns the same as Markdown.
 
     Raises:
       InputError: a folder is no run or is damaged, or one is given twice.
     """
-    runs = comparison.read(folders)
+    runs = comparison.read_runs(folders)
     try:
-        document = comparison.told(runs)
-        content = html.written(document)
+        document = comparison.build_comparison(runs)
+        content = html.render_html(document)
     except _DAMAGED as error:
         raise _damaged(", ".join(map(str, folders)), error) from error
     write_whole(path, content)
-    return markdown.written(document, pictures=False)
+    return markdown.render_markdown(document, pictures=False)
 
 
 _DAMAGED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, StopIteration)
@@ -74,16 +77,16 @@ def _png(figure: Figure) -> bytes:
     return image.getvalue()
 
 
-def summary(result: dict[str, Any]) -> rich.table.Table:
+def build_summary(result: dict[str, Any]) -> rich.table.Table:
     """The answer for a terminal of 80 columns."""
     best, floats, data = result["best"], result["float"], result["data"]
     table = rich.table.Table(
-        title=wording.verdict(result, "meets", "does NOT meet"),
+        title=wording.describe_verdict(result, "meets", "does NOT meet"),
         caption=f"select: {data['select']} validation images; test: {data['test']} images, once",
     )
     for name in ("", "dense 16", "dense 8", "chosen", "over 8", "over 16"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    for words, *cells in wording.costs(result):
+    for words, *cells in wording.build_cost_rows(result):
         table.add_row(words.replace(" of an inference", "").replace(" an inference", ""), *cells)
     for split, count in (("validation", data["select"]), ("test", data["test"])):
         before, after = floats[f"{split}_accuracy"], best[f"{split}_accuracy"]

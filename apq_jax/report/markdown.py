@@ -16,7 +16,7 @@ from apq_jax.report.document import (
 )
 
 
-def written(document: Document, pictures: bool = True) -> str:
+def render_markdown(document: Document, pictures: bool = True) -> str:
     """The text of the file.
 
     Args:
@@ -29,7 +29,7 @@ def written(document: Document, pictures: bool = True) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def table(head: list[str], body: list[list[str]]) -> str:
+def render_table(head: list[str], body: list[list[str]]) -> str:
     """A table; the first column is words, the others are numbers."""
     rows = [[_cell(cell) for cell in row] for row in (head, *body)]
     rows.insert(1, ["---"] + ["--:"] * (len(head) - 1))
@@ -50,7 +50,7 @@ def _block(block: Block) -> str:
         case Items(words):
             return "\n".join(f"* {one}" for one in words)
         case Table(_, parts):
-            return "\n\n".join(table(*part) for part in parts)
+            return "\n\n".join(render_table(*part) for part in parts)
         case Picture(name, shows):
             return f"![{_line(shows)}]({name}.png)"
         case Code(lines):

@@ -1,14 +1,21 @@
-"""What the report of a run says: everything is read from the files in its folder."""
+"""The report of one run: everything that it says comes from the files in the run's folder."""
 
 import hashlib
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from apq_jax.mapping.schemes import SCHEMES
-from apq_jax.metrics import BITS, COSTS, miss_words
-from apq_jax.report import hardware, hardware_figures, search_figures, wording
+from apq_jax.metrics import (
+    AREAS,
+    BITS,
+    COSTS,
+    INDEX_BITS,
+    PERIOD,
+    SEARCHED,
+    describe_goal,
+    describe_miss,
+)
+from apq_jax.report import hardware, hardware_figures, search
 from apq_jax.report.document import (
     Block,
     Code,
@@ -21,9 +28,16 @@ from apq_jax.report.document import (
     Section,
     Table,
     Text,
-    code,
+    quote,
 )
-from apq_jax.report.wording import short_names
+from apq_jax.report.wording import (
+    count_points_lost,
+    describe_verdict,
+    format_accuracy,
+    format_costs,
+    read_layer_names,
+    read_scheme,
+)
 from apq_jax.run.read import Rows
 
 _HASHED = (
@@ -36,13 +50,13 @@ _HASHED = (
 )
 
 
-def told(folder: pathlib.Path, result: dict[str, Any], rows: Rows) -> Document:
-    """The report.
+def build_report(folder: pathlib.Path, result: dict[str, Any], rows: Rows) -> Document:
+    """Builds the report of one run.
 
     Args:
-      folder: the run's.
+      folder: of the run.
       result: its result.json.
-      rows: its search.csv.
+      rows: columns of its search.csv.
 
     Raises:
       InputError: the folder's mapping is damaged.
@@ -50,54 +64,54 @@ def told(folder: pathlib.Path, result: dict[str, Any], rows: Rows) -> Document:
     return Document(
         f"{result['config']['model']['name']} on {result['data']['name']}, "
         f"compressed for {result['accelerator']}",
-        (Text(_asked(result)),),
+        (Text(_describe_task(result)),),
         (
-            Section("The answer", _answer(result)),
-            Section("Accuracy against cost", _front(result, rows)),
-            *_finetune(result),
-            Section("Layer by layer", _layers(result, rows)),
-            Section("The search", _search(result, rows)),
-            Section("Fewer bits of the converters", hardware.curve(result, rows)),
-            Section("The mapping", hardware.mapped(folder, result)),
-            Section("Where energy and area go", hardware.components(result, rows)),
-            Section("What to know of these figures", _limits(result)),
-            Section("To repeat it", _repeat(folder, result)),
+            Section("The answer", _build_answer(result)),
+            Section("Accuracy against cost", search.build_front(result, rows)),
+            *search.build_finetuning(result),
+            Section("Layer by layer", _build_layers(result)),
+            Section("The search", search.build_search(result, rows)),
+            Section("Fewer bits of the converters", hardware.build_adc_curve(result)),
+            Section("The mapping", hardware.build_mapping(folder, result)),
+            Section("Where energy and area go", hardware.build_components(result)),
+            Section("What to know of these figures", _build_cautions(result)),
+            Section("To repeat it", _build_instructions(folder, result)),
         ),
     )
 
 
-def _asked(result: dict[str, Any]) -> str:
+def _describe_task(result: dict[str, Any]) -> str:
+    """Says what was asked of the search, and how it was searched."""
     seeds = len(result["search"]["seeds"]["each"])
     budget = f"{result['config']['search']['episodes']:,} evaluations"
     budget += f" for each of {seeds} seeds" if seeds > 1 else ""
     return (
-        f"Asked: {wording.asked(result)}, of {code(result['config']['model']['name'])} on "
-        f"{code(result['data']['name'])} for the accelerator {code(result['accelerator'])}, by the "
-        f"strategy {code(result['search']['strategy'])} in {budget}; lost is against the float "
-        "network."
+        f"Asked: {describe_goal(result['goal'], result['limits'])}, of "
+        f"{quote(result['config']['model']['name'])} on {quote(result['data']['name'])} for the "
+        f"accelerator {quote(result['accelerator'])}, by the strategy "
+        f"{quote(result['search']['strategy'])} in {budget}; lost is against the float network."
     )
 
 
-def _answer(result: dict[str, Any]) -> tuple[Block, ...]:
-    best, search = result["best"], result["search"]
-    said = wording.verdict(result, "meets", "**does not meet**")
-    said += "".join(f"; it {miss_words(miss)}" for miss in best["misses"])
-    stopped = " It was interrupted." if result["interrupted"] else ""
-    ratios = result["ratios"]
-    head = ["", "dense 16", "dense 8", "chosen", "over dense 8", "over dense 16"]
+def _build_answer(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the section on the chosen policy: its costs, its accuracy and whether it is exact."""
+    best, ratios = result["best"], result["ratios"]
+    verdict = describe_verdict(result, "meets", "**does not meet**")
+    verdict += "".join(f"; it {describe_miss(miss)}" for miss in best["misses"])
+    interrupted = " It was interrupted." if result["interrupted"] else ""
     return (
         Text(
-            f"The search evaluated {search['evaluations']:,} policies in "
-            f"{search['seconds']:.0f} s.{stopped} {_scheme(result)}The policy it chose **needs "
-            f"{ratios['slots']['dense_8']:.1f} times fewer operation-unit slots and "
+            f"The search evaluated {result['search']['evaluations']:,} policies in "
+            f"{result['search']['seconds']:.0f} s.{interrupted} {_describe_scheme(result)}The policy it "
+            f"chose **needs {ratios['slots']['dense_8']:.1f} times fewer operation-unit slots and "
             f"{ratios['energy']['dense_8']:.1f} times less energy than the unpruned network at 8 "
-            f"bits**; it loses {wording.lost(result, 'validation'):.1f} points on the selection "
-            f"half of validation and {said}."
+            f"bits**; it loses {count_points_lost(result, 'validation'):.1f} points on the "
+            f"selection half of validation and {verdict}."
         ),
-        *_wrong(result),
+        *_warn_of_mapping(result),
         Table(
             "What it costs and how accurate it is",
-            (Part(head, wording.costs(result, areas=True)), _accuracy(result)),
+            (_build_costs(result), _build_accuracies(result)),
         ),
         Text(
             '"Over dense 8" is the cost of the unpruned network at 8-bit weights and inputs on the '
@@ -105,69 +119,86 @@ def _answer(result: dict[str, Any]) -> tuple[Block, ...]:
             "bits. Slots are the operation units that hold weights; crossbars are at least one a "
             "layer, too coarse for a small network."
         ),
-        Text(_area_words(result)),
+        Text(_describe_area(result)),
         Text(
             "± is one standard error, √(p (1 - p) / n): about half a point at 98 % of 1,000 "
             "images. The interval is that of the paired difference on the same images. The search "
-            f"saw the search half, the choice among {search['finalists']} finalists the selection "
+            f"saw the search half, the choice among {result['search']['finalists']} finalists the selection "
             "half; nothing saw test."
         ),
-        Details("Against whole-crossbar reads, on ISAAC", _isaac(result)),
+        Details("Against whole-crossbar reads, on ISAAC", _build_isaac(result)),
     )
 
 
-def _wrong(result: dict[str, Any]) -> tuple[Block, ...]:
+def _warn_of_mapping(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Warns of a mapping that does not compute the network."""
     if result["mapping"]["bit_exact"]:
         return ()
     return (Note("The mapping to crossbars does **NOT** compute this network: see there."),)
 
 
-def _accuracy(result: dict[str, Any]) -> Part:
+def _build_costs(result: dict[str, Any]) -> Part:
+    """Builds the chosen policy's costs beside the unpruned network's; both areas for the one."""
+    slots, crossbars, _, energy, latency = SEARCHED
+    head = ["", "dense 16", "dense 8", "chosen", "over dense 8", "over dense 16"]
+    body = [
+        [metric.words, *format_costs(result["dense"], result["best"], metric)]
+        for metric in (slots, crossbars, *AREAS, energy, latency, INDEX_BITS)
+    ]
+    return Part(head, body)
+
+
+def _build_accuracies(result: dict[str, Any]) -> Part:
+    """Builds the accuracies of the float network and the chosen policy on each split."""
     floats, best, data = result["float"], result["best"], result["data"]
     body = []
-    for words, split, count in (
+    for words, split, images in (
         ("validation, search half", "search", data["search"]),
         ("validation, selection half", "validation", data["select"]),
         ("test, measured once", "test", data["test"]),
     ):
         before, after = floats[f"{split}_accuracy"], best[f"{split}_accuracy"]
-        row = [words, f"{count:,}", wording.percent(before, count), wording.percent(after, count)]
-        body.append([*row, f"{100 * (after - before):+.1f}", ""])
+        accuracies = [format_accuracy(accuracy, images) for accuracy in (before, after)]
+        body.append([words, f"{images:,}", *accuracies, f"{100 * (after - before):+.1f}", ""])
     change = best["test_difference"]
     body[-1][-2:] = [f"{change['mean']:+.2f}", f"{change['low']:+.2f} to {change['high']:+.2f}"]
     head = ["accuracy", "images", "float", "chosen", "difference, points", "95 % interval"]
     return Part(head, body)
 
 
-def _scheme(result: dict[str, Any]) -> str:
-    """What was pruned, of a baseline's scheme."""
-    scheme = wording.scheme_of(result)
+def _describe_scheme(result: dict[str, Any]) -> str:
+    """Says what was pruned, if the scheme is not the usual one."""
+    scheme = read_scheme(result)
     if scheme == "column_vector":
         return ""
-    return f"Pruned and packed by the scheme {code(scheme)}, in {SCHEMES[scheme].kept}. "
+    return f"Pruned and packed by the scheme {quote(scheme)}, in {SCHEMES[scheme].kept}. "
 
 
-def _area_words(result: dict[str, Any]) -> str:
+def _describe_area(result: dict[str, Any]) -> str:
+    """Says what the areas count, how often an inference ends, and the throughput."""
     best = result["best"]
+    pro_rata, rounded, period = (
+        format(best[metric.field], metric.format) for metric in (*AREAS, PERIOD)
+    )
     return (
-        f"Area of IMAs and tiles in proportion to the crossbars: {best['area_pro_rata_mm2']:.4f} "
-        f"mm²; of whole ones: {best['area_rounded_mm2']:.4f} mm² ({best['allocated']} crossbars "
-        f"allocated, {best['crossbars']} occupied). One inference every {best['period_us']:,.1f} "
-        f"µs, bound by {code(best['bottleneck'])}; {best['gops_per_mm2']:.3g} GOPS/mm² and "
-        f"{best['gops_per_w']:,.0f} GOPS/W of the unpruned network's operations."
+        f"Area of IMAs and tiles in proportion to the crossbars: {pro_rata} mm²; of whole ones: "
+        f"{rounded} mm² ({best['allocated']} crossbars allocated, {best['crossbars']} occupied). "
+        f"One inference every {period} µs, bound by {quote(best['bottleneck'])}; "
+        f"{best['gops_per_mm2']:.3g} GOPS/mm² and {best['gops_per_w']:,.0f} GOPS/W of the unpruned "
+        "network's operations."
     )
 
 
-def _isaac(result: dict[str, Any]) -> tuple[Block, ...]:
-    """The same against dense on ISAAC, whose whole-crossbar reads units make slower."""
-    rows, dense = [], result["dense_isaac"]
-    for field, ratio, words, form in (
-        *(one for one in COSTS if one[1] not in (None, "slots")),
-        ("period_us", "period", "between two inferences, µs", "{:,.1f}"),
-    ):
-        over = [f"{result['ratios'][ratio][f'isaac_{bits}']:.2f}x" for bits in (8, 16)]
-        cells = [form.format(cost[field]) for cost in (dense["16"], dense["8"], result["best"])]
-        rows.append([words, *cells, *over])
+def _build_isaac(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the comparison with the unpruned network on ISAAC, which reads whole crossbars.
+
+    Slots are left out, because ISAAC's operation unit is a whole crossbar.
+    """
+    rows = [
+        [metric.words, *format_costs(result["dense_isaac"], result["best"], metric)]
+        for metric in (*SEARCHED, PERIOD)
+        if metric.field != "slots"
+    ]
     head = ["", "ISAAC 16", "ISAAC 8", "chosen", "over ISAAC 8", "over ISAAC 16"]
     return (
         Text(
@@ -179,98 +210,42 @@ def _isaac(result: dict[str, Any]) -> tuple[Block, ...]:
     )
 
 
-def _front(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
-    front, search = result["front"], result["search"]
-    knee = next(point for point in result["pareto"] if point["evaluation"] == front["knee"])
-    full, reference = result["float"]["search_accuracy"], front["reference"]
-    points = 100 * (full - knee["expected_accuracy"])
-    return (
-        Picture(
-            "pareto",
-            "Accuracy against crossbars and slots: every evaluated policy, the front, the limit, "
-            "the unpruned network and the chosen policy",
-            search_figures.pareto(result, rows),
-        ),
-        Text(
-            "Every policy that was evaluated, before any fine-tuning: measured accuracy faint, "
-            "expected accuracy (by which the search is limited, docs/search.md) and its Pareto "
-            "front in blue. Policies that lose much more are cut off."
-        ),
-        Text(
-            f"{search['distinct']:,} of the {search['evaluations']:,} evaluated policies are "
-            f"distinct. {len(result['pareto']):,} are on the front of the objective and expected "
-            f"accuracy, {len(front['non_dominated']):,} on that of expected accuracy and each "
-            "metric. The objective is ln of the saving over dense 8, by the weights of "
-            "`config.objective`. Hypervolume of the first front, above no saving and "
-            f"{reference['points_lost']:g} points lost: {front['hypervolume']:.2f}. Its knee is "
-            f"evaluation {front['knee']}: {np.exp(knee['gain']):.2f}x, {points:.2f} points lost, "
-            f"{knee['slots']:,} slots."
-        ),
-    )
-
-
-def _finetune(result: dict[str, Any]) -> tuple[Section, ...]:
-    """Which policies were fine-tuned, and what it gave; nothing where none was."""
-    if not result["finetune"]:
-        return ()
-    rows = [
-        [
-            str(one["evaluation"]),
-            f"{one['slots_over_dense_8']:.2f}x",
-            f"{100 * (result['float']['search_accuracy'] - one['expected_accuracy']):.1f}",
-            f"{one['loss_before']:.4f}",
-            f"{one['loss']:.4f}",
-            f"{one['steps']:,}",
-            f"{one['seconds']:.0f} s",
-            f"{100 * (result['float']['validation_accuracy'] - one['validation_accuracy']):.1f}",
-            "yes" if one["meets_limit"] else "no",
-        ]
-        for one in result["finetune"]
-    ]
-    head = ["evaluation", "slots over dense 8", "expected to lose, points", "loss before", "after"]
-    head += ["steps", "took", "lost on the selection half", "meets the limit"]
-    words = "is one of them" if result["best"]["fine_tuned"] else "is none of them"
-    told = Text(
-        "Policies that were trained on under their masks and bits, from the float network's "
-        "outputs and the labels, on the training images; the loss on the search half said when to "
-        f"stop. The chosen policy {words}."
-    )
-    return (Section("Fine-tuning", (told, Table("Fine-tuned policies", (Part(head, rows),)))),)
-
-
-def _layers(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
+def _build_layers(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the section on what the chosen policy does to each layer."""
     layers = result["layers"]
-    names = short_names([layer["name"] for layer in layers])
     bits = [field for field in BITS if field in layers[0]]
+    metrics = (COSTS["crossbars"], COSTS["slots"], COSTS["energy_nj"])
     body = [
         [
             name,
             f"{layer['groups']} x {layer['rows']} x {layer['columns']}",
             f"{100 * layer['keep']:.1f} %",
             *(str(layer[field]) for field in bits),
-            f"{layer['crossbars']} of {layer['dense_8']['crossbars']}",
-            f"{layer['slots']:,} of {layer['dense_8']['slots']:,}",
-            f"{layer['energy_nj']:,.1f} of {layer['dense_8']['energy_nj']:,.1f}",
+            *(
+                f"{format(layer[metric.field], metric.format)} of "
+                f"{format(layer['dense_8'][metric.field], metric.format)}"
+                for metric in metrics
+            ),
         ]
-        for name, layer in zip(names, layers, strict=True)
+        for name, layer in zip(read_layer_names(result), layers, strict=True)
     ]
     head = ["layer", "γ x R x C", "keep", *(BITS[field] for field in bits)]
-    head += ["crossbars", "slots", "energy, nJ"]
+    head += [metric.short_words for metric in metrics]
     return (
         Picture(
             "policy",
             "How much of each layer is kept, and in how many bits",
-            hardware_figures.policy(result, rows),
+            hardware_figures.draw_policy(result),
         ),
         Picture(
             "crossbars",
             "Crossbars and slots of each layer, unpruned at 8 bits and chosen",
-            hardware_figures.crossbars(result, rows),
+            hardware_figures.draw_crossbars(result),
         ),
         Picture(
             "layer_energy",
             "Energy of each layer by component, chosen",
-            hardware_figures.layer_energy(result, rows),
+            hardware_figures.draw_layer_energy(result),
         ),
         Details(
             "Every layer in figures",
@@ -282,49 +257,8 @@ def _layers(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
     )
 
 
-def _search(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
-    drawn = Picture("progress", "Reward over evaluations", search_figures.progress(result, rows))
-    words = (
-        f"Each point is an evaluation; triangles on the lower edge are below it. {_drops(result)}"
-    )
-    return (drawn, Text(words), *_spread(result))
-
-
-def _drops(result: dict[str, Any]) -> str:
-    """What the search was limited to, one after the other."""
-    drops = result["search"]["drops"]
-    if not drops:
-        return "The line is the best so far."
-    points = ", ".join(f"{drop:g}" for drop in drops)
-    return (
-        f"The search goes to {len(drops)} limits, one after the other, with as many evaluations "
-        f"each: {points} points lost. A reward is of the limit of its time."
-    )
-
-
-def _spread(result: dict[str, Any]) -> tuple[Block, ...]:
-    """What each of several seeds found, and how far they lie apart."""
-    seeds, best = result["search"]["seeds"], result["best"]
-
-    def shown(objective: float | None) -> str:
-        return "none meets the limit" if objective is None else f"{objective:.3f}"
-
-    if len(seeds["each"]) == 1:
-        return ()
-    rows = [
-        [str(one["seed"]), f"{one['evaluations']:,}", shown(one["best"])] for one in seeds["each"]
-    ]
-    least, median, most = (shown(seeds[name]) for name in ("least", "median", "most"))
-    words = (
-        f"{len(rows)} searches of the same network, alike but for their seeds. The best "
-        f"{seeds['of']} of each within the limits, if any (expected accuracy): median {median}, "
-        f"least {least}, most {most}. The finalists are those of all seeds together; the chosen "
-        f"policy is of seed {best['seed']}."
-    )
-    return Text(words), Table("Searches", (Part(["seed", "evaluations", "best"], rows),))
-
-
-def _limits(result: dict[str, Any]) -> tuple[Block, ...]:
+def _build_cautions(result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the section on what the figures do not say, with the accelerator's notes."""
     cautions = (
         "The selection half chose the policy: a winner of many is partly luck, so what it loses "
         "there is flattered. Test was measured once.",
@@ -336,22 +270,24 @@ def _limits(result: dict[str, Any]) -> tuple[Block, ...]:
     return (*(Note(note) for note in result["notes"]), Items(cautions))
 
 
-def _repeat(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, ...]:
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    tuned = sum(one["seconds"] for one in result["finetune"])
+def _build_instructions(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, ...]:
+    """Builds the section on how to repeat the run and check its files."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    tuning = sum(tuned["seconds"] for tuned in result["finetune"])
     return (
         Code(result["command"]),
         Text(
             f"Seed {result['seed']}; {versions}. The search took {result['search']['seconds']:.0f} "
-            f"s, fine-tuning {tuned:.0f} s. The same seed on the same machine gives the same "
+            f"s, fine-tuning {tuning:.0f} s. The same seed on the same machine gives the same "
             "`result.json` but for times."
         ),
         Text("SHA-256 of the files that this was made from and beside, as `sha256sum -c` reads:"),
-        Code(_hashes(folder)),
+        Code(_hash_files(folder)),
     )
 
 
-def _hashes(folder: pathlib.Path) -> str:
+def _hash_files(folder: pathlib.Path) -> str:
+    """Hashes the run's files that are there, a line each, as `sha256sum` writes it."""
     lines = []
     for path in (folder / name for name in _HASHED):
         if path.is_file():

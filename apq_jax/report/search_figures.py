@@ -6,77 +6,58 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from apq_jax.metrics import ACCURACY_DROP, COSTS, Metric
 from apq_jax.report.figures import (
-    _BLUE,
-    _COLOURS,
-    _GREEN,
-    _GREY,
-    _ORANGE,
-    _RED,
-    _figure,
-    plain_log_axis,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    new_figure,
+    set_plain_log_ticks,
 )
 from apq_jax.run.read import Rows
 
-_METRICS = {"crossbars": "crossbars", "slots": "slots", "energy_nj": "nJ"}
-_MANY = 400  # points that are drawn one by one; more are an image in a vector picture
+_MAX_DRAWN = 400  # marks that a vector picture holds one by one; more are an image in it
 
 
-def _cloud(axis: Axes, x: np.ndarray, y: np.ndarray, **marks: Any) -> None:
-    axis.scatter(x, y, linewidths=0, rasterized=len(x) > _MANY, **marks)
-
-
-def progress(result: dict[str, Any], rows: Rows) -> Figure:
-    """Reward of every evaluation and the best so far, of each seed."""
-    figure, (axis,) = _figure()
-    reward, seed = rows["reward"], rows["seed"]
-    number = np.zeros(len(reward), int)  # of an evaluation in its own search
+def draw_progress(result: dict[str, Any], rows: Rows) -> Figure:
+    """Draws the reward of every evaluation, and the best so far of each seed."""
+    figure, (axis,) = new_figure()
+    reward, drops = rows["reward"], result["search"]["drops"]
+    step = np.zeros(len(reward), int)  # of an evaluation in its own search, from 1
     curves = []
-    for one in np.unique(seed):
-        own = np.flatnonzero(seed == one)
-        number[own] = np.arange(1, len(own) + 1)
-        # What meets the limits is better, whatever the reward.
-        meets = rows["feasible"][own] > 0
-        best = np.maximum.accumulate(np.where(meets, reward[own], -np.inf))
-        any_reward = np.maximum.accumulate(reward[own])
-        curves.append(np.where(np.isfinite(best), best, any_reward))
-    # The few far below the limit would flatten the rest: they lie on the bottom edge.
+    for seed in np.unique(rows["seed"]):
+        own = np.flatnonzero(rows["seed"] == seed)
+        step[own] = np.arange(1, len(own) + 1)
+        curves.append(_accumulate_best(reward[own], rows["feasible"][own] > 0))
+    # Rewards far below the limit lie on the bottom edge, because they would flatten the others.
+    top = max(float(best[-1]) for best in curves)
     floor = min(float(np.quantile(reward, 0.1)), min(float(best[-1]) for best in curves) - 1.0)
     below = reward < floor
-    _cloud(axis, number[~below], reward[~below], s=9, color=_BLUE, alpha=0.45)
-    _cloud(axis, number[below], np.full(below.sum(), floor), s=12, marker="v", color=_GREY)
-    width = 2.0 if len(curves) == 1 else 1.2
-    drops = result["search"]["drops"]
-    # Rewards of several limits are not to be compared: none of them is the best.
-    for best in [] if drops else curves:
-        steps, heights = np.arange(1, len(best) + 1), np.maximum(best, floor)
-        axis.step(steps, heights, where="post", color=_RED, linewidth=width)
+    _draw_cloud(axis, step[~below], reward[~below], s=9, color=BLUE, alpha=0.45)
+    _draw_cloud(axis, step[below], np.full(below.sum(), floor), s=12, marker="v", color=GREY)
+    if not drops:  # a reward under one limit cannot be compared with one under another
+        width = 2.0 if len(curves) == 1 else 1.2
+        for best in curves:
+            steps, heights = np.arange(1, len(best) + 1), np.maximum(best, floor)
+            axis.step(steps, heights, where="post", color=RED, linewidth=width)
         axis.annotate(
             "best so far" if len(curves) == 1 else "best so far, each seed",
-            (number.max(), max(float(best[-1]) for best in curves)),
+            (step.max(), top),
             (0, 5),
             textcoords="offset points",
             ha="right",
-            color=_RED,
+            color=RED,
         )
-    config = result["config"]
-    # Whether one came after the other: neither was fixed.
-    varied = [
-        any(np.ptp(values) > 0 for name, values in rows.items() if kind in name)
-        for kind in ("keep.", "_bits.")
-    ]
-    places, words = _limits_between(drops, config["search"]["episodes"]), "limit | next limit"
-    if result["search"]["strategy"] == "apq" and not drops and all(varied):
-        # The agents change between two batches.
-        parallel = config["search"]["parallel"]
-        half = round(config["search"]["episodes"] * config["search"]["pruning_share"])
-        places, words = [-(-half // parallel) * parallel], "pruning | bits"
-    for place in places:
-        if place < number.max():
-            axis.axvline(place + 0.5, color=_GREY, linewidth=1, linestyle=":")
+    switches, words = _find_switches(result, rows)
+    for switch in switches:
+        if switch < step.max():
+            axis.axvline(switch + 0.5, color=GREY, linewidth=1, linestyle=":")
             axis.annotate(
                 words,
-                (place + 0.5, 1.01),
+                (switch + 0.5, 1.01),
                 xycoords=("data", "axes fraction"),
                 ha="center",
                 color="#505050",
@@ -87,75 +68,175 @@ def progress(result: dict[str, Any], rows: Rows) -> Figure:
     return figure
 
 
-def _limits_between(drops: list[float], episodes: int) -> list[int]:
-    """Evaluations of a seed after which the search goes to the next limit, `pipeline.stages`."""
-    return [at * episodes // len(drops) for at in range(1, len(drops))]
+def _accumulate_best(reward: np.ndarray, feasible: np.ndarray) -> np.ndarray:
+    """Returns the best reward so far of N evaluations, of feasible ones once there is one: [N]."""
+    best = np.maximum.accumulate(np.where(feasible, reward, -np.inf))
+    return np.where(np.isfinite(best), best, np.maximum.accumulate(reward))
 
 
-def pareto(result: dict[str, Any], rows: Rows) -> Figure:
-    """Accuracy against crossbars and slots, with the Pareto front."""
-    figure, axes = _figure(columns=2)
-    best, floats = result["best"], result["float"]
-    drop = result["limits"].get("accuracy_drop")
+def _find_switches(result: dict[str, Any], rows: Rows) -> tuple[list[int], str]:
+    """Finds the steps after which a search changes what it searches, and the words for them.
+
+    A search of several limits goes to the next one (`pipeline.stages`); one of two agents from
+    pruning to bits.
+    """
+    options, drops = result["config"]["search"], result["search"]["drops"]
+    episodes = options["episodes"]
+    if drops:
+        stages = range(1, len(drops))
+        return [stage * episodes // len(drops) for stage in stages], "limit | next limit"
+    searches_both = all(
+        any(np.ptp(values) > 0 for name, values in rows.items() if part in name)
+        for part in ("keep.", "_bits.")
+    )
+    if result["search"]["strategy"] != "apq" or not searches_both:
+        return [], ""
+    # The agents change between two batches.
+    parallel, half = options["parallel"], round(episodes * options["pruning_share"])
+    return [-(-half // parallel) * parallel], "pruning | bits"
+
+
+def draw_pareto(result: dict[str, Any], rows: Rows) -> Figure:
+    """Draws accuracy against crossbars and slots, with the Pareto front and the chosen policy."""
+    figure, axes = new_figure(columns=2)
+    best, limits = result["best"], result["limits"]
     expected, measured = 100 * rows["expected_accuracy"], 100 * rows["accuracy"]
-    top = 100 * floats["search_accuracy"]
-    low = top - _points_shown(result)
-    for axis, name in zip(axes, ("crossbars", "slots"), strict=True):
-        cost, seen = rows[name], expected >= low
-        _cloud(axis, cost, measured, s=7, color=_GREY, alpha=0.3, label="measured")
-        _cloud(axis, cost[seen], expected[seen], s=9, color=_BLUE, label="expected")
-        step, points = front(cost, expected)
-        axis.step(*step, where="post", color=_BLUE, linewidth=1.4, label="front")
+    top = 100 * result["float"]["search_accuracy"]
+    low = top - _count_points_shown(result)
+    for axis, metric in zip(axes, (COSTS["crossbars"], COSTS["slots"]), strict=True):
+        name = metric.field
+        cost, shown = rows[name], expected >= low
+        _draw_cloud(axis, cost, measured, s=7, color=GREY, alpha=0.3, label="measured")
+        _draw_cloud(axis, cost[shown], expected[shown], s=9, color=BLUE, label="expected")
+        steps, points = trace_front(cost, expected)
+        axis.step(*steps, where="post", color=BLUE, linewidth=1.4, label="front")
         points = points[expected[points] >= low]
-        _points(axis, cost, expected, points, _BLUE, _words_of_points(rows, points, name))
-        if drop is not None:
-            axis.axhline(top - drop, color=_RED, linestyle="--", linewidth=1.2, label="limit")
-        if name in result["limits"]:
-            most = result["limits"][name]
-            axis.axvline(most, color=_RED, linestyle=":", linewidth=1.2, label="most allowed")
+        words = _describe_points(rows, points, metric)
+        _draw_points(axis, cost[points], expected[points], BLUE, words)
+        if ACCURACY_DROP in limits:
+            limit = top - limits[ACCURACY_DROP]
+            axis.axhline(limit, color=RED, linestyle="--", linewidth=1.2, label="limit")
+        if name in limits:
+            axis.axvline(
+                limits[name], color=RED, linestyle=":", linewidth=1.2, label="most allowed"
+            )
         dense = result["dense"]["8"][name]
+        dense_words = format(dense, metric.format)
         axis.scatter(
             [dense],
             [top],
             marker="s",
             s=45,
-            color=_ORANGE,
+            color=ORANGE,
             label="dense, 8 bits",
             zorder=4,
-            urls=[f"unpruned at 8 bits: {dense:,} {name}; float accuracy {top:.2f} %"],
+            urls=[f"unpruned at 8 bits: {dense_words} {metric.unit}; float accuracy {top:.2f} %"],
         )
-        words = (
-            f"chosen, evaluation {best['evaluation']}: {best[name]:,} {name}, "
-            f"{100 * best['expected_accuracy']:.2f} % expected before any fine-tuning"
+        chosen = (
+            f"chosen, evaluation {best['evaluation']}: {format(best[name], metric.format)} "
+            f"{metric.unit}, {100 * best['expected_accuracy']:.2f} % expected before any "
+            "fine-tuning"
         )
-        _star(axis, best[name], 100 * best["expected_accuracy"], _GREEN, words, "chosen")
+        _draw_star(axis, best[name], 100 * best["expected_accuracy"], GREEN, chosen, "chosen")
         axis.set_xscale("log")
-        plain_log_axis(axis, min(cost.min(), best[name]), max(cost.max(), dense))
+        set_plain_log_ticks(axis, min(cost.min(), best[name]), max(cost.max(), dense))
         axis.set_ylim(low, max(top, measured.max()) + 0.2)
-        axis.set_xlabel("crossbars" if name == "crossbars" else "operation-unit slots")
+        axis.set_xlabel(metric.words)
     axes[0].set_ylabel("accuracy on the search half, %")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     return figure
 
 
-def front(cost: np.ndarray, value: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """The step of the most value that a cost buys, and the numbers of those that raise it."""
+def draw_fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
+    """Draws points lost against slots and energy: each run's front, and what it chose."""
+    figure, axes = new_figure(columns=2)
+    max_lost = max(_count_points_shown(result) for result, _ in runs)
+    for axis, metric in zip(axes, (COSTS["slots"], COSTS["energy_nj"]), strict=True):
+        min_lost = 0.0
+        for index, (name, (result, rows)) in enumerate(zip(names, runs, strict=True)):
+            colour = COLOURS[index % len(COLOURS)]
+            full, best = result["float"]["search_accuracy"], result["best"]
+            cost, gain = rows[metric.field], 100 * (rows["expected_accuracy"] - full)
+            (steps, heights), points = trace_front(cost, gain)
+            axis.plot(
+                steps,
+                -heights,
+                drawstyle="steps-post",
+                color=colour,
+                linestyle=("-", "--", ":", "-.")[index // len(COLOURS) % 4],
+                linewidth=1.4,
+                label=f"run {index}",
+            )
+            points = points[-gain[points] <= max_lost]
+            words = [f"{name}, {text}" for text in _describe_points(rows, points, metric)]
+            _draw_points(axis, cost[points], -gain[points], colour, words)
+            lost = 100 * (full - best["expected_accuracy"])
+            chosen = f"{name}, chosen: {best[metric.field]:,.6g} {metric.unit}, {lost:.2f} lost"
+            _draw_star(axis, best[metric.field], lost, colour, chosen)
+            min_lost = min(min_lost, float((-gain).min()))
+        axis.set_xscale("log")
+        costs = np.concatenate([rows[metric.field] for _, rows in runs])
+        set_plain_log_ticks(axis, costs.min(), costs.max())
+        axis.set_ylim(max_lost, min_lost - 0.2)  # more accurate is higher
+        axis.set_xlabel(metric.words)
+    axes[0].set_ylabel("points expected to be lost")
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)  # because a folder's name may hold $, and may begin with _
+        text.set_text(name)
+        text.set_fontsize(9)
+    return figure
+
+
+def trace_front(
+    cost: np.ndarray, value: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Traces the most value that a cost buys.
+
+    Args:
+      cost: [N].
+      value: [N], more is better.
+
+    Returns:
+      The corners of the front's steps, costs [N] and values [N] by rising cost; and the indices of
+      the evaluations that raise it.
+    """
     order = np.lexsort((-value, cost))
     best = np.maximum.accumulate(value[order])
     raises = np.append(True, best[1:] > best[:-1])
     return (cost[order], best), order[raises]
 
 
-def _points(
-    axis: Axes, x: np.ndarray, y: np.ndarray, at: np.ndarray, colour: str, words: list[str]
-) -> None:
-    """Some of the points, each with its words."""
-    axis.scatter(x[at], y[at], s=14, color=colour, linewidths=0, urls=words, zorder=3)
+def _count_points_shown(result: dict[str, Any]) -> float:
+    """Counts the lost points down to which a picture shows policies; further ones are cut off."""
+    limits = result["limits"]
+    if ACCURACY_DROP not in limits:
+        return float(result["front"]["reference"]["points_lost"])
+    return float(limits[ACCURACY_DROP] + 2.5 * max(limits[ACCURACY_DROP], 0.4))
 
 
-def _star(axis: Axes, x: float, y: float, colour: str, words: str, label: str = "") -> None:
-    """What was chosen."""
+def _describe_points(rows: Rows, points: np.ndarray, metric: Metric) -> list[str]:
+    """Says of evaluations, given by index, what they cost and how accurate they are."""
+    return [
+        f"evaluation {index + 1}: {rows[metric.field][index]:,.6g} {metric.unit}, "
+        f"{100 * rows['expected_accuracy'][index]:.2f} % expected"
+        for index in points
+    ]
+
+
+def _draw_cloud(axis: Axes, x: np.ndarray, y: np.ndarray, **marks: Any) -> None:
+    axis.scatter(x, y, linewidths=0, rasterized=len(x) > _MAX_DRAWN, **marks)
+
+
+def _draw_points(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, words: list[str]) -> None:
+    """Draws points that each have words under the pointer."""
+    axis.scatter(x, y, s=14, color=colour, linewidths=0, urls=words, zorder=3)
+
+
+def _draw_star(axis: Axes, x: float, y: float, colour: str, words: str, label: str = "") -> None:
+    """Draws the chosen policy."""
     axis.scatter(
         [x],
         [y],
@@ -168,65 +249,3 @@ def _star(axis: Axes, x: float, y: float, colour: str, words: str, label: str = 
         label=label or None,
         urls=[words],
     )
-
-
-def _words_of_points(rows: Rows, at: np.ndarray, name: str) -> list[str]:
-    return [
-        f"evaluation {number + 1}: {rows[name][number]:,.6g} {_METRICS[name]}, "
-        f"{100 * rows['expected_accuracy'][number]:.2f} % expected"
-        for number in at
-    ]
-
-
-def fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
-    """Points lost against slots and energy: the front of every run, and what it chose."""
-    figure, axes = _figure(columns=2)
-    most = max(_points_shown(result) for result, _ in runs)
-    for axis, metric in zip(axes, ("slots", "energy_nj"), strict=True):
-        for number, (name, (result, rows)) in enumerate(zip(names, runs, strict=True)):
-            colour = _COLOURS[number % len(_COLOURS)]
-            line = ("-", "--", ":", "-.")[number // len(_COLOURS) % 4]
-            gain = 100 * (rows["expected_accuracy"] - result["float"]["search_accuracy"])
-            step, points = front(rows[metric], gain)
-            axis.plot(
-                step[0],
-                -step[1],
-                drawstyle="steps-post",
-                color=colour,
-                linestyle=line,
-                linewidth=1.4,
-                label=f"run {number}",
-            )
-            points = points[-gain[points] <= most]
-            words = _words_of_points(rows, points, metric)
-            words = [f"{name}, {one}" for one in words]
-            _points(axis, rows[metric], -gain, points, colour, words)
-            best = result["best"]
-            lost = 100 * (result["float"]["search_accuracy"] - best["expected_accuracy"])
-            words_of = f"{name}, chosen: {best[metric]:,.6g} {_METRICS[metric]}, {lost:.2f} lost"
-            _star(axis, best[metric], lost, colour, words_of)
-        axis.set_xscale("log")
-        costs = np.concatenate([rows[metric] for _, rows in runs])
-        plain_log_axis(axis, costs.min(), costs.max())
-        least = min(
-            100 * float((r["float"]["search_accuracy"] - w["expected_accuracy"]).min())
-            for r, w in runs
-        )
-        axis.set_ylim(most, min(least, 0.0) - 0.2)  # more accurate is higher
-        axis.set_xlabel("operation-unit slots" if metric == "slots" else "energy, nJ an inference")
-    axes[0].set_ylabel("points expected to be lost")
-    handles, labels = axes[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)  # a folder's name is what it is, and may begin with _
-        text.set_text(name)
-        text.set_fontsize(9)
-    return figure
-
-
-def _points_shown(result: dict[str, Any]) -> float:
-    """How many lost points a picture of fronts goes down to."""
-    drop = result["limits"].get("accuracy_drop")
-    if drop is None:
-        return float(result["front"]["reference"]["points_lost"])
-    return float(drop + 2.5 * max(drop, 0.4))

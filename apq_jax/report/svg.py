@@ -28,7 +28,7 @@ _VARIABLES = {
 _METADATA = ("Date", "Creator", "Format", "Type")
 
 
-def inline(figure: Figure, name: str, shows: str) -> str:
+def render_svg(figure: Figure, name: str, shows: str) -> str:
     """The <svg> element.
 
     Args:

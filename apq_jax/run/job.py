@@ -209,7 +209,7 @@ def _finish(
         path = workdir / "mapping.safetensors"
         save_mapping(path, prove.mapped(prepared, choice.policy, network))
         mapping = load_mapping(path)  # what is delivered is what is proved
-        parts = datapath.prepare(mapping.maps, mapping.accelerator)
+        parts = datapath.build_parts(mapping.maps, mapping.accelerator)
         images, labels = dataset.select_images, dataset.select_labels
         few = images[:_PROOF_IMAGES]
         found = prove.prove(prepared, choice.policy, network, mapping, parts, few)

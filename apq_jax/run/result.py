@@ -47,7 +47,7 @@ def dense_cost(prepared: Prepared, bits: int) -> dict[str, Any]:
 def _dense(prepared: Prepared, accelerator: Accelerator, bits: int) -> dict[str, Any]:
     layers = prepared.network.layers
     all_bits = np.full(len(layers), bits)
-    counts = crossbar.dense(layers, all_bits, accelerator.chip())
+    counts = crossbar.count_dense(layers, all_bits, accelerator.chip())
     return _cost(prepared, accelerator, counts, all_bits)
 
 
@@ -60,16 +60,16 @@ def _cost(
 ) -> dict[str, Any]:
     """Every figure of a network's cost, exact where it is a count."""
     layers, chip = prepared.network.layers, accelerator.chip()
-    layer_costs = crossbar.layer_costs(layers, counts, chip, input_bits, adc_bits)
-    cost = crossbar.total(layer_costs, chip)
+    layer_costs = crossbar.compute_layer_costs(layers, counts, chip, input_bits, adc_bits)
+    cost = crossbar.sum_costs(layer_costs, chip)
     found = {name: value.item() for name, value in cost._asdict().items()}
-    energy = crossbar.energy(layers, counts, chip, input_bits, adc_bits)
+    energy = crossbar.compute_energy(layers, counts, chip, input_bits, adc_bits)
     # Operations of the dense network: what is pruned is never taken off the work done.
     operations = 2 * sum(layer.positions * layer.weights for layer in layers)
     return found | {
         "bottleneck": layers[found["bottleneck"]].name,
         "units": int(counts.units.sum()),
-        "activations": int(crossbar.activations(layers, counts, chip, input_bits).sum()),
+        "activations": int(crossbar.count_activations(layers, counts, chip, input_bits).sum()),
         "gops_per_mm2": operations / (found["period_us"] * 1e3) / found["area_mm2"],
         "gops_per_w": operations / found["energy_nj"],
         "energy_by_component_nj": {name: float(value.sum()) for name, value in energy.items()},
@@ -119,7 +119,7 @@ def result(
     accelerator, options = prepared.accelerator, prepared.config.search
     policy = jax.tree.map(lambda field: np.asarray(field, np.int64), choice.policy)
     chip = accelerator.chip()
-    counts = crossbar.counts_of(prepared.tables, chip, policy.level, policy.weight_bits)
+    counts = crossbar.look_up_counts(prepared.tables, chip, policy.level, policy.weight_bits)
     cost = _cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
     dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
     beside = isaac_beside(accelerator)
@@ -224,14 +224,14 @@ def _laws(
 def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list[dict[str, Any]]:
     layers, chip = prepared.network.layers, prepared.accelerator.chip()
     eight = np.full(len(layers), 8)
-    dense = crossbar.dense(layers, eight, chip)
-    energy = crossbar.energy(layers, counts, chip, policy.input_bits, policy.adc_bits)
-    actions = crossbar.actions(layers, counts, chip, policy.input_bits)
-    costs = crossbar.layer_costs(layers, counts, chip, policy.input_bits, policy.adc_bits)
-    dense_costs = crossbar.layer_costs(layers, dense, chip, eight)
-    area = crossbar.area(costs, chip)
-    activations = crossbar.activations(layers, counts, chip, policy.input_bits)
-    use = schemes.utilisation(layers, counts, policy.weight_bits, prepared.accelerator)
+    dense = crossbar.count_dense(layers, eight, chip)
+    energy = crossbar.compute_energy(layers, counts, chip, policy.input_bits, policy.adc_bits)
+    actions = crossbar.count_actions(layers, counts, chip, policy.input_bits)
+    costs = crossbar.compute_layer_costs(layers, counts, chip, policy.input_bits, policy.adc_bits)
+    dense_costs = crossbar.compute_layer_costs(layers, dense, chip, eight)
+    area = crossbar.compute_area(costs, chip)
+    activations = crossbar.count_activations(layers, counts, chip, policy.input_bits)
+    use = schemes.compute_utilisation(layers, counts, policy.weight_bits, prepared.accelerator)
     chosen = policy_json(prepared, policy)
     return [
         {

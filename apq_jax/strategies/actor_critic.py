@@ -16,36 +16,16 @@ import numpy as np
 from jax import lax
 
 from apq_jax import agent as agents
-from apq_jax.agent import AgentOptions, AgentState
+from apq_jax.agent import AgentState
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy, opening, replay, surrogate
-from apq_jax.strategies.genetic import Breeding, breed
+from apq_jax.strategies.genetic import breed
 from apq_jax.strategies.opening import Best
+from apq_jax.strategies.options import ActorCriticOptions
 from apq_jax.strategies.replay import Replay
 from apq_jax.strategies.surrogate import Choices
-from apq_jax.system.fields import ranged
 from apq_jax.types import Evaluation, Policy
-
-
-@dataclasses.dataclass(frozen=True)
-class ActorCriticOptions:
-    """Static."""
-
-    warmup: int = ranged(24, 1, 1_000_000)  # evaluations of closed-form policies
-    imagined: int = ranged(64, 1, 65_536)  # episodes at most to choose a proposal among
-    # Share of them that the actor walks; the others are crossings.
-    walks: float = ranged(0.5, 0.0, 1.0)
-    population: int = ranged(32, 1, 65_536)  # policies, the best so far, that episodes start from
-    noise: float = ranged(0.15, 0.0, 1.0)  # deviation of a walk's exploration
-    explore: float = ranged(0.2, 0.0, 1.0)  # share of a walk's actions that get noise at all
-    updates: int = ranged(64, 0, 100_000)  # of the critic after each batch of evaluations
-    batch: int = ranged(64, 1, 100_000)  # episodes an update
-    actor_updates: int = ranged(16, 0, 100_000)
-    actor_batch: int = ranged(16, 1, 100_000)  # walks an update
-    capacity: int = ranged(4096, 1, 1_000_000)  # policies
-    networks: AgentOptions = AgentOptions()
-    breeding: Breeding = Breeding()
 
 
 class State(NamedTuple):

@@ -13,7 +13,8 @@ from jax import lax
 
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
-from apq_jax.strategies.actor_critic import ActorCriticOptions, State, actor_critic
+from apq_jax.strategies.actor_critic import State, actor_critic
+from apq_jax.strategies.options import ActorCriticOptions
 from apq_jax.types import Evaluation, Policy
 
 

@@ -4,7 +4,6 @@ The fittest of all that was evaluated are the parents: two tournaments, uniform 
 each gene changes with a chance of about one and a half a child, mostly by a few steps.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -12,28 +11,8 @@ import jax.numpy as jnp
 
 from apq_jax.problem.environment import Problem, Space, allow_all, encode_places
 from apq_jax.strategies import Strategy, opening
-from apq_jax.system.fields import ranged
+from apq_jax.strategies.options import Breeding, GeneticOptions
 from apq_jax.types import Evaluation, Policy
-
-
-@dataclasses.dataclass(frozen=True)
-class Breeding:
-    """Static."""
-
-    tournament: int = ranged(3, 1, 65_536)
-    changes: float = ranged(1.5, 0.0, 1e6)  # genes of a child that change, in the mean
-    # Deviation of a change, in choices; levels three times that.
-    steps: float = ranged(2.0, 0.0, 1e6)
-    anew: float = ranged(0.1, 0.0, 1.0)  # share of the changes that draw any choice
-
-
-@dataclasses.dataclass(frozen=True)
-class GeneticOptions:
-    """Static."""
-
-    population: int = 32
-    warmup: int = 24  # evaluations of closed-form policies
-    breeding: Breeding = Breeding()
 
 
 class State(NamedTuple):

@@ -35,7 +35,7 @@ from apq_jax.run.job import BAD_INPUT, INTERRUPTED, OK
 from apq_jax.sweep import flags
 from apq_jax.sweep.flags import Options
 from apq_jax.sweep.job import run
-from apq_jax.sweep.mesh import meet
+from apq_jax.sweep.mesh import connect_processes
 from apq_jax.system.errors import InputError, in_one_line
 from apq_jax.system.signals import Terminated, terminable
 from apq_jax.system.terminal import console
@@ -85,7 +85,7 @@ def _connect(options: Options) -> None:
     }
     try:
         jax.distributed.initialize(**({} if options.coordinator == "auto" else given))
-        meet()
+        connect_processes()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator={options.coordinator}: {in_one_line(error)}") from error
     console.quiet = jax.process_index() > 0

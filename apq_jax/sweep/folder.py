@@ -20,7 +20,7 @@ from apq_jax.run.write import CHECKPOINT
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import report as sweep_report
 from apq_jax.sweep import table
-from apq_jax.sweep.points import Point, base_of
+from apq_jax.sweep.points import Point, get_base_config
 from apq_jax.sweep.table import Row
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
@@ -28,7 +28,7 @@ from apq_jax.system.files import write_whole
 INTERVAL = 60.0  # seconds between two checkpoints
 
 
-class Kept:
+class SweepFolder:
     """A sweep's files. Of several processes the first alone reads and writes them."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Kept:
           InputError: there is something else, or something damaged, or nothing can be written.
         """
         self.table, self.points = workdir / "sweep.csv", points
-        self.what = f"{base_of(tree).model} on {dataset.name}"
+        self.what = f"{get_base_config(tree).model} on {dataset.name}"
         self.path = workdir / CHECKPOINT
         self.rows: dict[int, Row] = {}
         self.saved: checkpoint.Saved | None = None
@@ -60,7 +60,7 @@ class Kept:
         self.written = time.monotonic()
         if not self.writes:
             return
-        self.identity = _identity(tree, points, dataset)
+        self.identity = _build_identity(tree, points, dataset)
         if resume is not False:
             self._look(resume)
         if self.saved is None:
@@ -155,8 +155,8 @@ class Kept:
             self.written = time.monotonic()
             if report:
                 rows = [self.rows[at] for at in sorted(self.rows)]
-                told = sweep_report.told(rows, list(self.points[0].values), self.what)
-                write_whole(self.table.with_name("report.html"), html.written(told))
+                told = sweep_report.build_report(rows, list(self.points[0].values), self.what)
+                write_whole(self.table.with_name("report.html"), html.render_html(told))
 
     def finish(self) -> None:
         """Nothing is left to go on from."""
@@ -164,8 +164,8 @@ class Kept:
             checkpoint.remove(self.path)
 
 
-def _identity(tree: ConfigDict, points: list[Point], dataset: Dataset) -> dict[str, str]:
-    config = base_of(tree)
+def _build_identity(tree: ConfigDict, points: list[Point], dataset: Dataset) -> dict[str, str]:
+    config = get_base_config(tree)
     found = checkpoint.identity(config, hardware.load(config.accelerator), dataset)
     for name, value in tree.sweep.to_dict().items():
         found[f"config.sweep.{name}"] = repr(value)

@@ -17,14 +17,14 @@ from apq_jax.run import result
 from apq_jax.strategies import loop
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import mesh as meshes
-from apq_jax.sweep.mesh import Mesh, Own, stacked
+from apq_jax.sweep.mesh import Mesh, PerSearch, stack_trees
 from apq_jax.sweep.points import Point
 from apq_jax.sweep.table import Row
 
 CHUNK = 2  # batches of policies of a search between two looks from the host
 
 
-def searched(
+def search_group(
     prepared: list[Prepared],
     mesh: Mesh,
     advance: Callable[[int], Any] = lambda count: None,
@@ -36,31 +36,31 @@ def searched(
     several side by side.
     """
     records = []
-    for _, record in go_on(prepared, mesh, started(prepared), side_by_side):
+    for _, record in run_group(prepared, mesh, start_group(prepared), side_by_side):
         records.append(record)
         advance(len(record.reward))
-    return apart(joined(records), len(prepared))
+    return split_record(joined(records), len(prepared))
 
 
-def started(prepared: list[Prepared]) -> Carry:
+def start_group(prepared: list[Prepared]) -> Carry:
     """The searches of a group at their beginning: on the host, keys as their words."""
     strategy = strategy_of(prepared[0])
     stages = [stages_of(one)[0] for one in prepared]
     carries = [loop.start(strategy, of.problem, of.keys, of.budget) for of in stages]
-    return stacked([jax.tree.map(lambda x: x[0], carry) for carry in carries])
+    return stack_trees([jax.tree.map(lambda x: x[0], carry) for carry in carries])
 
 
-def go_on(
+def run_group(
     prepared: list[Prepared], mesh: Mesh, carry: Carry, side_by_side: int = 1
 ) -> Iterator[tuple[Carry, Record]]:
     """Runs the searches of a group from where they stand: `sharded.go_on`."""
-    own = [Own(one.subject.prices, stages_of(one)[0].problem) for one in prepared]
+    own = [PerSearch(one.subject.prices, stages_of(one)[0].problem) for one in prepared]
     first = prepared[0]
-    return meshes.go_on(
+    return meshes.run_chunks(
         strategy_of(first),
-        evaluator(_with_its_share(first, mesh)),
+        evaluator(_share_memory(first, mesh)),
         first.subject,
-        stacked(own),
+        stack_trees(own),
         carry,
         CHUNK,
         mesh,
@@ -68,7 +68,7 @@ def go_on(
     )
 
 
-def _with_its_share(prepared: Prepared, mesh: Mesh) -> Prepared:
+def _share_memory(prepared: Prepared, mesh: Mesh) -> Prepared:
     """Processors taken as several devices have one memory for their activations."""
     sharing = len(mesh.local_devices) if jax.default_backend() == "cpu" else 1
     config = prepared.config
@@ -76,14 +76,14 @@ def _with_its_share(prepared: Prepared, mesh: Mesh) -> Prepared:
     return prepared._replace(config=dataclasses.replace(config, search=search))
 
 
-def apart(record: Record, count: int) -> list[Record]:
+def split_record(record: Record, count: int) -> list[Record]:
     """A group's record as one for each of its searches."""
     parts = (record.search == at for at in range(count))
     alone = [jax.tree.map(lambda x, at=at: x[at], record) for at in parts]
     return [one._replace(search=np.zeros_like(one.search)) for one in alone]
 
 
-def row(point: Point, prepared: Prepared, record: Record, dataset: Dataset, seconds: float) -> Row:
+def build_row(point: Point, prepared: Prepared, record: Record, dataset: Dataset, seconds: float) -> Row:
     """A search as a row of the table; ratios are over the dense network on its accelerator."""
     best = best_finalist(prepared, record, dataset)
     policy, found = jax.tree.map(lambda x: x[best.number], (record.policy, record.evaluation))
@@ -103,6 +103,6 @@ def row(point: Point, prepared: Prepared, record: Record, dataset: Dataset, seco
     return told | {"evaluations": len(record.reward), "seconds": round(seconds, 3)}
 
 
-def unreachable(point: Point, error: LimitError) -> Row:
+def build_unreachable_row(point: Point, error: LimitError) -> Row:
     """A row for a limit that no policy can meet on its accelerator."""
     return {**point.values, "meets_limits": 0, "evaluations": 0, "note": str(error)}

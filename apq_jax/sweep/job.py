@@ -25,10 +25,10 @@ from apq_jax.run.network import train
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import group as groups_
 from apq_jax.sweep import processes
-from apq_jax.sweep.folder import Kept
-from apq_jax.sweep.group import apart, go_on, started, unreachable
-from apq_jax.sweep.mesh import Mesh, mesh_of
-from apq_jax.sweep.points import Point, base_of, grouped, points_of, side_by_side_of
+from apq_jax.sweep.folder import SweepFolder
+from apq_jax.sweep.group import build_unreachable_row, run_group, split_record, start_group
+from apq_jax.sweep.mesh import Mesh, make_mesh
+from apq_jax.sweep.points import Point, get_base_config, get_side_by_side, group_points, list_points
 from apq_jax.system.cache import opened
 from apq_jax.system.files import locked
 from apq_jax.system.terminal import bar, console
@@ -47,37 +47,37 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
       KeyboardInterrupt, Terminated: a signal; what was done is kept.
     """
     with contextlib.ExitStack() as held:
-        with processes.failing_together():
-            points, config = points_of(tree), base_of(tree)
+        with processes.fail_together():
+            points, config = list_points(tree), get_base_config(tree)
             cache = opened(config.cache_dir)
             dataset = data.load(config.data.path, config.data.name)
             dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
             if jax.process_index() == 0:
                 held.enter_context(locked(workdir))
-            kept = Kept(workdir, points, tree, dataset, resume)
-        mesh, total = mesh_of(), sum(point.config.search.episodes for point in points)
+            kept = SweepFolder(workdir, points, tree, dataset, resume)
+        mesh, total = make_mesh(), sum(point.config.search.episodes for point in points)
         console.print(
             f"{kept.what}: {len(points):,} searches of {total:,} policies in all, "
             f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {kept.table}.",
             soft_wrap=True,
         )
         # The network is that of the configuration's own seed: swept seeds are the searches'.
-        with processes.first_alone():  # the others find what it has kept
+        with processes.take_turns():  # the others find what it has kept
             apply_fn, params = train(dataset, config, cache)
         network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-        with processes.failing_together():
+        with processes.fail_together():
             kept.need_network(network, params)
-        groups = grouped(network, points)
+        groups = group_points(network, points)
         there = [at in kept.rows for at in range(len(points))]
-        done = processes.from_the_first(np.asarray(there, np.int32))
+        done = processes.broadcast_from_first(np.asarray(there, np.int32))
         console.print(f"{len(groups)} groups that share a program each")
-        with bar("sweep", total) as advance, processes.stops() as stops:
+        with bar("sweep", total) as advance, processes.watch_signals() as stops:
             sweep = _Sweep(points, network, params, dataset, mesh, cache, kept, stops, advance)
             for number, places in enumerate(groups):
                 if done[places].all():
                     advance(sum(points[at].config.search.episodes for at in places))
                 else:
-                    sweep.group(number, places, side_by_side_of(tree))
+                    sweep.group(number, places, get_side_by_side(tree))
                     jax.clear_caches()  # Linux lets a process map only so many programs
         kept.finish()
     console.print(f"The report: {workdir / 'report.html'}", soft_wrap=True)
@@ -93,7 +93,7 @@ class _Sweep(NamedTuple):
     dataset: Dataset
     mesh: Mesh
     cache: pathlib.Path
-    kept: Kept
+    kept: SweepFolder
     stops: Callable[[], None]  # raises where a signal asks for an end; all processes call it alike
     advance: Callable[[int], Any]
 
@@ -106,9 +106,9 @@ class _Sweep(NamedTuple):
             return
         first = prepared[0]
         nothing, levels = stages.nothing(first), first.space.levels
-        with processes.failing_together():
-            carry, record, before = kept.restored(number, started(prepared), nothing, levels)
-        carry, records = processes.from_the_first(carry), [processes.rows_of_the_first(record)]
+        with processes.fail_together():
+            carry, record, before = kept.restored(number, start_group(prepared), nothing, levels)
+        carry, records = processes.broadcast_from_first(carry), [processes.broadcast_rows(record)]
         self.advance(len(record.reward))
 
         def seconds() -> float:
@@ -117,9 +117,9 @@ class _Sweep(NamedTuple):
         def save(stands: Carry) -> None:
             kept.save(number, seconds(), stands, stages.joined(records))
 
-        with processes.failing_together():
+        with processes.fail_together():
             save(carry)
-        for stands, found in go_on(prepared, self.mesh, carry, side_by_side):
+        for stands, found in run_group(prepared, self.mesh, carry, side_by_side):
             records.append(found)
             self.advance(len(found.reward))
             if kept.due or not stands.left.any():  # rows are made of what was kept
@@ -140,7 +140,7 @@ class _Sweep(NamedTuple):
         one = self.points[places[0]]
         # Limits are each point's own: none may keep the group from its Plan.
         free = dataclasses.replace(one.config, limits=Limits())
-        with processes.first_alone():
+        with processes.take_turns():
             first = prepare.prepare(
                 self.network, self.params, self.dataset, one.accelerator, free, self.cache
             )
@@ -151,7 +151,7 @@ class _Sweep(NamedTuple):
                 prepared.append(prepare.aim(first, point.accelerator, point.config))
                 able.append(at)
             except LimitError as error:
-                self.kept.rows[at] = unreachable(point, error)
+                self.kept.rows[at] = build_unreachable_row(point, error)
                 self.advance(point.config.search.episodes)
         return able, prepared
 
@@ -159,8 +159,8 @@ class _Sweep(NamedTuple):
         self, places: list[int], prepared: list[Prepared], record: Record, seconds: float
     ) -> None:
         """Of the searches at these places, those that are still to be made: one a process."""
-        kept, each = self.kept, apart(record, len(places))
-        there = processes.from_the_first(np.asarray([at in kept.rows for at in places], np.int32))
+        kept, each = self.kept, split_record(record, len(places))
+        there = processes.broadcast_from_first(np.asarray([at in kept.rows for at in places], np.int32))
         missing = np.flatnonzero(there == 0)
         count, own = jax.process_count(), jax.process_index()
         for some in (missing[at : at + count] for at in range(0, len(missing), count)):
@@ -168,10 +168,10 @@ class _Sweep(NamedTuple):
             if own < len(some):
                 at = int(some[own])
                 point = self.points[places[at]]
-                row = groups_.row(
+                row = groups_.build_row(
                     point, prepared[at], each[at], self.dataset, seconds / len(places)
                 )
-            found = processes.of_every_process(row)
+            found = processes.gather_from_all(row)
             for at, row_there in zip((places[one] for one in some), found, strict=False):
                 kept.rows[at] = row_there | self.points[at].values
             if kept.due:

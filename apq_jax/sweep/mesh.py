@@ -26,20 +26,20 @@ from apq_jax.strategies.loop import Carry, Record
 AXIS = "searches"
 
 
-class Own(NamedTuple):
+class PerSearch(NamedTuple):
     """What every search has for itself: [S, ...] fields."""
 
     prices: Prices
     problem: Problem
 
 
-def mesh_of(devices: list[Any] | None = None) -> Mesh:
+def make_mesh(devices: list[Any] | None = None) -> Mesh:
     """A mesh of one axis over the devices, all of every process where None."""
     found = jax.devices() if devices is None else devices
     return jax.make_mesh((len(found),), (AXIS,), (AxisType.Auto,), devices=found)
 
 
-def meet() -> None:
+def connect_processes() -> None:
     """Connects the processes, while they are in step: right after they have found each other.
 
     On CPUs a process waits 30 s for another's first word (Gloo's limit), and as long as it takes
@@ -48,27 +48,27 @@ def meet() -> None:
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("meet")
-        mesh = mesh_of()
+        mesh = make_mesh()
         ones = jax.device_put(np.ones(mesh.size), NamedSharding(mesh, P(AXIS)))
-        _gathered(ones)
+        _gather(ones)
 
 
-def stacked(parts: list[Any]) -> Any:
+def stack_trees(parts: list[Any]) -> Any:
     """S trees of arrays as one, on the host: [S, ...] each; keys as their words."""
-    return jax.tree.map(lambda *leaves: np.stack([_words(leaf) for leaf in leaves]), *parts)
+    return jax.tree.map(lambda *leaves: np.stack([_to_words(leaf) for leaf in leaves]), *parts)
 
 
-def _words(leaf: Any) -> np.ndarray:
+def _to_words(leaf: Any) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)
 
 
-def go_on(
+def run_chunks(
     strategy: Strategy,
     evaluate: Evaluator,
     subject: Subject,
-    own: Own,
+    own: PerSearch,
     carry: Carry,
     chunk: int,
     mesh: Mesh,
@@ -87,7 +87,7 @@ def go_on(
       mesh: from `mesh_of`.
       side_by_side: searches of a device at a time, by `vmap` where it is more than one.
     """
-    blank, searches = _compiled(strategy, evaluate, chunk, mesh, side_by_side)
+    blank, searches = _compile(strategy, evaluate, chunk, mesh, side_by_side)
     split, same = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
     room = mesh.size * side_by_side
     unpriced: Any = None  # each has its own
@@ -106,15 +106,15 @@ def go_on(
             memory = blank(owned, subject) if memory is None else memory
             placed = now
         memory, (here, found) = searches(memory, here, owned, subject)
-        record = loop.build_record(_cut(_gathered(found), len(now)))
+        record = loop.build_record(_take(_gather(found), len(now)))
         for at, part in zip(
-            jax.tree.leaves(carry), jax.tree.leaves(_cut(_gathered(here), len(now))), strict=True
+            jax.tree.leaves(carry), jax.tree.leaves(_take(_gather(here), len(now))), strict=True
         ):
             at[now] = part
         yield carry, record._replace(search=now[record.search].astype(np.int32))
 
 
-def _gathered(tree: Any) -> Any:
+def _gather(tree: Any) -> Any:
     """On the host of every process."""
     if jax.process_count() > 1:
         return multihost_utils.process_allgather(tree, tiled=True)
@@ -122,7 +122,7 @@ def _gathered(tree: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(
+def _compile(
     strategy: Strategy, evaluate: Evaluator, chunk: int, mesh: Mesh, side_by_side: int
 ) -> tuple[Callable, Callable]:
     """What each device remembers at first, and a chunk of its searches."""
@@ -130,21 +130,21 @@ def _compiled(
     # Side by side, searches would take every branch: they evaluate in full.
     blank, search = loop.build_search(strategy, evaluate, chunk, remembers=side_by_side == 1)
 
-    def one(memory: Any, carry: Carry, own: Own, subject: Subject) -> tuple[Any, Any]:
+    def one(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
         carry = carry._replace(key=jax.random.wrap_key_data(carry.key))
         here = subject._replace(prices=own.prices)
         memory, (carry, found) = search(memory, carry, here, own.problem)
         return memory, (carry._replace(key=jax.random.key_data(carry.key)), found)
 
-    def begin(own: Own, subject: Subject) -> Any:
-        first = subject._replace(prices=_first(own.prices))
-        return _alone(blank(first))
+    def begin(own: PerSearch, subject: Subject) -> Any:
+        first = subject._replace(prices=_drop_axis(own.prices))
+        return _add_axis(blank(first))
 
-    def of_a_device(memory: Any, carry: Carry, own: Own, subject: Subject) -> tuple[Any, Any]:
+    def of_a_device(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
         if side_by_side > 1:
             return jax.vmap(one, (None, 0, 0, None), (None, 0))(memory, carry, own, subject)
-        memory, found = one(_first(memory), _first(carry), _first(own), subject)
-        return _alone(memory), _alone(found)
+        memory, found = one(_drop_axis(memory), _drop_axis(carry), _drop_axis(own), subject)
+        return _add_axis(memory), _add_axis(found)
 
     over = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
     each, all_ = P(AXIS), P()
@@ -157,13 +157,13 @@ def _compiled(
     )
 
 
-def _cut(tree: Any, count: int) -> Any:
+def _take(tree: Any, count: int) -> Any:
     return jax.tree.map(lambda x: x[:count], tree)
 
 
-def _first(tree: Any) -> Any:
+def _drop_axis(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
 
 
-def _alone(tree: Any) -> Any:
+def _add_axis(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[None], tree)

@@ -19,7 +19,7 @@ from apq_jax.system.errors import InputError
 
 SECTION = ("over", "kind", "samples", "seed", "side_by_side")
 KINDS = ("grid", "list", "random")
-MOST = 100_000  # points
+MAX_POINTS = 100_000  # points
 _SHARED = ("data", "model", "training", "finetune", "cache_dir")  # one network for all
 
 
@@ -31,16 +31,16 @@ class Point(NamedTuple):
     config: Config
 
 
-def base_of(tree: ConfigDict) -> Config:
+def get_base_config(tree: ConfigDict) -> Config:
     """The configuration of the network: a sweep's without what it goes over."""
-    return from_config_dict(ConfigDict(_without_sweep(tree)))
+    return from_config_dict(ConfigDict(_drop_sweep(tree)))
 
 
-def _without_sweep(tree: ConfigDict) -> dict[str, Any]:
+def _drop_sweep(tree: ConfigDict) -> dict[str, Any]:
     return {name: value for name, value in tree.to_dict().items() if name != "sweep"}
 
 
-def side_by_side_of(tree: ConfigDict) -> int:
+def get_side_by_side(tree: ConfigDict) -> int:
     """How many searches a device has at a time: `sweep.side_by_side`, 1 where it is not given.
 
     Raises:
@@ -52,7 +52,7 @@ def side_by_side_of(tree: ConfigDict) -> int:
     return found
 
 
-def points_of(tree: ConfigDict) -> list[Point]:
+def list_points(tree: ConfigDict) -> list[Point]:
     """The searches of a sweep, in order.
 
     Args:
@@ -65,12 +65,12 @@ def points_of(tree: ConfigDict) -> list[Point]:
     Raises:
       InputError: a field that is none, a value that is not allowed, lists of different lengths.
     """
-    fields, given = _without_sweep(tree), tree.to_dict().get("sweep")
+    fields, given = _drop_sweep(tree), tree.to_dict().get("sweep")
     if not isinstance(given, dict) or {*given, "side_by_side"} != set(SECTION):
         raise InputError(f"config.sweep: allowed: a section with {', '.join(SECTION)}")
-    side_by_side_of(tree)  # refuses before the rest
+    get_side_by_side(tree)  # refuses before the rest
     base, sweep = ConfigDict(fields), ConfigDict(given)
-    over = dict(_flat(given["over"]))
+    over = dict(_flatten(given["over"]))
     if not over:
         raise InputError("config.sweep.over: empty; allowed: fields and lists of values")
     for name, values in over.items():
@@ -79,20 +79,20 @@ def points_of(tree: ConfigDict) -> list[Point]:
     usual = from_config_dict(base)
     accelerator = hardware.load(usual.accelerator)
     return [
-        _point(dict(zip(over, values, strict=True)), base, accelerator)
-        for values in _combinations(sweep, list(over.values()))
+        _build_point(dict(zip(over, values, strict=True)), base, accelerator)
+        for values in _list_combinations(sweep, list(over.values()))
     ]
 
 
-def _flat(tree: Any, *walked: str) -> Iterator[tuple[str, Any]]:
+def _flatten(tree: Any, *walked: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(tree, dict):
         yield ".".join(walked), tree
         return
     for name, value in tree.items():
-        yield from _flat(value, *walked, name)
+        yield from _flatten(value, *walked, name)
 
 
-def _combinations(sweep: ConfigDict, values: list[Any]) -> list[tuple[Any, ...]]:
+def _list_combinations(sweep: ConfigDict, values: list[Any]) -> list[tuple[Any, ...]]:
     if sweep.kind not in KINDS:
         raise InputError(f"config.sweep.kind: {sweep.kind!r}; allowed: {', '.join(KINDS)}")
     if sweep.kind == "list":
@@ -105,10 +105,10 @@ def _combinations(sweep: ConfigDict, values: list[Any]) -> list[tuple[Any, ...]]
         return list(zip(*values, strict=True))
     count = int(np.prod([len(one) for one in values], dtype=object))
     wanted = count if sweep.kind == "grid" else sweep.samples
-    if type(wanted) is not int or not 1 <= wanted <= min(count, MOST):
+    if type(wanted) is not int or not 1 <= wanted <= min(count, MAX_POINTS):
         field = "samples" if sweep.kind == "random" else "over"
         raise InputError(
-            f"config.sweep.{field}: {wanted!r} searches; allowed: 1 to {min(count, MOST):,}"
+            f"config.sweep.{field}: {wanted!r} searches; allowed: 1 to {min(count, MAX_POINTS):,}"
         )
     if sweep.kind == "grid":
         return list(itertools.product(*values))
@@ -121,7 +121,7 @@ def _combinations(sweep: ConfigDict, values: list[Any]) -> list[tuple[Any, ...]]
     ]
 
 
-def _point(values: dict[str, Any], base: ConfigDict, accelerator: Accelerator) -> Point:
+def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelerator) -> Point:
     changes, tree = {}, ConfigDict(base.to_dict())
     for name, value in values.items():
         section, _, field = name.partition(".")
@@ -153,7 +153,7 @@ def _point(values: dict[str, Any], base: ConfigDict, accelerator: Accelerator) -
     return Point(values, dataclasses.replace(accelerator, **changes), config)
 
 
-def grouped(network: Network, points: list[Point]) -> list[list[int]]:
+def group_points(network: Network, points: list[Point]) -> list[list[int]]:
     """Places of points whose searches share a Plan and a compiled program, in order.
 
     They may differ in limits, objective, seed, and in whatever of the accelerator changes prices
@@ -166,7 +166,7 @@ def grouped(network: Network, points: list[Point]) -> list[list[int]]:
     for at, (_, accelerator, config) in enumerate(points):
         space = prepare.space_of(config, accelerator)
         cells = converters.deciding(converters.cells_of(accelerator), bool(space.adc_bits))
-        blocks = schemes.blocks_of(network.layers, config.scheme, accelerator)
+        blocks = schemes.build_blocks(network.layers, config.scheme, accelerator)
         search = dataclasses.replace(config.search, max_accuracy_drop=0.0)
         same = dataclasses.replace(
             config,

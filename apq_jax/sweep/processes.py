@@ -18,55 +18,55 @@ from apq_jax.system.signals import Terminated, interruptible
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
+def take_turns() -> Iterator[None]:
     """The first process, then the others; what one of them cannot use ends all."""
     first = jax.process_index() == 0
     if not first:
-        _agree()
-    with failing_together():
+        _raise_together()
+    with fail_together():
         yield
     if first:
-        _agree()
+        _raise_together()
 
 
 @contextmanager
-def failing_together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """All processes raise InputError where one does: none is left waiting for it."""
     error = None
     try:
         yield
     except InputError as found:
         error = found
-    _agree(error)
+    _raise_together(error)
 
 
-def _agree(error: InputError | None = None) -> None:
+def _raise_together(error: InputError | None = None) -> None:
     """Raises this process's error, or else another's."""
-    others = of_every_process({} if error is None else {"error": str(error)})
+    others = gather_from_all({} if error is None else {"error": str(error)})
     if error is not None:
         raise error
     for other in filter(None, others):
         raise InputError(f"another process: {other['error']}")
 
 
-def from_the_first(tree: Any) -> Any:
+def broadcast_from_first(tree: Any) -> Any:
     """What the first process has, in all of them."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
-def rows_of_the_first(tree: Any) -> Any:
+def broadcast_rows(tree: Any) -> Any:
     """Arrays [N, ...] that the first process has, in all of them, which need not know N."""
-    count = int(from_the_first(np.asarray(len(jax.tree.leaves(tree)[0]), np.int32)))
+    count = int(broadcast_from_first(np.asarray(len(jax.tree.leaves(tree)[0]), np.int32)))
     if jax.process_count() == 1 or not count:
         return tree
     if jax.process_index() > 0:
         tree = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), tree)
-    return from_the_first(tree)
+    return broadcast_from_first(tree)
 
 
-def of_every_process(found: dict[str, Any] | None) -> list[dict[str, Any]]:
+def gather_from_all(found: dict[str, Any] | None) -> list[dict[str, Any]]:
     """What each process made, as JSON has it, in their order, in all of them."""
     if jax.process_count() == 1:
         return [found or {}]
@@ -79,7 +79,7 @@ def of_every_process(found: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def stops() -> Iterator[Callable[[], None]]:
+def watch_signals() -> Iterator[Callable[[], None]]:
     """What raises Terminated or KeyboardInterrupt once a signal has come.
 
     Several processes agree on when: JAX tells all of them of the SIGTERM that one of them got.

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from apq_jax.problem import pareto
-from apq_jax.report.document import Document, Note, Part, Picture, Section, Table, Text, code
-from apq_jax.report.figures import plain_log_axis
+from apq_jax.report.document import Document, Note, Part, Picture, Section, Table, Text, quote
+from apq_jax.report.figures import set_plain_log_ticks
 
 METRICS = {  # of a row: words, format
     "slots": ("slots", "{:,.0f}"),
@@ -24,7 +24,7 @@ _MOST_PAIRS, _MOST_ROWS = 6, 40
 Row = dict[str, Any]
 
 
-def told(rows: list[Row], fields: list[str], what: str) -> Document:
+def build_report(rows: list[Row], fields: list[str], what: str) -> Document:
     """The page of a sweep.
 
     Args:
@@ -36,7 +36,7 @@ def told(rows: list[Row], fields: list[str], what: str) -> Document:
     good = [row for row in rows if row["meets_limits"]]
     lead = [
         Text(
-            f"{what}: {len(rows):,} searches over {', '.join(map(code, varied)) or 'one point'}; "
+            f"{what}: {len(rows):,} searches over {', '.join(map(quote, varied)) or 'one point'}; "
             f"{len(good):,} found a policy that meets the limits on the selection images. Costs "
             "are of one inference."
         )
@@ -45,13 +45,13 @@ def told(rows: list[Row], fields: list[str], what: str) -> Document:
         return Document(
             "A sweep", (*lead, Note("No search met its limits: there is nothing to compare.")), ()
         )
-    sections = [Section("The best", tuple(_best(good, varied))), _front(good, varied)]
+    sections = [Section("The best", tuple(_build_best_tables(good, varied))), _build_front(good, varied)]
     if varied:
-        sections += [_shares(good, varied), _heat_maps(good, varied)]
+        sections += [_build_shares(good, varied), _build_heat_maps(good, varied)]
     return Document("A sweep", tuple(lead), tuple(one for one in sections if one.blocks))
 
 
-def _best(rows: list[Row], varied: list[str]) -> list[Table | Text]:
+def _build_best_tables(rows: list[Row], varied: list[str]) -> list[Table | Text]:
     """Of every limit that was asked for, the row that has the least of each metric."""
     limits = [name for name in varied if name.startswith(_LIMITS)]
     asked = sorted({tuple(row[name] for name in limits) for row in rows})
@@ -62,52 +62,52 @@ def _best(rows: list[Row], varied: list[str]) -> list[Table | Text]:
         for name, (words, _) in METRICS.items():
             costs = [(row[name], row["points_lost"]) for row in these]
             least = these[costs.index(min(costs))]
-            body.append([f"least {words.partition(',')[0]}", *_cells(least, varied)])
+            body.append([f"least {words.partition(',')[0]}", *_format_cells(least, varied)])
         of = ", ".join(f"{name} {value:g}" for name, value in zip(limits, values, strict=True))
-        found.append(Table(of or "Of all", (Part(["", *_head(varied)], body),)))
+        found.append(Table(of or "Of all", (Part(["", *_list_headings(varied)], body),)))
     return found
 
 
-def _head(varied: list[str]) -> list[str]:
-    return [*map(_short, varied), "points lost", *(words for words, _ in METRICS.values())]
+def _list_headings(varied: list[str]) -> list[str]:
+    return [*map(_shorten_field, varied), "points lost", *(words for words, _ in METRICS.values())]
 
 
-def _cells(row: Row, varied: list[str]) -> list[str]:
+def _format_cells(row: Row, varied: list[str]) -> list[str]:
     return [
-        *(_value(row[name]) for name in varied),
+        *(_format_value(row[name]) for name in varied),
         f"{row['points_lost']:.2f}",
         *(form.format(row[name]) for name, (_, form) in METRICS.items()),
     ]
 
 
-def _short(name: str) -> str:
+def _shorten_field(name: str) -> str:
     """A field's name without the section, in words."""
     return name.rpartition(".")[2].replace("_", " ")
 
 
-def _brief(value: float) -> str:
+def _format_brief(value: float) -> str:
     """Two or three digits, as fit into a cell."""
     if value >= 999.5:
         return f"{value / 1000:.2g}k" if value < 99_500 else f"{value / 1000:.0f}k"
     return f"{value:.3g}" if value >= 1 else f"{value:.2g}"
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _front(rows: list[Row], varied: list[str]) -> Section:
+def _build_front(rows: list[Row], varied: list[str]) -> Section:
     values = np.asarray([[row[name] for name in _SHOWN] for row in rows], float)
     on = pareto.find_non_dominated(-values)
     on = on[np.argsort(values[on, 0], kind="stable")]
     shown = on[np.unique(np.linspace(0, len(on) - 1, min(len(on), _MOST_ROWS)).round().astype(int))]
-    body = [[f"{number}", *_cells(rows[at], varied)] for number, at in enumerate(shown, 1)]
+    body = [[f"{number}", *_format_cells(rows[at], varied)] for number, at in enumerate(shown, 1)]
     figure = Figure(figsize=(7.2, 3.8), dpi=150, layout="constrained")
     for axis, other in zip(figure.subplots(1, 2), (1, 2), strict=True):
         axis.scatter(values[:, 0], values[:, other], s=10, color="#8C8C8C", label="all")
         axis.scatter(values[on, 0], values[on, other], s=16, color="#0072B2", label="front")
         axis.set_xscale("log")
-        plain_log_axis(axis, values[:, 0].min(), values[:, 0].max())
+        set_plain_log_ticks(axis, values[:, 0].min(), values[:, 0].max())
         axis.set_yscale("log")
         axis.set_xlabel(METRICS["area_mm2"][0])
         axis.set_ylabel(METRICS[_SHOWN[other]][0])
@@ -119,11 +119,11 @@ def _front(rows: list[Row], varied: list[str]) -> Section:
     )
     more = f", {len(shown)} of them evenly over the front" if len(shown) < len(on) else ""
     picture = Picture("sweep_front", "Energy and latency against area, and their front", figure)
-    table = Table("On the front", (Part(["", *_head(varied)], body),))
+    table = Table("On the front", (Part(["", *_list_headings(varied)], body),))
     return Section("The front", (Text(f"{words}{more}."), picture, table))
 
 
-def shares(rows: list[Row], varied: list[str]) -> dict[str, dict[str, float]]:
+def compute_shares(rows: list[Row], varied: list[str]) -> dict[str, dict[str, float]]:
     """How much of the variance of a metric's logarithm a field explains alone, by metric.
 
     Σ_v n_v (mean_v - mean)² / Σ (x - mean)² over the values v of the field, in [0, 1]; what fields
@@ -143,9 +143,9 @@ def shares(rows: list[Row], varied: list[str]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _shares(rows: list[Row], varied: list[str]) -> Section:
-    found = shares(rows, varied)
-    body = [[_short(name), *(f"{100 * found[m][name]:.0f} %" for m in METRICS)] for name in varied]
+def _build_shares(rows: list[Row], varied: list[str]) -> Section:
+    found = compute_shares(rows, varied)
+    body = [[_shorten_field(name), *(f"{100 * found[m][name]:.0f} %" for m in METRICS)] for name in varied]
     words = (
         "Of the variance of the logarithm of each cost of the best policies, how much each field "
         "explains alone; what is left to 100 % are fields together and the chance of the searches."
@@ -154,15 +154,15 @@ def _shares(rows: list[Row], varied: list[str]) -> Section:
     return Section("Which fields matter", (Text(words), table))
 
 
-def _heat_maps(rows: list[Row], varied: list[str]) -> Section:
-    found = shares(rows, varied)
+def _build_heat_maps(rows: list[Row], varied: list[str]) -> Section:
+    found = compute_shares(rows, varied)
     weight = {name: sum(found[metric][name] for metric in _SHOWN) for name in varied}
     pairs = itertools.combinations(sorted(varied, key=lambda name: -weight[name]), 2)
     blocks: list[Text | Picture] = []
     for number, pair in enumerate(itertools.islice(pairs, _MOST_PAIRS)):
         figure = Figure(figsize=(7.2, 3.0), dpi=150, layout="constrained")
         for axis, metric in zip(figure.subplots(1, len(_SHOWN)), _SHOWN, strict=True):
-            _heat_map(axis, rows, pair, metric)
+            _draw_heat_map(axis, rows, pair, metric)
         shows = f"Costs over {pair[0]} and {pair[1]}"
         blocks.append(Picture(f"sweep_pair_{number}", shows, figure))
     if blocks:
@@ -170,8 +170,8 @@ def _heat_maps(rows: list[Row], varied: list[str]) -> Section:
     return Section("Fields by pairs", tuple(blocks))
 
 
-def _heat_map(axis: Axes, rows: list[Row], pair: tuple[str, str], metric: str) -> None:
-    columns, lines = (sorted({row[name] for row in rows}, key=_order) for name in pair)
+def _draw_heat_map(axis: Axes, rows: list[Row], pair: tuple[str, str], metric: str) -> None:
+    columns, lines = (sorted({row[name] for row in rows}, key=_sort_key) for name in pair)
     cells: dict[tuple[int, int], list[float]] = {}
     for row in rows:
         place = lines.index(row[pair[1]]), columns.index(row[pair[0]])
@@ -184,13 +184,13 @@ def _heat_map(axis: Axes, rows: list[Row], pair: tuple[str, str], metric: str) -
         if np.isfinite(value) and values.size <= 36:
             dark = value > (np.nanmin(values) + np.nanmax(values)) / 2
             colour = "#FFFFFF" if dark else "#202020"
-            axis.text(column, line, _brief(value), ha="center", va="center", size=7, color=colour)
-    axis.set_xticks(range(len(columns)), [_value(x) for x in columns], fontsize=8)
-    axis.set_yticks(range(len(lines)), [_value(x) for x in lines], fontsize=8)
+            axis.text(column, line, _format_brief(value), ha="center", va="center", size=7, color=colour)
+    axis.set_xticks(range(len(columns)), [_format_value(x) for x in columns], fontsize=8)
+    axis.set_yticks(range(len(lines)), [_format_value(x) for x in lines], fontsize=8)
     axis.set_title(METRICS[metric][0], fontsize=9)
-    axis.set_xlabel(_short(pair[0]), fontsize=8)
-    axis.set_ylabel(_short(pair[1]), fontsize=8)
+    axis.set_xlabel(_shorten_field(pair[0]), fontsize=8)
+    axis.set_ylabel(_shorten_field(pair[1]), fontsize=8)
 
 
-def _order(value: Any) -> tuple[bool, Any]:
+def _sort_key(value: Any) -> tuple[bool, Any]:
     return isinstance(value, str), value

@@ -16,15 +16,15 @@ import numpy as np
 from apq_jax.models.onnx.operators import OPERATORS, refusals
 from apq_jax.models.onnx.tensors import (
     FLOAT,
-    MOST_BYTES,
+    MAX_BYTES,
     OTHER,
     TENSOR,
     Tensors,
-    attribute_value,
-    title_of,
-    type_name,
+    read_attribute,
+    format_title,
+    format_type,
 )
-from apq_jax.models.onnx.values import DTYPES, Node, quoted
+from apq_jax.models.onnx.values import DTYPES, Node, quote
 from apq_jax.system.errors import InputError, in_one_line
 
 OLDEST = 9  # operator set
@@ -82,7 +82,7 @@ def read(path: str | os.PathLike[str]) -> Graph:
 def _words(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(quoted(name) for name in names[:_LISTED]) + more
+    return ", ".join(quote(name) for name in names[:_LISTED]) + more
 
 
 def _content(path: pathlib.Path) -> bytes:
@@ -91,11 +91,11 @@ def _content(path: pathlib.Path) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{path}: is not a file; allowed: an ONNX file")
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{path}: more than {MOST_BYTES:,} bytes; allowed: up to that")
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: more than {MAX_BYTES:,} bytes; allowed: up to that")
     return content
 
 
@@ -155,9 +155,9 @@ def _input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int | None
         names = _words(one.name for one in inputs)
         raise InputError(f"{path}: {len(inputs)} inputs ({names}); allowed: one, the images")
     name, kind = inputs[0].name, inputs[0].type.tensor_type
-    where = f"{path}: input {quoted(name)}"
+    where = f"{path}: input {quote(name)}"
     if kind.elem_type != FLOAT:
-        raise InputError(f"{where}: of type {type_name(kind.elem_type)}; allowed: float (32 bits)")
+        raise InputError(f"{where}: of type {format_type(kind.elem_type)}; allowed: float (32 bits)")
     dims = [one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim]
     if len(dims) not in (2, 3, 4):
         raise InputError(
@@ -166,7 +166,7 @@ def _input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int | None
     if dims[0] is not None and dims[0] < 1:
         dims[0] = None  # how some exporters write a free batch
     for size in dims:
-        if size is not None and not 1 <= size <= MOST_BYTES // 4:
+        if size is not None and not 1 <= size <= MAX_BYTES // 4:
             raise InputError(f"{where}: an axis of {size}; allowed: 1 or more, or a free one")
     return name, tuple(dims)
 
@@ -178,7 +178,7 @@ def _need_sound(path: pathlib.Path, graph: Any, given: set[str], output: str) ->
     named.update(name for node in graph.node for name in node.output if name)
     for name, times in named.items():
         if times > 1:
-            raise InputError(f"{path}: {quoted(name)}: {times} values of that name; allowed: one")
+            raise InputError(f"{path}: {quote(name)}: {times} values of that name; allowed: one")
     if "" in named:
         raise InputError(f"{path}: an initializer or input without a name")
     if graph.sparse_initializer:
@@ -187,18 +187,18 @@ def _need_sound(path: pathlib.Path, graph: Any, given: set[str], output: str) ->
     for node in graph.node:
         for name in node.input:
             if name and name not in known:
-                where = f"{path}: node {quoted(title_of(node))} ({quoted(node.op_type)})"
+                where = f"{path}: node {quote(format_title(node))} ({quote(node.op_type)})"
                 if name in named:
                     raise InputError(
-                        f"{where}: reads {quoted(name)} before it is computed; allowed: nodes in "
+                        f"{where}: reads {quote(name)} before it is computed; allowed: nodes in "
                         "an order that works, without a cycle"
                     )
                 raise InputError(
-                    f"{where}: reads {quoted(name)}, which no node, input or initializer gives"
+                    f"{where}: reads {quote(name)}, which no node, input or initializer gives"
                 )
         known.update(name for name in node.output if name)
     if output not in known:
-        raise InputError(f"{path}: output {quoted(output)}: no node gives it")
+        raise InputError(f"{path}: output {quote(output)}: no node gives it")
 
 
 def _needed(graph: Any, output: str) -> list[Any]:
@@ -216,15 +216,15 @@ def _need_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: in
     used = {name for node in needed for name in node.input} | {graph.output[0].name}
     problems: list[str] = []
     for node in needed:
-        title = f"{_operator(node)} {quoted(title_of(node))}"
+        title = f"{_operator(node)} {quote(format_title(node))}"
         if _operator(node) not in {*OPERATORS, "Constant"}:
             problems.append(title)
             continue
         problems += [f"{title} ({reason})" for reason in _node_refusals(node, used, opset)]
     for tensor in graph.initializer:
         if tensor.name in used and tensor.data_type not in DTYPES:
-            kind = type_name(tensor.data_type)
-            problems.append(f"initializer {quoted(tensor.name)} (of type {kind})")
+            kind = format_type(tensor.data_type)
+            problems.append(f"initializer {quote(tensor.name)} (of type {kind})")
     if problems:
         rest = len(problems) - _LISTED
         more = f"; and {rest} more" if rest > 0 else ""
@@ -236,7 +236,7 @@ def _need_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: in
 
 def _operator(node: Any) -> str:
     name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-    return name if name.isprintable() and len(name) <= 80 else quoted(name)
+    return name if name.isprintable() and len(name) <= 80 else quote(name)
 
 
 def _node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
@@ -249,12 +249,12 @@ def _node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
     operator = OPERATORS[_operator(node)]
     for name in node.output[operator.outputs :]:
         if name in used:
-            yield f"its output {quoted(name)}"
+            yield f"its output {quote(name)}"
     attributes: dict[str, Any] = {}
     for one in node.attribute:
-        value = attribute_value(one)
+        value = read_attribute(one)
         if one.name not in operator.attributes:
-            yield f"attribute {quoted(one.name)}"
+            yield f"attribute {quote(one.name)}"
         elif value is OTHER:
             yield f"attribute {one.name} of another type"
         elif value is not TENSOR:
@@ -298,8 +298,8 @@ def _like(name: str) -> Any:
 
 
 def _plain(node: Any, tensors: Tensors) -> Node:
-    title, attributes = title_of(node), {}
+    title, attributes = format_title(node), {}
     for one in node.attribute:
-        value = attribute_value(one)
+        value = read_attribute(one)
         attributes[one.name] = tensors.array(title, one.t) if value is TENSOR else value
     return Node(node.op_type, title, tuple(node.input), tuple(node.output), attributes)

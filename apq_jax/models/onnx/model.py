@@ -17,11 +17,10 @@ import numpy as np
 from apq_jax.models.onnx import file
 from apq_jax.models.onnx.file import Graph
 from apq_jax.models.onnx.operators import OPERATORS
-from apq_jax.models.onnx.tensors import MOST_BYTES
-from apq_jax.models.onnx.values import Call, Node, is_known, quoted
+from apq_jax.models.onnx.tensors import MAX_BYTES
+from apq_jax.models.onnx.values import Call, Node, is_known, quote
 from apq_jax.system.errors import InputError, in_one_line
 
-LAYOUTS = ("NCHW", "NHWC")
 _MOST_VALUES = 1 << 28  # of one example, anywhere in the network
 _ENDS = ("Identity", "Flatten", "Reshape", "Squeeze")  # may follow the Softmax that ends a graph
 Params = dict[str, jax.Array]
@@ -52,7 +51,7 @@ class Function:
         y = values[graph.output]
         if y.ndim < 2 or y.shape[0] != x.shape[0] or math.prod(y.shape[2:]) != 1:
             raise InputError(
-                f"{graph.path}: output {quoted(graph.output)}: {list(y.shape)} for a batch of "
+                f"{graph.path}: output {quote(graph.output)}: {list(y.shape)} for a batch of "
                 f"{x.shape[0]}; allowed: [N, classes], or ones after that"
             )
         return y.reshape(y.shape[:2])
@@ -63,7 +62,7 @@ class Function:
             size not in (None, found) for size, found in zip(declared[1:], shape[1:], strict=True)
         ):
             raise InputError(
-                f"{self.graph.path}: input {quoted(self.graph.input)}: given {list(shape)}; "
+                f"{self.graph.path}: input {quote(self.graph.input)}: given {list(shape)}; "
                 f"allowed: {in_words(declared)}"
             )
 
@@ -77,14 +76,14 @@ class Function:
                 results = operator.function(call, *inputs)
         except Exception as error:  # whatever NumPy and JAX raise of shapes that do not fit
             raise InputError(
-                f"{self.graph.path}: node {quoted(node.name)} ({node.op}): {in_one_line(error)}"
+                f"{self.graph.path}: node {quote(node.name)} ({node.op}): {in_one_line(error)}"
             ) from error
         results = results if isinstance(results, tuple) else (results,)
         for result in results:
             count = math.prod(result.shape)
             if not (is_known(result) or 0 < count <= _MOST_VALUES * batch):
                 raise InputError(
-                    f"{self.graph.path}: node {quoted(node.name)} ({node.op}): a result of "
+                    f"{self.graph.path}: node {quote(node.name)} ({node.op}): a result of "
                     f"{list(result.shape)}; allowed: 1 to {_MOST_VALUES:,} values an example"
                 )
         return results
@@ -124,7 +123,7 @@ def load(path: str | os.PathLike[str], *, probabilities: bool = False) -> Model:
         graph = _logits(graph)
     data = _dependent(graph)
     if graph.output not in data:
-        raise InputError(f"{path}: output {quoted(graph.output)}: does not depend on the input")
+        raise InputError(f"{path}: output {quote(graph.output)}: does not depend on the input")
     weights, known = _parted(graph)
     keys = _keys(list(weights))
     params = {keys[name]: jnp.asarray(value) for name, value in weights.items()}
@@ -166,7 +165,7 @@ def classifier(model: Model, size: tuple[int, ...], classes: int, layout: str = 
         raise InputError(f"{error} (images of {words} in layout {layout})") from error
     if found != classes:
         raise InputError(
-            f"{apply_fn.graph.path}: output {quoted(apply_fn.graph.output)}: {found} classes; "
+            f"{apply_fn.graph.path}: output {quote(apply_fn.graph.output)}: {found} classes; "
             f"allowed: the {classes} of the data"
         )
     return of_images
@@ -187,7 +186,7 @@ def _shape_of(apply_fn: Any, params: Params, size: tuple[int | None, ...]) -> in
 
 def _filled(graph: Graph) -> Graph:
     """Weights that the file states by their shape and one number are tensors like others."""
-    tensors, nodes, left = dict(graph.tensors), [], MOST_BYTES
+    tensors, nodes, left = dict(graph.tensors), [], MAX_BYTES
     left -= sum(value.nbytes for value in tensors.values())
     for node in graph.nodes:
         if node.op != "ConstantOfShape" or not {*node.inputs} <= tensors.keys():
@@ -199,8 +198,8 @@ def _filled(graph: Graph) -> Graph:
         left -= count * value.itemsize
         if shape.size > 32 or min(shape.reshape(-1), default=0) < 0 or left < 0 or value.size != 1:
             raise InputError(
-                f"{graph.path}: node {quoted(node.name)} (ConstantOfShape): "
-                f"{in_one_line(shape)}; allowed: a shape, of {MOST_BYTES:,} bytes with "
+                f"{graph.path}: node {quote(node.name)} (ConstantOfShape): "
+                f"{in_one_line(shape)}; allowed: a shape, of {MAX_BYTES:,} bytes with "
                 "all other tensors"
             )
         tensors[node.outputs[0]] = np.full(tuple(map(int, shape)), value.reshape(()), value.dtype)
@@ -248,7 +247,7 @@ def _parted(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
     weights, known = {}, {}
     for name, value in graph.tensors.items():
         floating = value.dtype.kind == "f"
-        where = f"{graph.path}: tensor {quoted(name)}"
+        where = f"{graph.path}: tensor {quote(name)}"
         if floating and name in meets and not np.isfinite(value).all():
             place = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
             raise InputError(

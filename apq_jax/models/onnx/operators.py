@@ -19,7 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.models.onnx import shapes, windows
-from apq_jax.models.onnx.values import DTYPES, Call, Value, axis_of, is_known, known_size
+from apq_jax.models.onnx.values import (
+    DTYPES,
+    Call,
+    Value,
+    check_known_size,
+    is_known,
+    normalise_axis,
+)
 
 
 class Operator(NamedTuple):
@@ -110,7 +117,7 @@ def _binary(known: Callable[..., Any], traced: Callable[..., Any], call: Call, *
     first, *rest = of
     for value in rest:
         if is_known(first, value):
-            known_size(np.broadcast_shapes(first.shape, value.shape))
+            check_known_size(np.broadcast_shapes(first.shape, value.shape))
             first = np.asarray(known(first, value))
         else:
             first = traced(first, value)
@@ -127,7 +134,7 @@ def _known_divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _softmax(function: Callable[..., Value], call: Call, x: Value) -> Value:
     if call.opset >= 13:
         return function(x, axis=call.get("axis", -1))
-    axis = axis_of(call.get("axis", 1), x.ndim)
+    axis = normalise_axis(call.get("axis", 1), x.ndim)
     # As a matrix: the axes from `axis` on are one.
     rows = x.reshape(math.prod(x.shape[:axis]), -1)
     return function(rows, axis=-1).reshape(x.shape)
@@ -198,7 +205,7 @@ OPERATORS: dict[str, Operator] = {
     "Reshape": _of(shapes.reshape, attributes="allowzero"),
     "Shape": _of(shapes.shape, attributes="start end"),
     "Sigmoid": _of(_unary, jax.nn.sigmoid),
-    "Slice": _of(shapes.sliced, attributes="axes ends starts"),
+    "Slice": _of(shapes.slice_axes, attributes="axes ends starts"),
     "Softmax": _of(_softmax, jax.nn.softmax, attributes="axis"),
     "Split": _of(shapes.split, attributes="axis num_outputs split")._replace(outputs=1 << 16),
     "Sqrt": _of(_unary, jnp.sqrt),

@@ -7,8 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax.models.onnx.values import Call, Value, axis_of, is_known, known_size, whole_numbers
-from apq_jax.models.onnx.windows import MOST_PADDED
+from apq_jax.models.onnx.values import (
+    Call,
+    Value,
+    check_known_size,
+    is_known,
+    normalise_axis,
+    read_integers,
+)
+from apq_jax.models.onnx.windows import MAX_PADDED
 
 
 def _numpy_or_jax(*values: Value) -> Any:
@@ -16,17 +23,17 @@ def _numpy_or_jax(*values: Value) -> Any:
 
 
 def concat(call: Call, *parts: Value) -> Value:
-    axis = axis_of(call.attributes["axis"], parts[0].ndim)
+    axis = normalise_axis(call.attributes["axis"], parts[0].ndim)
     if is_known(*parts):
-        known_size([sum(part.size for part in parts)])
+        check_known_size([sum(part.size for part in parts)])
     return _numpy_or_jax(*parts).concatenate(parts, axis=axis)
 
 
 def split(call: Call, x: Value, sizes: Value = None) -> tuple[Value, ...]:
-    axis = axis_of(call.get("axis", 0), x.ndim)
+    axis = normalise_axis(call.get("axis", 0), x.ndim)
     length, parts = x.shape[axis], call.outputs
     if sizes is not None:
-        lengths = whole_numbers(sizes, "split")
+        lengths = read_integers(sizes, "split")
     elif call.get("split"):
         lengths = call.get("split")
     else:
@@ -42,7 +49,7 @@ def split(call: Call, x: Value, sizes: Value = None) -> tuple[Value, ...]:
     return tuple(x[(*where, slice(int(end) - count, int(end)))] for count, end in spans)
 
 
-def sliced(
+def slice_axes(
     call: Call,
     x: Value,
     starts: Value = None,
@@ -54,18 +61,18 @@ def sliced(
         first, last = call.attributes["starts"], call.attributes["ends"]
         along, by = call.get("axes"), None
     else:
-        first, last = whole_numbers(starts, "starts"), whole_numbers(ends, "ends")
-        along = None if axes is None else whole_numbers(axes, "axes")
-        by = None if steps is None else whole_numbers(steps, "steps")
+        first, last = read_integers(starts, "starts"), read_integers(ends, "ends")
+        along = None if axes is None else read_integers(axes, "axes")
+        by = None if steps is None else read_integers(steps, "steps")
     along = list(range(len(first))) if along is None else along
     where = [slice(None)] * x.ndim
     for axis, start, end, step in zip(along, first, last, by or [1] * len(first), strict=True):
-        where[axis_of(axis, x.ndim)] = slice(start, end, step)
+        where[normalise_axis(axis, x.ndim)] = slice(start, end, step)
     return x[tuple(where)]
 
 
 def reshape(call: Call, x: Value, shape: Value) -> Value:
-    sizes = whole_numbers(shape, "shape")
+    sizes = read_integers(shape, "shape")
     if not call.get("allowzero", 0):
         sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
     return x.reshape(sizes)
@@ -73,7 +80,7 @@ def reshape(call: Call, x: Value, shape: Value) -> Value:
 
 def flatten(call: Call, x: Value) -> Value:
     axis = call.get("axis", 1)
-    axis = axis if axis == x.ndim else axis_of(axis, x.ndim)
+    axis = axis if axis == x.ndim else normalise_axis(axis, x.ndim)
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
@@ -81,27 +88,27 @@ def transpose(call: Call, x: Value) -> Value:
     return x.transpose(tuple(call.get("perm") or range(x.ndim)[::-1]))
 
 
-def _axes(call: Call, axes: Value, since: int) -> list[int] | None:
+def _read_axes(call: Call, axes: Value, since: int) -> list[int] | None:
     """An attribute before the operator set `since`, then an input; None: not given."""
     if call.opset < since:
         given: list[int] | None = call.get("axes")
         return given
-    return None if axes is None else whole_numbers(axes, "axes")
+    return None if axes is None else read_integers(axes, "axes")
 
 
 def squeeze(call: Call, x: Value, axes: Value = None) -> Value:
-    chosen = _axes(call, axes, 13)
+    chosen = _read_axes(call, axes, 13)
     if chosen is None:
         return x.squeeze()
-    return x.squeeze(tuple(axis_of(axis, x.ndim) for axis in chosen))
+    return x.squeeze(tuple(normalise_axis(axis, x.ndim) for axis in chosen))
 
 
 def unsqueeze(call: Call, x: Value, axes: Value = None) -> Value:
-    chosen = _axes(call, axes, 13)
+    chosen = _read_axes(call, axes, 13)
     if chosen is None:
         raise ValueError("no axes")
     rank = x.ndim + len(chosen)
-    places = {axis_of(axis, rank) for axis in chosen}
+    places = {normalise_axis(axis, rank) for axis in chosen}
     if len(places) != len(chosen):
         raise ValueError(f"axes {chosen}")
     sizes = iter(x.shape)
@@ -109,17 +116,17 @@ def unsqueeze(call: Call, x: Value, axes: Value = None) -> Value:
 
 
 def pad(call: Call, x: Value, pads: Value = None, fill: Value = None, axes: Value = None) -> Value:
-    counts = call.attributes["pads"] if call.opset < 11 else whole_numbers(pads, "pads")
+    counts = call.attributes["pads"] if call.opset < 11 else read_integers(pads, "pads")
     if call.opset < 11:
         fill = call.get("value", 0.0)
-    chosen = list(range(x.ndim)) if axes is None else whole_numbers(axes, "axes")
+    chosen = list(range(x.ndim)) if axes is None else read_integers(axes, "axes")
     if len(counts) != 2 * len(chosen):
         raise ValueError(f"{len(counts)} pads for {len(chosen)} axes")
     edges = [(0, 0)] * x.ndim
     for at, axis in enumerate(chosen):
-        edges[axis_of(axis, x.ndim)] = (counts[at], counts[at + len(chosen)])
+        edges[normalise_axis(axis, x.ndim)] = (counts[at], counts[at + len(chosen)])
     sizes = [n + low + high for n, (low, high) in zip(x.shape, edges, strict=True)]
-    if min(sizes, default=0) < 0 or math.prod(sizes) > x.shape[0] * MOST_PADDED:
+    if min(sizes, default=0) < 0 or math.prod(sizes) > x.shape[0] * MAX_PADDED:
         raise ValueError(f"pads make {x.shape} to {tuple(sizes)}")
     if call.get("mode", "constant") == "constant":
         value = jnp.asarray(0 if fill is None else np.reshape(fill, ()), x.dtype)
@@ -128,16 +135,16 @@ def pad(call: Call, x: Value, pads: Value = None, fill: Value = None, axes: Valu
 
 
 def reduce_mean(call: Call, x: Value, axes: Value = None) -> Value:
-    chosen = _axes(call, axes, 18)
+    chosen = _read_axes(call, axes, 18)
     if not chosen and call.get("noop_with_empty_axes", 0):
         return x
-    along = tuple(axis_of(axis, x.ndim) for axis in chosen) if chosen else None
+    along = tuple(normalise_axis(axis, x.ndim) for axis in chosen) if chosen else None
     return jnp.mean(x, axis=along, keepdims=bool(call.get("keepdims", 1)))
 
 
 def constant_of_shape(call: Call, shape: Value) -> Value:
     value = call.get("value", np.zeros(1, np.float32))
-    return np.full(known_size(whole_numbers(shape, "shape")), value.reshape(()), value.dtype)
+    return np.full(check_known_size(read_integers(shape, "shape")), value.reshape(()), value.dtype)
 
 
 def shape(call: Call, x: Value) -> Value:
@@ -145,12 +152,12 @@ def shape(call: Call, x: Value) -> Value:
 
 
 def gather(call: Call, x: Value, indices: Value) -> Value:
-    axis = axis_of(call.get("axis", 0), x.ndim)
+    axis = normalise_axis(call.get("axis", 0), x.ndim)
     if not is_known(indices) or indices.dtype.kind not in "iu":
         raise ValueError("indices computed from data; allowed: known without data")
     if indices.size and not -x.shape[axis] <= indices.min() <= indices.max() < x.shape[axis]:
         raise ValueError(f"indices outside an axis of {x.shape[axis]}")
     if is_known(x):
-        known_size([indices.size, *(n for at, n in enumerate(x.shape) if at != axis)])
+        check_known_size([indices.size, *(n for at, n in enumerate(x.shape) if at != axis)])
         return np.asarray(np.take(x, indices, axis))
     return jnp.take(x, (indices % x.shape[axis]).astype(np.int32), axis, mode="clip")

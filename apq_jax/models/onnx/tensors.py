@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from apq_jax.models.onnx.values import DTYPES, quoted
+from apq_jax.models.onnx.values import DTYPES, quote
 from apq_jax.system.errors import InputError, in_one_line
 
-MOST_BYTES = (2 << 30) - 1  # of a file, as protobuf allows; and of all tensors together
+MAX_BYTES = (2 << 30) - 1  # of a file, as protobuf allows; and of all tensors together
 FLOAT = 1  # TensorProto.FLOAT
 _EXTERNAL = 1  # TensorProto.EXTERNAL
 OTHER, TENSOR = object(), object()  # attributes that are none of these; that are a tensor
 
 
-def type_name(number: int) -> str:
+def format_type(number: int) -> str:
     """How ONNX calls a TensorProto.DataType, small."""
     import onnx
 
@@ -23,12 +23,12 @@ def type_name(number: int) -> str:
     return str(names.get(number, number)).lower()
 
 
-def title_of(node: Any) -> str:
+def format_title(node: Any) -> str:
     """A node's name, or the first of its outputs."""
     return node.name or next((name for name in node.output if name), "")
 
 
-def attribute_value(attribute: Any) -> Any:
+def read_attribute(attribute: Any) -> Any:
     """An attribute's value: a number, text or list of numbers; tensors are read later."""
     kind = attribute.type
     if kind == 1:
@@ -57,9 +57,9 @@ class Tensors:
     def add_constant(self, node: Any) -> None:
         """A node that only states a value."""
         (one,) = node.attribute
-        value = attribute_value(one)
+        value = read_attribute(one)
         if value is TENSOR:
-            array = self.array(title_of(node), one.t)
+            array = self.array(format_title(node), one.t)
         else:
             array = np.asarray(value, np.int64 if one.name.startswith("value_int") else np.float32)
         for name in node.output:
@@ -67,20 +67,20 @@ class Tensors:
 
     def array(self, name: str, tensor: Any) -> np.ndarray:
         """A tensor's values, in memory that is no larger than what holds them."""
-        where = f"{self.path}: tensor {quoted(name)}"
+        where = f"{self.path}: tensor {quote(name)}"
         if tensor.data_type not in DTYPES:
             raise InputError(
-                f"{where}: of type {type_name(tensor.data_type)}; allowed: "
-                f"{', '.join(type_name(number) for number in DTYPES)}"
+                f"{where}: of type {format_type(tensor.data_type)}; allowed: "
+                f"{', '.join(format_type(number) for number in DTYPES)}"
             )
         dtype, shape = np.dtype(DTYPES[tensor.data_type]), tuple(tensor.dims)
         if min(shape, default=0) < 0 or len(shape) > 32:
             raise InputError(f"{where}: shape {in_one_line(shape)}; allowed: axes of 0 or more")
         size = math.prod(shape) * dtype.itemsize
         self.bytes += size
-        if self.bytes > MOST_BYTES:
+        if self.bytes > MAX_BYTES:
             raise InputError(
-                f"{where}: shape {in_one_line(shape)} of {dtype}; allowed: {MOST_BYTES:,} bytes "
+                f"{where}: shape {in_one_line(shape)} of {dtype}; allowed: {MAX_BYTES:,} bytes "
                 "for all tensors"
             )
         if tensor.HasField("segment"):
@@ -104,7 +104,7 @@ class Tensors:
         """Bytes of a file beside the model's, which lies in the same folder or below."""
         entries = {one.key: one.value for one in tensor.external_data}
         location = entries.get("location", "")
-        where = f"{where}: external data {quoted(location)}"
+        where = f"{where}: external data {quote(location)}"
         parts = pathlib.PurePosixPath(location)
         odd = "\\" in location or ":" in location or not location.isprintable()
         if not location or odd or parts.is_absolute() or ".." in parts.parts:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 Value: TypeAlias = Any  # np.ndarray where known while tracing, else jax.Array
-MOST_KNOWN = 1 << 20  # numbers of a value that is computed while tracing
+MAX_KNOWN = 1 << 20  # numbers of a value that is computed while tracing
 DTYPES: dict[int, Any] = {  # TensorProto.DataType: of tensors that are read, and of Cast
     1: np.float32,
     2: np.uint8,
@@ -49,7 +49,7 @@ def is_known(*values: Value) -> bool:
     return all(isinstance(value, np.ndarray) for value in values if value is not None)
 
 
-def whole_numbers(value: Value, what: str) -> list[int]:
+def read_integers(value: Value, what: str) -> list[int]:
     """A known list of whole numbers, such as axes.
 
     Raises:
@@ -57,23 +57,23 @@ def whole_numbers(value: Value, what: str) -> list[int]:
     """
     if not is_known(value) or value is None:
         raise ValueError(f"{what}: computed from data; allowed: known without data")
-    if value.dtype.kind not in "iu" or value.size > MOST_KNOWN:
+    if value.dtype.kind not in "iu" or value.size > MAX_KNOWN:
         raise ValueError(f"{what}: {value.size} numbers of {value.dtype}; allowed: whole numbers")
     return [int(one) for one in value.reshape(-1)]
 
 
-def known_size(shape: tuple[int, ...] | list[int]) -> tuple[int, ...]:
+def check_known_size(shape: tuple[int, ...] | list[int]) -> tuple[int, ...]:
     """The shape of a value that is computed while tracing.
 
     Raises:
       ValueError: it would hold more than MOST_KNOWN numbers.
     """
-    if min(shape, default=0) < 0 or math.prod(shape) > MOST_KNOWN:
-        raise ValueError(f"a known value of shape {tuple(shape)}; allowed: {MOST_KNOWN} numbers")
+    if min(shape, default=0) < 0 or math.prod(shape) > MAX_KNOWN:
+        raise ValueError(f"a known value of shape {tuple(shape)}; allowed: {MAX_KNOWN} numbers")
     return tuple(shape)
 
 
-def axis_of(axis: int, rank: int) -> int:
+def normalise_axis(axis: int, rank: int) -> int:
     """An axis of an array of so many, counted from its first.
 
     Raises:
@@ -84,6 +84,6 @@ def axis_of(axis: int, rank: int) -> int:
     return axis % rank
 
 
-def quoted(name: str) -> str:
+def quote(name: str) -> str:
     """A name in a message, which is one line that no terminal acts upon."""
     return repr(name if len(name) <= 80 else f"{name[:77]}...")

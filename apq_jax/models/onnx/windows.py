@@ -13,8 +13,8 @@ from jax import lax
 
 from apq_jax.models.onnx.values import Call, Value
 
-MOST_PADDED = 1 << 28  # positions of a padded image
-MOST_TAPS = 1 << 10  # positions of a window with holes
+MAX_PADDED = 1 << 28  # positions of a padded image
+MAX_TAPS = 1 << 10  # positions of a window with holes
 
 
 class _Window(NamedTuple):
@@ -25,7 +25,7 @@ class _Window(NamedTuple):
     padding: tuple[tuple[int, int], ...]
 
 
-def _window(
+def _read_window(
     call: Call, size: tuple[int, ...], kernel: tuple[int, ...], ceil_mode: bool = False
 ) -> _Window:
     """The window of a convolution or pooling over positions of `size`."""
@@ -55,8 +55,8 @@ def _window(
                 out -= 1
             high = max(high, (out - 1) * stride[axis] + reach - size[axis] - low)
         padding.append((low, high))
-    if math.prod(n + sum(pad) for n, pad in zip(size, padding, strict=True)) > MOST_PADDED:
-        raise ValueError(f"pads make {size} larger than {MOST_PADDED} positions")
+    if math.prod(n + sum(pad) for n, pad in zip(size, padding, strict=True)) > MAX_PADDED:
+        raise ValueError(f"pads make {size} larger than {MAX_PADDED} positions")
     return _Window(stride, dilation, tuple(padding))
 
 
@@ -67,7 +67,7 @@ def conv(call: Call, x: Value, w: Value, b: Value = None) -> Value:
     kernel = w.shape[2:]
     if tuple(call.get("kernel_shape") or kernel) != kernel:
         raise ValueError(f"kernel_shape {call.get('kernel_shape')}, weight {w.shape}")
-    window = _window(call, x.shape[2:], kernel)
+    window = _read_window(call, x.shape[2:], kernel)
     axes = "HW"[:rank]
     y = lax.conv_general_dilated(
         x,
@@ -78,10 +78,10 @@ def conv(call: Call, x: Value, w: Value, b: Value = None) -> Value:
         dimension_numbers=(f"NC{axes}", f"OI{axes}", f"NC{axes}"),
         feature_group_count=call.get("group", 1),
     )
-    return y if b is None else y + _by_channel(b, y)
+    return y if b is None else y + _align_channels(b, y)
 
 
-def _by_channel(values: Value, x: Value) -> Value:
+def _align_channels(values: Value, x: Value) -> Value:
     """[C] so that it meets x [N, C, ...]."""
     if values.shape != x.shape[1:2]:
         raise ValueError(f"{values.shape} for {x.shape[1]} channels")
@@ -90,9 +90,9 @@ def _by_channel(values: Value, x: Value) -> Value:
 
 def max_pool(call: Call, x: Value) -> Value:
     kernel = tuple(call.attributes["kernel_shape"])
-    window = _window(call, x.shape[2:], kernel, bool(call.get("ceil_mode", 0)))
+    window = _read_window(call, x.shape[2:], kernel, bool(call.get("ceil_mode", 0)))
     if set(window.dilation) != {1}:
-        return _max_of_taps(x, kernel, window)
+        return _pool_dilated(x, kernel, window)
     return lax.reduce_window(
         x,
         -jnp.inf,
@@ -103,10 +103,10 @@ def max_pool(call: Call, x: Value) -> Value:
     )
 
 
-def _max_of_taps(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
+def _pool_dilated(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
     """Pooling of windows with holes, of which `lax.reduce_window` has no gradient."""
-    if math.prod(kernel) > MOST_TAPS:
-        raise ValueError(f"kernel_shape {kernel} with dilations; allowed: {MOST_TAPS} positions")
+    if math.prod(kernel) > MAX_TAPS:
+        raise ValueError(f"kernel_shape {kernel} with dilations; allowed: {MAX_TAPS} positions")
     edges = [(low, high, 0) for low, high in ((0, 0), (0, 0), *window.padding)]
     x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), edges)
     best: Value = None
@@ -122,7 +122,7 @@ def _max_of_taps(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
 
 def average_pool(call: Call, x: Value) -> Value:
     kernel, size = tuple(call.attributes["kernel_shape"]), x.shape[2:]
-    window = _window(call, size, kernel, bool(call.get("ceil_mode", 0)))
+    window = _read_window(call, size, kernel, bool(call.get("ceil_mode", 0)))
     sums = lax.reduce_window(
         x,
         0.0,
@@ -133,7 +133,7 @@ def average_pool(call: Call, x: Value) -> Value:
         window_dilation=(1, 1, *window.dilation),
     )
     # What ceil_mode adds to the padding never counts.
-    padded = window.padding if call.get("auto_pad", "NOTSET") != "NOTSET" else _pads(call, size)
+    padded = window.padding if call.get("auto_pad", "NOTSET") != "NOTSET" else _read_pads(call, size)
     counts: Any = np.ones((1, 1), np.float32)
     for axis, out in enumerate(sums.shape[2:]):
         low, high = padded[axis] if call.get("count_include_pad", 0) else (0, 0)
@@ -144,7 +144,7 @@ def average_pool(call: Call, x: Value) -> Value:
     return sums / counts
 
 
-def _pads(call: Call, size: tuple[int, ...]) -> list[tuple[int, int]]:
+def _read_pads(call: Call, size: tuple[int, ...]) -> list[tuple[int, int]]:
     pads = list(call.get("pads") or [0] * 2 * len(size))
     return list(zip(pads[: len(size)], pads[len(size) :], strict=True))
 
@@ -155,7 +155,7 @@ def global_pool(reduce: Callable[..., Value], call: Call, x: Value) -> Value:
 
 def lrn(call: Call, x: Value) -> Value:
     size = call.attributes["size"]
-    if not 1 <= size <= MOST_PADDED:
+    if not 1 <= size <= MAX_PADDED:
         raise ValueError(f"size {size}; allowed: 1 or more")
     edges = [(0, 0)] * x.ndim
     edges[1] = ((size - 1) // 2, size // 2)
@@ -168,4 +168,4 @@ def lrn(call: Call, x: Value) -> Value:
 
 def batch_norm(call: Call, x: Value, scale: Value, bias: Value, mean: Value, var: Value) -> Value:
     factor = scale / jnp.sqrt(var + call.get("epsilon", 1e-5))
-    return (x - _by_channel(mean, x)) * _by_channel(factor, x) + _by_channel(bias, x)
+    return (x - _align_channels(mean, x)) * _align_channels(factor, x) + _align_channels(bias, x)

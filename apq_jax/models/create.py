@@ -1,0 +1,91 @@
+"""The network that the options name: built, trained, or read from an ONNX file."""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from apq_jax.data import Dataset
+from apq_jax.models import lenet, resnet, training, vgg, weights
+from apq_jax.models.onnx.model import classifier, load
+from apq_jax.models.options import ModelOptions, Training
+from apq_jax.system.errors import InputError
+
+
+def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg | resnet.ResNet:
+    """A Flax module that maps the data set's images [B, H, W, C] to logits [B, classes].
+
+    Args:
+      options: a name of `NAMES`; a width of 1 for LeNet-5.
+      dataset: tells the size of the images and the classes.
+
+    Raises:
+      InputError: a width that the model does not have, or images too small for it.
+    """
+    name, width = options.name, options.width
+    if name == "vgg8":
+        return vgg.Vgg(vgg.VGG8, 1024, width, dataset.classes)
+    if name == "vgg16":
+        return vgg.Vgg(vgg.VGG16, 0, width, dataset.classes)
+    if name == "resnet20":
+        return resnet.ResNet(resnet.RESNET20, False, width, dataset.classes)
+    if name == "resnet18":
+        return resnet.ResNet(resnet.RESNET18, True, width, dataset.classes)
+    if width != 1:
+        raise InputError(f"config.model.width: {width:g}; allowed: 1 for {name}")
+    pixels = dataset.train_images.shape[1:3]
+    if min(pixels) < lenet.MIN_PIXELS:
+        raise InputError(
+            f"{dataset.name}: images of {pixels[0]} x {pixels[1]} pixels; "
+            f"allowed: at least {lenet.MIN_PIXELS} x {lenet.MIN_PIXELS} for {name}"
+        )
+    return lenet.LeNet5(dataset.classes)
+
+
+
+def build_trained(
+    options: ModelOptions,
+    recipe: Training,
+    dataset: Dataset,
+    cache: pathlib.Path,
+    on_progress: training.Progress | None = None,
+) -> tuple[training.ApplyFn, training.Params, str]:
+    """The model as a function, its params, and whence they are: `training.trained`.
+
+    Raises:
+      InputError: as `build` and `training.trained`.
+    """
+    model: Any = build(options, dataset)
+    init = model.init(jax.random.key(recipe.seed), jnp.asarray(dataset.train_images[:1]))
+    train_fn = None
+    if "batch_stats" in init:
+        train_fn = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    params, whence = weights.load_or_train(
+        str(options),
+        model.apply,
+        init,
+        dataset,
+        recipe,
+        cache,
+        on_progress,
+        train_fn,
+    )
+    return model.apply, params, whence
+
+
+
+def load_onnx(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn, training.Params]:
+    """The model of an ONNX file as a function of the data set's images, and its params.
+
+    Raises:
+      InputError: the path is of no such file; as `onnx.load`; the images or the classes of the data
+        set do not fit the model.
+    """
+    path = pathlib.Path(options.path)
+    if path.suffix != ".onnx" or not path.is_file():
+        raise InputError(f"config.model.path: {options.path!r}; allowed: an .onnx file that exists")
+    model = load(path)
+    size = dataset.train_images.shape[1:]
+    return classifier(model, size, dataset.classes, options.layout), model.params

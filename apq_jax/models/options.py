@@ -1,0 +1,65 @@
+"""Options of the network: which one, and how it is trained."""
+
+import dataclasses
+import pathlib
+
+from apq_jax.system import fields
+from apq_jax.system.errors import InputError
+from apq_jax.system.fields import choice, ranged
+
+LAYOUTS = ("NCHW", "NHWC")  # axes of an ONNX file's input
+NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Which network."""
+
+    name: str = choice("lenet5", NAMES)
+    width: float = ranged(1.0, 0.01, 4.0)  # factor of VGG's and ResNet's channels
+    path: str = ""  # an .onnx file instead, which is not trained; docs/own_model.md
+    layout: str = choice("NCHW", LAYOUTS)  # of that file's input
+
+    def __str__(self) -> str:
+        if self.path:
+            return pathlib.Path(self.path).name
+        return self.name if self.width == 1 else f"{self.name} x {self.width:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a model is trained.
+
+    Attributes:
+      epochs: passes over the training images.
+      batch_size: images a step; the rest of an epoch, if smaller, is skipped.
+      learning_rate: AdamW's, at the start of a cosine decay to zero over the epochs.
+      weight_decay: AdamW's, a step, in units of the learning rate.
+      max_shift: pixels; images are shifted by up to this many, each way and at random.
+      flip: mirrors every second image, at random, left to right.
+      seed: decides the shuffles, shifts and flips.
+      restart_epochs: further passes with a new optimizer that starts at half the learning rate: a
+        warm restart (Loshchilov and Hutter, SGDR, ICLR 2017).
+    """
+
+    epochs: int = ranged(30, 1, 10_000)
+    batch_size: int = ranged(64, 1, 100_000)
+    learning_rate: float = ranged(5e-3, 0.0, 10.0)
+    weight_decay: float = ranged(0.01, 0.0, 10.0)
+    max_shift: int = ranged(2, 0, 100)
+    flip: bool = False
+    seed: int = ranged(0, 0, 2**31 - 1)
+    restart_epochs: int = ranged(0, 0, 10_000)
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs before and after the restart."""
+        return self.epochs + self.restart_epochs
+
+    def __post_init__(self) -> None:
+        """Raises InputError if a field is out of range."""
+        for field in dataclasses.fields(self):
+            value, values = getattr(self, field.name), fields.allowed(Training, field.name)
+            if not fields.admits(values, value):
+                words = fields.words(values, type(field.default))
+                raise InputError(f"training.{field.name}: {value}; allowed: {words}")

@@ -1,0 +1,46 @@
+"""Options of the strategies that a configuration can set."""
+
+import dataclasses
+
+from apq_jax.system.fields import ranged
+from apq_jax.types import AgentOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Breeding:
+    """How children are bred from the best policies so far. Static."""
+
+    tournament: int = ranged(3, 1, 65_536)
+    changes: float = ranged(1.5, 0.0, 1e6)  # genes of a child that change, in the mean
+    # Deviation of a change, in choices; levels three times that.
+    steps: float = ranged(2.0, 0.0, 1e6)
+    anew: float = ranged(0.1, 0.0, 1.0)  # share of the changes that draw any choice
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneticOptions:
+    """Options of the genetic algorithm. Static."""
+
+    population: int = 32
+    warmup: int = 24  # evaluations of closed-form policies
+    breeding: Breeding = Breeding()
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCriticOptions:
+    """Options of the actor-critic. Static."""
+
+    warmup: int = ranged(24, 1, 1_000_000)  # evaluations of closed-form policies
+    imagined: int = ranged(64, 1, 65_536)  # most episodes among which a proposal is chosen
+    # Share of the imagined episodes that the actor walks; the others are crossings.
+    walks: float = ranged(0.5, 0.0, 1.0)
+    population: int = ranged(32, 1, 65_536)  # policies, the best so far, that episodes start from
+    noise: float = ranged(0.15, 0.0, 1.0)  # deviation of a walk's exploration
+    explore: float = ranged(0.2, 0.0, 1.0)  # share of a walk's actions that get noise at all
+    updates: int = ranged(64, 0, 100_000)  # of the critic after each batch of evaluations
+    batch: int = ranged(64, 1, 100_000)  # episodes an update
+    actor_updates: int = ranged(16, 0, 100_000)
+    actor_batch: int = ranged(16, 1, 100_000)  # walks an update
+    capacity: int = ranged(4096, 1, 1_000_000)  # policies
+    networks: AgentOptions = AgentOptions()
+    breeding: Breeding = Breeding()
