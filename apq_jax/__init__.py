@@ -1,17 +1,21 @@
 """Pruning and quantization of neural networks for ReRAM crossbar accelerators, searched in JAX."""
 
-from apq_jax.config import Config, SearchOptions
-from apq_jax.data import Dataset
-from apq_jax.data import load as load_data
-from apq_jax.hardware import Accelerator, preset
-from apq_jax.hardware import load as load_accelerator
-from apq_jax.network.capture import Network, capture
-from apq_jax.pipeline.choose import choose
-from apq_jax.pipeline.measure import compressed, measure
-from apq_jax.pipeline.prepare import prepare
-from apq_jax.pipeline.stages import joined, search_policies
-from apq_jax.system.errors import InputError
-from apq_jax.types import Evaluation, Layer, Policy
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apq_jax.config import Config, SearchOptions
+    from apq_jax.data import Dataset
+    from apq_jax.data import load as load_data
+    from apq_jax.hardware import Accelerator, preset
+    from apq_jax.hardware import load as load_accelerator
+    from apq_jax.network.capture import Network, capture
+    from apq_jax.pipeline.choose import choose
+    from apq_jax.pipeline.measure import compressed, measure
+    from apq_jax.pipeline.prepare import prepare
+    from apq_jax.pipeline.stages import joined, search_policies
+    from apq_jax.system.errors import InputError
+    from apq_jax.types import Evaluation, Layer, Policy
 
 __all__ = [
     "Accelerator",
@@ -34,3 +38,40 @@ __all__ = [
     "preset",
     "search_policies",
 ]
+
+# Names are imported when first used because the search's libraries take seconds to load, and the
+# cost model needs none of them.
+_HOMES = {
+    "Accelerator": ("hardware", "Accelerator"),
+    "Config": ("config", "Config"),
+    "Dataset": ("data", "Dataset"),
+    "Evaluation": ("types", "Evaluation"),
+    "InputError": ("system.errors", "InputError"),
+    "Layer": ("types", "Layer"),
+    "Network": ("network.capture", "Network"),
+    "Policy": ("types", "Policy"),
+    "SearchOptions": ("config", "SearchOptions"),
+    "capture": ("network.capture", "capture"),
+    "choose": ("pipeline.choose", "choose"),
+    "compressed": ("pipeline.measure", "compressed"),
+    "joined": ("pipeline.stages", "joined"),
+    "load_accelerator": ("hardware", "load"),
+    "load_data": ("data", "load"),
+    "measure": ("pipeline.measure", "measure"),
+    "prepare": ("pipeline.prepare", "prepare"),
+    "preset": ("hardware", "preset"),
+    "search_policies": ("pipeline.stages", "search_policies"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

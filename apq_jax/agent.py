@@ -78,7 +78,7 @@ class Critic(nn.Module):
         total = jax.nn.logsumexp(parts)
         if not self.perceptron:
             return total
-        # ln errors span about -7 to -1; both inputs are brought to about [-1, 1].
+        # Both inputs of the perceptron are scaled to the order of 1.
         inputs = jnp.concatenate(
             [(log_errors + 4.0) / 3.0, places / jnp.maximum(jnp.asarray(self.choices) - 1.0, 1.0)],
             axis=1,

@@ -1,12 +1,18 @@
 """Searches how to prune and quantize a network for a ReRAM crossbar accelerator.
 
-    python -m apq_jax.search --config=configs/lenet_mnist.py [--workdir=runs/a]
+    apq-jax search --config=lenet_mnist [--workdir=runs/a]
+    apq-jax search --model=net.onnx --data=data.npz --accelerator=my.toml
+
+`python -m apq_jax.search` is the same command.
 
 Trains the network (once; the weights are cached), searches a keep ratio and bitwidths for every
 layer, fine-tunes the most promising policies, and writes the compressed network, every evaluation
 and a report to the work folder.
 
-A configuration file returns the fields of apq_jax/config.py; each can be set on the command line:
+--config is a Python file that returns the fields of apq_jax/config.py, or the name of one in
+the package: lenet_mnist, vgg8_fashion, resnet20_cifar, onnx. --model, --data and --accelerator
+are short for --config.model.path, --config.data.path and --config.accelerator; with --model the
+configuration is onnx if no other is named. Every field can be set on the command line:
 
     --config.search.episodes=100            evaluations in all
     --config.search.max_accuracy_drop=1.0   percentage points below the float network
@@ -45,24 +51,25 @@ import sys
 
 from rich.console import RenderableType
 
-from apq_jax.report import make
 from apq_jax.run.flags import is_resume, parse
-from apq_jax.run.job import BAD_INPUT, INTERRUPTED, OK, run
-from apq_jax.run.read import read_result
 from apq_jax.system.errors import InputError
+from apq_jax.system.exit_status import BAD_INPUT, INTERRUPTED, OK
 from apq_jax.system.signals import Terminated, terminable
 
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
-    if any(flag in argv[1:] for flag in ("--help", "-h", "-help")):
+    if any(flag in argv for flag in ("--help", "-h", "-help")):
         print((__doc__ or "").strip())
         return OK
     try:
         config, workdir, resume = parse(argv)
-        # As it is repeated from the beginning.
-        flags = [flag for flag in argv[1:] if not is_resume(flag)]
+        # The command that repeats the run from its beginning.
+        flags = [flag for flag in argv if not is_resume(flag)]
         command = shlex.join(["python", "-m", "apq_jax.search", *flags])
+        # Imported only now because it loads for seconds, and a wrong flag should not wait.
+        from apq_jax.run.job import run
+
         with terminable():
             return run(config, workdir, command, report, resume)
     except InputError as error:
@@ -78,9 +85,13 @@ def main(argv: list[str]) -> int:
 
 def report(workdir: pathlib.Path) -> RenderableType:
     """Writes the report of a finished run; returns its summary for the terminal."""
-    make.write_report(workdir)
-    return make.build_summary(read_result(workdir / "result.json"))
+    from apq_jax.report.make import write_report  # loads matplotlib
+    from apq_jax.report.summary import build_summary
+    from apq_jax.run.read import read_result
+
+    write_report(workdir)
+    return build_summary(read_result(workdir / "result.json"))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(sys.argv[1:]))

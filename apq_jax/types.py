@@ -63,12 +63,12 @@ class Evaluation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AgentOptions:
-    """Static."""
+    """Sizes and learning rates of the actor-critic's networks. Static."""
 
-    hidden: int = ranged(64, 1, 65_536)  # units of each of two hidden layers
-    members: int = ranged(4, 1, 1024)  # of the critic's ensemble
-    tables: bool = True  # the critic learns a number for each choice of each layer
-    perceptron: bool = True  # and a perceptron of the whole episode
+    hidden: int = ranged(64, 1, 65_536)  # units in each of two hidden layers
+    members: int = ranged(4, 1, 1024)  # critics in the ensemble
+    tables: bool = True  # the critic learns one number per choice and layer
+    perceptron: bool = True  # the critic adds a perceptron over the whole episode
     actor_rate: float = ranged(3e-4, 0.0, 1.0)
     critic_rate: float = ranged(3e-3, 0.0, 1.0)
     reach: float = ranged(0.2, 0.0, 1.0)  # largest correction of the base action

@@ -26,7 +26,7 @@ from apq_jax.hardware import PRESETS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.models.weights import load_or_train
 from apq_jax.network.capture import Network, capture, extract_matrices
-from apq_jax.system.cache import folder
+from apq_jax.system.cache import find_cache
 from apq_jax.types import Policy
 
 KEEPS = (0.5, 0.4, 0.3, 0.2)
@@ -58,7 +58,7 @@ def main() -> int:
     for seed in range(seeds):
         params = model.init(jax.random.key(seed), jnp.asarray(dataset.train_images[:1]))
         options = dataclasses.replace(Config().training, seed=seed)
-        cache = folder()
+        cache = find_cache()
         params, _ = load_or_train("lenet5", model.apply, params, dataset, options, cache)
         network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
         weights = extract_matrices(network, params)

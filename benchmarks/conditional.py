@@ -31,7 +31,7 @@ from apq_jax.problem import environment
 from apq_jax.problem.environment import Space
 from apq_jax.strategies import Strategy, loop, surrogate
 from apq_jax.strategies.actor_critic import State, actor_critic
-from apq_jax.system.cache import opened
+from apq_jax.system.cache import open_cache
 from apq_jax.system.files import write_whole
 
 LEARNT_ON, EACH = 48, 96  # accelerators and limits; evaluations on each
@@ -51,7 +51,7 @@ def main() -> int:
     if options.table:
         _print([row for path in paths for row in json.loads(path.read_text())])
         return 0
-    cache = opened()
+    cache = open_cache()
     for seed, path in enumerate(paths):
         if not path.exists():
             write_whole(path, json.dumps(_rows(seed, cache)))

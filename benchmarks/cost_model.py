@@ -24,7 +24,7 @@ import numpy as np
 from apq_jax import crossbar
 from apq_jax.compression.prices import Prices, build_prices, look_up_costs, move_to_device
 from apq_jax.hardware import Accelerator, Chip
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.types import Policy
 
 LEVELS, BITS, HEIGHT = 32, 8, 9
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--policies", type=int, default=200_000)
     options = parser.parse_args()
-    layers, rng = NETWORKS["vgg16"], np.random.default_rng(0)
+    layers, rng = WORKLOADS["vgg16"], np.random.default_rng(0)
     survivors = []
     for layer in layers:
         groups = layer.groups * layer.count_row_groups(HEIGHT)

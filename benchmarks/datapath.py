@@ -19,7 +19,7 @@ import numpy as np
 from apq_jax import mapping
 from apq_jax.compression import converters
 from apq_jax.hardware import PRESETS
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.mapping import datapath, schemes
 
 CASES = (  # network, images, share kept, weight bits, scheme
@@ -57,7 +57,7 @@ def _case(
     accelerator, rng = PRESETS["isaac_ou"], np.random.default_rng(0)
     adc = converters.converter(accelerator)
     units, mapped, runs = 0, 0.0, [0.0] * (repeats + 1)
-    for layer in NETWORKS[name]:
+    for layer in WORKLOADS[name]:
         shape = layer.groups, layer.rows, layer.columns
         mask = schemes.prune_blocks(layer, rng.normal(size=shape), scheme, keep, accelerator)
         most = 2 ** (bits - 1) - 1

@@ -26,7 +26,7 @@ from apq_jax.data import Dataset
 from apq_jax.pipeline import choose, judge, measure, stages
 from apq_jax.pipeline.prepared import Prepared, evaluator, scored
 from apq_jax.strategies.loop import Record
-from apq_jax.system.cache import opened
+from apq_jax.system.cache import open_cache
 from apq_jax.types import Policy
 
 FEWER = (50, 100, 250, 500)
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--policies", type=int, default=36)
     options = parser.parse_args()
-    cache = opened()
+    cache = open_cache()
     for seed in range(options.seeds):
         prepared, dataset = strategies.prepared_of(seed, cache)
         record = _spread(prepared, options.policies)

@@ -150,7 +150,7 @@ def _table(path: pathlib.Path) -> None:
     row: dict[str, Any] = {"meets_limits": 1, "points_lost": 0.25, **costs, "weight_bits": "2 3"}
     rows = {seed: {"seed": seed, **row} for seed in (0, 2)}
     rows[1] = {"seed": 1, "meets_limits": 0, "note": "config.limits.slots: 1; allowed: more"}
-    path.write_text(table.written(rows))
+    path.write_text(table.format_csv(rows))
 
 
 READERS = {
@@ -162,7 +162,7 @@ READERS = {
     "npz": Reader(".npz", _npz, lambda path: data.load(str(path))),
     "onnx": Reader(".onnx", _onnx, load),
     "result": Reader(".json", _result, finished_run.read_config),
-    "sweep": Reader(".csv", _table, lambda path: table.read(path, _POINTS)),
+    "sweep": Reader(".csv", _table, lambda path: table.read_rows(path, _POINTS)),
     "toml": Reader(
         ".toml",
         lambda path: path.write_text(hardware.dumps(Accelerator())),

@@ -51,7 +51,7 @@ def main() -> int:
     asked = parser.parse_args()
     if len(os.sched_getaffinity(0)) > 1:
         parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
-    cache.opened()
+    cache.open_cache()
     rates = _rates()
     for kind, rate in rates.items():
         print(f"{kind}: {rate / 1e9:.0f} G operations a second")

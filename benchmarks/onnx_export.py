@@ -11,7 +11,7 @@ import argparse
 import pathlib
 
 from apq_jax.export.finished_run import read_finished_run
-from apq_jax.export.onnx_check import build_model, compare_with_runtime
+from apq_jax.export.onnx_check import build_onnx, compare_with_runtime
 
 
 def main() -> None:
@@ -23,11 +23,11 @@ def main() -> None:
     )
     for folder in parser.parse_args().runs:
         run = read_finished_run(folder)
-        content = build_model(run).SerializeToString()
+        content = build_onnx(run).SerializeToString()
         found = compare_with_runtime(run, content, run.dataset.test_images, run.dataset.test_labels)
         if found is None:
             raise SystemExit("onnxruntime is not installed: python -m pip install onnxruntime")
-        theirs, ours = (100 * right / found.images for right in (found.right, found.ours_right))
+        theirs, ours = (100 * right / found.images for right in (found.correct, found.own_correct))
         print(
             f"| {run.config.model} on {run.dataset.name} | {len(content):,} | {found.images:,} | "
             f"{theirs:.2f} | {ours:.2f} | {theirs - ours:+.2f} | {found.same_class:,} | "

@@ -38,7 +38,7 @@ from apq_jax.run.network import train
 from apq_jax.sweep import group
 from apq_jax.sweep.mesh import connect_processes, make_mesh
 from apq_jax.sweep.points import Point
-from apq_jax.system.cache import opened
+from apq_jax.system.cache import open_cache
 from apq_jax.system.files import write_whole
 from apq_jax.system.terminal import console
 
@@ -118,7 +118,7 @@ def _worker(
         connect_processes()
     console.quiet = True
     options = SearchOptions(episodes=episodes, tuned=0, finalists=8)
-    config, cache = Config(search=options), opened()
+    config, cache = Config(search=options), open_cache()
     dataset = data.load(config.data.path, config.data.name)
     apply_fn, params = train(dataset, config, cache)
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))

@@ -47,7 +47,7 @@ from apq_jax.pipeline import judge, prepare, stages
 from apq_jax.pipeline.prepared import Prepared, evaluator
 from apq_jax.problem import environment
 from apq_jax.strategies import loop
-from apq_jax.system.cache import folder, opened
+from apq_jax.system.cache import find_cache, open_cache
 from apq_jax.system.files import write_whole
 from apq_jax.types import Evaluation, Policy
 
@@ -70,7 +70,7 @@ def main() -> int:
     if len(os.sched_getaffinity(0)) > 1:
         parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
     torch.set_num_threads(1)
-    opened()
+    open_cache()
     if asked.quality:
         print("| seed | reference | its best | search, until as good | to compile | times |")
         print("|---|--:|--:|--:|--:|--:|")
@@ -237,7 +237,7 @@ def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
             for part in parts
         }
         dataset = dataclasses.replace(found, **both)
-        cache = folder()
+        cache = find_cache()
         apply_fn, params, _ = build_trained(config.model, config.training, found, cache)
     else:
         rng, cache = np.random.default_rng(seed), None

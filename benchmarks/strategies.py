@@ -36,7 +36,7 @@ from apq_jax.pipeline.choose import choose
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.problem import pareto
 from apq_jax.run import checkpoint
-from apq_jax.system.cache import opened
+from apq_jax.system.cache import open_cache
 from apq_jax.system.files import write_whole
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -78,7 +78,7 @@ def main() -> int:
         if options.picture:
             _draw(found, options.picture)
         return 0
-    cache = opened()
+    cache = open_cache()
     for seed in range(options.seeds):
         missing = [name for name in strategies if not _path(workdir, name, seed).exists()]
         if not missing:

@@ -57,7 +57,7 @@ def _layer() -> tuple[Any, ...]:
     model = LeNet5(dataset.classes)
     init = model.init(jax.random.key(0), jnp.asarray(dataset.train_images[:1]))
     options = dataclasses.replace(Config().training, seed=0)
-    params, _ = load_or_train("lenet5", model.apply, init, dataset, options, cache.folder())
+    params, _ = load_or_train("lenet5", model.apply, init, dataset, options, cache.find_cache())
     images = jnp.asarray(dataset.train_images[:1000])
     network = capture(model.apply, params, images[:2])
     matrix = extract_matrices(network, params)

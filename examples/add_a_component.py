@@ -13,7 +13,7 @@ import numpy as np
 
 from apq_jax import crossbar
 from apq_jax.hardware import PRESETS, Accelerator, Component, dumps, loads
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 
 base = PRESETS["isaac_ou"]
 
@@ -28,7 +28,7 @@ decoder = Component(
 components = dataclasses.replace(base.components, index_memory=small, ima_other=decoder)
 mine = dataclasses.replace(base, name="mine", components=components)
 
-layers = NETWORKS["vgg8"]
+layers = WORKLOADS["vgg8"]
 bits = np.full(len(layers), 8)
 
 

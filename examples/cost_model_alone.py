@@ -13,10 +13,10 @@ import numpy as np
 from apq_jax import crossbar
 from apq_jax.compression.prices import build_prices, look_up_costs, move_to_device
 from apq_jax.hardware import PRESETS
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.types import Policy
 
-layers, accelerator = NETWORKS["resnet18"], PRESETS["isaac_ou"]
+layers, accelerator = WORKLOADS["resnet18"], PRESETS["isaac_ou"]
 keep = np.geomspace(1.0, 0.1, 8)  # ratio of every keep level, [K]
 
 # How many column-vectors of each row group survive, [K, G]; without weights, all alike.

@@ -13,9 +13,9 @@ import numpy as np
 
 from apq_jax import crossbar
 from apq_jax.hardware import PRESETS
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 
-layers = NETWORKS["resnet20"]
+layers = WORKLOADS["resnet20"]
 bits = np.full(len(layers), 8)
 sizes = [(4, 4), (9, 8), (16, 16), (32, 32), (64, 64), (128, 128)]
 accelerators = [

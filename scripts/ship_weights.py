@@ -31,7 +31,7 @@ def main(path: str, data_path: str = "") -> None:
         print(f"{time.monotonic() - start:.0f} s, epoch {epochs:.2f}: loss {loss:.4f}", flush=True)
 
     apply_fn, params, _ = build_trained(
-        config.model, config.training, dataset, cache.folder(), report
+        config.model, config.training, dataset, cache.find_cache(), report
     )
     identity = identify(str(config.model), dataset, config.training)
     file = save_shipped(params, identity, f"{config.model.name}_{dataset.name}")

@@ -19,7 +19,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 jax.config.update("jax_num_cpu_devices", 2)  # for meshes
 # Of processes that tests start, too: a program is kept for a number of devices.
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
-cache.opened(str(ROOT / ".cache"))
+cache.open_cache(str(ROOT / ".cache"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,5 +53,5 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     }
     settings = [f"--config.{name}={value}" for name, value in flags.items()]
     config = f"--config={ROOT / 'configs/lenet_mnist.py'}"
-    assert search.main(["search", config, *settings, f"--workdir={base / 'run'}"]) == 0
+    assert search.main([config, *settings, f"--workdir={base / 'run'}"]) == 0
     return base / "run"

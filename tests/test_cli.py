@@ -74,7 +74,7 @@ def run_here(
 
     def run(*flags: str) -> Done:
         capsys.readouterr()
-        return Done(search.main(["search", *flags]), *capsys.readouterr())
+        return Done(search.main([*flags]), *capsys.readouterr())
 
     return run
 
@@ -211,7 +211,7 @@ def test_a_wrong_mapping_exits_with_4(
 
     monkeypatch.setattr(prove, "map_layer", wrong)
     monkeypatch.chdir(ROOT)
-    assert search.main(["search", *small(digits, cache, tmp_path, "--config.search.tuned=0")]) == 4
+    assert search.main([*small(digits, cache, tmp_path, "--config.search.tuned=0")]) == 4
     assert "The mapping is WRONG" in capsys.readouterr().out
     assert not json.loads((tmp_path / "result.json").read_text())["mapping"]["bit_exact"]
     assert "does **NOT** equal" in (tmp_path / "report.md").read_text()
@@ -233,8 +233,8 @@ def test_a_baseline_at_eight_bits(
     more.append("--config.search.episodes=16")
     flags = small(digits, cache, tmp_path, *more)
     monkeypatch.chdir(ROOT)
-    assert search.main(["search", *flags, "--config.search.min_adc_bits=2"]) == 2
-    assert search.main(["search", *flags]) in (0, 3)
+    assert search.main([*flags, "--config.search.min_adc_bits=2"]) == 2
+    assert search.main([*flags]) in (0, 3)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["mapping"]["bit_exact"]
     assert result["config"]["scheme"] == "pim_prune"
@@ -382,7 +382,7 @@ def test_interrupt_writes_what_is_there(
     while not (tmp_path / "search.csv").exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
-    assert search.main(["search", *flags]) == 2
+    assert search.main([*flags]) == 2
     said = capsys.readouterr().err
     assert f"process {process.pid} works in it; allowed: another --workdir" in said
     assert len(said.splitlines()) == 1
@@ -505,7 +505,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
 
     def refused(says: str, *flags: str) -> None:
         capsys.readouterr()
-        assert search.main(["search", *flags]) == 2
+        assert search.main([*flags]) == 2
         errors = capsys.readouterr().err
         assert says in errors
         assert len(errors.splitlines()) == 1
@@ -548,12 +548,12 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert after.evaluations == result["search"]["evaluations"]
     assert after.seconds > saved.seconds
 
-    assert search.main(["search", *flags, "--resume"]) in (0, 3)
+    assert search.main([*flags, "--resume"]) in (0, 3)
     assert not kept.exists()
-    assert search.main(["search", *flags, "--resume"]) == 2
+    assert search.main([*flags, "--resume"]) == 2
     assert "the search is finished" in capsys.readouterr().err
 
-    assert search.main(["search", *small(digits, cache, never, *more)]) in (0, 3)
+    assert search.main([*small(digits, cache, never, *more)]) in (0, 3)
     names = {path.name for path in never.iterdir()} - {"tensorboard"}
     assert names == {path.name for path in stopped.iterdir()} - {"tensorboard"}
     assert without_times(stopped) == without_times(never)
@@ -633,7 +633,7 @@ def test_config_files_that_return_nothing(tmp_path: pathlib.Path, body: str, say
     path = tmp_path / "odd.py"
     path.write_text(body)
     with pytest.raises(InputError) as caught:
-        parse(["search", f"--config={path}"])
+        parse([f"--config={path}"])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -647,7 +647,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "def get_config(): return ConfigDict({'seed': 3, 'search': {'episodes': 7}})\n"
     )
     flags = [f"--config={path}", "--config.search.parallel=2", "--config.plan.levels", "9"]
-    config, workdir, _ = parse(["search", *flags, "--workdir", "a b"])
+    config, workdir, _ = parse([*flags, "--workdir", "a b"])
     assert workdir == pathlib.Path("a b")
     assert (config.seed, config.search.episodes) == (3, 7)
     assert (config.search.parallel, config.plan.levels) == (2, 9)
@@ -656,7 +656,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "from ml_collections import ConfigDict as C\ndef get_config(): return C({'x': 3})"
     )
     with pytest.raises(InputError, match=r"^config\.x: unknown; config has"):
-        parse(["search", f"--config={path}"])
+        parse([f"--config={path}"])
 
 
 @pytest.mark.parametrize(
@@ -664,7 +664,7 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
     [([], None), (["--resume"], True), (["-resume=true"], True), (["--noresume"], False)],
 )
 def test_resume_is_asked_for_refused_or_left_open(flags: list[str], resume: bool | None) -> None:
-    parsed = parse(["search", *flags, f"--config={ROOT}/configs/lenet_mnist.py"])
+    parsed = parse([*flags, f"--config={ROOT}/configs/lenet_mnist.py"])
     assert parsed[2] is resume
 
 

@@ -16,7 +16,6 @@ from apq_jax.compression.calibration import LayerStatistics
 from apq_jax.compression.plan import LayerPlan
 from apq_jax.compression.pruning import Block
 from apq_jax.hardware import PRESETS, adc
-from apq_jax.metrics import METRICS
 from apq_jax.pipeline import prepare, stages
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space
@@ -174,9 +173,7 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
     plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
     statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
     none = np.zeros((1, 1, 8, 8))
-    found = build._tabulate_conversions(
-        none, np.zeros(len(METRICS)), accelerator.chip(), plan, statistics, cells
-    )
+    found = build._tabulate_conversions(none, 0.0, accelerator.chip(), plan, statistics, cells)
     foreseen = float(found.error[0, 0, 5, 3, adc_bits - 1]) * 8  # of all eight outputs' variance
     assert 0.4 < np.square(lost).mean(axis=1).sum() / foreseen < 2.5
     assert found.error[0, 0, 5, 3, cells.lossless_bits - 1] == 0

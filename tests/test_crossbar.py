@@ -14,7 +14,7 @@ from apq_jax import crossbar
 from apq_jax.compression.prices import build_prices, look_up_costs, move_to_device
 from apq_jax.crossbar import Counts
 from apq_jax.hardware import PRESETS, Accelerator, Chip
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.types import Layer, Policy
 
 ISAAC_OU = Accelerator()  # 9 x 8 units, 128 x 128 crossbars, 2-bit cells, 1-bit DACs
@@ -22,7 +22,7 @@ CHIP = ISAAC_OU.chip()
 CONV = Layer("conv", 1, 576, 64, 100, (3, 3), (1, 1))  # 64 row groups of 9 rows
 RAGGED = Layer("ragged", 2, 25, 6, 10, (5, 5), (1, 1))  # row groups of 9, 9 and 7 rows
 LAYERS = (CONV, RAGGED)
-LENET = NETWORKS["lenet5"]
+LENET = WORKLOADS["lenet5"]
 PROPERTY = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
 
 

@@ -25,7 +25,7 @@ from apq_jax.compression.options import PlanOptions, Recovery
 from apq_jax.compression.plan import build_plan
 from apq_jax.compression.prices import build_prices, move_to_device
 from apq_jax.hardware import preset
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.mapping import schemes
 from apq_jax.network import segments
 from apq_jax.network.capture import Network, capture, extract_matrices, forward_float
@@ -232,10 +232,10 @@ def test_where_activations_are_kept() -> None:
 
 def test_images_at_a_time_fit() -> None:
     """VGG-16's first layers: 1024 positions of 576 windows and 64 sums, 1344 bytes each."""
-    layers = NETWORKS["vgg16"]
+    layers = WORKLOADS["vgg16"]
     network = build()[0]
     assert chunk_of(dataclasses.replace(network, layers=layers)) == 2**27 // (1024 * 1344) == 97
     assert chunk_of(network) == 500
-    assert chunk_of(dataclasses.replace(network, layers=NETWORKS["alexnet"])) == 2**27 // (
+    assert chunk_of(dataclasses.replace(network, layers=WORKLOADS["alexnet"])) == 2**27 // (
         55**2 * (363 + 12 * 64)
     )

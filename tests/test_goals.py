@@ -24,7 +24,7 @@ from apq_jax.compression.prices import (
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config, from_config_dict, to_config_dict
 from apq_jax.hardware import Accelerator
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.metrics import METRICS
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space
@@ -32,7 +32,7 @@ from apq_jax.strategies import opening, surrogate
 from apq_jax.system.errors import InputError
 from apq_jax.types import Evaluation, Policy
 
-LAYERS = NETWORKS["lenet5"]
+LAYERS = WORKLOADS["lenet5"]
 SPACE = Space(levels=4, weight_bits=(2, 4, 6, 8), input_bits=(2, 4, 8))
 HEIGHT = 9
 OBJECTIVE = {"slots": 3.0, "energy_nj": 1.0}

@@ -14,8 +14,8 @@ from apq_jax.hardware import (
     Component,
     Components,
     adc,
+    build_matching_isaac,
     dumps,
-    isaac_beside,
     load,
     loads,
     preset,
@@ -93,24 +93,24 @@ def test_every_number_has_a_source() -> None:
 )
 def test_laws_by_hand(law: adc.Law, energies: dict[int, float], areas: dict[int, float]) -> None:
     for bits, expected in energies.items():
-        found = adc.energy_pj(law, np.asarray(bits), 1.667, 1.2, 32.0)
+        found = adc.compute_energy_pj(law, np.asarray(bits), 1.667, 1.2, 32.0)
         assert found == pytest.approx(expected, rel=2e-3), bits
     for bits, expected in areas.items():
-        found = adc.area_um2(law, np.asarray(bits), 1200.0, 1.2, 32.0)
+        found = adc.compute_area_um2(law, np.asarray(bits), 1200.0, 1.2, 32.0)
         assert found == pytest.approx(expected), bits
 
 
 def test_the_survey_at_a_gigasample() -> None:
     """hwcomponents-adc at 4 bits, 1 GS/s and 32 nm: 0.74 pJ a conversion and 4964 um2."""
     bits = np.asarray(4)
-    assert adc.energy_pj("survey", bits, 0.0, 1.0, 32.0) == pytest.approx(0.74, abs=5e-3)
-    assert adc.area_um2("survey", bits, 0.0, 1.0, 32.0) == pytest.approx(4964, abs=1)
+    assert adc.compute_energy_pj("survey", bits, 0.0, 1.0, 32.0) == pytest.approx(0.74, abs=5e-3)
+    assert adc.compute_area_um2("survey", bits, 0.0, 1.0, 32.0) == pytest.approx(4964, abs=1)
 
 
 @pytest.mark.parametrize("law", adc.LAWS)
 def test_laws_may_be_traced(law: adc.Law) -> None:
     bits = np.arange(1, 15)
-    for what, point in ((adc.energy_pj, 1.667), (adc.area_um2, 1200.0)):
+    for what, point in ((adc.compute_energy_pj, 1.667), (adc.compute_area_um2, 1200.0)):
         expected = what(law, bits, point, 1.2, 32.0)
         found = what(law, jnp.asarray(bits), point, 1.2, 32.0)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -260,11 +260,11 @@ def test_what_a_reader_must_know_is_noted(changes: dict[str, Any], says: str) ->
 
 
 def test_isaac_beside_an_accelerator_is_worked_alike() -> None:
-    assert isaac_beside(ISAAC_OU) == PRESETS["isaac"]
+    assert build_matching_isaac(ISAAC_OU) == PRESETS["isaac"]
     mine = dataclasses.replace(
         PRESETS["sre"], read_ns=20.0, adc_law="table", replication=4, cell_bits=1, pipelined=False
     )
-    assert isaac_beside(mine) == dataclasses.replace(
+    assert build_matching_isaac(mine) == dataclasses.replace(
         PRESETS["isaac"], read_ns=20.0, adc_law="table", replication=4, pipelined=False
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from apq_jax import mapping
-from apq_jax.mapping.pictures import filled
+from apq_jax.mapping.pictures import compute_fill
 from apq_jax.report import __main__ as report
 from apq_jax.report import hardware_figures, make, markdown, one_run, search_figures, svg
 from apq_jax.report.html import render_html
@@ -205,8 +205,8 @@ def test_crossbars_are_drawn_where_the_mapping_is(
     found = made_run.write_mapping(result, folder)
     for one in found.maps:
         counted = mapping.count_layer_map(one, found.scheme, found.accelerator)
-        assert filled(one).sum() * one.cells[0].size == pytest.approx(counted["cells"])
-        assert 0 < filled(one).min() <= filled(one).max() <= 1
+        assert compute_fill(one).sum() * one.cells[0].size == pytest.approx(counted["cells"])
+        assert 0 < compute_fill(one).min() <= compute_fill(one).max() <= 1
     labels = {attrs["aria-label"] for attrs in page_of(folder).of("svg")}
     assert "How much of each crossbar of each layer is used" in labels
     (folder / "mapping.safetensors").write_bytes(b"damaged")
@@ -233,7 +233,7 @@ def test_a_long_search_stays_small(result: dict[str, Any], folder: pathlib.Path)
 
 
 def test_a_figure_keeps_its_ground(result: dict[str, Any], folder: pathlib.Path) -> None:
-    figure = hardware_figures.draw_policy(result, {})
+    figure = hardware_figures.draw_policy(result)
     text = svg.render_svg(figure, "policy", "bits")
     assert figure.patch.get_visible()
     assert "#ffffff" not in text

@@ -211,7 +211,9 @@ def test_the_index_can_be_read_back(data: Any) -> None:
     levels = integers(layer, mask, bits, seed)
     found = mapping.map_layer(layer, levels, mask, bits, 8, "column_vector", accelerator)
     index = mapping.encode(found, accelerator)
-    counts = schemes.count_packing((layer,), [mask], np.asarray([bits]), "column_vector", accelerator)
+    counts = schemes.count_packing(
+        (layer,), [mask], np.asarray([bits]), "column_vector", accelerator
+    )
     assert len(index) == counts.index_bits.item()
     again = mapping.decode(index, layer, bits, accelerator)
     units = found.units
@@ -427,7 +429,9 @@ def built(
 def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
     network, params, compressed, found, images = built(name)
     parts = datapath.build_parts(found.maps, found.accelerator)
-    checks = datapath.check_layers(network, params, compressed, parts, found.accelerator, images[:4])
+    checks = datapath.check_layers(
+        network, params, compressed, parts, found.accelerator, images[:4]
+    )
     assert len(checks) == len(network.layers)
     for layer, one in zip(network.layers, checks, strict=True):
         assert one.mismatches == 0, layer
@@ -439,7 +443,9 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
     expected = apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
-    whole = datapath.compare_end_to_end(network, params, compressed, parts, found.accelerator, images[:4])
+    whole = datapath.compare_end_to_end(
+        network, params, compressed, parts, found.accelerator, images[:4]
+    )
     assert (whole.same_class, whole.images) == (4, 4)
     assert whole.levels == sum(
         4 * layer.positions * layer.groups * layer.rows for layer in network.layers
@@ -460,7 +466,9 @@ def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
     """Evaluated without packing, executed unit by unit: the same, bit for bit."""
     network, params, compressed, found, images = built("grouped", LOSSY[held], searched=True)
     parts = datapath.build_parts(found.maps, found.accelerator)
-    for one in datapath.check_layers(network, params, compressed, parts, found.accelerator, images[:2]):
+    for one in datapath.check_layers(
+        network, params, compressed, parts, found.accelerator, images[:2]
+    ):
         assert one.mismatches == 0
     lossless = tuple(layer._replace(reading=None) for layer in compressed)
     parts = datapath.build_parts(tuple(one._replace(adc_bits=0) for one in found.maps), LOSSY[held])

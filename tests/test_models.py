@@ -14,7 +14,7 @@ import pytest
 
 from apq_jax.config import from_config_dict
 from apq_jax.data import Dataset, load
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.models import resnet
 from apq_jax.models.create import build, build_trained
 from apq_jax.models.options import ModelOptions, Training
@@ -74,7 +74,7 @@ def test_layers_are_those_of_the_table(name: str, weights: int) -> None:
     model, like = shapes(name, 1.0, size)
     layers = captured(model, like, size).layers
     assert sum(layer.weights for layer in layers) == weights
-    for found, expected in zip(layers, NETWORKS[name], strict=True):
+    for found, expected in zip(layers, WORKLOADS[name], strict=True):
         expected = dataclasses.replace(expected, name=found.name)
         assert found == expected
 
@@ -117,7 +117,7 @@ def test_resnet18_is_the_table_but_for_its_ends() -> None:
     size = (32, 32, 3)
     model, like = shapes("resnet18", 1.0, size)
     layers = captured(model, like, size).layers
-    for found, expected in zip(layers[1:-1], NETWORKS["resnet18"][1:-1], strict=True):
+    for found, expected in zip(layers[1:-1], WORKLOADS["resnet18"][1:-1], strict=True):
         positions = expected.positions * 32**2 // 56**2
         assert found == dataclasses.replace(expected, name=found.name, positions=positions)
         stage, block, part = expected.name.split("/")

@@ -10,7 +10,7 @@ import pytest
 
 from apq_jax import crossbar
 from apq_jax.hardware import Accelerator
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.network.capture import capture
 
@@ -27,7 +27,7 @@ from apq_jax.network.capture import capture
     ],
 )
 def test_sizes(name: str, weights: int, macs: int) -> None:
-    layers = NETWORKS[name]
+    layers = WORKLOADS[name]
     assert sum(layer.weights for layer in layers) == weights
     assert sum(layer.positions * layer.weights for layer in layers) == macs
     assert len({layer.name for layer in layers}) == len(layers)
@@ -38,7 +38,7 @@ def test_lenet_is_the_model() -> None:
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like)
     captured = capture(model.apply, params, jnp.zeros((2, 28, 28, 1))).layers
-    for found, expected in zip(captured, NETWORKS["lenet5"], strict=True):
+    for found, expected in zip(captured, WORKLOADS["lenet5"], strict=True):
         shape = found.groups, found.rows, found.columns, found.positions
         assert shape == (1, expected.rows, expected.columns, expected.positions)
         assert (found.kernel, found.stride) == (expected.kernel, expected.stride)
@@ -78,7 +78,7 @@ def test_resnet18_windows_are_those_of_a_model() -> None:
             found.append((high * wide * inputs, outputs, size))
     expected = [
         (layer.rows, layer.columns, layer.positions)
-        for layer in NETWORKS["resnet18"]
+        for layer in WORKLOADS["resnet18"]
         if layer.kernel
     ]
     assert sorted(found) == sorted(expected)
@@ -97,14 +97,14 @@ def test_resnet18_windows_are_those_of_a_model() -> None:
     ],
 )
 def test_dense_crossbars(name: str, cell_bits: int, crossbars: int) -> None:
-    layers = NETWORKS[name]
+    layers = WORKLOADS[name]
     eight, chip = np.full(len(layers), 8), Accelerator(cell_bits=cell_bits).chip()
     assert crossbar.count_dense(layers, eight, chip).crossbars.sum() == crossbars
 
 
 def test_activations_of_resnet18_pass_thirty_bits() -> None:
     """1.71e9 at one bit a cell and 8-bit inputs, summed window by window here."""
-    layers, chip = NETWORKS["resnet18"], Accelerator(cell_bits=1).chip()
+    layers, chip = WORKLOADS["resnet18"], Accelerator(cell_bits=1).chip()
     eight = np.full(len(layers), 8)
     total = 0
     for layer in layers:

@@ -25,7 +25,7 @@ from apq_jax.compression import plan_cache
 from apq_jax.data import Dataset
 from apq_jax.models.create import load_onnx
 from apq_jax.models.onnx import file
-from apq_jax.models.onnx.model import Model, classifier, load
+from apq_jax.models.onnx.model import Model, build_classifier, load
 from apq_jax.models.onnx.operators import OPERATORS
 from apq_jax.models.options import ModelOptions
 from apq_jax.network.capture import capture, forward_float
@@ -698,11 +698,11 @@ def test_images_fit_the_models_layout(tmp_path: pathlib.Path) -> None:
     flat = [node("Flatten", "x", "f"), node("MatMul", "f w", "y")]
     for layout, shape in (("NCHW", (3, 4, 5)), ("NHWC", (4, 5, 3)), ("NCHW", (60,))):
         model = load(saved(tmp_path / "a.onnx", proto(flat, ("N", *shape), {"w": weight})))
-        y = classifier(model, (4, 5, 3), 3, layout)(model.params, images)
+        y = build_classifier(model, (4, 5, 3), 3, layout)(model.params, images)
         ordered = images.transpose(0, 3, 1, 2) if layout == "NCHW" else images
         np.testing.assert_allclose(y, ordered.reshape(2, -1) @ weight, rtol=1e-4, atol=1e-5)
     model = load(saved(tmp_path / "b.onnx", proto(flat, ("N", 6, 10), {"w": weight})))
-    y = classifier(model, (6, 10, 1), 3)(model.params, images.reshape(2, 6, 10, 1))
+    y = build_classifier(model, (6, 10, 1), 3)(model.params, images.reshape(2, 6, 10, 1))
     np.testing.assert_allclose(y, images.reshape(2, -1) @ weight, rtol=1e-4, atol=1e-5)
 
 
@@ -824,17 +824,17 @@ def test_the_main_job(
         f"--workdir={tmp_path / 'run'}",
         *SMALL,
     ]
-    assert search.main(["search", *flags]) == 2
-    assert search.main(["search", *flags, f"--config.model.path={tmp_path / 'data.npz'}"]) == 2
+    assert search.main([*flags]) == 2
+    assert search.main([*flags, f"--config.model.path={tmp_path / 'data.npz'}"]) == 2
     said = capsys.readouterr().err
     assert re.fullmatch(r"(apq_jax\.search: config\.model\.path: '.*; allowed: .*\n){2}", said)
     layers = "no weight-bearing operation can be mapped:"
     path.write_bytes(proto(NO_LAYERS, ("N", 1, 12, 12), THREE).SerializeToString())
-    assert search.main(["search", *flags, f"--config.model.path={path}"]) == 2
+    assert search.main([*flags, f"--config.model.path={path}"]) == 2
     assert re.fullmatch(rf"apq_jax\.search: net\.onnx: {layers}.*\n", capsys.readouterr().err)
     tensors = {"conv/w": random(2, 1, 4, 4), "fc": random(3, 18)}
     saved(path, proto(TWO_LAYERS, (1, 1, 12, 12), tensors))
-    assert search.main(["search", *flags, f"--config.model.path={path}"]) == 0
+    assert search.main([*flags, f"--config.model.path={path}"]) == 0
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert [layer["name"] for layer in result["layers"]] == ["conv.w", "fc"]
     assert result["mapping"]["bit_exact"]

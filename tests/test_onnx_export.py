@@ -336,7 +336,7 @@ def test_an_imported_network_goes_out_again(tmp_path: pathlib.Path) -> None:
     opsets = [helper.make_opsetid("", 17)]
     path.write_bytes(helper.make_model(graph, opset_imports=opsets).SerializeToString())
     model = importer.load(path)
-    apply_fn = importer.classifier(model, (8, 9, 3), 4)
+    apply_fn = importer.build_classifier(model, (8, 9, 3), 4)
     found = agree(apply_fn, model.params, random(IMAGES, 8, 9, 3))
     ops = [node.op_type for node in found.graph.node]
     assert (ops.count("Transpose"), ops.count("Conv"), ops.count("Gemm")) == (1, 1, 1)

@@ -14,6 +14,7 @@ import rich.console
 from apq_jax.metrics import METRICS
 from apq_jax.report import __main__ as report
 from apq_jax.report import make, search_figures, wording
+from apq_jax.report.summary import build_summary
 from apq_jax.run import read
 from apq_jax.system.errors import InputError
 
@@ -133,7 +134,7 @@ def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> 
     assert "loses at most 1 points of accuracy and needs at most 50 slots" in text
     assert "**does not meet** the limits; it loses 1.25 points of accuracy, 1 allowed; " in text
     assert "needs 60 slots, 50 allowed (20 % more)." in text
-    assert make.build_summary(result).title == "does NOT meet the limits"
+    assert build_summary(result).title == "does NOT meet the limits"
 
 
 def test_a_front_has_no_limit(folder: pathlib.Path, result: dict[str, Any]) -> None:
@@ -143,7 +144,7 @@ def test_a_front_has_no_limit(folder: pathlib.Path, result: dict[str, Any]) -> N
     text = (folder / "report.md").read_text()
     assert "Asked: the front of accuracy against cost, of `lenet5`" in text
     assert "selection half of validation and is the knee of the front." in text
-    assert make.build_summary(result).title == "is the knee of the front"
+    assert build_summary(result).title == "is the knee of the front"
 
 
 # Evaluation n has ⌊480 / (1 + n / 6)⌋ slots, 200 - 4 n nJ, and loses 0.02 n points.
@@ -220,7 +221,7 @@ def test_a_question_to_a_damaged_run(folder: pathlib.Path, capsys: Any) -> None:
 
 def test_summary_fits_a_terminal(result: dict[str, Any]) -> None:
     text = io.StringIO()
-    rich.console.Console(file=text, width=80).print(make.build_summary(result))
+    rich.console.Console(file=text, width=80).print(build_summary(result))
     assert "8.00x" in text.getvalue()
     assert "16.00x" in text.getvalue()
     assert "…" not in text.getvalue()

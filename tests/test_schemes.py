@@ -11,7 +11,7 @@ from apq_jax import crossbar
 from apq_jax.compression import pruning
 from apq_jax.compression.prices import build_prices, look_up_costs
 from apq_jax.hardware import PRESETS, Accelerator
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.mapping import schemes
 from apq_jax.types import Layer, Policy
 
@@ -33,9 +33,11 @@ def packed(mask: np.ndarray, scheme: str, bits: int = 8, layer: Layer = CONV) ->
 @pytest.mark.parametrize("name", ["lenet5", "resnet20", "vgg16"])
 @pytest.mark.parametrize("scheme", ["dense", "filter", "channel"])
 def test_a_mask_of_ones_is_the_dense_network(scheme: str, name: str, bits: int) -> None:
-    layers = NETWORKS[name]
+    layers = WORKLOADS[name]
     all_bits = np.full(len(layers), bits)
-    found = schemes.count_packing(layers, [ones(layer) for layer in layers], all_bits, scheme, ISAAC_OU)
+    found = schemes.count_packing(
+        layers, [ones(layer) for layer in layers], all_bits, scheme, ISAAC_OU
+    )
     expected = crossbar.count_dense(layers, all_bits, ISAAC_OU.chip())
     for field in set(found._fields) - {"index_bits"}:
         np.testing.assert_array_equal(
@@ -45,7 +47,7 @@ def test_a_mask_of_ones_is_the_dense_network(scheme: str, name: str, bits: int) 
 
 def test_a_mask_of_ones_tiles_alike_where_strips_are_crossbars() -> None:
     """At 8 bits a strip of pim_prune is a crossbar wide; slots are the same in sre, too."""
-    layers = NETWORKS["vgg16"]
+    layers = WORKLOADS["vgg16"]
     eight, full = np.full(len(layers), 8), [ones(layer) for layer in layers]
     expected = crossbar.count_dense(layers, eight, ISAAC_OU.chip())
     # Strips of columns have inputs of their own to count; strips of rows, units of their own.
@@ -252,7 +254,9 @@ def test_the_better_of_two_a_layer() -> None:
     rows[0, :40] = True  # 40 of 288 rows: 2 crossbars
     columns[0, :, :20] = True  # 20 of 64 columns: 3 crossbars
     first = schemes.count_packing(LAYERS, [rows], np.asarray([8]), "pim_prune", ISAAC_OU)
-    second = schemes.count_packing(LAYERS, [columns], np.asarray([8]), "pim_prune_columns", ISAAC_OU)
+    second = schemes.count_packing(
+        LAYERS, [columns], np.asarray([8]), "pim_prune_columns", ISAAC_OU
+    )
     assert (first.crossbars.item(), second.crossbars.item()) == (2, 3)
     for a, b in ((first, second), (second, first)):
         assert schemes.choose_better(a, b).crossbars.item() == 2
@@ -279,7 +283,7 @@ def test_utilisation_by_hand() -> None:
 @pytest.mark.parametrize("preset", ["isaac_ou", "sre", "isaac"])
 def test_every_scheme_is_costed_by_the_same_model(scheme: str, preset: str) -> None:
     rng = np.random.default_rng(2)
-    layers, one = NETWORKS["lenet5"], PRESETS[preset]
+    layers, one = WORKLOADS["lenet5"], PRESETS[preset]
     for accelerator in (
         one,
         dataclasses.replace(one, signed="differential", flipped_columns=False),
@@ -354,7 +358,7 @@ CHIPS = {
 def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None:
     """Random nested masks of LeNet-5 and a grouped layer, random policies; every figure."""
     rng, accelerator = np.random.default_rng(0), CHIPS[chip]
-    layers = (*NETWORKS["lenet5"][:3], Layer("grouped", 3, 18, 5, 20, (3, 3), (1, 1)))
+    layers = (*WORKLOADS["lenet5"][:3], Layer("grouped", 3, 18, 5, 20, (3, 3), (1, 1)))
     blocks = schemes.build_blocks(layers, scheme, accelerator)
     keep = np.asarray([1.0, 0.4, 0.05])[:, None, None, None]
     masks = []

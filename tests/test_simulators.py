@@ -17,11 +17,18 @@ import yaml
 
 from apq_jax import hardware
 from apq_jax.config import Config, to_config_dict
+from apq_jax.export import __main__ as command
 from apq_jax.export import accelforge, mnsim, simulators
-from apq_jax.export.simulators import Described
-from apq_jax.export.sizes import Size, assume_sizes, count_channels, find_pooled, trace_sizes
+from apq_jax.export.sizes import (
+    Size,
+    Workload,
+    assume_sizes,
+    count_channels,
+    find_pooled,
+    trace_sizes,
+)
 from apq_jax.hardware import PRESETS
-from apq_jax.hardware.workloads import NETWORKS
+from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.metrics import METRICS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.network.capture import capture
@@ -42,14 +49,14 @@ VGG8 = """\
 LENET = (Size(28, 28, 28, 28), Size(14, 14, 10, 10), *[Size(1, 1, 1, 1)] * 3)
 
 
-def network(name: str) -> Described:
+def network(name: str) -> Workload:
     """A known network whose layers have bits of their own."""
-    layers = NETWORKS[name]
+    layers = WORKLOADS[name]
     sizes = LENET if name == "lenet5" else assume_sizes(layers)
     count = len(layers)
     weight_bits = tuple(2 + at % 7 for at in range(count))
     input_bits = tuple(8 - at % 5 for at in range(count))
-    return Described(name, layers, sizes, (0.25,) * count, weight_bits, input_bits)
+    return Workload(name, layers, sizes, (0.25,) * count, weight_bits, input_bits)
 
 
 def ini(text: str) -> configparser.ConfigParser:
@@ -69,12 +76,12 @@ def problem(text: str) -> dict[str, Any]:
 
 
 def test_vgg8_is_as_neurosim_publishes_it() -> None:
-    layers = NETWORKS["vgg8"]
+    layers = WORKLOADS["vgg8"]
     assert simulators.build_neurosim_csv(layers, assume_sizes(layers)) == VGG8
 
 
 def test_resnet18_is_pooled_where_neurosim_says() -> None:
-    layers = NETWORKS["resnet18"]
+    layers = WORKLOADS["resnet18"]
     lines = simulators.build_neurosim_csv(layers, assume_sizes(layers)).splitlines()
     # Of NeuroSim's NetWork_ResNet18.csv: the first, a shortcut, the last two.
     assert [lines[at] for at in (0, 7, 19, 20)] == [
@@ -184,7 +191,7 @@ def test_cimloop_problems_hold_the_layers(name: str) -> None:
         assert tree["name"] == ("Conv2d" if layer.kernel else "Linear")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_accelforge_einsums_hold_the_layers(name: str) -> None:
     of = network(name)
     einsums = yaml.safe_load(accelforge.build_workload_yaml(of))["workload"]["einsums"]
@@ -199,7 +206,7 @@ def test_accelforge_einsums_hold_the_layers(name: str) -> None:
 
 def test_accelforge_strided_groups_are_written_out() -> None:
     layer = Layer("params/a b/kernel", 2, 27, 5, 7 * 20, (3, 3), (2, 1))
-    of = Described("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (6,))
+    of = Workload("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (6,))
     assert yaml.safe_load(accelforge.build_workload_yaml(of))["workload"]["einsums"] == [
         {
             "name": "params_a_b_kernel",
@@ -235,7 +242,7 @@ def test_accelforge_strided_groups_are_written_out() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # its own
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_accelforge_reads_them_and_counts_the_same(name: str, tmp_path: pathlib.Path) -> None:
     tool, of = pytest.importorskip("accelforge"), network(name)
     layer = Layer("grouped", 4, 18, 6, 4 * 5, (3, 3), (2, 1))
@@ -272,7 +279,7 @@ def _multiplications(layer: Layer) -> int:
 
 def test_height_and_width_are_not_mixed_up() -> None:
     layer = Layer("wide", 1, 2 * 3 * 5, 4, 7 * 20, (3, 5), (2, 1))
-    of = Described("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (8,))
+    of = Workload("net", (layer,), (Size(14, 20, 7, 20),), (1.0,), (4,), (8,))
     tree = problem(simulators.build_cimloop_yaml(of, 0))
     assert tree["instance"] == {
         "C": 2,
@@ -295,7 +302,7 @@ def test_a_matrix_product_of_many_positions_is_a_column_of_pixels() -> None:
     layer = Layer("tokens", 1, 16, 8, 10, (), ())
     sizes = assume_sizes((layer,))
     assert simulators.build_neurosim_csv((layer,), sizes) == "10,1,16,1,1,8,0,1\n"
-    of = Described("net", (layer,), sizes, (1.0,), (4,), (8,))
+    of = Workload("net", (layer,), sizes, (1.0,), (4,), (8,))
     assert problem(simulators.build_cimloop_yaml(of, 0))["instance"] == {"C": 16, "M": 8, "P": 10}
     with pytest.raises(InputError, match="tokens: 10 positions; allowed in MNSIM: 1"):
         mnsim.build_network_yaml(of, PRESETS["isaac_ou"])
@@ -303,7 +310,7 @@ def test_a_matrix_product_of_many_positions_is_a_column_of_pixels() -> None:
 
 def test_a_grouped_layer_is_refused_by_name_and_kept_where_there_are_groups() -> None:
     layer = Layer("depthwise", 8, 9, 1, 16, (3, 3), (1, 1))
-    of = Described("net", (layer,), (Size(4, 4, 4, 4),), (1.0,), (4,), (8,))
+    of = Workload("net", (layer,), (Size(4, 4, 4, 4),), (1.0,), (4,), (8,))
     found = simulators.build_files(of, PRESETS["isaac_ou"])
     assert sorted(found) == [
         "accelforge/workload.yaml",
@@ -388,7 +395,7 @@ def test_the_command_writes_a_run_for_every_tool(
     run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, of = tmp_path / "out", network("lenet5")
-    assert simulators.main([str(run), str(out)]) == 0
+    assert command.main([str(run), "--simulators", str(out)]) == 0
     assert [str(path) for path in sorted(out.rglob("*.*"))] == sorted(
         capsys.readouterr().out.splitlines()
     )
@@ -413,9 +420,9 @@ def test_a_run_that_is_not_finished_or_of_another_model_is_refused(
     path = run / "result.json"
     text = path.read_text()
     path.write_text(text.replace('"rows": 400', '"rows": 401'))
-    assert simulators.main([str(run), str(out)]) == 2
+    assert command.main([str(run), "--simulators", str(out)]) == 2
     assert re.search("layers: not those of the model lenet5", capsys.readouterr().err)
     path.unlink()
-    assert simulators.main([str(run), str(out)]) == 2
+    assert command.main([str(run), "--simulators", str(out)]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert not out.exists()

@@ -312,7 +312,7 @@ def test_bad_flags_are_one_line(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sweep, "_connect", lambda options: None)  # devices are there already
-    assert sweep.main(["sweep", *flags]) == 2
+    assert sweep.main([*flags]) == 2
     said = capsys.readouterr().err
     assert says in said
     assert len(said.splitlines()) == 1

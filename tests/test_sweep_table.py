@@ -30,16 +30,16 @@ def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, c
     path = tmp_path_factory.mktemp("table") / "sweep.csv"
     missed = {**POINTS[1].values, "meets_limits": 0, "note": 'least "7", or 0'}
     rows = {2: row(2, cost), 1: missed}
-    path.write_text(table.written(rows))
-    assert table.read(path, POINTS) == rows
-    assert table.written(table.read(path, POINTS)) == path.read_text()
+    path.write_text(table.format_csv(rows))
+    assert table.read_rows(path, POINTS) == rows
+    assert table.format_csv(table.read_rows(path, POINTS)) == path.read_text()
     assert [line[0] for line in path.read_text().splitlines()] == ["s", "1", "2"]
 
 
 def test_no_table_has_no_rows(tmp_path: pathlib.Path) -> None:
-    assert table.read(tmp_path / "none.csv", POINTS) == {}
+    assert table.read_rows(tmp_path / "none.csv", POINTS) == {}
     (tmp_path / "empty.csv").write_text("")
-    assert table.read(tmp_path / "empty.csv", POINTS) == {}
+    assert table.read_rows(tmp_path / "empty.csv", POINTS) == {}
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_no_table_has_no_rows(tmp_path: pathlib.Path) -> None:
 )
 def test_bad_tables_are_one_line(tmp_path: pathlib.Path, old: str, new: str, says: str) -> None:
     path = tmp_path / "sweep.csv"
-    text = table.written({0: row(0, 12.5)})
+    text = table.format_csv({0: row(0, 12.5)})
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(InputError) as caught:
-        table.read(path, POINTS)
+        table.read_rows(path, POINTS)
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     assert len(str(caught.value).splitlines()) == 1

@@ -51,7 +51,7 @@ def build_plan(
     Args:
       weights: [γ, R, C] a layer.
       statistics: from `calibrate`.
-      blocks: what lives or dies together, a layer; from `schemes.blocks_of`.
+      blocks: what lives or dies together, a layer; from `schemes.build_blocks`.
       options: static.
     """
     parts = zip(weights, statistics, blocks, strict=True)

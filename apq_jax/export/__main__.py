@@ -1,23 +1,30 @@
-"""Writes the compressed network of a run as an ONNX model: integer weights, QDQ.
+"""Writes a finished run for other tools: as an ONNX model, as simulators' input files, or both.
 
     python -m apq_jax.export RUN --onnx FILE
+    python -m apq_jax.export RUN --simulators FOLDER
 
-Reads result.json, weights.safetensors and mapping.safetensors of the run's folder, and the images
-that its configuration names; searches and trains nothing. Prints the file, its size and operators,
-and on how many test images ONNX Runtime, where it is installed, gives the class that the run's
-network gives. docs/export.md says what is in the file.
+Reads the run's folder and the images that its configuration names; searches and trains nothing.
+
+--onnx writes the compressed network: integer weights, QDQ. Prints the file, its size and operators,
+and on how many test images ONNX Runtime, if installed, gives the class that the run's network
+gives. docs/export.md describes the file.
+
+--simulators writes the layers and the best policy for DNN+NeuroSim, MNSIM 2.0, CiMLoop and
+AccelForge. Prints the files. docs/simulators.md describes them.
 
 Exit status: 0 done; 2 input that cannot be used.
 """
 
 import argparse
 import pathlib
+import signal
 import sys
 from collections import Counter
 from typing import NoReturn
 
 from apq_jax.export.finished_run import read_finished_run
-from apq_jax.export.onnx_check import build_model, compare_with_runtime, describe_agreement
+from apq_jax.export.onnx_check import build_onnx, compare_with_runtime, describe_agreement
+from apq_jax.export.simulators import read_workload, write_files
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 
@@ -36,24 +43,39 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("run", type=pathlib.Path, metavar="RUN")
-    parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE", required=True)
+    parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--simulators", type=pathlib.Path, metavar="FOLDER")
     try:
         options = parser.parse_args(argv)
-        if options.onnx.suffix != ".onnx":  # none of the run's own files is written over
-            raise InputError(f"--onnx: {str(options.onnx)!r}; allowed: a file named *.onnx")
-        run = read_finished_run(options.run)
-        model = build_model(run)
-        content = model.SerializeToString()
-        write_whole(options.onnx, content)
-        counts = Counter(node.op_type for node in model.graph.node)
-        operators = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-        found = compare_with_runtime(run, content, run.dataset.test_images, run.dataset.test_labels)
-        print(f"{options.onnx}: {len(content):,} bytes; {operators}; {describe_agreement(found)}")
+        if options.onnx is None and options.simulators is None:
+            raise InputError("--onnx, --simulators: neither is given; allowed: one or both")
+        if options.onnx is not None:
+            _write_onnx(options.run, options.onnx)
+        if options.simulators is not None:
+            for path in write_files(options.simulators, *read_workload(options.run)):
+                print(path)
     except InputError as error:
         print(f"apq_jax.export: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Writes the network of a run as an ONNX model, checks it and prints a line about it."""
+    if path.suffix != ".onnx":  # so that no file of the run is overwritten
+        raise InputError(f"--onnx: {str(path)!r}; allowed: a file named *.onnx")
+    run = read_finished_run(folder)
+    model = build_onnx(run)
+    content = model.SerializeToString()
+    write_whole(path, content)
+    counts = Counter(node.op_type for node in model.graph.node)
+    operators = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    dataset = run.dataset
+    agreement = compare_with_runtime(run, content, dataset.test_images, dataset.test_labels)
+    print(f"{path}: {len(content):,} bytes; {operators}; {describe_agreement(agreement)}")
+
+
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it without an error
     sys.exit(main(sys.argv[1:]))

@@ -5,10 +5,10 @@ across, and P x Q outputs:
 
     O[g, m, p, q] += I[g, c, down p + r, across q + s] W[g, m, c, r, s]
 
-Index variables of size 1 are left out, except c and m. Each name ends in its layer's number,
-because a name has one range in the whole file for AccelForge's mapper. Inputs include their padding,
-because crossbars read and compute its zeros. Layers share no tensors, because einsums cannot express
-the pooling and padding between them; so they form no cascade, and nothing is fused.
+Index variables of size 1 are left out, except c and m. Each variable ends in its layer's number,
+because AccelForge's mapper allows a name one range in the whole file. Inputs include their padding,
+because crossbars read its zeros, too. Layers share no tensors, because einsums cannot express the
+pooling and padding between them; so they form no cascade, and nothing is fused.
 """
 
 import re

@@ -24,22 +24,22 @@ from apq_jax.system.errors import InputError, in_one_line, shown
 
 
 class FinishedRun(NamedTuple):
-    """What a run found, as its folder says."""
+    """The configuration, data and compressed network of a run, read from its folder."""
 
     config: Config
     dataset: Dataset
     network: Network
-    params: Params  # 0 where crossbars hold them
+    params: Params  # weights in crossbars are 0
     compressed: Compressed
     mapping: Mapping
 
 
 def read_finished_run(folder: pathlib.Path) -> FinishedRun:
-    """Rebuilds the compressed network of a run from its files and its configuration.
+    """Reads a run's files and rebuilds its compressed network; trains nothing.
 
     Raises:
-      InputError: a file of the run, its images or its ONNX model is missing or damaged; they do
-        not belong together; or converters lose something.
+      InputError: a file of the run, its images or its ONNX model is missing or damaged; the files
+        do not belong together; or the run's converters are lossy.
     """
     config = read_config(folder / "result.json")
     mapping = load_mapping(folder / "mapping.safetensors")
@@ -47,12 +47,12 @@ def read_finished_run(folder: pathlib.Path) -> FinishedRun:
     compressed = read_compressed(folder / "weights.safetensors", mapping)
     dataset = data.load(config.data.path, config.data.name)
     apply_fn, like = _build_model(config, dataset)
-    params = _fill_params(folder, like, mapping)
+    params = _fill_params(folder / "mapping.safetensors", like, mapping)
     try:
         network = capture(apply_fn, params, jnp.asarray(dataset.test_images[:2]))
     except ValueError as error:
         raise InputError(f"{config.model}: {in_one_line(error)}") from error
-    if network.layers != tuple(one.layer for one in mapping.maps):
+    if network.layers != tuple(layer_map.layer for layer_map in mapping.maps):
         raise InputError(
             f"{folder / 'mapping.safetensors'}: its layers are not those of {config.model} on "
             f"{dataset.name}; allowed: the same"
@@ -61,10 +61,10 @@ def read_finished_run(folder: pathlib.Path) -> FinishedRun:
 
 
 def read_config(path: pathlib.Path) -> Config:
-    """The configuration that a run's result.json holds.
+    """Reads the configuration in a run's result.json.
 
     Raises:
-      InputError: it is missing, damaged or holds none that can be used.
+      InputError: the file is missing or damaged, or its configuration cannot be used.
     """
     tree = read_result(path)["config"]
     try:
@@ -77,56 +77,59 @@ def read_config(path: pathlib.Path) -> Config:
 
 def _require_lossless(mapping: Mapping) -> None:
     accelerator = mapping.accelerator
-    most = accelerator.lossless_adc_bits
-    for one in mapping.maps:
-        bits = one.adc_bits or accelerator.adc_resolution
-        if bits < most:
+    lossless_bits = accelerator.lossless_adc_bits
+    for layer_map in mapping.maps:
+        bits = layer_map.adc_bits or accelerator.adc_resolution
+        if bits < lossless_bits:
             raise InputError(
-                f"{one.layer.name}: lossy converters of {bits} bits, and no ONNX operator loses "
-                f"what they do; allowed: the lossless {most} bits"
+                f"{layer_map.layer.name}: lossy converters of {bits} bits, which no ONNX operator "
+                f"expresses; allowed: the lossless {lossless_bits} bits"
             )
 
 
 def read_compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
-    """The integers of weights.safetensors, with the scales that the mapping has, too.
+    """Reads the integers and scales in weights.safetensors, which must be the mapping's.
 
     Raises:
-      InputError: the file is missing or damaged, or not of the mapping's run.
+      InputError: the file is missing, damaged, or of another run than the mapping.
     """
     tensors, _ = pytrees.read_tensors(path)
     layers = []
-    for one, scales in zip(mapping.maps, mapping.scales, strict=True):
-        name = one.layer.name
+    for layer_map, scales in zip(mapping.maps, mapping.scales, strict=True):
+        name = layer_map.layer.name
         for field, value in scales._asdict().items():
-            found = tensors.get(f"{name}/{field}")
-            if found is None or not np.array_equal(found, value):
+            tensor = tensors.get(f"{name}/{field}")
+            if tensor is None or not np.array_equal(tensor, value):
                 raise InputError(
                     f"{path}: {shown(f'{name}/{field}')}: missing or not that of "
                     "mapping.safetensors; allowed: both files of one run"
                 )
-        levels = jnp.asarray(_read_levels(path, tensors.get(f"{name}/levels"), one))
+        levels = jnp.asarray(_check_levels(path, tensors.get(f"{name}/levels"), layer_map))
         fields: Any = {key: jnp.asarray(value) for key, value in scales._asdict().items()}
-        bits = jnp.asarray(one.input_bits, jnp.int32)
+        bits = jnp.asarray(layer_map.input_bits, jnp.int32)
         layers.append(CompressedLayer(levels=levels, input_bits=bits, **fields))
     return tuple(layers)
 
 
-def _read_levels(path: pathlib.Path, found: Any, one: LayerMap) -> np.ndarray:
-    """A layer's levels, of the right type and shape, within its bits."""
-    layer, most = one.layer, compute_max_level(one.weight_bits)
+def _check_levels(path: pathlib.Path, levels: Any, layer_map: LayerMap) -> np.ndarray:
+    """Returns a layer's levels if they are int8 [γ, R, C] and within the layer's bits."""
+    layer, max_level = layer_map.layer, compute_max_level(layer_map.weight_bits)
     shape = layer.groups, layer.rows, layer.columns
     where = f"{path}: {shown(f'{layer.name}/levels')}"
-    if found is None or found.dtype != np.int8 or found.shape != shape:
-        words = "missing" if found is None else f"{found.dtype} of shape {found.shape}"
-        raise InputError(f"{where}: {words}; allowed: int8 of shape {shape}")
-    largest = int(np.abs(found.astype(np.int32)).max())
-    if largest > most:
-        raise InputError(f"{where}: a level of {largest}; allowed: -{most} to {most}")
-    return np.asarray(found)
+    if levels is None or levels.dtype != np.int8 or levels.shape != shape:
+        raise InputError(f"{where}: {_describe(levels)}; allowed: int8 of shape {shape}")
+    largest = int(np.abs(levels.astype(np.int32)).max())
+    if largest > max_level:
+        raise InputError(f"{where}: a level of {largest}; allowed: -{max_level} to {max_level}")
+    return np.asarray(levels)
+
+
+def _describe(tensor: Any) -> str:
+    return "missing" if tensor is None else f"{tensor.dtype} of shape {tensor.shape}"
 
 
 def _build_model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
-    """The model as a function, and the shapes and types of its params."""
+    """Returns the model as a function, and its params, of which only shapes and dtypes count."""
     if config.model.path:
         return load_onnx(config.model, dataset)
     model: Any = build(config.model, dataset)
@@ -134,21 +137,20 @@ def _build_model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
     return model.apply, jax.eval_shape(model.init, jax.random.key(0), images)
 
 
-def _fill_params(folder: pathlib.Path, like: Any, mapping: Mapping) -> Params:
-    """The digital params that the mapping holds, and 0 for those in its crossbars."""
-    path, held = folder / "mapping.safetensors", {one.layer.name for one in mapping.maps}
+def _fill_params(path: pathlib.Path, like: Any, mapping: Mapping) -> Params:
+    """Returns params with the mapping's digital values; weights in its crossbars become 0."""
+    in_crossbars = {layer_map.layer.name for layer_map in mapping.maps}
 
-    def leaf(where: Any, like: Any) -> jax.Array:
+    def fill(where: Any, like: Any) -> jax.Array:
         name = jax.tree_util.keystr(where, simple=True, separator="/")
-        found = mapping.digital.get(name)
-        if name in held and found is None:
+        tensor = mapping.digital.get(name)
+        if name in in_crossbars and tensor is None:
             return jnp.zeros(like.shape, like.dtype)
-        if found is None or (found.shape, found.dtype) != (like.shape, like.dtype):
-            words = "missing" if found is None else f"{found.dtype} of shape {found.shape}"
+        if tensor is None or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
             raise InputError(
-                f"{path}: {shown(f'digital/{name}')}: {words}; allowed: the model's, {like.dtype} "
-                f"of shape {like.shape}"
+                f"{path}: {shown(f'digital/{name}')}: {_describe(tensor)}; allowed: the model's, "
+                f"{like.dtype} of shape {like.shape}"
             )
-        return jnp.asarray(found)
+        return jnp.asarray(tensor)
 
-    return jax.tree_util.tree_map_with_path(leaf, like)
+    return jax.tree_util.tree_map_with_path(fill, like)

@@ -1,4 +1,4 @@
-"""MNSIM 2.0's input files, `SimConfig.ini` and a network in YAML (as in its `Interface/examples`)."""
+"""MNSIM 2.0's input files, `SimConfig.ini` and a network in YAML as in its `Interface/examples`."""
 
 import configparser
 import io

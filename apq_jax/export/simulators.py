@@ -1,39 +1,35 @@
-"""Layer tables of a network and a policy as other simulators' input files.
-
-    python -m apq_jax.export.simulators RUN FOLDER     of a finished run
+"""A network's layers and a policy as other simulators' input files.
 
 | files | tool | what they carry |
 |---|---|---|
-| `neurosim/NetWork.csv` | DNN+NeuroSim V1.3, V1.4 | shapes, strides, what is pooled |
+| `neurosim/NetWork.csv` | DNN+NeuroSim V1.3, V1.4 | shapes, strides, where a pooling follows |
 | `mnsim/SimConfig.ini` | MNSIM 2.0 | crossbars, cells, converters, hierarchy |
 | `mnsim/network.yaml` | MNSIM 2.0 | shapes, strides, padding, pooling, every layer's bits |
 | `cimloop/00.yaml`, ... | CiMLoop, Timeloop 0.4 | a problem a layer: its shape and density |
-| `cimloop/bits/layers.json` | CiMLoop | `INPUT_BITS` and `WEIGHT_BITS` of each of them |
+| `cimloop/bits/layers.json` | CiMLoop | `INPUT_BITS` and `WEIGHT_BITS` of each problem |
 | `accelforge/workload.yaml` | AccelForge 1.0 | an einsum a layer: its shape and bits |
-| `notes.txt` | | what of the policy these files cannot say |
+| `notes.txt` | | the parts of the policy that these files cannot say |
 
-docs/simulators.md says field by field what goes where. None of the tools knows column-vectors or
-operation units: what a layer costs by them is that of the unpruned one, unless a tool makes
-something of a density. Shortcuts that are added are left out.
+docs/simulators.md says which value goes into which field. No tool knows column-vectors or
+operation units, so a pruned layer costs as much as the unpruned one, unless the tool uses a
+density. The files leave out additions of shortcuts.
 """
 
-import argparse
 import json
 import pathlib
-import signal
-import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import yaml
 
 from apq_jax import data, hardware
-from apq_jax.config import Config, from_config_dict
+from apq_jax.config import Config
 from apq_jax.export import accelforge, mnsim
+from apq_jax.export.finished_run import read_config
 from apq_jax.export.sizes import (
     Sizes,
+    Workload,
     count_channels,
     find_pooled,
     get_strides,
@@ -49,107 +45,110 @@ from apq_jax.system.files import write_whole
 from apq_jax.types import Layer
 
 
-class Described(NamedTuple):
-    """A network, its sizes and what a policy does to it; [L] each."""
-
-    name: str  # of the network
-    layers: tuple[Layer, ...]
-    sizes: Sizes
-    keep: tuple[float, ...]  # ratio of weights kept, in (0, 1]
-    weight_bits: tuple[int, ...]
-    input_bits: tuple[int, ...]  # of unsigned inputs
-
-
 def build_neurosim_csv(layers: tuple[Layer, ...], sizes: Sizes) -> str:
-    """NeuroSim's network structure (V1.3, V1.4; V1.0 has the same without the last column).
+    """Returns NeuroSim's network file for V1.3 and V1.4; V1.0 lacks its last column.
 
-    A row a layer: input length, width and depth, kernel length, width and number, 1 where a
-    pooling follows, stride. Inputs are given without their padding, as in its own `NetWork_*.csv`.
-    A classifier is a 1 x 1 window on 1 x 1 pixels. Not in the file: bits, one pair of numbers for
-    the whole network on its command line; pruning; groups.
+    A row holds a layer's input length, width and depth, kernel length, width and number, 1 if a
+    pooling follows or else 0, and stride. Inputs exclude their padding, as in NeuroSim's own
+    `NetWork_*.csv`. A classifier is a 1 x 1 window on 1 x 1 pixels. The file holds neither pruning
+    nor bits, which are one pair for the whole network on NeuroSim's command line.
 
     Raises:
-      InputError: grouped layers, strides that differ, windows not over two axes; names the layer.
+      InputError: a layer has groups, strides that differ, or a window not over two axes; names
+        the layer.
     """
     lines = []
-    for layer, size, follows in zip(layers, sizes, find_pooled(layers, sizes), strict=True):
-        _require_ungrouped(layer, "NeuroSim")
-        high, wide = get_window(layer)
-        row = (size.height, size.width, count_channels(layer), high, wide, layer.columns)
-        lines.append(
-            ",".join(map(str, (*row, int(follows), _require_one_stride(layer, "NeuroSim"))))
-        )
+    for layer, size, pooled in zip(layers, sizes, find_pooled(layers, sizes), strict=True):
+        if layer.groups > 1:
+            raise InputError(f"{layer.name}: {layer.groups} groups; allowed in NeuroSim: 1")
+        window, (down, across) = get_window(layer), get_strides(layer)
+        if down != across:
+            raise InputError(
+                f"{layer.name}: strides {down} and {across}; allowed in NeuroSim: the same"
+            )
+        row = (size.height, size.width, count_channels(layer), *window, layer.columns)
+        lines.append(",".join(map(str, (*row, int(pooled), down))))
     return "\n".join(lines) + "\n"
 
 
-def build_cimloop_yaml(of: Described, at: int) -> str:
-    """A layer as CiMLoop's workload file: a Timeloop 0.4 problem on its `problem_base.yaml`.
+def build_cimloop_yaml(workload: Workload, index: int) -> str:
+    """Returns one layer's CiMLoop file: a Timeloop 0.4 problem on CiMLoop's `problem_base.yaml`.
 
-    C, M a group, G groups, R x S windows, P x Q outputs; what is 1 is left to the base. In the base
-    `Wstride` goes with P and `Hstride` with Q, and so they are written. The density is that of
-    weights, taken as independent of each other, which column-vectors are not. Histograms of values
-    are not written.
+    The problem has C inputs and M outputs a group, G groups, R x S windows and P x Q outputs; the
+    base supplies dimensions of 1. `Wstride` is the step along P and `Hstride` along Q, as in the
+    base. The density is that of independent weights, which column-vectors are not. The file holds
+    no histograms of values.
+
+    Args:
+      workload: the network and policy.
+      index: the layer's, from 0.
+
+    Raises:
+      InputError: the layer is not over two axes.
     """
-    layer, size = of.layers[at], of.sizes[at]
+    layer, size, keep = workload.layers[index], workload.sizes[index], workload.keep[index]
     (high, wide), (down, across) = get_window(layer), get_strides(layer)
     instance: dict[str, Any] = {"C": count_channels(layer), "M": layer.columns}
     instance |= {"G": layer.groups, "P": size.out_height, "Q": size.out_width}
     instance |= {"R": high, "S": wide, "Wstride": down, "Hstride": across}
     instance = {key: value for key, value in instance.items() if value != 1 or key in "CM"}
-    if of.keep[at] < 1:
-        density = {"density": of.keep[at], "distribution": "hypergeometric"}
-        instance["densities"] = {"Weights": density}
+    if keep < 1:
+        instance["densities"] = {"Weights": {"density": keep, "distribution": "hypergeometric"}}
     problem = {"instance": instance, "name": "Conv2d" if layer.kernel else "Linear"}
-    problem |= {"dnn_name": of.name, "notes": layer.name}
+    problem |= {"dnn_name": workload.name, "notes": layer.name}
     body = yaml.safe_dump(problem, sort_keys=False, default_flow_style=None, width=100)
     lines = "".join(f"  {line}\n" for line in body.splitlines())
     return f"{{{{include_text('../problem_base.yaml')}}}}\nproblem:\n  <<<: *problem_base\n{lines}"
 
 
-def build_files(of: Described, accelerator: Accelerator) -> dict[str, str]:
-    """Every file by its path; a tool that cannot express the network has none, and a note.
+def build_files(workload: Workload, accelerator: Accelerator) -> dict[str, str]:
+    """Returns the content of every file, by its path within the folder.
+
+    A tool that cannot express the network gets no files, but a line in notes.txt.
 
     Raises:
-      InputError: no tool can.
+      InputError: no tool can express the network.
     """
-    found: dict[str, str] = {}
-    refused: list[str] = []
+    files: dict[str, str] = {}
+    refusals: list[str] = []
     tools: dict[str, Any] = {
-        "neurosim": lambda: {"NetWork.csv": build_neurosim_csv(of.layers, of.sizes)},
+        "neurosim": lambda: {"NetWork.csv": build_neurosim_csv(workload.layers, workload.sizes)},
         "mnsim": lambda: {
             "SimConfig.ini": mnsim.build_sim_config(accelerator),
-            "network.yaml": mnsim.build_network_yaml(of, accelerator),
+            "network.yaml": mnsim.build_network_yaml(workload, accelerator),
         },
-        "cimloop": lambda: _build_cimloop(of),
-        "accelforge": lambda: {"workload.yaml": accelforge.build_workload_yaml(of)},
+        "cimloop": lambda: _build_cimloop(workload),
+        "accelforge": lambda: {"workload.yaml": accelforge.build_workload_yaml(workload)},
     }
     for tool, make in tools.items():
         try:
-            found |= {f"{tool}/{name}": text for name, text in make().items()}
+            files |= {f"{tool}/{name}": text for name, text in make().items()}
         except InputError as error:
-            refused.append(f"{tool}: not written. {error}")
-    if not found:
-        raise InputError("; ".join(refused))
-    return found | {"notes.txt": "\n".join([*refused, *_list_notes(of, accelerator)]) + "\n"}
+            refusals.append(f"{tool}: not written. {error}")
+    if not files:
+        raise InputError("; ".join(refusals))
+    notes = "\n".join([*refusals, *_list_notes(workload, accelerator)]) + "\n"
+    return files | {"notes.txt": notes}
 
 
-def _build_cimloop(of: Described) -> dict[str, str]:
-    digits = max(2, len(str(len(of.layers) - 1)))
-    names = [f"{at:0{digits}}.yaml" for at in range(len(of.layers))]
+def _build_cimloop(workload: Workload) -> dict[str, str]:
+    """Returns CiMLoop's problems and `bits/layers.json`, by path."""
+    digits = max(2, len(str(len(workload.layers) - 1)))
+    names = [f"{index:0{digits}}.yaml" for index in range(len(workload.layers))]
     bits = [
         {"file": name, "layer": layer.name, "INPUT_BITS": inputs, "WEIGHT_BITS": weights}
         for name, layer, inputs, weights in zip(
-            names, of.layers, of.input_bits, of.weight_bits, strict=True
+            names, workload.layers, workload.input_bits, workload.weight_bits, strict=True
         )
     ]
-    problems = {name: build_cimloop_yaml(of, at) for at, name in enumerate(names)}
+    problems = {name: build_cimloop_yaml(workload, index) for index, name in enumerate(names)}
     return problems | {"bits/layers.json": json.dumps(bits, indent=1) + "\n"}
 
 
-def _list_notes(of: Described, accelerator: Accelerator) -> list[str]:
-    weights, inputs = max(of.weight_bits), max(of.input_bits)
+def _list_notes(workload: Workload, accelerator: Accelerator) -> list[str]:
+    weights, inputs = max(workload.weight_bits), max(workload.input_bits)
     return [
-        f"Network {of.name}, accelerator {accelerator.name}.",
+        f"Network {workload.name}, accelerator {accelerator.name}.",
         "Column-vectors, their packing and indices, and operation units are in none of the files.",
         "Additions of shortcuts are left out; they hold no weights.",
         "neurosim: one number of bits for all layers, on its command line. The most that the "
@@ -163,40 +162,40 @@ def _list_notes(of: Described, accelerator: Accelerator) -> list[str]:
 
 
 def write_files(
-    folder: pathlib.Path, of: Described, accelerator: Accelerator
+    folder: pathlib.Path, workload: Workload, accelerator: Accelerator
 ) -> list[pathlib.Path]:
-    """Writes `files` below a folder, each whole or not at all; returns the paths.
+    """Writes every file below a folder, each whole or not at all; returns their paths.
 
     Raises:
-      InputError: as `files`, or the folder cannot be written to.
+      InputError: no tool can express the network, or the folder cannot be written to.
     """
-    found = build_files(of, accelerator)  # all of it before any is written
-    for name, text in found.items():
+    files = build_files(workload, accelerator)  # builds all files before it writes the first
+    for name, text in files.items():
         write_whole(folder / name, text)
-    return [folder / name for name in found]
+    return [folder / name for name in files]
 
 
-def read_workload(run: pathlib.Path) -> tuple[Described, Accelerator]:
-    """A finished run's network, policy and accelerator.
+def read_workload(run: pathlib.Path) -> tuple[Workload, Accelerator]:
+    """Reads the network, policy and accelerator of a finished run's folder.
 
-    Sizes are traced: the model is built anew, without weights, on its data's images.
+    Builds the run's model anew, with fresh weights, and traces its sizes on images of its data.
 
     Raises:
-      InputError: a file is missing or damaged, the data is not there, or the model that the run's
-        configuration names is no longer that of the run.
+      InputError: a file is missing or damaged, the data is missing, or the model that the run's
+        configuration names has other layers than the run.
     """
     result, _ = read_run(run)
-    config = from_config_dict(ml_collections.ConfigDict(result["config"]))
+    config = read_config(run / "result.json")
     accelerator = hardware.load(str(run / "accelerator.toml"))
     layers, sizes = _trace_layers(config)
-    rows = result["layers"]
-    names = [(one["name"], one["rows"], one["columns"], one["positions"]) for one in rows]
-    if names != [(one.name, one.rows, one.columns, one.positions) for one in layers]:
+    fields = "name", "rows", "columns", "positions"
+    if [[row[field] for field in fields] for row in result["layers"]] != [
+        [getattr(layer, field) for field in fields] for layer in layers
+    ]:
         raise InputError(f"{run / 'result.json'}: layers: not those of the model {config.model}")
     policy = result["best"]["policy"]
-    bits = tuple(policy["weight_bits"]), tuple(policy["input_bits"])
-    of = Described(str(config.model), layers, sizes, tuple(policy["keep"]), *bits)
-    return of, accelerator
+    per_layer = (tuple(policy[field]) for field in ("keep", "weight_bits", "input_bits"))
+    return Workload(str(config.model), layers, sizes, *per_layer), accelerator
 
 
 def _trace_layers(config: Config) -> tuple[tuple[Layer, ...], Sizes]:
@@ -209,41 +208,3 @@ def _trace_layers(config: Config) -> tuple[tuple[Layer, ...], Sizes]:
         apply_fn, params = model.apply, model.init(jax.random.key(0), images)
     network = capture(apply_fn, params, images)
     return network.layers, trace_sizes(network, params)
-
-
-def _require_ungrouped(layer: Layer, tool: str) -> None:
-    if layer.groups > 1:
-        raise InputError(f"{layer.name}: {layer.groups} groups; allowed in {tool}: 1")
-
-
-def _require_one_stride(layer: Layer, tool: str) -> int:
-    down, across = get_strides(layer)
-    if down != across:
-        raise InputError(f"{layer.name}: strides {down} and {across}; allowed in {tool}: the same")
-    return down
-
-
-def main(argv: list[str]) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m apq_jax.export.simulators",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", type=pathlib.Path, help="folder of a finished run")
-    parser.add_argument("folder", type=pathlib.Path, help="where the files are written")
-    options = parser.parse_args(argv)
-    try:
-        of, accelerator = read_workload(options.run)
-        for path in write_files(options.folder, of, accelerator):
-            print(path)
-    except InputError as error:
-        print(f"apq_jax.export.simulators: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as `head`
-    sys.exit(main(sys.argv[1:]))

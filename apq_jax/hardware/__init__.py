@@ -3,7 +3,7 @@
 from apq_jax.hardware.accelerator import Accelerator
 from apq_jax.hardware.chip import Chip
 from apq_jax.hardware.components import Component, Components
-from apq_jax.hardware.presets import PRESETS, isaac_beside, preset
+from apq_jax.hardware.presets import PRESETS, build_matching_isaac, preset
 from apq_jax.hardware.toml import dumps, load, loads
 
 __all__ = [
@@ -12,8 +12,8 @@ __all__ = [
     "Chip",
     "Component",
     "Components",
+    "build_matching_isaac",
     "dumps",
-    "isaac_beside",
     "load",
     "loads",
     "preset",

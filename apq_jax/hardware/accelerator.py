@@ -153,7 +153,7 @@ class Accelerator:
 
     def _adc_pj(self, bits: np.ndarray) -> Array:
         point = self.components.adc.energy_pj
-        return adc.energy_pj(self.adc_law, bits, point, self.adc_gsps, self.node_nm)
+        return adc.compute_energy_pj(self.adc_law, bits, point, self.adc_gsps, self.node_nm)
 
     def _adc_saved(self) -> np.ndarray:
         """Part of a conversion's energy that is saved by stopping after 1, 2, ... bits.
@@ -170,7 +170,7 @@ class Accelerator:
         """Area of a converter."""
         point = self.components.adc.area_um2
         bits = np.asarray(self.adc_resolution)
-        return float(adc.area_um2(self.adc_law, bits, point, self.adc_gsps, self.node_nm))
+        return float(adc.compute_area_um2(self.adc_law, bits, point, self.adc_gsps, self.node_nm))
 
     def slices(self, bits: int) -> int:
         """Cells a weight: ⌈q/c⌉; in differential pairs 2 max(1, ⌈(q - 1)/c⌉)."""

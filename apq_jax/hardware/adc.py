@@ -21,7 +21,7 @@ _TABLE_PJ = np.asarray([0.79, 0.99, 1.20, 1.42, 1.67, 1.97])
 _TABLE_UM2 = np.asarray([361.0, 477.0, 627.0, 845.0, 1200.0, 1828.0])
 
 
-def energy_pj(law: Law, bits: Array, point_pj: float, gsps: float, node_nm: float) -> Array:
+def compute_energy_pj(law: Law, bits: Array, point_pj: float, gsps: float, node_nm: float) -> Array:
     """Energy of one conversion, pJ.
 
     Args:
@@ -49,7 +49,7 @@ def energy_pj(law: Law, bits: Array, point_pj: float, gsps: float, node_nm: floa
     return xp.where(bits < 4, low, xp.where(bits > 9, high, inside))
 
 
-def area_um2(law: Law, bits: Array, point_um2: float, gsps: float, node_nm: float) -> Array:
+def compute_area_um2(law: Law, bits: Array, point_um2: float, gsps: float, node_nm: float) -> Array:
     """Area of one converter, um2.
 
     `saberi` and `table` share hwcomponents' table, 361 x 2^(b-4) below it and 1828 x 2^(b-9) above;

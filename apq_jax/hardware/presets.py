@@ -28,7 +28,7 @@ PRESETS = {
 }
 
 
-def isaac_beside(accelerator: Accelerator) -> Accelerator:
+def build_matching_isaac(accelerator: Accelerator) -> Accelerator:
     """ISAAC as its paper has it, worked like `accelerator`: what both can be compared by.
 
     The time of a read, the converters' law and rate, replication, pipelining and rounding are those

@@ -94,7 +94,7 @@ def _alexnet() -> tuple[Layer, ...]:
     )
 
 
-NETWORKS: dict[str, tuple[Layer, ...]] = {
+WORKLOADS: dict[str, tuple[Layer, ...]] = {
     "lenet5": _lenet5(),
     "vgg16": _vgg16(),
     "vgg8": _vgg8(),

@@ -14,7 +14,7 @@ import sys
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from apq_jax.mapping import count_layer_map, load
-from apq_jax.mapping.pictures import occupancy
+from apq_jax.mapping.pictures import draw_occupancy
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 
@@ -61,7 +61,7 @@ def _inspect(options: argparse.Namespace) -> None:
     if picture.resolve() == options.file.resolve():
         raise InputError(f"--picture: {str(picture)!r} is the mapping; allowed: another file")
     image = io.BytesIO()
-    FigureCanvasAgg(occupancy(mapping, options.layer, options.crossbar)).print_png(image)
+    FigureCanvasAgg(draw_occupancy(mapping, options.layer, options.crossbar)).print_png(image)
     write_whole(picture, image.getvalue())
     print(f"drawn: {picture}")
 

@@ -7,7 +7,7 @@ import numpy as np
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.packing import PACKERS, pack
-from apq_jax.mapping.scheme_counts import sre_columns, strip_columns
+from apq_jax.mapping.scheme_counts import count_sre_columns, count_strip_columns
 from apq_jax.mapping.units import NONE, LayerMap, Units, compute_max_level, sums_fit
 from apq_jax.types import Layer
 
@@ -181,9 +181,9 @@ def _index_bits(found: LayerMap, scheme: str, used: np.ndarray, accelerator: Acc
         strips = layer.groups * ceil_div(layer.rows, high)
         return flips + lists(strips, columns, layer.columns)
     if scheme == "pim_prune":
-        strips = layer.groups * ceil_div(layer.columns, strip_columns(accelerator))
+        strips = layer.groups * ceil_div(layer.columns, count_strip_columns(accelerator))
         return flips + lists(strips, rows, layer.rows)
     if scheme == "sre":
-        wide = sre_columns(accelerator, accelerator.slices(found.weight_bits))
+        wide = count_sre_columns(accelerator, accelerator.slices(found.weight_bits))
         return flips + lists(layer.groups * ceil_div(layer.columns, wide), rows, layer.rows)
     return flips

@@ -9,10 +9,10 @@ from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.scheme_counts import (
     Diagonal,
-    diagonal,
-    sre_columns,
-    strip_columns,
-    strips_beside,
+    count_sre_columns,
+    count_strip_columns,
+    count_strips_beside,
+    plan_diagonal,
 )
 from apq_jax.mapping.units import NONE, Units
 from apq_jax.types import Layer
@@ -172,7 +172,7 @@ def _matrices(
 ) -> Iterator[_Block]:
     """Full matrices of (rows, columns), block-diagonally where each fits in a crossbar."""
     matrices = [(rows, columns) for rows, columns in matrices if len(rows) and len(columns)]
-    place = diagonal(_shapes(matrices, slices), a)
+    place = plan_diagonal(_shapes(matrices, slices), a)
     if place.beside:
         yield from _on_diagonals(matrices, slices, place)
         return
@@ -194,7 +194,7 @@ def _kept(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterat
 
 def _strips_up(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
     """Rows of a strip of columns pack upward; narrow strips of like height lie side by side."""
-    width, strips = strip_columns(a), []
+    width, strips = count_strip_columns(a), []
     for group in range(layer.groups):
         for left in range(0, layer.columns, width):
             kept = np.flatnonzero(mask[group, :, left : left + width].any(axis=1))
@@ -202,7 +202,7 @@ def _strips_up(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> I
             if len(kept):
                 strips.append((group * layer.rows + kept, group * layer.columns + columns))
     strips.sort(key=lambda one: (len(one[0]), len(one[1])), reverse=True)
-    place, beside = diagonal(_shapes(strips, slices), a), strips_beside(layer, slices, a)
+    place, beside = plan_diagonal(_shapes(strips, slices), a), count_strips_beside(layer, slices, a)
     if place.beside > beside:
         yield from _on_diagonals(strips, slices, place)
         return
@@ -231,7 +231,7 @@ def _strips_left(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) ->
 
 def _sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Block]:
     """A unit's columns keep their own rows; units spread evenly over the crossbars."""
-    wide, found, strip = sre_columns(a, slices), [], 0
+    wide, found, strip = count_sre_columns(a, slices), [], 0
     for group in range(layer.groups):
         for left in range(0, layer.columns, wide):
             kept = np.flatnonzero(mask[group, :, left : left + wide].any(axis=1))

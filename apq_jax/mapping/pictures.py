@@ -14,7 +14,7 @@ from apq_jax.mapping.units import NONE, LayerMap
 _WORDS = 40  # numbers that a picture holds
 
 
-def occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
+def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
     """One crossbar: cells by value, empty ones white, units outlined, coloured by their input."""
     one, accelerator = mapping.maps[layer], mapping.accelerator
     units = one.units
@@ -57,7 +57,7 @@ def occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
     return figure
 
 
-def filled(one: LayerMap) -> np.ndarray:
+def compute_fill(one: LayerMap) -> np.ndarray:
     """The share of cells that units use, of each crossbar of a layer."""
     high = (one.banks != NONE).sum(axis=1)[one.units.bank]
     wide = (one.units.outputs != NONE).sum(axis=1)
@@ -65,14 +65,14 @@ def filled(one: LayerMap) -> np.ndarray:
     return cells / one.cells[0].size
 
 
-def fullness(mapping: Mapping, names: Sequence[str]) -> Figure:
+def draw_fullness(mapping: Mapping, names: Sequence[str]) -> Figure:
     """How full every crossbar of every layer is.
 
     Args:
       mapping: of all layers.
       names: what to call each of them.
     """
-    shares = [100 * filled(one) for one in mapping.maps]
+    shares = [100 * compute_fill(one) for one in mapping.maps]
     most = max(len(share) for share in shares)
     table = np.full((len(shares), most), np.nan)
     for row, share in enumerate(shares):

@@ -48,7 +48,7 @@ class Diagonal(NamedTuple):
     bitlines: int  # and across
 
 
-def diagonal(shapes: list[tuple[int, int]], accelerator: Accelerator) -> Diagonal:
+def plan_diagonal(shapes: list[tuple[int, int]], accelerator: Accelerator) -> Diagonal:
     """Of matrices of rows x bitlines, block by block as large as the largest; [] takes nothing."""
     a = accelerator
     rows = max((high for high, _ in shapes), default=1)
@@ -85,7 +85,7 @@ def _matrices(
     parts = [
         crossbar.count_full_matrices(1, *shape, window, slices, planes, chip) for shape in shapes
     ]
-    place = diagonal([(rows, columns * int(slices)) for rows, columns in shapes], accelerator)
+    place = plan_diagonal([(rows, columns * int(slices)) for rows, columns in shapes], accelerator)
     if accelerator.mapping == "mnsim" or not place.beside:
         return _summed(parts)
     return _on_diagonals(parts, place)
@@ -114,19 +114,19 @@ def count_channels(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accel
     return found._replace(index_bits=found.index_bits + index)
 
 
-def strip_columns(accelerator: Accelerator) -> int:
+def count_strip_columns(accelerator: Accelerator) -> int:
     """Logical columns of a crossbar at 8 bits, ⌊X_c / S⌋."""
     return max(accelerator.crossbar_columns // accelerator.slices(_STRIP_BITS), 1)
 
 
-def sre_columns(accelerator: Accelerator, slices: int) -> int:
+def count_sre_columns(accelerator: Accelerator, slices: int) -> int:
     """Logical columns of a unit in `sre`, ⌊w / S⌋; of a weight wider than a unit, 1."""
     return max(accelerator.unit_columns // slices, 1)
 
 
-def strips_beside(layer: Layer, slices: int, accelerator: Accelerator) -> int:
+def count_strips_beside(layer: Layer, slices: int, accelerator: Accelerator) -> int:
     """Strips of `pim_prune` that lie side by side from a crossbar's first wordline on."""
-    width = min(strip_columns(accelerator), layer.columns)
+    width = min(count_strip_columns(accelerator), layer.columns)
     return max(accelerator.crossbar_columns // (width * slices), 1)
 
 
@@ -137,7 +137,7 @@ def count_pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Acce
     each other, those of like height together, and are read in turn; or block-diagonally where
     that holds more.
     """
-    a, slices, width = accelerator, accelerator.slices(bits), strip_columns(accelerator)
+    a, slices, width = accelerator, accelerator.slices(bits), count_strip_columns(accelerator)
     strips = []  # (rows kept, logical columns)
     for group in mask:
         for start in range(0, layer.columns, width):
@@ -150,8 +150,8 @@ def count_pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Acce
     kept_rows = [kept for kept, _ in strips]
     index = _lists(kept_rows + [0] * (lists - len(strips)), layer.rows, flips)
     place, beside = (
-        diagonal([(kept, wide * slices) for kept, wide in strips], a),
-        strips_beside(layer, slices, a),
+        plan_diagonal([(kept, wide * slices) for kept, wide in strips], a),
+        count_strips_beside(layer, slices, a),
     )
     if place.beside > beside:
         return _on_diagonals(parts, place)._replace(index_bits=index)
@@ -179,7 +179,7 @@ def count_pim_prune_columns(
     all_kept = [kept for _, kept in strips]
     strips = [(rows, kept) for rows, kept in strips if kept]
     parts = [_strip(rows, kept, slices, a) for rows, kept in strips]
-    place = diagonal([(rows, kept * slices) for rows, kept in strips], a)
+    place = plan_diagonal([(rows, kept * slices) for rows, kept in strips], a)
     found = _on_diagonals(parts, place) if place.beside else _summed(parts)
     flips = sum(int(part.index_bits) for part in parts)
     return found._replace(index_bits=_lists(all_kept, layer.columns, flips))
@@ -194,7 +194,7 @@ def _strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Co
 def count_sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Rows of a unit's columns that are all zero go, the rest pack upward; an index a row."""
     a, slices = accelerator, accelerator.slices(bits)
-    wide = sre_columns(a, slices)
+    wide = count_sre_columns(a, slices)
     units = drives = columns = cells = outputs = groups = 0
     rows = []  # kept of each unit's columns
     for group in mask:
@@ -238,9 +238,9 @@ def count_column_vectors(
     return Counts(*(field[0, 0, slices - 1] for field in tables))
 
 
-def channel_block(layer: Layer, accelerator: Accelerator) -> Block:
+def build_channel_block(layer: Layer, accelerator: Accelerator) -> Block:
     return Block(int(np.prod(layer.kernel, dtype=np.int64)), layer.columns)
 
 
-def sre_block(layer: Layer, accelerator: Accelerator) -> Block:
-    return Block(1, sre_columns(accelerator, accelerator.slices(_STRIP_BITS)))
+def build_sre_block(layer: Layer, accelerator: Accelerator) -> Block:
+    return Block(1, count_sre_columns(accelerator, accelerator.slices(_STRIP_BITS)))

@@ -16,7 +16,8 @@ from apq_jax.compression.pruning import Block, cut, weight_mask
 from apq_jax.crossbar import Counts
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.scheme_counts import (
-    channel_block,
+    build_channel_block,
+    build_sre_block,
     count_channels,
     count_column_vectors,
     count_dense,
@@ -24,8 +25,7 @@ from apq_jax.mapping.scheme_counts import (
     count_pim_prune,
     count_pim_prune_columns,
     count_sre,
-    sre_block,
-    strip_columns,
+    count_strip_columns,
 )
 from apq_jax.types import Layer
 
@@ -180,9 +180,9 @@ def compute_utilisation(
 SCHEMES: dict[str, Scheme] = {
     "dense": Scheme(lambda layer, _: Block(layer.rows, layer.columns), count_dense, "layers"),
     "filter": Scheme(lambda layer, _: Block(layer.rows), count_filters, "filters"),
-    "channel": Scheme(channel_block, count_channels, "input channels"),
+    "channel": Scheme(build_channel_block, count_channels, "input channels"),
     "pim_prune": Scheme(
-        lambda _, accelerator: Block(1, strip_columns(accelerator)),
+        lambda _, accelerator: Block(1, count_strip_columns(accelerator)),
         count_pim_prune,
         "rows of strips",
     ),
@@ -191,7 +191,7 @@ SCHEMES: dict[str, Scheme] = {
         count_pim_prune_columns,
         "columns of strips",
     ),
-    "sre": Scheme(sre_block, count_sre, "rows of units"),
+    "sre": Scheme(build_sre_block, count_sre, "rows of units"),
     "sre_weights": Scheme(lambda *_: Block(1), count_sre, "weights"),
     "column_vector": Scheme(
         lambda _, accelerator: Block(accelerator.unit_rows), count_column_vectors, "column-vectors"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from apq_jax.data import Dataset
 from apq_jax.models import lenet, resnet, training, vgg, weights
-from apq_jax.models.onnx.model import classifier, load
+from apq_jax.models.onnx.model import build_classifier, load
 from apq_jax.models.options import ModelOptions, Training
 from apq_jax.system.errors import InputError
 
@@ -88,4 +88,4 @@ def load_onnx(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn
         raise InputError(f"config.model.path: {options.path!r}; allowed: an .onnx file that exists")
     model = load(path)
     size = dataset.train_images.shape[1:]
-    return classifier(model, size, dataset.classes, options.layout), model.params
+    return build_classifier(model, size, dataset.classes, options.layout), model.params

@@ -1,1 +1,1 @@
-"""What is asked of a search: choices, reward, limits and fronts."""
+"""The problem that a search solves: its choices, reward, limits and fronts."""

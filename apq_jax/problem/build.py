@@ -1,4 +1,4 @@
-"""Forms a `Problem` on the host: what a strategy may know of a network and an accelerator."""
+"""Builds a `Problem` on the host from a network's plan, its statistics and its prices."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,19 +30,19 @@ def build_problem(
     drop_per_nat: float,
     penalty: float,
 ) -> Problem:
-    """The problem of a network on an accelerator.
+    """Builds the problem of a network on an accelerator.
 
     Args:
-      prices: of every choice, on the host, up to 8 and 8 bits.
-      cells: static; from `conversion.cells_of`.
-      objective: metric's name (of METRICS) to its weight; divided by their sum. Where it is
-        empty, closed forms pay for the metrics that are limited, all alike.
-      quality: what accuracy counts.
-      limits: metric's name to the most that is allowed of it.
-      float_accuracy: of the uncompressed network on the scored images, a fraction of 1.
-      max_drop: accuracy that may be lost, a fraction of 1; inf where there is no limit.
+      prices: of every choice up to 8-bit weights and 8-bit inputs, on the host.
+      cells: static; from `converters.cells_of`.
+      objective: weights by metric (of METRICS), which are divided by their sum. If it is empty,
+        closed forms pay for all limited metrics alike.
+      quality: weight of accuracy in the reward.
+      limits: largest allowed value by metric.
+      float_accuracy: of the float network on the scored images, a fraction of 1.
+      max_drop: accuracy that may be lost, a fraction of 1; inf if accuracy is not limited.
       drop_per_nat: from `fit_drop_per_nat`.
-      penalty: of missing a limit.
+      penalty: weight of missed limits in the reward.
     """
     count, levels = len(layers), space.levels
     full = np.full(count, 8)
@@ -51,24 +51,25 @@ def build_problem(
     )
     dense_values = np.asarray([getattr(dense, name) for name in METRICS], np.float64)
     weights, limited = (
-        np.asarray([part.get(name, 0.0) for name in METRICS], np.float64)
-        for part in (objective, dict.fromkeys(limits, 1.0))
+        np.asarray([table.get(name, 0.0) for name in METRICS], np.float64)
+        for table in (objective, dict.fromkeys(limits, 1.0))
     )
     weights /= max(weights.sum(), 1e-30)
-    paid = weights if weights.any() else limited / max(limited.sum(), 1e-30)
-    of_layers = unflatten(prices)  # [L, K, 8, 8] each
+    share_weights = weights if weights.any() else limited / max(limited.sum(), 1e-30)
+    layer_costs = unflatten(prices)  # [L, K, 8, 8] each
     metrics = (
-        of_layers.slots,
-        of_layers.crossbars,
-        crossbar.compute_area(of_layers, prices.chip),
-        of_layers.energy_nj,
-        of_layers.latency_us,
+        layer_costs.slots,
+        layer_costs.crossbars,
+        crossbar.compute_area(layer_costs, prices.chip),
+        layer_costs.energy_nj,
+        layer_costs.latency_us,
     )
-    whole = dense._replace(area_mm2=dense.area_pro_rata_mm2)  # layers have no whole tiles
+    # The area of a layer is in proportion, because a layer does not fill whole tiles.
+    whole = dense._replace(area_mm2=dense.area_pro_rata_mm2)
     costs = np.stack(
         [m / getattr(whole, name) for name, m in zip(METRICS, metrics, strict=True)], axis=-1
     )
-    share = costs @ paid
+    share = costs @ share_weights
 
     error = np.stack([np.asarray(layer.error) for layer in plan])
     dense_share = share[:, 0, -1, -1]
@@ -84,8 +85,8 @@ def build_problem(
                 np.log10(layer.positions) / 4,
                 np.log10(layer.groups) / 4,
                 dense_share[index] / dense_share.sum(),
-                # What the accelerator charges at half the keep levels, or half the bits.
-                *(np.log(at[index] / dense_share[index]) for at in halved),
+                # The layer's cost at half the keep levels, weight bits or input bits.
+                *(np.log(halved_share[index] / dense_share[index]) for halved_share in halved),
                 *(np.log10(error[index, curve, -1] + 1e-6) / 6 + 1),
             ]
             for index, layer in enumerate(layers)
@@ -109,7 +110,12 @@ def build_problem(
         penalty=jnp.asarray(penalty, jnp.float32),
         phase=jnp.zeros((), jnp.float32),
         conversions=_tabulate_conversions(
-            of_layers.adc_nj / dense.energy_nj, paid, prices.chip, plan, statistics, cells
+            layer_costs.adc_nj / dense.energy_nj,
+            share_weights[METRICS.index("energy_nj")],
+            prices.chip,
+            plan,
+            statistics,
+            cells,
         )
         if space.adc_bits
         else None,
@@ -117,36 +123,39 @@ def build_problem(
 
 
 def find_min_costs(prices: Prices, space: Space) -> dict[str, float]:
-    """The least of each metric that any policy of the space can have.
+    """Finds the least value of each metric that any policy of the space has.
 
-    Each layer's least apart: it is not always at the last keep level and the fewest bits, for
-    one crossbar is read longer than each of two.
+    Each layer's minimum is taken over all its choices: the last keep level with the fewest bits
+    is not always the cheapest, because one crossbar is read longer than each of two.
 
     Args:
-      prices: of every choice, on the host, up to 8 and 8 bits.
-      space: static.
+      prices: of every choice up to 8-bit weights and 8-bit inputs, on the host.
+
+    Returns:
+      The least values by metric.
     """
-    chosen = np.ix_(np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1)
-    of_layers = unflatten(prices)
+    bits = np.ix_(np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1)
+    layer_costs = unflatten(prices)
     if space.adc_bits:
-        most = prices.chip.adc_saved[np.asarray(space.adc_bits) - 1].max()
-        energy_nj = of_layers.energy_nj - most * of_layers.adc_nj
-        of_layers = of_layers._replace(energy_nj=energy_nj)
-    least = crossbar.LayerCost(*(field[:, :, *chosen].min(axis=(1, 2, 3)) for field in of_layers))
+        max_saved = prices.chip.adc_saved[np.asarray(space.adc_bits) - 1].max()
+        energy_nj = layer_costs.energy_nj - max_saved * layer_costs.adc_nj
+        layer_costs = layer_costs._replace(energy_nj=energy_nj)
+    least = crossbar.LayerCost(*(field[:, :, *bits].min(axis=(1, 2, 3)) for field in layer_costs))
     cost = crossbar.sum_costs(least, prices.chip)
     return {name: getattr(cost, name).item() for name in METRICS}
 
 
 def fit_drop_per_nat(float_accuracy: float, accuracy: np.ndarray, divergence: np.ndarray) -> float:
-    """Σ drop / Σ divergence over evaluated policies, as far as they lose at most 20 points.
+    """Fits Σ drop / Σ divergence over the evaluated policies that lose at most 20 points.
 
     Args:
-      float_accuracy: of the uncompressed network on the same images.
+      float_accuracy: of the float network on the same images.
       accuracy: [N], measured.
       divergence: [N], nats.
 
     Returns:
-      At least 0.05: where nothing is lost by measure the limit must still bind in the end.
+      Accuracy lost per nat, at least 0.05, because the limit must bind in the end even if no
+      measured policy lost anything.
     """
     drop = float_accuracy - np.asarray(accuracy, np.float64)
     near = drop <= 0.2
@@ -156,54 +165,56 @@ def fit_drop_per_nat(float_accuracy: float, accuracy: np.ndarray, divergence: np
 
 def _tabulate_conversions(
     share: np.ndarray,
-    paid: np.ndarray,
+    energy_weight: float,
     chip: Chip,
     plan: Plan,
     statistics: Statistics,
     cells: Cells,
 ) -> Conversions:
-    """What stopping early saves and costs, at every choice of every layer.
+    """Tabulates what converters that stop early save and lose, at every choice of every layer.
 
-    A sum of whole numbers that is rounded to a step Δ is off by (Δ² - 1) / 12 in the mean square;
-    in an output each sum counts 2^(c s + d t) of slice s and step t.
+    Rounding a sum of whole numbers to a step Δ has a mean square error of (Δ² - 1) / 12. In an
+    output, the sum of slice s and step t has the factor 2^(c s + d t), with c bits per cell and d
+    bits per input step.
 
     Args:
-      share: [L, K, 8, 8], the conversions' energy over the dense network's.
-      paid: [M].
+      share: [L, K, 8, 8], the conversions' energy over the dense network's energy.
+      energy_weight: weight of energy in the share of a layer.
     """
     bits = np.arange(1, len(chip.adc_saved) + 1)
-    # A converter that has no more to give than its resolution.
-    steps = 4.0 ** (cells.lossless_bits - np.minimum(bits, cells.resolution))
-    each = 4.0 ** np.arange(quantization.MAX_BITS)
-    of_values = np.arange(1, quantization.MAX_BITS + 1)  # bits of a weight or an input
-    input_steps = crossbar.ceil_div(of_values, cells.dac_bits)
-    of_steps = np.asarray([np.sum(each[:n] ** cells.dac_bits) for n in input_steps])
-    slices = crossbar.count_slices(of_values, chip) // (1 + cells.differential)
-    of_slices = np.asarray([np.sum(each[:n] ** cells.cell_bits) for n in slices])
+    # Δ² of each number of bits; bits beyond a converter's resolution change nothing.
+    squares = 4.0 ** (cells.lossless_bits - np.minimum(bits, cells.resolution))
+    powers = 4.0 ** np.arange(quantization.MAX_BITS)
+    value_bits = np.arange(1, quantization.MAX_BITS + 1)  # of a weight or an input
+    steps = crossbar.ceil_div(value_bits, cells.dac_bits)
+    step_powers = np.asarray([np.sum(powers[:count] ** cells.dac_bits) for count in steps])
+    slices = crossbar.count_slices(value_bits, chip) // (1 + cells.differential)
+    slice_powers = np.asarray([np.sum(powers[:count] ** cells.cell_bits) for count in slices])
     # Differential pairs are two sums; a one-bit offset weight counts twice its cell.
-    of_slices *= np.where(of_values == 1, 4.0, 1.0) if not cells.differential else 2.0
+    slice_powers *= np.where(value_bits == 1, 4.0, 1.0) if not cells.differential else 2.0
     errors = []
-    for layer, seen in zip(plan, statistics, strict=True):
-        sums = np.asarray(layer.mask, np.float64).sum(axis=2)  # [K, γ, C] row groups that add up
+    for layer, measured in zip(plan, statistics, strict=True):
+        survivors = np.asarray(layer.mask, np.float64).sum(axis=2)  # [K, γ, C] row groups
         weight = np.asarray(layer.scale, np.float64) ** 2  # [K, Q, γ, C]
-        scale = np.einsum("kgc,kqgc->kq", sums, weight) * of_slices
-        inputs = np.asarray(seen.input_scale, np.float64) ** 2 * of_steps
-        power = np.sum(np.asarray(seen.output_deviation, np.float64) ** 2)
+        scale = np.einsum("kgc,kqgc->kq", survivors, weight) * slice_powers
+        inputs = np.asarray(measured.input_scale, np.float64) ** 2 * step_powers
+        power = np.sum(np.asarray(measured.output_deviation, np.float64) ** 2)
         errors.append(scale[:, :, None] * inputs / max(power, 1e-30))
     return Conversions(
         jnp.asarray(share[..., None] * chip.adc_saved, jnp.float32),
-        jnp.asarray(np.stack(errors)[..., None] * (steps - 1.0) / 12.0, jnp.float32),
-        jnp.asarray(paid[METRICS.index("energy_nj")], jnp.float32),
+        jnp.asarray(np.stack(errors)[..., None] * (squares - 1.0) / 12.0, jnp.float32),
+        jnp.asarray(energy_weight, jnp.float32),
     )
 
 
 def _score_lamp(layer: LayerPlan) -> np.ndarray:
-    """A survivor's energy over that of all blocks no weaker, for the weakest of each level: [K].
+    """Scores the weakest survivor of each keep level by LAMP: [K].
 
-    By magnitude, whatever the plan's own score is; from Lee et al., ICLR 2021, arXiv 2010.07611.
+    The score is a block's energy over the energy of all blocks that are no weaker (Lee et al., ICLR
+    2021, arXiv 2010.07611). Blocks rank by magnitude, whatever score the plan used.
     """
     unpruned = np.asarray(layer.weights[0], np.float64)
     blocks = pruning.cut(unpruned, layer.block)
     energy = np.sort(np.square(blocks).sum(axis=(2, 4)), axis=None)[::-1]
-    kept = np.maximum(np.round(np.asarray(layer.keep, np.float64) * energy.size), 1).astype(int)
-    return energy[kept - 1] / np.maximum(np.cumsum(energy)[kept - 1], 1e-30)
+    counts = np.maximum(np.round(np.asarray(layer.keep, np.float64) * energy.size), 1).astype(int)
+    return energy[counts - 1] / np.maximum(np.cumsum(energy)[counts - 1], 1e-30)

@@ -3,16 +3,16 @@
     python -m apq_jax.report RUN            makes report.md, report.html and the pictures again
     python -m apq_jax.report RUN RUN ...    compares runs: Markdown to the terminal, and a page
 
-The page of a comparison is comparison.html in the current folder, or --html=FILE. With limits it
-writes nothing, but says which of the policies that a run evaluated is the best within them:
+The page of a comparison is comparison.html in the current folder, or --html=FILE. With limits the
+command writes nothing, but says which of the policies that a run evaluated is the best within them:
 
     python -m apq_jax.report RUN --max-accuracy-drop=1.0   the cheapest that loses no more
     python -m apq_jax.report RUN --max-slots=300           the most accurate that needs no more
 
 Also --max-crossbars, --max-area-mm2, --max-energy-nj, --max-latency-us; several hold together.
 
-Exit status: 0 done; 2 input that cannot be used; 3 no policy is within the limits (the nearest is
-said).
+Exit status: 0 done; 2 input that cannot be used; 3 no policy is within the limits (the command says
+the nearest).
 """
 
 import argparse
@@ -32,27 +32,35 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def _limits(options: argparse.Namespace) -> dict[str, float]:
+def _read_limits(options: argparse.Namespace) -> dict[str, float]:
+    """Reads the limits that are set, by metric or `ACCURACY_DROP`.
+
+    Raises:
+      InputError: one is no number, or out of range.
+    """
     limits = {}
     for name in (ACCURACY_DROP, *METRICS):
-        value = getattr(options, f"max_{name}")
-        if value is None:
+        text = getattr(options, f"max_{name}")
+        if text is None:
             continue
-        flag = f"--max-{name.replace('_', '-')}"
-        drop = name == ACCURACY_DROP
         try:
-            number = float(value)
+            limit = float(text)
         except ValueError:
-            number = math.nan
-        if not (0 <= number <= 100 if drop else 0 < number < math.inf):
-            words = "a number, 0 to 100" if drop else "a number above 0"
-            raise InputError(f"{flag}: {value!r}; allowed: {words}")
-        limits[name] = number
+            limit = math.nan
+        is_drop = name == ACCURACY_DROP
+        if not (0 <= limit <= 100 if is_drop else 0 < limit < math.inf):
+            words = "a number, 0 to 100" if is_drop else "a number above 0"
+            raise InputError(f"{_flag_of(name)}: {text!r}; allowed: {words}")
+        limits[name] = limit
     return limits
 
 
+def _flag_of(name: str) -> str:
+    return f"--max-{name.replace('_', '-')}"
+
+
 def main(argv: list[str]) -> int:
-    """Makes the reports of run folders again, or answers; returns the exit status."""
+    """Runs the command line, without the program's name; returns the exit status."""
     parser = _Parser(
         prog="apq_jax.report",
         description=__doc__,
@@ -62,14 +70,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE")
     for name in (ACCURACY_DROP, *METRICS):
-        parser.add_argument(f"--max-{name.replace('_', '-')}", metavar="NUMBER")
+        parser.add_argument(_flag_of(name), metavar="NUMBER")
     try:
         options = parser.parse_args(argv)
-        limits = _limits(options)
+        limits = _read_limits(options)
         if options.html and (limits or len(options.runs) == 1):
             raise InputError("--html: of one run or with limits; allowed: to compare several runs")
         if limits:
-            return _answer(options.runs, limits)
+            return _print_answers(options.runs, limits)
         if len(options.runs) > 1:
             path = options.html or COMPARISON
             print(write_comparison(options.runs, path), end="")
@@ -83,12 +91,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _answer(folders: list[pathlib.Path], limits: dict[str, float]) -> int:
+def _print_answers(folders: list[pathlib.Path], limits: dict[str, float]) -> int:
+    """Prints the best policy of each run within the limits; returns the exit status."""
     status = 0
     for folder in folders:
-        text, within = answer_query(folder, limits)
-        print(text)
-        status = status if within else 3
+        answer, is_within = answer_query(folder, limits)
+        print(answer)
+        status = status if is_within else 3
     return status
 
 

@@ -1,7 +1,7 @@
-"""What a report says, apart from how it is written: `markdown` and `page` write it.
+"""What a report says; `markdown` and `html` turn it into text.
 
-Words carry two marks, `code` and **strong**; what comes from a file goes in through `code`, so that
-its own marks are none.
+Words carry two marks, `code` and **strong**. Names that come from a file go through `quote`,
+because characters in them must not act as marks.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -28,25 +28,24 @@ class Items(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows of a table under their own head; the first column says what a row is. No marks."""
+    """Rows of a table under their own head; the first column names a row. Cells have no marks."""
 
     head: list[str]
     body: list[list[str]]
 
 
 class Table(NamedTuple):
-    """Parts of equally many columns."""
+    """Parts with the same number of columns, one below the other."""
 
     title: str
     parts: tuple[Part, ...]
 
 
 class Picture(NamedTuple):
-    """A figure, the name of its file without the suffix, and what it shows, for those who cannot
-    see it."""
+    """A figure."""
 
-    name: str
-    shows: str
+    name: str  # of its file, without the suffix
+    shows: str  # for readers who cannot see it
     figure: Figure
 
 
@@ -57,7 +56,7 @@ class Code(NamedTuple):
 
 
 class Details(NamedTuple):
-    """What is folded where a reader can unfold it."""
+    """Blocks that a page shows once a reader unfolds them."""
 
     title: str
     blocks: tuple["Block", ...]
@@ -74,29 +73,29 @@ Block: TypeAlias = Text | Note | Items | Table | Picture | Code | Details
 
 
 class Document(NamedTuple):
-    """A title, what comes first, and sections."""
+    """A whole report."""
 
     title: str
-    lead: tuple[Block, ...]
+    lead: tuple[Block, ...]  # before the first section
     sections: tuple[Section, ...]
 
 
 def quote(name: str) -> str:
-    """A name that came from a file, as code."""
+    """Marks a name that comes from a file as code, without any marks of its own."""
     return "`" + " ".join(name.replace("`", "'").split()) + "`"
 
 
 def collect_pictures(document: Document) -> list[Picture]:
-    """All of them, in order."""
-    found: list[Picture] = []
+    """Collects all pictures in the order of the document."""
+    pictures: list[Picture] = []
 
     def walk(blocks: tuple[Block, ...]) -> None:
         for block in blocks:
             if isinstance(block, Picture):
-                found.append(block)
+                pictures.append(block)
             elif isinstance(block, Details):
                 walk(block.blocks)
 
     for blocks in (document.lead, *(section.blocks for section in document.sections)):
         walk(blocks)
-    return found
+    return pictures

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from apq_jax.mapping import load as load_mapping
-from apq_jax.mapping.pictures import filled, fullness, occupancy
+from apq_jax.mapping.pictures import compute_fill, draw_fullness, draw_occupancy
 from apq_jax.metrics import COSTS
 from apq_jax.report import hardware_figures
 from apq_jax.report.document import Block, Part, Picture, Table, Text
@@ -55,17 +55,19 @@ def _draw_mapping(path: pathlib.Path) -> tuple[Block, ...]:
         return (Text("It is not in this folder, so its crossbars are not drawn."),)
     mapping = load_mapping(path)
     names = shorten_names([layer_map.layer.name for layer_map in mapping.maps])
-    shares = [filled(layer_map) for layer_map in mapping.maps]
+    shares = [compute_fill(layer_map) for layer_map in mapping.maps]
     fullest = int(np.argmax([share.max() for share in shares]))
     crossbar = int(shares[fullest].argmax())
     return (
         Picture(
-            "fullness", "How much of each crossbar of each layer is used", fullness(mapping, names)
+            "fullness",
+            "How much of each crossbar of each layer is used",
+            draw_fullness(mapping, names),
         ),
         Picture(
             "occupancy",
             f"Cells and input indices of the fullest crossbar, {crossbar + 1} of {names[fullest]}",
-            occupancy(mapping, fullest, crossbar),
+            draw_occupancy(mapping, fullest, crossbar),
         ),
         Text(
             "Above, how much of each crossbar is used; below, the fullest: the value of each cell, "

@@ -1,10 +1,9 @@
-"""A document as one HTML file that needs nothing else: no network, no fonts, no scripts."""
+"""Turns a document into one HTML file that needs nothing else: no network, fonts or scripts."""
 
 import html
 import pathlib
 import re
 
-from apq_jax.report import svg
 from apq_jax.report.document import (
     Block,
     Code,
@@ -18,18 +17,17 @@ from apq_jax.report.document import (
     Table,
     Text,
 )
+from apq_jax.report.svg import render_svg
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
-
-
-# Said to the browser, too: nothing is loaded and nothing is run.
+# The browser, too, refuses to load or run anything, should a name ever slip past the escaping.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render_html(document: Document) -> str:
-    """The text of the file."""
+    """Renders a document as a page of HTML."""
     title = html.escape(document.title)
-    sections = "\n".join(map(_section, document.sections))
+    sections = "\n".join(map(_render_section, document.sections))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -44,7 +42,7 @@ def render_html(document: Document) -> str:
 <body>
 <main>
 <h1>{title}</h1>
-{_blocks(document.lead)}
+{_render_blocks(document.lead)}
 {sections}
 </main>
 </body>
@@ -52,62 +50,62 @@ def render_html(document: Document) -> str:
 """
 
 
-def _section(section: Section) -> str:
+def _render_section(section: Section) -> str:
     title = html.escape(section.title)
-    return f"<section>\n<h2>{title}</h2>\n{_blocks(section.blocks)}\n</section>"
+    return f"<section>\n<h2>{title}</h2>\n{_render_blocks(section.blocks)}\n</section>"
 
 
-def _blocks(blocks: tuple[Block, ...]) -> str:
-    return "\n".join(map(_block, blocks))
+def _render_blocks(blocks: tuple[Block, ...]) -> str:
+    return "\n".join(map(_render_block, blocks))
 
 
-def _block(block: Block) -> str:
+def _render_block(block: Block) -> str:
     match block:
         case Text(words):
-            return f"<p>{_marked(words)}</p>"
+            return f"<p>{_render_marks(words)}</p>"
         case Note(words):
-            return f'<p class="note"><strong>Note.</strong> {_marked(words)}</p>'
+            return f'<p class="note"><strong>Note.</strong> {_render_marks(words)}</p>'
         case Items(words):
-            items = "\n".join(f"<li>{_marked(one)}</li>" for one in words)
+            items = "\n".join(f"<li>{_render_marks(item)}</li>" for item in words)
             return f"<ul>\n{items}\n</ul>"
         case Table(title, parts):
-            return _table(html.escape(title), parts)
+            return _render_table(html.escape(title), parts)
         case Picture(name, shows, figure):
-            picture = svg.render_svg(figure, name, html.escape(shows))
-            return f"<figure>\n{_box(picture, html.escape(shows))}\n</figure>"
+            picture = render_svg(figure, name, html.escape(shows))
+            return f"<figure>\n{_wrap_in_box(picture, html.escape(shows))}\n</figure>"
         case Code(lines):
-            return _box(f"<pre><code>{html.escape(lines)}</code></pre>", "to copy")
+            return _wrap_in_box(f"<pre><code>{html.escape(lines)}</code></pre>", "to copy")
         case Details(title, blocks):
             summary = f"<summary>{html.escape(title)}</summary>"
-            return f"<details>\n{summary}\n{_blocks(blocks)}\n</details>"
+            return f"<details>\n{summary}\n{_render_blocks(blocks)}\n</details>"
 
 
-def _marked(words: str) -> str:
-    """Words with their marks as elements."""
+def _render_marks(words: str) -> str:
+    """Escapes words and turns their marks into elements."""
     words = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(words))
     return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", words)
 
 
-def _box(inside: str, label: str) -> str:
-    """What may be wider than a phone scrolls by itself, by keys, too."""
-    return f'<div class="box" role="region" tabindex="0" aria-label="{label}">{inside}</div>'
+def _wrap_in_box(content: str, label: str) -> str:
+    """Wraps what may be wider than a phone, so that it scrolls by itself, by keys, too."""
+    return f'<div class="box" role="region" tabindex="0" aria-label="{label}">{content}</div>'
 
 
-def _table(title: str, parts: tuple[Part, ...]) -> str:
+def _render_table(title: str, parts: tuple[Part, ...]) -> str:
     first, *others = parts
-    lines = [f"<table>\n<caption>{title}</caption>\n<thead>", _head(first.head), "</thead>"]
-    lines += ["<tbody>", *map(_row, first.body), "</tbody>"]
+    lines = [f"<table>\n<caption>{title}</caption>\n<thead>", _render_head(first.head), "</thead>"]
+    lines += ["<tbody>", *map(_render_row, first.body), "</tbody>"]
     for part in others:
-        lines += ["<tbody>", _head(part.head), *map(_row, part.body), "</tbody>"]
-    return _box("\n".join([*lines, "</table>"]), title)
+        lines += ["<tbody>", _render_head(part.head), *map(_render_row, part.body), "</tbody>"]
+    return _wrap_in_box("\n".join([*lines, "</table>"]), title)
 
 
-def _head(cells: list[str]) -> str:
-    found = [f'<th scope="col">{html.escape(cell)}</th>' if cell else "<td></td>" for cell in cells]
-    return f'<tr class="head">{"".join(found)}</tr>'
+def _render_head(cells: list[str]) -> str:
+    heads = [f'<th scope="col">{html.escape(cell)}</th>' if cell else "<td></td>" for cell in cells]
+    return f'<tr class="head">{"".join(heads)}</tr>'
 
 
-def _row(cells: list[str]) -> str:
+def _render_row(cells: list[str]) -> str:
     first, *others = (html.escape(cell) for cell in cells)
-    found = [f'<th scope="row">{first}</th>', *(f"<td>{cell}</td>" for cell in others)]
-    return f"<tr>{''.join(found)}</tr>"
+    figures = "".join(f"<td>{cell}</td>" for cell in others)
+    return f'<tr><th scope="row">{first}</th>{figures}</tr>'

@@ -15,7 +15,7 @@ from apq_jax.metrics import (
     describe_goal,
     describe_miss,
 )
-from apq_jax.report import hardware, hardware_figures, search
+from apq_jax.report import hardware, hardware_figures
 from apq_jax.report.document import (
     Block,
     Code,
@@ -30,6 +30,7 @@ from apq_jax.report.document import (
     Text,
     quote,
 )
+from apq_jax.report.search import build_finetuning, build_front, build_search
 from apq_jax.report.wording import (
     count_points_lost,
     describe_verdict,
@@ -67,10 +68,10 @@ def build_report(folder: pathlib.Path, result: dict[str, Any], rows: Rows) -> Do
         (Text(_describe_task(result)),),
         (
             Section("The answer", _build_answer(result)),
-            Section("Accuracy against cost", search.build_front(result, rows)),
-            *search.build_finetuning(result),
+            Section("Accuracy against cost", build_front(result, rows)),
+            *build_finetuning(result),
             Section("Layer by layer", _build_layers(result)),
-            Section("The search", search.build_search(result, rows)),
+            Section("The search", build_search(result, rows)),
             Section("Fewer bits of the converters", hardware.build_adc_curve(result)),
             Section("The mapping", hardware.build_mapping(folder, result)),
             Section("Where energy and area go", hardware.build_components(result)),
@@ -95,14 +96,14 @@ def _describe_task(result: dict[str, Any]) -> str:
 
 def _build_answer(result: dict[str, Any]) -> tuple[Block, ...]:
     """Builds the section on the chosen policy: its costs, its accuracy and whether it is exact."""
-    best, ratios = result["best"], result["ratios"]
+    best, search, ratios = result["best"], result["search"], result["ratios"]
     verdict = describe_verdict(result, "meets", "**does not meet**")
     verdict += "".join(f"; it {describe_miss(miss)}" for miss in best["misses"])
     interrupted = " It was interrupted." if result["interrupted"] else ""
     return (
         Text(
-            f"The search evaluated {result['search']['evaluations']:,} policies in "
-            f"{result['search']['seconds']:.0f} s.{interrupted} {_describe_scheme(result)}The policy it "
+            f"The search evaluated {search['evaluations']:,} policies in "
+            f"{search['seconds']:.0f} s.{interrupted} {_describe_scheme(result)}The policy it "
             f"chose **needs {ratios['slots']['dense_8']:.1f} times fewer operation-unit slots and "
             f"{ratios['energy']['dense_8']:.1f} times less energy than the unpruned network at 8 "
             f"bits**; it loses {count_points_lost(result, 'validation'):.1f} points on the "
@@ -123,7 +124,7 @@ def _build_answer(result: dict[str, Any]) -> tuple[Block, ...]:
         Text(
             "± is one standard error, √(p (1 - p) / n): about half a point at 98 % of 1,000 "
             "images. The interval is that of the paired difference on the same images. The search "
-            f"saw the search half, the choice among {result['search']['finalists']} finalists the selection "
+            f"saw the search half, the choice among {search['finalists']} finalists the selection "
             "half; nothing saw test."
         ),
         Details("Against whole-crossbar reads, on ISAAC", _build_isaac(result)),

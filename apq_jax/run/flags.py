@@ -1,4 +1,4 @@
-"""The command line of a search: a configuration file and what is set on top of it."""
+"""Reads the command line of a search: a configuration, and the fields set on top of it."""
 
 import pathlib
 import re
@@ -11,14 +11,21 @@ from ml_collections import ConfigDict, config_flags
 from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
 from apq_jax.system.errors import InputError
 
+# Short flags of those who bring a network, images and an accelerator.
+SHORT = {
+    "model": "config.model.path",
+    "data": "config.data.path",
+    "accelerator": "config.accelerator",
+}
+
 
 def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
-    """The flags as a configuration, a work folder and whether to resume, None if not said.
+    """Reads the flags: a configuration, a work folder, and whether to resume (None if not said).
 
     Raises:
       InputError: whatever is wrong with them, in one line.
     """
-    arguments, path = _arguments(argv[1:])
+    arguments, path = _split_config(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict(
         "config", config_file(path), flag_values=values, sys_argv=arguments
@@ -26,7 +33,7 @@ def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
     flags.DEFINE_string("workdir", "runs/latest", "Folder of the run.", flag_values=values)
     flags.DEFINE_boolean("resume", None, "Go on, or begin anew.", flag_values=values)
     try:
-        values([argv[0], *arguments])
+        values(["search", *arguments])
     except flags.Error as error:
         field = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
         if field is None:
@@ -37,17 +44,19 @@ def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
     return from_config_dict(values["config"].value), workdir, values["resume"].value
 
 
-def _arguments(argv: list[str]) -> tuple[list[str], str]:
-    """The arguments as --name=value, without --config, and what that is set to."""
-    found, path, rest = [], None, iter(argv)
+def _split_config(argv: list[str]) -> tuple[list[str], str]:
+    """Returns the arguments as --name=value, without --config, and the configuration's path."""
+    arguments, path, rest = list[str](), None, iter(argv)
     for argument in rest:
         if argument.startswith("-") and is_resume(argument):
-            found.append(f"--{argument.lstrip('-')}")
+            arguments.append(f"--{argument.lstrip('-')}")
             continue
         name, equals, value = argument.lstrip("-").partition("=")
+        name = SHORT.get(name, name)
         if not argument.startswith("-") or name.partition(".")[0] not in ("config", "workdir"):
+            short = ", ".join(f"--{name}" for name in SHORT)
             raise InputError(
-                f"{argument!r}: not a flag; allowed: --config, --config.FIELD, --workdir, "
+                f"{argument!r}: not a flag; allowed: --config, --config.FIELD, {short}, --workdir, "
                 "--resume, --noresume, --help"
             )
         field = name.removeprefix("config.") if name.startswith("config.") else ""
@@ -59,33 +68,64 @@ def _arguments(argv: list[str]) -> tuple[list[str], str]:
         if words.startswith("a section"):
             raise InputError(f"config.{field}: {value!r}; allowed: {words}")
         if name != "config":
-            found.append(f"--{name}={value}")
+            arguments.append(f"--{name}={value}")
         elif path is not None:
             raise InputError(f"--config: given twice, {path!r} and {value!r}; allowed: once")
         else:
             path = value
+    if path is None and any(flag.startswith("--config.model.path=") for flag in arguments):
+        path = "onnx"
     if not path:
-        raise InputError("--config is missing; for example --config=configs/lenet_mnist.py")
-    return found, path
+        raise InputError(
+            "--config is missing; for example --config=lenet_mnist, or --model=net.onnx"
+        )
+    return arguments, path
+
+
+def find_config(path: str) -> pathlib.Path:
+    """Returns the file that --config names: a file, or a configuration of the package by name.
+
+    Raises:
+      InputError: there is neither.
+    """
+    if pathlib.Path(path).is_file():
+        return pathlib.Path(path)
+    package = pathlib.Path(__file__).parents[1]
+    # A wheel carries the configurations inside the package; a checkout has them beside it.
+    for folder in (package / "configs", package.parent / "configs"):
+        names = sorted(file.stem for file in folder.glob("*.py"))
+        if path in names:
+            return folder / f"{path}.py"
+        if names:
+            raise InputError(
+                f"--config: {path!r} is not a file; allowed: a Python file, or one of "
+                f"{', '.join(names)}"
+            )
+    raise InputError(f"--config: {path!r} is not a file; allowed: a Python file")
 
 
 def config_file(path: str) -> ConfigDict:
-    """What `get_config()` of a config file returns; what it leaves out has its default."""
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"--config: {path!r} is not a file; allowed: a Python file")
+    """Runs `get_config()` of a configuration; fields that it leaves out have their defaults.
+
+    Raises:
+      InputError: there is no such configuration, or it cannot be run.
+    """
+    file = find_config(path)
     try:
-        tree = runpy.run_path(path)["get_config"]().to_dict()
+        tree = runpy.run_path(str(file))["get_config"]().to_dict()
     except Exception as error:  # whatever the user's file raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"--config: {path!r} cannot be run ({reason})") from error
-    return ConfigDict(_merged(to_config_dict(Config()).to_dict(), tree))
+    return ConfigDict(_merge(to_config_dict(Config()).to_dict(), tree))
 
 
-def _merged(defaults: Any, tree: Any) -> Any:
+def _merge(defaults: Any, tree: Any) -> Any:
+    """Returns `tree` with the entries that it lacks from `defaults`, section by section."""
     if not isinstance(defaults, dict) or not isinstance(tree, dict):
         return tree
-    return defaults | {name: _merged(defaults.get(name), value) for name, value in tree.items()}
+    return defaults | {name: _merge(defaults.get(name), value) for name, value in tree.items()}
 
 
 def is_resume(flag: str) -> bool:
+    """Whether a flag is --resume or --noresume, with a value or without."""
     return flag.lstrip("-").partition("=")[0] in ("resume", "noresume")

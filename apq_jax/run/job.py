@@ -21,13 +21,13 @@ from apq_jax.run import result as results
 from apq_jax.run.network import train
 from apq_jax.run.searches import Searches
 from apq_jax.strategies.loop import Record
-from apq_jax.system.cache import opened
+from apq_jax.system.cache import open_cache
 from apq_jax.system.errors import InputError
+from apq_jax.system.exit_status import INTERRUPTED, LIMIT_MISSED, OK, WRONG_MAPPING
 from apq_jax.system.files import locked, write_whole
 from apq_jax.system.signals import Interrupt, Terminated, interruptible
 from apq_jax.system.terminal import bar, console
 
-OK, BAD_INPUT, LIMIT_MISSED, WRONG_MAPPING, INTERRUPTED = 0, 2, 3, 4, 130
 _PROOF_IMAGES = 32
 
 # Writes the report of a finished run into its folder; returns what the terminal shows of it.
@@ -51,7 +51,7 @@ def run(
       resume: go on from the folder's checkpoint; or begin anew; None refuses to choose where the
         checkpoint is of this configuration.
     """
-    cache = opened(config.cache_dir)
+    cache = open_cache(config.cache_dir)
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)

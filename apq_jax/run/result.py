@@ -8,7 +8,7 @@ import numpy as np
 
 from apq_jax import config, crossbar, metrics
 from apq_jax.data import Dataset
-from apq_jax.hardware import Accelerator, adc, isaac_beside
+from apq_jax.hardware import Accelerator, adc, build_matching_isaac
 from apq_jax.mapping import schemes
 from apq_jax.pipeline import stages
 from apq_jax.pipeline.choose import Choice
@@ -21,16 +21,6 @@ from apq_jax.run.read import SCHEMA
 from apq_jax.strategies.loop import Record
 from apq_jax.system.versions import versions
 from apq_jax.types import Policy
-
-_RATIOS = {
-    "crossbars": "crossbars",
-    "slots": "slots",
-    "area": "area_mm2",
-    "area_rounded": "area_rounded_mm2",
-    "energy": "energy_nj",
-    "latency": "latency_us",
-    "period": "period_us",
-}
 
 
 def keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
@@ -122,7 +112,7 @@ def result(
     counts = crossbar.look_up_counts(prepared.tables, chip, policy.level, policy.weight_bits)
     cost = _cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
     dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
-    beside = isaac_beside(accelerator)
+    beside = build_matching_isaac(accelerator)
     isaac = {bits: _dense(prepared, beside, int(bits)) for bits in ("8", "16")}
     judged = judge(prepared, record)
     scored = len(dataset.search_labels)
@@ -168,13 +158,14 @@ def result(
         "dense": dense,
         "dense_isaac": isaac,
         "ratios": {
-            name: {
-                f"{over}_{bits}": costs[bits][field] / cost[field]
+            metric.ratio: {
+                f"{over}_{bits}": costs[bits][metric.field] / cost[metric.field]
                 for over, costs in (("dense", dense), ("isaac", isaac))
                 for bits in costs
-                if (over, name) != ("isaac", "slots")  # ISAAC's unit is a whole crossbar
+                if (over, metric.ratio) != ("isaac", "slots")  # ISAAC's unit is a whole crossbar
             }
-            for name, field in _RATIOS.items()
+            for metric in metrics.COSTS.values()
+            if metric.ratio
         },
         "adc_laws": _laws(prepared, counts, policy),
         "accelerator": accelerator.name,
@@ -211,7 +202,7 @@ def _laws(
     found: dict[str, dict[str, float]] = {}
     for law in adc.LAWS:
         one = dataclasses.replace(prepared.accelerator, adc_law=law)
-        isaac = isaac_beside(one)
+        isaac = build_matching_isaac(one)
         cost = _cost(prepared, one, counts, policy.input_bits, policy.adc_bits)
         found[law] = {
             f"{name}_over_{over}_8": _dense(prepared, other, 8)[field] / cost[field]

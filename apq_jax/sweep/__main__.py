@@ -31,11 +31,9 @@ from typing import Any
 import jax
 
 from apq_jax.run.flags import is_resume
-from apq_jax.run.job import BAD_INPUT, INTERRUPTED, OK
+from apq_jax.system.exit_status import BAD_INPUT, INTERRUPTED, OK
 from apq_jax.sweep import flags
 from apq_jax.sweep.flags import Options
-from apq_jax.sweep.job import run
-from apq_jax.sweep.mesh import connect_processes
 from apq_jax.system.errors import InputError, in_one_line
 from apq_jax.system.signals import Terminated, terminable
 from apq_jax.system.terminal import console
@@ -43,12 +41,15 @@ from apq_jax.system.terminal import console
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
-    if any(flag in argv[1:] for flag in ("--help", "-h", "-help")):
+    if any(flag in argv for flag in ("--help", "-h", "-help")):
         print((__doc__ or "").strip())
         return OK
     try:
         tree, options = flags.parse(argv)
-        command = [flag for flag in argv[1:] if not is_resume(flag)]
+        command = [flag for flag in argv if not is_resume(flag)]
+        # Imported only now because it loads for seconds, and a wrong flag should not wait.
+        from apq_jax.sweep.job import run
+
         _connect(options)
         # Of several processes, JAX itself takes SIGTERM, and tells all of them.
         with contextlib.nullcontext() if options.coordinator else terminable():
@@ -74,6 +75,8 @@ def _connect(options: Options) -> None:
     Raises:
       InputError: they cannot be reached, or the cluster's environment says nothing of them.
     """
+    from apq_jax.sweep.mesh import connect_processes
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     jax.config.update("jax_num_cpu_devices", options.devices or cores)
     if not options.coordinator:
@@ -92,4 +95,4 @@ def _connect(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(sys.argv[1:]))

@@ -35,11 +35,11 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
     resume = [_RESUME[flag] for flag in argv if flag in _RESUME]
     if len(resume) > 1:
         raise InputError("--resume, --noresume: allowed: one of them, once")
-    argv = [_with_underscores(flag) for flag in argv if flag not in _RESUME]
-    paths = [flag.partition("=")[2] for flag in argv[1:] if flag.startswith("--config=")]
+    argv = [_use_underscores(flag) for flag in argv if flag not in _RESUME]
+    paths = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
     if len(paths) != 1:
         raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
-    for flag in argv[1:]:
+    for flag in argv:
         name, equals, _ = flag.removeprefix("--").partition("=")
         if not flag.startswith("--") or not equals or name.partition(".")[0] not in _FLAGS:
             words = (
@@ -47,7 +47,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
                 "--num-processes=, --process-id=, --resume, --noresume, --help"
             )
             raise InputError(f"{flag!r}: not a flag; allowed: {words}")
-    arguments = [flag for flag in argv[1:] if not flag.startswith("--config=")]
+    arguments = [flag for flag in argv if not flag.startswith("--config=")]
     tree, values = config_file(paths[0]), flags.FlagValues()
     flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
@@ -55,9 +55,9 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
         flags.DEFINE_integer(name, 0, "", *bounds, flag_values=values)
     try:
         config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=arguments)
-        values([argv[0], *arguments])
+        values(["sweep", *arguments])
     except (flags.Error, AttributeError, KeyError) as error:
-        raise InputError(_said_of(error, arguments)) from error
+        raise InputError(_describe_error(error, arguments)) from error
     found: Any = {name: values[name].value for name in _FLAGS if name != "config"}
     found |= {"workdir": pathlib.Path(found["workdir"]), "resume": next(iter(resume), None)}
     options = Options(**found)
@@ -70,7 +70,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
     return values["config"].value, options
 
 
-def _said_of(error: Exception, arguments: list[str]) -> str:
+def _describe_error(error: Exception, arguments: list[str]) -> str:
     """What is wrong with the flags; a field that there is not raises without its section."""
     if isinstance(error, flags.Error):
         return re.sub(r"^flag ", "", in_one_line(error))
@@ -79,7 +79,7 @@ def _said_of(error: Exception, arguments: list[str]) -> str:
     return f"{field}: there is no such field; allowed: those of the configuration file"
 
 
-def _with_underscores(flag: str) -> str:
+def _use_underscores(flag: str) -> str:
     """--num-processes=2 as --num_processes=2; other flags as they are."""
     name, equals, value = flag.removeprefix("--").partition("=")
     name = name.replace("-", "_")

@@ -77,7 +77,7 @@ class SweepFolder:
                 )
             return
         self._need_same(saved, self.identity)
-        self.rows = table.read(self.table, self.points)
+        self.rows = table.read_rows(self.table, self.points)
         if not resume:
             raise InputError(
                 f"{self.path}: an unfinished sweep of this configuration, {len(self.rows)} of "
@@ -151,7 +151,7 @@ class SweepFolder:
           InputError: they cannot be written.
         """
         if self.writes and self.rows:
-            write_whole(self.table, table.written(self.rows))
+            write_whole(self.table, table.format_csv(self.rows))
             self.written = time.monotonic()
             if report:
                 rows = [self.rows[at] for at in sorted(self.rows)]

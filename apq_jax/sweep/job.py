@@ -20,7 +20,7 @@ from apq_jax.network.capture import Network, capture
 from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline import prepare, stages
 from apq_jax.pipeline.prepared import LimitError, Prepared
-from apq_jax.run.job import OK
+from apq_jax.system.exit_status import OK
 from apq_jax.run.network import train
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import group as groups_
@@ -29,7 +29,7 @@ from apq_jax.sweep.folder import SweepFolder
 from apq_jax.sweep.group import build_unreachable_row, run_group, split_record, start_group
 from apq_jax.sweep.mesh import Mesh, make_mesh
 from apq_jax.sweep.points import Point, get_base_config, get_side_by_side, group_points, list_points
-from apq_jax.system.cache import opened
+from apq_jax.system.cache import open_cache
 from apq_jax.system.files import locked
 from apq_jax.system.terminal import bar, console
 
@@ -49,7 +49,7 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
     with contextlib.ExitStack() as held:
         with processes.fail_together():
             points, config = list_points(tree), get_base_config(tree)
-            cache = opened(config.cache_dir)
+            cache = open_cache(config.cache_dir)
             dataset = data.load(config.data.path, config.data.name)
             dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
             if jax.process_index() == 0:

@@ -7,17 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from apq_jax.metrics import COSTS, METRICS, SEARCHED
 from apq_jax.problem import pareto
 from apq_jax.report.document import Document, Note, Part, Picture, Section, Table, Text, quote
 from apq_jax.report.figures import set_plain_log_ticks
 
-METRICS = {  # of a row: words, format
-    "slots": ("slots", "{:,.0f}"),
-    "crossbars": ("crossbars", "{:,.0f}"),
-    "area_mm2": ("area, mm²", "{:.4f}"),
-    "energy_nj": ("energy, nJ", "{:,.1f}"),
-    "latency_us": ("latency, µs", "{:,.1f}"),
-}
 _SHOWN = ("area_mm2", "energy_nj", "latency_us")  # what an architect trades off
 _LIMITS = ("search.max_accuracy_drop", "limits.")
 _MOST_PAIRS, _MOST_ROWS = 6, 40
@@ -59,24 +53,24 @@ def _build_best_tables(rows: list[Row], varied: list[str]) -> list[Table | Text]
     for values in asked:
         these = [row for row in rows if tuple(row[name] for name in limits) == values]
         body = []
-        for name, (words, _) in METRICS.items():
-            costs = [(row[name], row["points_lost"]) for row in these]
+        for metric in SEARCHED:
+            costs = [(row[metric.field], row["points_lost"]) for row in these]
             least = these[costs.index(min(costs))]
-            body.append([f"least {words.partition(',')[0]}", *_format_cells(least, varied)])
+            body.append([f"least {metric.short_words.partition(',')[0]}", *_format_cells(least, varied)])
         of = ", ".join(f"{name} {value:g}" for name, value in zip(limits, values, strict=True))
         found.append(Table(of or "Of all", (Part(["", *_list_headings(varied)], body),)))
     return found
 
 
 def _list_headings(varied: list[str]) -> list[str]:
-    return [*map(_shorten_field, varied), "points lost", *(words for words, _ in METRICS.values())]
+    return [*map(_shorten_field, varied), "points lost", *(metric.short_words for metric in SEARCHED)]
 
 
 def _format_cells(row: Row, varied: list[str]) -> list[str]:
     return [
         *(_format_value(row[name]) for name in varied),
         f"{row['points_lost']:.2f}",
-        *(form.format(row[name]) for name, (_, form) in METRICS.items()),
+        *(format(row[metric.field], metric.format) for metric in SEARCHED),
     ]
 
 
@@ -109,8 +103,8 @@ def _build_front(rows: list[Row], varied: list[str]) -> Section:
         axis.set_xscale("log")
         set_plain_log_ticks(axis, values[:, 0].min(), values[:, 0].max())
         axis.set_yscale("log")
-        axis.set_xlabel(METRICS["area_mm2"][0])
-        axis.set_ylabel(METRICS[_SHOWN[other]][0])
+        axis.set_xlabel(COSTS["area_mm2"].short_words)
+        axis.set_ylabel(COSTS[_SHOWN[other]].short_words)
         axis.grid(color="#E5E5E5", linewidth=0.7)
     figure.axes[0].legend(frameon=False)
     words = (
@@ -150,7 +144,7 @@ def _build_shares(rows: list[Row], varied: list[str]) -> Section:
         "Of the variance of the logarithm of each cost of the best policies, how much each field "
         "explains alone; what is left to 100 % are fields together and the chance of the searches."
     )
-    table = Table("Shares", (Part(["field", *(w for w, _ in METRICS.values())], body),))
+    table = Table("Shares", (Part(["field", *(metric.short_words for metric in SEARCHED)], body),))
     return Section("Which fields matter", (Text(words), table))
 
 
@@ -187,7 +181,7 @@ def _draw_heat_map(axis: Axes, rows: list[Row], pair: tuple[str, str], metric: s
             axis.text(column, line, _format_brief(value), ha="center", va="center", size=7, color=colour)
     axis.set_xticks(range(len(columns)), [_format_value(x) for x in columns], fontsize=8)
     axis.set_yticks(range(len(lines)), [_format_value(x) for x in lines], fontsize=8)
-    axis.set_title(METRICS[metric][0], fontsize=9)
+    axis.set_title(COSTS[metric].short_words, fontsize=9)
     axis.set_xlabel(_shorten_field(pair[0]), fontsize=8)
     axis.set_ylabel(_shorten_field(pair[1]), fontsize=8)
 

@@ -13,7 +13,7 @@ NUMBER = "search"  # the first column: the point's place, from 0
 Row: TypeAlias = dict[str, Any]
 
 
-def written(rows: dict[int, Row]) -> str:
+def format_csv(rows: dict[int, Row]) -> str:
     """Rows by number as csv, in order; a field that a row has not is empty."""
     lines = [{NUMBER: number, **rows[number]} for number in sorted(rows)]
     names = list(dict.fromkeys(name for line in lines for name in line))
@@ -24,7 +24,7 @@ def written(rows: dict[int, Row]) -> str:
     return text.getvalue()
 
 
-def read(path: pathlib.Path, points: list[Point]) -> dict[int, Row]:
+def read_rows(path: pathlib.Path, points: list[Point]) -> dict[int, Row]:
     """The rows that `written` wrote, by number; none where there is no file or an empty one.
 
     Raises:
@@ -42,14 +42,14 @@ def read(path: pathlib.Path, points: list[Point]) -> dict[int, Row]:
     rows = {}
     for at, line in enumerate(lines, start=2):
         try:
-            number, row = _row(line, points)
+            number, row = _parse_row(line, points)
         except InputError as error:
             raise InputError(f"{path}: row {at}: {error}") from error
         rows[number] = row
     return rows
 
 
-def _row(line: dict[str, Any], points: list[Point]) -> tuple[int, Row]:
+def _parse_row(line: dict[str, Any], points: list[Point]) -> tuple[int, Row]:
     """A line's search and its row."""
     text, last = line.get(NUMBER) or "", len(points) - 1
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else last + 1
@@ -62,7 +62,7 @@ def _row(line: dict[str, Any], points: list[Point]) -> tuple[int, Row]:
         if line.get(name) != str(value):
             said = shown(line.get(name, ""))
             raise InputError(f"{name}: {said!r}; allowed: {str(value)!r}, search {number}'s")
-    found = {name: _typed(value) for name, value in line.items() if value != ""}
+    found = {name: _parse_value(value) for name, value in line.items() if value != ""}
     checked: dict[str, tuple[float, float]] = {"meets_limits": (0, 1)}
     if found.get("meets_limits") == 1:
         checked |= {"points_lost": (-100, 100)} | dict.fromkeys(METRICS, (1e-300, 1e300))
@@ -75,7 +75,7 @@ def _row(line: dict[str, Any], points: list[Point]) -> tuple[int, Row]:
     return number, {**found, **values}
 
 
-def _typed(text: str) -> int | float | str:
+def _parse_value(text: str) -> int | float | str:
     """As it was written: a number only where it would be written so again."""
     for kind in (int, float):
         try:

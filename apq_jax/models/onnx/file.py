@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apq_jax.models.onnx.operators import OPERATORS, refusals
+from apq_jax.models.onnx.operators import OPERATORS, find_refusals
 from apq_jax.models.onnx.tensors import (
     FLOAT,
     MAX_BYTES,
@@ -53,19 +53,19 @@ def read(path: str | os.PathLike[str]) -> Graph:
         result of `OPERATORS`. All that is not supported is named at once.
     """
     path = pathlib.Path(path)
-    model = _parsed(path, _content(path))
+    model = _parse(path, _read_content(path))
     graph = model.graph
-    opset = _opset(path, model)
+    opset = _read_opset(path, model)
     stated = {tensor.name for tensor in graph.initializer}
-    feed, shape = _input(path, [one for one in graph.input if one.name not in stated])
+    feed, shape = _read_input(path, [one for one in graph.input if one.name not in stated])
     if len(graph.output) != 1:
-        names = _words(one.name for one in graph.output)
+        names = _join_names(one.name for one in graph.output)
         raise InputError(f"{path}: {len(graph.output)} outputs ({names}); allowed: one")
     output = graph.output[0].name
-    _need_sound(path, graph, {feed, *stated}, output)
-    needed = _needed(graph, output)
-    _need_supported(path, graph, needed, opset)
-    _check(path, model)
+    _check_names(path, graph, {feed, *stated}, output)
+    needed = _select_needed(graph, output)
+    _check_supported(path, graph, needed, opset)
+    _run_checker(path, model)
     tensors, used = Tensors(path), {name for node in needed for name in node.input}
     for tensor in graph.initializer:
         if tensor.name in used or tensor.name == output:
@@ -75,17 +75,17 @@ def read(path: str | os.PathLike[str]) -> Graph:
         if node.op_type == "Constant":
             tensors.add_constant(node)
         else:
-            nodes.append(_plain(node, tensors))
+            nodes.append(_convert_node(node, tensors))
     return Graph(str(path), opset, feed, shape, output, tuple(nodes), tensors.arrays)
 
 
-def _words(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(quote(name) for name in names[:_LISTED]) + more
 
 
-def _content(path: pathlib.Path) -> bytes:
+def _read_content(path: pathlib.Path) -> bytes:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -99,7 +99,7 @@ def _content(path: pathlib.Path) -> bytes:
     return content
 
 
-def _parsed(path: pathlib.Path, content: bytes) -> Any:
+def _parse(path: pathlib.Path, content: bytes) -> Any:
     """The file's ModelProto."""
     try:
         import onnx  # optional: only who reads such files needs it
@@ -110,7 +110,7 @@ def _parsed(path: pathlib.Path, content: bytes) -> Any:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise InputError(f"{path}: is not an ONNX file ({in_one_line(error)})") from error
-    for name in _names(model):
+    for name in _iterate_texts(model):
         if not isinstance(name, str):  # protobuf gives bytes where they are not UTF-8
             raise InputError(f"{path}: is not an ONNX file (the name {name[:40]!r} is not UTF-8)")
     if not model.graph.node:
@@ -118,7 +118,7 @@ def _parsed(path: pathlib.Path, content: bytes) -> Any:
     return model
 
 
-def _names(model: Any) -> Iterator[Any]:
+def _iterate_texts(model: Any) -> Iterator[Any]:
     """Every text of a ModelProto that is used."""
     yield from (one.domain for one in model.opset_import)
     for value in (*model.graph.input, *model.graph.output):
@@ -127,18 +127,18 @@ def _names(model: Any) -> Iterator[Any]:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         for attribute in node.attribute:
             yield attribute.name
-            yield from _of_tensor(attribute.t)
+            yield from _iterate_tensor_texts(attribute.t)
     for tensor in model.graph.initializer:
-        yield from _of_tensor(tensor)
+        yield from _iterate_tensor_texts(tensor)
 
 
-def _of_tensor(tensor: Any) -> Iterator[Any]:
+def _iterate_tensor_texts(tensor: Any) -> Iterator[Any]:
     yield tensor.name
     for entry in tensor.external_data:
         yield from (entry.key, entry.value)
 
 
-def _opset(path: pathlib.Path, model: Any) -> int:
+def _read_opset(path: pathlib.Path, model: Any) -> int:
     import onnx
 
     newest = onnx.defs.onnx_opset_version()
@@ -149,10 +149,10 @@ def _opset(path: pathlib.Path, model: Any) -> int:
     return int(versions[0])
 
 
-def _input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int | None, ...]]:
+def _read_input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int | None, ...]]:
     """Name and shape of the input that no initializer gives."""
     if len(inputs) != 1:
-        names = _words(one.name for one in inputs)
+        names = _join_names(one.name for one in inputs)
         raise InputError(f"{path}: {len(inputs)} inputs ({names}); allowed: one, the images")
     name, kind = inputs[0].name, inputs[0].type.tensor_type
     where = f"{path}: input {quote(name)}"
@@ -171,7 +171,7 @@ def _input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int | None
     return name, tuple(dims)
 
 
-def _need_sound(path: pathlib.Path, graph: Any, given: set[str], output: str) -> None:
+def _check_names(path: pathlib.Path, graph: Any, given: set[str], output: str) -> None:
     """Raises InputError unless every name has one origin, which comes before its uses."""
     named = Counter(one.name for one in graph.initializer)
     named.update({one.name for one in graph.input} - named.keys())
@@ -201,7 +201,7 @@ def _need_sound(path: pathlib.Path, graph: Any, given: set[str], output: str) ->
         raise InputError(f"{path}: output {quote(output)}: no node gives it")
 
 
-def _needed(graph: Any, output: str) -> list[Any]:
+def _select_needed(graph: Any, output: str) -> list[Any]:
     """The nodes that the output depends on, in the file's order."""
     wanted, found = {output}, []
     for node in reversed(graph.node):
@@ -211,16 +211,16 @@ def _needed(graph: Any, output: str) -> list[Any]:
     return found[::-1]
 
 
-def _need_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: int) -> None:
+def _check_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: int) -> None:
     """Raises InputError that names all that is not supported."""
     used = {name for node in needed for name in node.input} | {graph.output[0].name}
     problems: list[str] = []
     for node in needed:
-        title = f"{_operator(node)} {quote(format_title(node))}"
-        if _operator(node) not in {*OPERATORS, "Constant"}:
+        title = f"{_format_operator(node)} {quote(format_title(node))}"
+        if _format_operator(node) not in {*OPERATORS, "Constant"}:
             problems.append(title)
             continue
-        problems += [f"{title} ({reason})" for reason in _node_refusals(node, used, opset)]
+        problems += [f"{title} ({reason})" for reason in _find_node_refusals(node, used, opset)]
     for tensor in graph.initializer:
         if tensor.name in used and tensor.data_type not in DTYPES:
             kind = format_type(tensor.data_type)
@@ -234,19 +234,19 @@ def _need_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: in
         )
 
 
-def _operator(node: Any) -> str:
+def _format_operator(node: Any) -> str:
     name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
     return name if name.isprintable() and len(name) <= 80 else quote(name)
 
 
-def _node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
+def _find_node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
     if node.op_type == "Constant":
         if [(one.name, one.type) for one in node.attribute] not in [
             [it] for it in _CONSTANTS.items()
         ]:
             yield f"not one attribute of {', '.join(_CONSTANTS)}"
         return
-    operator = OPERATORS[_operator(node)]
+    operator = OPERATORS[_format_operator(node)]
     for name in node.output[operator.outputs :]:
         if name in used:
             yield f"its output {quote(name)}"
@@ -259,14 +259,14 @@ def _node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
             yield f"attribute {one.name} of another type"
         elif value is not TENSOR:
             attributes[one.name] = value
-    yield from refusals(node.op_type, attributes, opset)
+    yield from find_refusals(node.op_type, attributes, opset)
 
 
 # Attributes of a Constant that are read, and their AttributeProto types.
 _CONSTANTS = {"value": 4, "value_float": 1, "value_floats": 6, "value_int": 2, "value_ints": 7}
 
 
-def _check(path: pathlib.Path, model: Any) -> None:
+def _run_checker(path: pathlib.Path, model: Any) -> None:
     """onnx's own check of the graph; tensors, which are checked here, stand as inputs."""
     import onnx
 
@@ -275,29 +275,29 @@ def _check(path: pathlib.Path, model: Any) -> None:
     skeleton.opset_import.extend(model.opset_import)
     graph = skeleton.graph
     graph.name = "graph"
-    graph.output.append(_like(model.graph.output[0].name))
+    graph.output.append(_declare(model.graph.output[0].name))
     graph.node.extend(node for node in model.graph.node if node.op_type != "Constant")
     inputs = {one.name for one in model.graph.input}
     graph.input.extend(model.graph.input)
     for tensor in model.graph.initializer:
         if tensor.name not in inputs:
-            graph.input.append(_like(tensor.name))
+            graph.input.append(_declare(tensor.name))
     for node in model.graph.node:
         if node.op_type == "Constant":
-            graph.input.extend(_like(name) for name in node.output)
+            graph.input.extend(_declare(name) for name in node.output)
     try:
         onnx.checker.check_model(skeleton)
     except Exception as error:  # it raises errors of several kinds, some of protobuf's
         raise InputError(f"{path}: is not sound ({in_one_line(error)})") from error
 
 
-def _like(name: str) -> Any:
+def _declare(name: str) -> Any:
     import onnx
 
     return onnx.helper.make_tensor_value_info(name, FLOAT, [])
 
 
-def _plain(node: Any, tensors: Tensors) -> Node:
+def _convert_node(node: Any, tensors: Tensors) -> Node:
     title, attributes = format_title(node), {}
     for one in node.attribute:
         value = read_attribute(one)

@@ -21,7 +21,7 @@ from apq_jax.models.onnx.tensors import MAX_BYTES
 from apq_jax.models.onnx.values import Call, Node, is_known, quote
 from apq_jax.system.errors import InputError, in_one_line
 
-_MOST_VALUES = 1 << 28  # of one example, anywhere in the network
+_MAX_VALUES = 1 << 28  # of one example, anywhere in the network
 _ENDS = ("Identity", "Flatten", "Reshape", "Squeeze")  # may follow the Softmax that ends a graph
 Params = dict[str, jax.Array]
 
@@ -63,7 +63,7 @@ class Function:
         ):
             raise InputError(
                 f"{self.graph.path}: input {quote(self.graph.input)}: given {list(shape)}; "
-                f"allowed: {in_words(declared)}"
+                f"allowed: {format_shape(declared)}"
             )
 
     def _results(self, node: Node, inputs: list[Any], batch: int) -> tuple[Any, ...]:
@@ -81,10 +81,10 @@ class Function:
         results = results if isinstance(results, tuple) else (results,)
         for result in results:
             count = math.prod(result.shape)
-            if not (is_known(result) or 0 < count <= _MOST_VALUES * batch):
+            if not (is_known(result) or 0 < count <= _MAX_VALUES * batch):
                 raise InputError(
                     f"{self.graph.path}: node {quote(node.name)} ({node.op}): a result of "
-                    f"{list(result.shape)}; allowed: 1 to {_MOST_VALUES:,} values an example"
+                    f"{list(result.shape)}; allowed: 1 to {_MAX_VALUES:,} values an example"
                 )
         return results
 
@@ -118,22 +118,22 @@ def load(path: str | os.PathLike[str], *, probabilities: bool = False) -> Model:
         that is not supported (all are named), or weights that are not finite; or its shapes do
         not fit each other. See `onnx_file.read`.
     """
-    graph = _filled(file.read(path))
+    graph = _fill_constants(file.read(path))
     if not probabilities:
-        graph = _logits(graph)
-    data = _dependent(graph)
+        graph = _drop_softmax(graph)
+    data = _find_dependent(graph)
     if graph.output not in data:
         raise InputError(f"{path}: output {quote(graph.output)}: does not depend on the input")
-    weights, known = _parted(graph)
-    keys = _keys(list(weights))
+    weights, known = _split_tensors(graph)
+    keys = _make_keys(list(weights))
     params = {keys[name]: jnp.asarray(value) for name, value in weights.items()}
     apply_fn = Function(graph._replace(tensors={}), known, keys, data)
     if None not in graph.input_shape[1:]:
-        _shape_of(apply_fn, params, graph.input_shape[1:])
+        _count_classes(apply_fn, params, graph.input_shape[1:])
     return Model(apply_fn, params, graph.input_shape)
 
 
-def classifier(model: Model, size: tuple[int, ...], classes: int, layout: str = "NCHW") -> Any:
+def build_classifier(model: Model, size: tuple[int, ...], classes: int, layout: str = "NCHW") -> Any:
     """The model as a function of images, `(params, images [B, H, W, C]) -> logits [B, classes]`.
 
     Args:
@@ -159,7 +159,7 @@ def classifier(model: Model, size: tuple[int, ...], classes: int, layout: str = 
         return apply_fn(params, x)
 
     try:
-        found = _shape_of(of_images, model.params, size)
+        found = _count_classes(of_images, model.params, size)
     except InputError as error:
         words = " x ".join(map(str, size))
         raise InputError(f"{error} (images of {words} in layout {layout})") from error
@@ -171,12 +171,12 @@ def classifier(model: Model, size: tuple[int, ...], classes: int, layout: str = 
     return of_images
 
 
-def in_words(shape: tuple[int | None, ...]) -> str:
+def format_shape(shape: tuple[int | None, ...]) -> str:
     """A shape whose batch is free, "[N, 3, any, any]"."""
     return f"[{', '.join(['N', *('any' if n is None else str(n) for n in shape[1:])])}]"
 
 
-def _shape_of(apply_fn: Any, params: Params, size: tuple[int | None, ...]) -> int:
+def _count_classes(apply_fn: Any, params: Params, size: tuple[int | None, ...]) -> int:
     """Number of classes; tried with two batches, without computing a number."""
     for batch in (2, 3):
         x = jax.ShapeDtypeStruct((batch, *size), jnp.float32)
@@ -184,7 +184,7 @@ def _shape_of(apply_fn: Any, params: Params, size: tuple[int | None, ...]) -> in
     return int(found.shape[1])
 
 
-def _filled(graph: Graph) -> Graph:
+def _fill_constants(graph: Graph) -> Graph:
     """Weights that the file states by their shape and one number are tensors like others."""
     tensors, nodes, left = dict(graph.tensors), [], MAX_BYTES
     left -= sum(value.nbytes for value in tensors.values())
@@ -206,7 +206,7 @@ def _filled(graph: Graph) -> Graph:
     return graph._replace(nodes=tuple(nodes), tensors=tensors)
 
 
-def _logits(graph: Graph) -> Graph:
+def _drop_softmax(graph: Graph) -> Graph:
     """Without the Softmax over classes that ends it, if one does."""
     made = {name: node for node in graph.nodes for name in node.outputs}
     uses = [name for node in graph.nodes for name in node.inputs] + [graph.output]
@@ -223,7 +223,7 @@ def _logits(graph: Graph) -> Graph:
     return graph._replace(nodes=tuple(bare if node is last else node for node in graph.nodes))
 
 
-def _dependent(graph: Graph) -> frozenset[str]:
+def _find_dependent(graph: Graph) -> frozenset[str]:
     """Names of the values that depend on the input."""
     found = {graph.input}
     for node in graph.nodes:
@@ -232,7 +232,7 @@ def _dependent(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def _parted(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _split_tensors(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Tensors that meet data, and those that are known: whole numbers and settings.
 
     Raises:
@@ -262,7 +262,7 @@ def _parted(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
     return weights, known
 
 
-def _keys(names: list[str]) -> dict[str, str]:
+def _make_keys(names: list[str]) -> dict[str, str]:
     """Keys of params: the tensors' names without slashes and odd letters, each another."""
     keys: dict[str, str] = {}
     taken: set[str] = set()

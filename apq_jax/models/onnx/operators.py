@@ -38,7 +38,7 @@ class Operator(NamedTuple):
     static: tuple[int, ...] = ()  # inputs that are settings rather than data
 
 
-def refusals(op: str, attributes: dict[str, Any], opset: int) -> Iterator[str]:
+def find_refusals(op: str, attributes: dict[str, Any], opset: int) -> Iterator[str]:
     """Values of a node's attributes that are not supported, in words."""
     allowed: dict[str, tuple[Any, ...]] = {}
     if "auto_pad" in OPERATORS[op].attributes:
@@ -77,7 +77,7 @@ def _matmul(call: Call, a: Value, b: Value) -> Value:
     return jnp.matmul(a, b)
 
 
-def _unary(function: Callable[..., Value], call: Call, x: Value) -> Value:
+def _apply_unary(function: Callable[..., Value], call: Call, x: Value) -> Value:
     return function(x)
 
 
@@ -112,7 +112,7 @@ def _clip(call: Call, x: Value, low: Value = None, high: Value = None) -> Value:
     return lowest if high is None else jnp.minimum(lowest, np.reshape(high, ()))
 
 
-def _binary(known: Callable[..., Any], traced: Callable[..., Any], call: Call, *of: Value) -> Value:
+def _apply_binary(known: Callable[..., Any], traced: Callable[..., Any], call: Call, *of: Value) -> Value:
     """From left to right; where all are known, with NumPy."""
     first, *rest = of
     for value in rest:
@@ -124,7 +124,7 @@ def _binary(known: Callable[..., Any], traced: Callable[..., Any], call: Call, *
     return first
 
 
-def _known_divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _divide_known(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Whole numbers are cut off towards 0."""
     if a.dtype.kind == "f":
         return np.divide(a, b)
@@ -159,60 +159,60 @@ def _identity(call: Call, x: Value) -> Value:
     return x
 
 
-def _of(function: Callable[..., Value], *bound: Any, attributes: str = "") -> Operator:
+def _define(function: Callable[..., Value], *bound: Any, attributes: str = "") -> Operator:
     whole = functools.partial(function, *bound) if bound else function
     return Operator(whole, frozenset(attributes.split()))
 
 
 _POOL = "auto_pad ceil_mode dilations kernel_shape pads strides"
 OPERATORS: dict[str, Operator] = {
-    "Abs": _of(_unary, jnp.abs),
-    "Add": _of(_binary, np.add, jnp.add),
-    "AveragePool": _of(windows.average_pool, attributes=f"{_POOL} count_include_pad"),
-    "BatchNormalization": _of(windows.batch_norm, attributes="epsilon momentum training_mode"),
-    "Cast": _of(_cast, attributes="to saturate round_mode"),
-    "Clip": _of(_clip, attributes="min max")._replace(static=(1, 2)),
-    "Concat": _of(shapes.concat, attributes="axis"),
-    "ConstantOfShape": _of(shapes.constant_of_shape, attributes="value"),
-    "Conv": _of(windows.conv, attributes="auto_pad dilations group kernel_shape pads strides"),
-    "Div": _of(_binary, _known_divide, jnp.divide),
-    "Dropout": _of(_dropout, attributes="ratio seed")._replace(static=(1, 2)),
-    "Elu": _of(_elu, attributes="alpha"),
-    "Erf": _of(_unary, jax.scipy.special.erf),
-    "Exp": _of(_unary, jnp.exp),
-    "Flatten": _of(shapes.flatten, attributes="axis"),
-    "Gather": _of(shapes.gather, attributes="axis"),
-    "Gelu": _of(_gelu, attributes="approximate"),
-    "Gemm": _of(_gemm, attributes="alpha beta transA transB"),
-    "GlobalAveragePool": _of(windows.global_pool, jnp.mean),
-    "GlobalMaxPool": _of(windows.global_pool, jnp.max),
-    "HardSigmoid": _of(_hard_sigmoid, attributes="alpha beta"),
-    "HardSwish": _of(_hard_swish),
-    "Identity": _of(_identity),
-    "LRN": _of(windows.lrn, attributes="alpha beta bias size"),
-    "LeakyRelu": _of(_leaky_relu, attributes="alpha"),
-    "LogSoftmax": _of(_softmax, jax.nn.log_softmax, attributes="axis"),
-    "MatMul": _of(_matmul),
-    "Max": _of(_binary, np.maximum, jnp.maximum),
-    "MaxPool": _of(windows.max_pool, attributes=f"{_POOL} storage_order"),
-    "Min": _of(_binary, np.minimum, jnp.minimum),
-    "Mul": _of(_binary, np.multiply, jnp.multiply),
-    "Neg": _of(_unary, jnp.negative),
-    "PRelu": _of(_prelu),
-    "Pad": _of(shapes.pad, attributes="mode pads value")._replace(static=(2,)),
-    "ReduceMean": _of(shapes.reduce_mean, attributes="axes keepdims noop_with_empty_axes"),
-    "Relu": _of(_unary, jax.nn.relu),
-    "Reshape": _of(shapes.reshape, attributes="allowzero"),
-    "Shape": _of(shapes.shape, attributes="start end"),
-    "Sigmoid": _of(_unary, jax.nn.sigmoid),
-    "Slice": _of(shapes.slice_axes, attributes="axes ends starts"),
-    "Softmax": _of(_softmax, jax.nn.softmax, attributes="axis"),
-    "Split": _of(shapes.split, attributes="axis num_outputs split")._replace(outputs=1 << 16),
-    "Sqrt": _of(_unary, jnp.sqrt),
-    "Squeeze": _of(shapes.squeeze, attributes="axes"),
-    "Sub": _of(_binary, np.subtract, jnp.subtract),
-    "Sum": _of(_binary, np.add, jnp.add),
-    "Tanh": _of(_unary, jnp.tanh),
-    "Transpose": _of(shapes.transpose, attributes="perm"),
-    "Unsqueeze": _of(shapes.unsqueeze, attributes="axes"),
+    "Abs": _define(_apply_unary, jnp.abs),
+    "Add": _define(_apply_binary, np.add, jnp.add),
+    "AveragePool": _define(windows.average_pool, attributes=f"{_POOL} count_include_pad"),
+    "BatchNormalization": _define(windows.batch_norm, attributes="epsilon momentum training_mode"),
+    "Cast": _define(_cast, attributes="to saturate round_mode"),
+    "Clip": _define(_clip, attributes="min max")._replace(static=(1, 2)),
+    "Concat": _define(shapes.concat, attributes="axis"),
+    "ConstantOfShape": _define(shapes.constant_of_shape, attributes="value"),
+    "Conv": _define(windows.conv, attributes="auto_pad dilations group kernel_shape pads strides"),
+    "Div": _define(_apply_binary, _divide_known, jnp.divide),
+    "Dropout": _define(_dropout, attributes="ratio seed")._replace(static=(1, 2)),
+    "Elu": _define(_elu, attributes="alpha"),
+    "Erf": _define(_apply_unary, jax.scipy.special.erf),
+    "Exp": _define(_apply_unary, jnp.exp),
+    "Flatten": _define(shapes.flatten, attributes="axis"),
+    "Gather": _define(shapes.gather, attributes="axis"),
+    "Gelu": _define(_gelu, attributes="approximate"),
+    "Gemm": _define(_gemm, attributes="alpha beta transA transB"),
+    "GlobalAveragePool": _define(windows.global_pool, jnp.mean),
+    "GlobalMaxPool": _define(windows.global_pool, jnp.max),
+    "HardSigmoid": _define(_hard_sigmoid, attributes="alpha beta"),
+    "HardSwish": _define(_hard_swish),
+    "Identity": _define(_identity),
+    "LRN": _define(windows.lrn, attributes="alpha beta bias size"),
+    "LeakyRelu": _define(_leaky_relu, attributes="alpha"),
+    "LogSoftmax": _define(_softmax, jax.nn.log_softmax, attributes="axis"),
+    "MatMul": _define(_matmul),
+    "Max": _define(_apply_binary, np.maximum, jnp.maximum),
+    "MaxPool": _define(windows.max_pool, attributes=f"{_POOL} storage_order"),
+    "Min": _define(_apply_binary, np.minimum, jnp.minimum),
+    "Mul": _define(_apply_binary, np.multiply, jnp.multiply),
+    "Neg": _define(_apply_unary, jnp.negative),
+    "PRelu": _define(_prelu),
+    "Pad": _define(shapes.pad, attributes="mode pads value")._replace(static=(2,)),
+    "ReduceMean": _define(shapes.reduce_mean, attributes="axes keepdims noop_with_empty_axes"),
+    "Relu": _define(_apply_unary, jax.nn.relu),
+    "Reshape": _define(shapes.reshape, attributes="allowzero"),
+    "Shape": _define(shapes.shape, attributes="start end"),
+    "Sigmoid": _define(_apply_unary, jax.nn.sigmoid),
+    "Slice": _define(shapes.slice_axes, attributes="axes ends starts"),
+    "Softmax": _define(_softmax, jax.nn.softmax, attributes="axis"),
+    "Split": _define(shapes.split, attributes="axis num_outputs split")._replace(outputs=1 << 16),
+    "Sqrt": _define(_apply_unary, jnp.sqrt),
+    "Squeeze": _define(shapes.squeeze, attributes="axes"),
+    "Sub": _define(_apply_binary, np.subtract, jnp.subtract),
+    "Sum": _define(_apply_binary, np.add, jnp.add),
+    "Tanh": _define(_apply_unary, jnp.tanh),
+    "Transpose": _define(shapes.transpose, attributes="perm"),
+    "Unsqueeze": _define(shapes.unsqueeze, attributes="axes"),
 }

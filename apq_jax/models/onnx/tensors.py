@@ -90,7 +90,7 @@ class Tensors:
         elif tensor.HasField("raw_data"):
             raw = tensor.raw_data
         else:
-            return _of_list(where, tensor, dtype, shape)
+            return _read_list(where, tensor, dtype, shape)
         if len(raw) != size:
             raise InputError(
                 f"{where}: shape {in_one_line(shape)} of {dtype} needs {size:,} bytes; the file "
@@ -137,7 +137,7 @@ class Tensors:
             raise InputError(f"{where}: cannot be read ({in_one_line(error)})") from error
 
 
-def _of_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+def _read_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     """A tensor that is stored number by number."""
     values: Any
     if dtype == np.float32:

@@ -1,0 +1,39 @@
+"""apq-jax: fits neural networks onto ReRAM crossbar accelerators.
+
+    apq-jax search --config=lenet_mnist            the main job, on a configuration of the package
+    apq-jax search --model=net.onnx --data=data.npz --accelerator=my.toml
+                                                   the same on your network, images and accelerator
+    apq-jax sweep --config=sweep_ou                many searches that share programs and devices
+    apq-jax report RUN [RUN ...]                   the report of a run again, or runs compared
+    apq-jax export RUN --onnx=net.onnx             a finished run for other tools
+    apq-jax hardware [NAME]                        accelerators, their parts and their files
+    apq-jax mapping FILE                           what lies in which crossbar
+
+Each command answers to --help; `python -m apq_jax.COMMAND` is the same command.
+"""
+
+import importlib
+import sys
+
+from apq_jax.system.exit_status import BAD_INPUT, OK
+
+COMMANDS = ("search", "sweep", "report", "export", "hardware", "mapping")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command that the first argument names; returns its exit status."""
+    name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("--help", "-h"):
+        print((__doc__ or "").strip())
+        return OK
+    if name not in COMMANDS:
+        print(f"apq-jax: {name!r}: not a command; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
+        return BAD_INPUT
+    # A command is imported alone because each loads other libraries, some for seconds.
+    module = f"apq_jax.{name}" if name == "search" else f"apq_jax.{name}.__main__"
+    command = importlib.import_module(module)
+    return int(command.main(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

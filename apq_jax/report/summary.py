@@ -1,0 +1,36 @@
+"""The answer of a run as a table for the terminal."""
+
+from typing import Any
+
+import rich.table
+
+from apq_jax.data import standard_error
+from apq_jax.metrics import INDEX_BITS, SEARCHED
+from apq_jax.report.wording import describe_verdict, format_costs
+
+
+def build_summary(result: dict[str, Any]) -> rich.table.Table:
+    """Builds the table of costs and accuracies, for a terminal of 80 columns."""
+    best, floats, data = result["best"], result["float"], result["data"]
+    table = rich.table.Table(
+        title=describe_verdict(result, "meets", "does NOT meet"),
+        caption=f"select: {data['select']} validation images; test: {data['test']} images, once",
+    )
+    for head in ("", "dense 16", "dense 8", "chosen", "over 8", "over 16"):
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for metric in (*SEARCHED, INDEX_BITS):
+        table.add_row(metric.short_words, *format_costs(result["dense"], best, metric))
+    for words, split, images in (
+        ("select, %", "validation", data["select"]),
+        ("test, %", "test", data["test"]),
+    ):
+        before, after = floats[f"{split}_accuracy"], best[f"{split}_accuracy"]
+        table.add_row(
+            words,
+            "float",
+            f"{100 * before:.1f}",
+            f"{100 * after:.1f}",
+            f"{100 * (after - before):+.1f}",
+            f"±{100 * standard_error(after, images):.1f}",
+        )
+    return table

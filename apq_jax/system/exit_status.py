@@ -1,0 +1,3 @@
+"""Exit statuses of the commands; each command's help says what they mean."""
+
+OK, BAD_INPUT, LIMIT_MISSED, WRONG_MAPPING, INTERRUPTED = 0, 2, 3, 4, 130
