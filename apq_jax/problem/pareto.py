@@ -54,7 +54,7 @@ def find_misses(
 
 
 def find_first(policy: Policy) -> np.ndarray:
-    """Finds, for each of N evaluated policies [N, L], the first evaluation of the same policy: [N]."""
+    """Finds the first evaluation of each of N evaluated policies [N, L]: indices [N]."""
     flat = np.concatenate(jax.tree.leaves(policy), axis=1)
     _, first, inverse = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     return first[inverse.reshape(-1)]
