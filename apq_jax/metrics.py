@@ -31,7 +31,7 @@ SEARCHED = (
         ",.1f",
     ),
 )
-# The area in both ways of counting, of which the accelerator's `round_hierarchy` takes one.
+# Two ways to count the area; the accelerator's `round_hierarchy` says which is `area_mm2`.
 AREAS = (
     Metric("area_pro_rata_mm2", "", "area pro rata, mm²", "area pro rata, mm²", "mm²", ".4f"),
     Metric(

@@ -3,6 +3,8 @@
 import io
 import json
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import made_run
@@ -281,3 +283,8 @@ def test_nested_field_missing(folder: pathlib.Path, result: dict[str, Any]) -> N
     (folder / "result.json").write_text(json.dumps(result))
     with pytest.raises(InputError, match=r"result\.json or search\.csv lacks 'slots'"):
         make.write_report(folder)
+
+
+def test_reading_a_run_loads_no_drawing_library() -> None:
+    program = "import sys, apq_jax.run.read; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -25,6 +25,7 @@ from apq_jax.metrics import ACCURACY_DROP, METRICS
 from apq_jax.report.make import COMPARISON, write_comparison, write_report
 from apq_jax.report.query import answer_query
 from apq_jax.system.errors import InputError
+from apq_jax.system.exit_status import BAD_INPUT, LIMIT_MISSED, OK
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,12 +51,12 @@ def _read_limits(options: argparse.Namespace) -> dict[str, float]:
         is_drop = name == ACCURACY_DROP
         if not (0 <= limit <= 100 if is_drop else 0 < limit < math.inf):
             words = "a number, 0 to 100" if is_drop else "a number above 0"
-            raise InputError(f"{_flag_of(name)}: {text!r}; allowed: {words}")
+            raise InputError(f"{_build_flag(name)}: {text!r}; allowed: {words}")
         limits[name] = limit
     return limits
 
 
-def _flag_of(name: str) -> str:
+def _build_flag(name: str) -> str:
     return f"--max-{name.replace('_', '-')}"
 
 
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE")
     for name in (ACCURACY_DROP, *METRICS):
-        parser.add_argument(_flag_of(name), metavar="NUMBER")
+        parser.add_argument(_build_flag(name), metavar="NUMBER")
     try:
         options = parser.parse_args(argv)
         limits = _read_limits(options)
@@ -87,17 +88,17 @@ def main(argv: list[str]) -> int:
                 print(path)
     except InputError as error:
         print(f"apq_jax.report: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return BAD_INPUT
+    return OK
 
 
 def _print_answers(folders: list[pathlib.Path], limits: dict[str, float]) -> int:
     """Prints the best policy of each run within the limits; returns the exit status."""
-    status = 0
+    status = OK
     for folder in folders:
         answer, is_within = answer_query(folder, limits)
         print(answer)
-        status = status if is_within else 3
+        status = status if is_within else LIMIT_MISSED
     return status
 
 

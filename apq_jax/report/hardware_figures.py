@@ -35,12 +35,12 @@ def draw_policy(result: dict[str, Any]) -> Figure:
     above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     above.set_ylabel(f"{SCHEMES[read_scheme(result)].kept} kept, %")
     above.set_ylim(0, 112)
-    kinds = (
+    kinds = [
         ("weight_bits", GREEN, "weights"),
         ("input_bits", ORANGE, "inputs"),
         ("adc_bits", BLUE, "ADCs"),
-    )
-    kinds = tuple(kind for kind in kinds if kind[0] in layers[0])
+    ]
+    kinds = [kind for kind in kinds if kind[0] in layers[0]]
     width, max_bits = 0.8 / len(kinds), 8
     for index, (field, colour, label) in enumerate(kinds):
         left = places + width * (index - (len(kinds) - 1) / 2)
@@ -72,9 +72,9 @@ def draw_crossbars(result: dict[str, Any]) -> Figure:
             (chosen, 0.2, GREEN, "chosen"),
         ):
             bars = axis.barh(places + shift, values, 0.38, color=colour, label=label)
-            numbers = [format(value, metric.format) for value in values]
-            axis.bar_label(bars, numbers, fontsize=8, padding=2)
-            words = [f"{label}: {number} {metric.unit}" for number in numbers]
+            counts = [format(value, metric.format) for value in values]
+            axis.bar_label(bars, counts, fontsize=8, padding=2)
+            words = [f"{label}: {count} {metric.unit}" for count in counts]
             set_words(bars, [f"{name}, {text}" for name, text in zip(names, words, strict=True)])
         high, low = max(dense.max(), chosen.max()), max(min(dense.min(), chosen.min()), 1)
         if high / low > 50:

@@ -91,7 +91,7 @@ def _describe(
         for name, short_name in zip(names, read_layer_names(result), strict=True)
     ]
     expected, measured = (100 * rows[name][index] for name in ("expected_accuracy", "accuracy"))
-    lost = _count_points_lost(result, rows)[index]
+    points_lost = _count_points_lost(result, rows)[index]
     head = ["", "dense 16", "dense 8", "policy", "over dense 8", "over dense 16"]
     return f"""{answer}
 
@@ -100,6 +100,6 @@ def _describe(
 {render_table(["layer", "keep", *(BITS[field] for field in bits)], policy)}
 
 Expected accuracy on the search half of validation ({result["data"]["search"]:,} images): \
-{expected:.2f} %, {lost:.2f} points
+{expected:.2f} %, {points_lost:.2f} points
 below the float network; measured on the same images: {measured:.2f} %. This is NOT a test
 accuracy: the search chose by these images, and only the run's own result was tested."""

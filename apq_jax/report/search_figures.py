@@ -171,9 +171,11 @@ def draw_fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Fi
             points = points[-gain[points] <= max_lost]
             words = [f"{name}, {text}" for text in _describe_points(rows, points, metric)]
             _draw_points(axis, cost[points], -gain[points], colour, words)
-            lost = 100 * (full - best["expected_accuracy"])
-            chosen = f"{name}, chosen: {best[metric.field]:,.6g} {metric.unit}, {lost:.2f} lost"
-            _draw_star(axis, best[metric.field], lost, colour, chosen)
+            points_lost = 100 * (full - best["expected_accuracy"])
+            chosen = (
+                f"{name}, chosen: {best[metric.field]:,.6g} {metric.unit}, {points_lost:.2f} lost"
+            )
+            _draw_star(axis, best[metric.field], points_lost, colour, chosen)
             min_lost = min(min_lost, float((-gain).min()))
         axis.set_xscale("log")
         costs = np.concatenate([rows[metric.field] for _, rows in runs])

@@ -12,7 +12,7 @@ def format_accuracy(accuracy: float, images: int) -> str:
 
 
 def format_ratio(base: float, cost: float) -> str:
-    """Formats how many times a cost fits into the base's."""
+    """Formats how many times less a cost is than the base's."""
     return f"{base / cost:.2f}x"
 
 
@@ -22,7 +22,7 @@ def format_costs(dense: dict[str, Any], cost: dict[str, Any], metric: Metric) ->
     Args:
       dense: costs of the unpruned network by bits, `dense` or `dense_isaac` of result.json.
       cost: of the policy.
-      metric: of all costs the one to write; index bits have no ratios.
+      metric: which cost to write; index bits have no ratios.
     """
     base_16, base_8, value = (costs[metric.field] for costs in (dense["16"], dense["8"], cost))
     cells = [format(figure, metric.format) for figure in (base_16, base_8, value)]

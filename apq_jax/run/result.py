@@ -205,9 +205,11 @@ def _laws(
         isaac = build_matching_isaac(one)
         cost = _cost(prepared, one, counts, policy.input_bits, policy.adc_bits)
         found[law] = {
-            f"{name}_over_{over}_8": _dense(prepared, other, 8)[field] / cost[field]
+            f"{metric.ratio}_over_{over}_8": (
+                _dense(prepared, other, 8)[metric.field] / cost[metric.field]
+            )
             for over, other in (("dense", one), ("isaac", isaac))
-            for name, field in (("energy", "energy_nj"), ("area", "area_mm2"))
+            for metric in (metrics.COSTS["energy_nj"], metrics.COSTS["area_mm2"])
         }
     return found
 
