@@ -35,12 +35,7 @@ SEARCHED = (
 AREAS = (
     Metric("area_pro_rata_mm2", "", "area pro rata, mm²", "area pro rata, mm²", "mm²", ".4f"),
     Metric(
-        "area_rounded_mm2",
-        "area_rounded",
-        "area of whole tiles, mm²",
-        "area of tiles, mm²",
-        "mm²",
-        ".4f",
+        "area_rounded_mm2", "area_rounded", "area of whole tiles, mm²", "tiles, mm²", "mm²", ".4f"
     ),
 )
 PERIOD = Metric("period_us", "period", "between two inferences, µs", "period, µs", "µs", ",.1f")

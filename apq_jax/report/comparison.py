@@ -4,7 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from apq_jax.metrics import SEARCHED, describe_goal, describe_miss
-from apq_jax.report import search_figures
+from apq_jax.report import search_figures, wording
 from apq_jax.report.document import (
     Block,
     Document,
@@ -16,14 +16,6 @@ from apq_jax.report.document import (
     Table,
     Text,
     quote,
-)
-from apq_jax.report.wording import (
-    count_points_lost,
-    describe_verdict,
-    format_accuracy,
-    format_ratio,
-    read_scheme,
-    shorten_names,
 )
 from apq_jax.run.read import Rows, read_run
 from apq_jax.system.errors import InputError
@@ -53,7 +45,7 @@ def read_runs(folders: list[pathlib.Path]) -> list[Run]:
 
 def build_comparison(runs: list[Run]) -> Document:
     """Builds the comparison; all ratios are over the first run's unpruned network at 8 bits."""
-    names = shorten_names([run.folder.resolve().as_posix() for run in runs])
+    names = wording.shorten_names([run.folder.resolve().as_posix() for run in runs])
     results = [run.result for run in runs]
     first = results[0]
     base = (
@@ -111,7 +103,7 @@ def _build_tasks(names: list[str], results: list[dict[str, Any]]) -> Items:
         search = result["search"]
         items.append(
             f"{quote(name)}: {describe_goal(result['goal'], result['limits'])}, by the strategy "
-            f"{quote(search['strategy'])} with the scheme {quote(read_scheme(result))}, in "
+            f"{quote(search['strategy'])} with the scheme {quote(wording.read_scheme(result))}, in "
             f"{search['evaluations']:,} evaluations"
         )
     return Items(tuple(items))
@@ -124,7 +116,7 @@ def _build_costs(names: list[str], results: list[dict[str, Any]]) -> Part:
         cells = []
         for metric in SEARCHED:
             cost = result["best"][metric.field]
-            ratio = format_ratio(base[metric.field], cost)
+            ratio = wording.format_ratio(base[metric.field], cost)
             cells.append(f"{format(cost, metric.format)} ({ratio})")
         body.append([name, *cells])
     return Part(["", *(metric.words for metric in SEARCHED)], body)
@@ -138,12 +130,12 @@ def _build_accuracies(names: list[str], results: list[dict[str, Any]]) -> Part:
         body.append(
             [
                 name,
-                format_accuracy(result["float"]["test_accuracy"], result["data"]["test"]),
-                f"{count_points_lost(result, 'validation'):.1f}",
+                wording.format_accuracy(result["float"]["test_accuracy"], result["data"]["test"]),
+                f"{wording.count_points_lost(result, 'validation'):.1f}",
                 f"{0.0 - change['mean']:.2f}",
                 # A loss is the negative of a difference, so the interval's ends change places.
                 f"{0.0 - change['high']:.2f} to {0.0 - change['low']:.2f}",
-                describe_verdict(result, "meets", "does not meet"),
+                wording.describe_verdict(result, "meets", "does not meet"),
             ]
         )
     head = ["", "float, test", "lost, selection", "lost, test", "95 % interval", "verdict"]

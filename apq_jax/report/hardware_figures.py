@@ -35,16 +35,12 @@ def draw_policy(result: dict[str, Any]) -> Figure:
     above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     above.set_ylabel(f"{SCHEMES[read_scheme(result)].kept} kept, %")
     above.set_ylim(0, 112)
-    kinds = [
-        ("weight_bits", GREEN, "weights"),
-        ("input_bits", ORANGE, "inputs"),
-        ("adc_bits", BLUE, "ADCs"),
-    ]
-    kinds = [kind for kind in kinds if kind[0] in layers[0]]
-    width, max_bits = 0.8 / len(kinds), 8
-    for index, (field, colour, label) in enumerate(kinds):
-        left = places + width * (index - (len(kinds) - 1) / 2)
-        bits = [layer[field] for layer in layers]
+    kinds = ("weight", GREEN, "weights"), ("input", ORANGE, "inputs"), ("adc", BLUE, "ADCs")
+    shown = [kind for kind in kinds if f"{kind[0]}_bits" in layers[0]]
+    width, max_bits = 0.8 / len(shown), 8
+    for index, (kind, colour, label) in enumerate(shown):
+        left = places + width * (index - (len(shown) - 1) / 2)
+        bits = [layer[f"{kind}_bits"] for layer in layers]
         max_bits = max(max_bits, *bits)
         bars = below.bar(left, bits, width - 0.02, color=colour, label=label)
         below.bar_label(bars, fontsize=8, padding=1)

@@ -15,7 +15,7 @@ from apq_jax.metrics import (
     describe_goal,
     describe_miss,
 )
-from apq_jax.report import hardware, hardware_figures
+from apq_jax.report import hardware, hardware_figures, wording
 from apq_jax.report.document import (
     Block,
     Code,
@@ -31,14 +31,6 @@ from apq_jax.report.document import (
     quote,
 )
 from apq_jax.report.search import build_finetuning, build_front, build_search
-from apq_jax.report.wording import (
-    count_points_lost,
-    describe_verdict,
-    format_accuracy,
-    format_costs,
-    read_layer_names,
-    read_scheme,
-)
 from apq_jax.run.read import Rows
 
 _HASHED = (
@@ -97,7 +89,7 @@ def _describe_task(result: dict[str, Any]) -> str:
 def _build_answer(result: dict[str, Any]) -> tuple[Block, ...]:
     """Builds the section on the chosen policy: its costs, its accuracy and whether it is exact."""
     best, search, ratios = result["best"], result["search"], result["ratios"]
-    verdict = describe_verdict(result, "meets", "**does not meet**")
+    verdict = wording.describe_verdict(result, "meets", "**does not meet**")
     verdict += "".join(f"; it {describe_miss(miss)}" for miss in best["misses"])
     interrupted = " It was interrupted." if result["interrupted"] else ""
     return (
@@ -106,7 +98,7 @@ def _build_answer(result: dict[str, Any]) -> tuple[Block, ...]:
             f"{search['seconds']:.0f} s.{interrupted} {_describe_scheme(result)}The policy it "
             f"chose **needs {ratios['slots']['dense_8']:.1f} times fewer operation-unit slots and "
             f"{ratios['energy']['dense_8']:.1f} times less energy than the unpruned network at 8 "
-            f"bits**; it loses {count_points_lost(result, 'validation'):.1f} points on the "
+            f"bits**; it loses {wording.count_points_lost(result, 'validation'):.1f} points on the "
             f"selection half of validation and {verdict}."
         ),
         *_warn_of_mapping(result),
@@ -143,7 +135,7 @@ def _build_costs(result: dict[str, Any]) -> Part:
     slots, crossbars, _, energy, latency = SEARCHED
     head = ["", "dense 16", "dense 8", "chosen", "over dense 8", "over dense 16"]
     body = [
-        [metric.words, *format_costs(result["dense"], result["best"], metric)]
+        [metric.words, *wording.format_costs(result["dense"], result["best"], metric)]
         for metric in (slots, crossbars, *AREAS, energy, latency, INDEX_BITS)
     ]
     return Part(head, body)
@@ -159,7 +151,7 @@ def _build_accuracies(result: dict[str, Any]) -> Part:
         ("test, measured once", "test", data["test"]),
     ):
         before, after = floats[f"{split}_accuracy"], best[f"{split}_accuracy"]
-        accuracies = [format_accuracy(accuracy, images) for accuracy in (before, after)]
+        accuracies = [wording.format_accuracy(accuracy, images) for accuracy in (before, after)]
         body.append([words, f"{images:,}", *accuracies, f"{100 * (after - before):+.1f}", ""])
     change = best["test_difference"]
     body[-1][-2:] = [f"{change['mean']:+.2f}", f"{change['low']:+.2f} to {change['high']:+.2f}"]
@@ -169,7 +161,7 @@ def _build_accuracies(result: dict[str, Any]) -> Part:
 
 def _describe_scheme(result: dict[str, Any]) -> str:
     """Says what was pruned, if the scheme is not the usual one."""
-    scheme = read_scheme(result)
+    scheme = wording.read_scheme(result)
     if scheme == "column_vector":
         return ""
     return f"Pruned and packed by the scheme {quote(scheme)}, in {SCHEMES[scheme].kept}. "
@@ -196,7 +188,7 @@ def _build_isaac(result: dict[str, Any]) -> tuple[Block, ...]:
     Slots are left out, because ISAAC's operation unit is a whole crossbar.
     """
     rows = [
-        [metric.words, *format_costs(result["dense_isaac"], result["best"], metric)]
+        [metric.words, *wording.format_costs(result["dense_isaac"], result["best"], metric)]
         for metric in (*SEARCHED, PERIOD)
         if metric.field != "slots"
     ]
@@ -228,7 +220,7 @@ def _build_layers(result: dict[str, Any]) -> tuple[Block, ...]:
                 for metric in metrics
             ),
         ]
-        for name, layer in zip(read_layer_names(result), layers, strict=True)
+        for name, layer in zip(wording.read_layer_names(result), layers, strict=True)
     ]
     head = ["layer", "γ x R x C", "keep", *(BITS[field] for field in bits)]
     head += [metric.short_words for metric in metrics]
