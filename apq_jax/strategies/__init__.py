@@ -1,4 +1,4 @@
-"""Everything that proposes policies, behind one interface, and the loop that drives it."""
+"""Strategies that propose policies, behind one interface, and the loop that drives them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,15 +10,15 @@ from apq_jax.types import Evaluation, Policy
 
 
 class Strategy(NamedTuple):
-    """Pure functions, all traced; the state is a pytree and E, the policies a call, is fixed.
+    """Three pure functions that are traced; their state is a pytree, and E is fixed.
 
     init(key, problem) -> state.
     ask(key, state, problem) -> policies [E, L], valid [E] bool, state.
-    tell(key, state, problem, policies, valid, evaluations [E]) -> state; `valid` may be fewer
-    than were asked for, where the budget ends.
-    transferable: what the state holds is true of the same network under any other limit, goal and
-    accelerator of the same space whose converters round nothing, so that a search of one may begin
-    with the state of another.
+    tell(key, state, problem, policies, valid, evaluations [E]) -> state. Where the budget ends,
+    fewer policies are `valid` here than `ask` gave.
+    transferable: a search may begin with the state of another search, because the state also holds
+    under other limits, goals and accelerators of the same network and space, if the converters
+    round nothing.
     """
 
     init: Callable[[jax.Array, Problem], Any]

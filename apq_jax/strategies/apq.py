@@ -1,8 +1,8 @@
 """The paper's order (Yang et al., IEEE TPDS 2023): pruning first, then the pruned network's bits.
 
-One agent searches keep ratios at the most bits; the best feasible pruning is frozen; a second
-agent searches the bitwidths of the pruned network. Where one of the two cannot be chosen, the other
-has the whole budget and all that may be lost.
+One agent searches keep ratios at the most bits. The best feasible pruning is frozen. Then a second
+agent searches the bitwidths of the pruned network. If the space leaves only one of the two to
+choose, its search has the whole budget and the whole allowed loss.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from apq_jax.types import Evaluation, Policy
 
 
 class ApqState(NamedTuple):
-    """Both agents' searches."""
+    """The searches of both agents."""
 
     pruning: State
     bits: State
@@ -32,15 +32,15 @@ def apq(
     pruning_budget: int,
     pruning_drop: float,
 ) -> Strategy:
-    """The two searches, one after the other.
+    """Builds the two searches, one after the other.
 
     Args:
-      space: static.
+      space: the choices.
       options: of either agent.
       parallel: E, episodes at a time.
       pruning_budget: evaluations after which the pruning is frozen.
-      pruning_drop: share of the accuracy that may be lost which pruning may use up; the bits
-        need the rest (ours: the paper does not say).
+      pruning_drop: share of the allowed loss of accuracy that pruning may use, because the bits
+        need the rest (ours; the paper gives none).
     """
     bits = len(space.bits)
     first = actor_critic(space, options, (True, *(False,) * bits), parallel)
@@ -50,15 +50,15 @@ def apq(
     if space.levels == 1:
         return second
 
-    def stricter(problem: Problem) -> Problem:
-        """Of the accuracy a share; of the ratio that a cost must come down by, the root."""
+    def limit_pruning(problem: Problem) -> Problem:
+        """Gives pruning its share of the drop, and half of each cost reduction on a log scale."""
         drop = problem.float_accuracy - problem.min_accuracy
         limited = jnp.isfinite(problem.min_accuracy)
-        least = problem.float_accuracy - pruning_drop * jnp.where(limited, drop, 0.0)
-        root = jnp.sqrt(problem.max_cost * jnp.maximum(problem.dense, problem.max_cost))
+        min_accuracy = problem.float_accuracy - pruning_drop * jnp.where(limited, drop, 0.0)
+        max_cost = jnp.sqrt(problem.max_cost * jnp.maximum(problem.dense, problem.max_cost))
         return problem._replace(
-            min_accuracy=jnp.where(limited, least, problem.min_accuracy),
-            max_cost=root,
+            min_accuracy=jnp.where(limited, min_accuracy, problem.min_accuracy),
+            max_cost=max_cost,
         )
 
     def init(key: jax.Array, problem: Problem) -> ApqState:
@@ -70,7 +70,7 @@ def apq(
     ) -> tuple[Policy, jax.Array, ApqState]:
         policies, valid = lax.cond(
             state.pruning.told < pruning_budget,
-            lambda: first.ask(key, state.pruning, stricter(problem))[:2],
+            lambda: first.ask(key, state.pruning, limit_pruning(problem))[:2],
             lambda: second.ask(key, state.bits, problem)[:2],
         )
         return policies, valid, state
@@ -85,7 +85,7 @@ def apq(
     ) -> ApqState:
         def prune() -> ApqState:
             pruning = first.tell(
-                key, state.pruning, stricter(problem), policies, valid, evaluations
+                key, state.pruning, limit_pruning(problem), policies, valid, evaluations
             )
             frozen = state.bits.best._replace(actions=pruning.best.actions)
             return ApqState(pruning, state.bits._replace(best=frozen))

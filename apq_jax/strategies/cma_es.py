@@ -1,4 +1,4 @@
-"""Covariance matrix adaptation (Hansen, arXiv 1604.00772), evosax's, from the best closed form."""
+"""CMA-ES (Hansen, arXiv 1604.00772) by evosax, started at the best closed-form policy."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -16,25 +16,26 @@ from apq_jax.types import Evaluation, Policy
 
 @dataclasses.dataclass(frozen=True)
 class CmaOptions:
-    """Static."""
+    """Options of CMA-ES. Static."""
 
     warmup: int = 24  # evaluations of closed-form policies
-    deviation: float = 0.1  # of the first generation, in actions
-    outside: float = 10.0  # what the square of a step outside [0, 1] costs
+    deviation: float = 0.1  # standard deviation of the first generation, in actions
+    outside: float = 10.0  # penalty of the squared distance from [0, 1]
 
 
 class State(NamedTuple):
-    """The distribution, and what was drawn from it."""
+    """The distribution and its last generation."""
 
     cma: Any
-    drawn: jax.Array  # [N, L, D], not cut to [0, 1]
+    drawn: jax.Array  # [N, L, D], actions before they are clipped to [0, 1]
     best: Best
-    told: jax.Array  # [] int32
+    told: jax.Array  # [] int32, generations told so far
 
 
 def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
-    """A generation at a time, 4 + ⌊3 ln n⌋ policies of n = L D actions (the usual number)."""
-    from evosax.algorithms import CMA_ES  # starts JAX, whose devices may yet be to be set
+    """Builds CMA-ES over n = L D actions with the usual 4 + ⌊3 ln n⌋ policies per generation."""
+    # The import is late because it starts JAX, whose devices may not be set before.
+    from evosax.algorithms import CMA_ES
 
     shape = layers, len(space.sizes)
     population = 4 + int(3 * np.log(np.prod(shape)))
@@ -50,12 +51,11 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         drawn, cma = algorithm.ask(key, state.cma, params)
-        number = state.told * population + jnp.arange(population)
+        index = state.told * population + jnp.arange(population)
         allowed = allow_all(problem, space)
-        decoded = decode(space, jnp.clip(drawn, 0.0, 1.0))
-        after = encode_places(space, decoded)
+        places = encode_places(space, decode(space, jnp.clip(drawn, 0.0, 1.0)))
         count = generations * population
-        policies = opening.propose(problem, space, number, count, allowed, after)
+        policies = opening.propose(problem, space, index, count, allowed, places)
         return policies, jnp.ones(population, bool), state._replace(cma=cma, drawn=drawn)
 
     def tell(
@@ -70,15 +70,16 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
         best = opening.update_best(state.best, problem, executed, valid, evaluations)
         told = state.told + 1
 
-        def begin() -> Any:
+        def restart() -> Any:
             return algorithm.init(key, best.actions, params)
 
         def learn() -> Any:
-            out = jnp.square(state.drawn - jnp.clip(state.drawn, 0.0, 1.0)).sum(axis=(1, 2))
-            fitness = options.outside * out - opening.score(problem, valid, evaluations)
+            excess = jnp.square(state.drawn - jnp.clip(state.drawn, 0.0, 1.0)).sum(axis=(1, 2))
+            # evosax minimises.
+            fitness = options.outside * excess - opening.score(problem, valid, evaluations)
             return algorithm.tell(key, state.drawn, fitness, state.cma, params)[0]
 
-        cma = lax.cond(told <= generations, begin, learn)
+        cma = lax.cond(told <= generations, restart, learn)
         return State(cma, state.drawn, best, told)
 
     return Strategy(init, ask, tell)

@@ -1,7 +1,7 @@
-"""A genetic algorithm over the choices themselves, from closed-form policies.
+"""A genetic algorithm over the choices themselves, started with closed-form policies.
 
-The fittest of all that was evaluated are the parents: two tournaments, uniform crossover, then
-each gene changes with a chance of about one and a half a child, mostly by a few steps.
+The parents are the fittest of all evaluated policies. Two tournaments choose them, crossover is
+uniform, then about one and a half genes per child change, mostly by a few steps.
 """
 
 from typing import NamedTuple
@@ -16,51 +16,57 @@ from apq_jax.types import Evaluation, Policy
 
 
 class State(NamedTuple):
-    """The fittest so far."""
+    """The fittest policies so far."""
 
-    genes: jax.Array  # [N, L, D] int32, places among the choices
-    fitness: jax.Array  # [N], -inf where nobody is
-    told: jax.Array  # [] int32
+    genes: jax.Array  # [N, L, D] int32, places
+    fitness: jax.Array  # [N], -inf in empty rows
+    told: jax.Array  # [] int32, valid policies told so far
 
 
 def breed(
     key: jax.Array, space: Space, options: Breeding, genes: jax.Array, alive: jax.Array
 ) -> jax.Array:
-    """A child [L, D] of the first `alive` of a population [N, L, D], in order of fitness."""
+    """Breeds one child: genes [L, D].
+
+    Args:
+      genes: [N, L, D], the population, the fittest first.
+      alive: [] int32, the rows of the population that are in use.
+    """
     keys = jax.random.split(key, 6)
     sizes = jnp.asarray(space.sizes)
     drawn = jax.random.randint(keys[0], (2, options.tournament), 0, alive)
-    # The lowest place wins: it is the fittest.
+    # The lowest row of a tournament is its fittest, because the population is in order.
     mother, father = genes[drawn.min(axis=1)]
     child = jnp.where(jax.random.bernoulli(keys[1], 0.5, mother.shape), mother, father)
     chance = jnp.minimum(options.changes / child.size, 1.0)
     changes = jax.random.bernoulli(keys[2], chance, child.shape)
     scale = options.steps * jnp.asarray([3.0, *(1.0,) * len(space.bits)]) / 2.0
-    by = scale * jax.random.normal(keys[3], child.shape)
-    by = jnp.where(by < 0, jnp.floor(by), jnp.ceil(by)).astype(jnp.int32)
-    anew = jax.random.randint(keys[4], child.shape, 0, sizes)
-    fresh = jax.random.bernoulli(keys[5], options.anew, child.shape)
-    moved = jnp.where(fresh, anew, jnp.clip(child + by, 0, sizes - 1))
-    return jnp.where(changes, moved, child)
+    step = scale * jax.random.normal(keys[3], child.shape)
+    # Steps are rounded away from zero, so that no step is 0.
+    step = jnp.where(step < 0, jnp.floor(step), jnp.ceil(step)).astype(jnp.int32)
+    any_choice = jax.random.randint(keys[4], child.shape, 0, sizes)
+    anew = jax.random.bernoulli(keys[5], options.anew, child.shape)
+    changed = jnp.where(anew, any_choice, jnp.clip(child + step, 0, sizes - 1))
+    return jnp.where(changes, changed, child)
 
 
 def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
-    """The algorithm; E children at a time."""
+    """Builds the genetic algorithm with E = `parallel` children at a time."""
 
     def init(key: jax.Array, problem: Problem) -> State:
         del key
         shape = options.population, problem.features.shape[0], len(space.sizes)
-        nobody = jnp.full(options.population, -jnp.inf)
-        return State(jnp.zeros(shape, jnp.int32), nobody, jnp.zeros((), jnp.int32))
+        fitness = jnp.full(options.population, -jnp.inf)
+        return State(jnp.zeros(shape, jnp.int32), fitness, jnp.zeros((), jnp.int32))
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         alive = jnp.maximum((state.fitness > -jnp.inf).sum(), 1)
         children = jax.vmap(lambda key: breed(key, space, options.breeding, state.genes, alive))(
             jax.random.split(key, parallel)
         )
-        number = state.told + jnp.arange(parallel)
+        index = state.told + jnp.arange(parallel)
         allowed = allow_all(problem, space)
-        policies = opening.propose(problem, space, number, options.warmup, allowed, children)
+        policies = opening.propose(problem, space, index, options.warmup, allowed, children)
         return policies, jnp.ones(parallel, bool), state
 
     def tell(
@@ -75,7 +81,7 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
         fitness = opening.score(problem, valid, evaluations)
         genes = jnp.concatenate([state.genes, encode_places(space, policies)])
         fitness = jnp.concatenate([state.fitness, fitness])
-        # One policy counts once: the later of two that are the same is nobody.
+        # The later of two equal policies is dropped, because a policy counts once.
         same = (genes[:, None] == genes[None]).all(axis=(2, 3))
         twin = jnp.tril(same & (fitness > -jnp.inf)[None], -1).any(axis=1)
         fitness = jnp.where(twin, -jnp.inf, fitness)

@@ -1,35 +1,47 @@
-"""Ask, evaluate, tell: one compiled scan, run in chunks; several searches in one program."""
+"""Runs strategies: ask, evaluate, tell, as one compiled scan in chunks, for several searches."""
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax.compression.evaluator import Evaluator, zeros_of
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
 from apq_jax.types import Evaluation, Policy
 
-# (arrays that evaluation needs, one policy) -> its evaluation
+# (arrays that the evaluation needs, one policy [L]) -> its evaluation
 Evaluate = Callable[[Any, Policy], Evaluation]
 Batch = Literal["map", "vmap"]
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """An `Evaluate` with a memory, which spares work that evaluations have in common."""
+
+    def blank(self, subject: Any) -> Any:
+        """Returns the memory before any evaluation."""
+
+    def recall(
+        self, memory: Any, subject: Any, policy: Policy, wanted: jax.Array
+    ) -> tuple[Any, Evaluation]:
+        """Evaluates as a call does, and updates the memory; gives zeros if not `wanted`."""
+
+
 class Carry(NamedTuple):
-    """S searches between two chunks; with it they go on as if never stopped."""
+    """S searches between two chunks: all they need to go on as if never stopped."""
 
     key: jax.Array  # [S]
     state: Any  # the strategy's, [S, ...]
-    left: jax.Array  # [S] int32, evaluations of the budget that are left
+    left: jax.Array  # [S] int32, evaluations that remain of the budget
 
 
 class Record(NamedTuple):
-    """Policies in the order in which they were evaluated: N of them, on the host."""
+    """N policies in the order in which they were evaluated, on the host."""
 
     policy: Policy  # [N, L]
     evaluation: Evaluation  # [N]
@@ -41,49 +53,53 @@ class Record(NamedTuple):
 def _compile(
     strategy: Strategy, evaluate: Evaluate, chunk: int, batch: Batch
 ) -> tuple[Callable, Callable]:
-    """What is remembered at first, and a chunk of batches of every search: one program for all
-    problems.
-    """
-    # Side by side, searches would take every branch: they evaluate in full.
+    """Compiles the blank memory, and a chunk of all searches: one program for all problems."""
+    # Searches side by side have no memory, because `vmap` would run every branch of `recall`.
     blank, search = build_search(strategy, evaluate, chunk, remembers=batch == "map")
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def searches(
+    def run_chunk(
         memory: Any, carry: Carry, subject: Any, problem: Problem
     ) -> tuple[Any, tuple[Carry, tuple]]:
         if batch == "vmap":
             return jax.vmap(search, (None, 0, None, None), (None, 0))(
                 memory, carry, subject, problem
             )
-        return lax.scan(lambda memory, one: search(memory, one, subject, problem), memory, carry)
+        return lax.scan(
+            lambda memory, alone: search(memory, alone, subject, problem), memory, carry
+        )
 
-    return jax.jit(blank), searches
+    return jax.jit(blank), run_chunk
 
 
 def build_search(
     strategy: Strategy, evaluate: Evaluate, chunk: int, remembers: bool = True
 ) -> tuple[Callable, Callable]:
-    """A search's chunk of batches as pure functions, to be mapped over searches.
+    """Builds one search's chunk of batches as pure functions, to be mapped over searches.
+
+    Args:
+      strategy, evaluate, chunk: as for `resume`.
+      remembers: whether to use the memory of an `evaluate` that is `Remembering`.
 
     Returns:
-      blank(subject) -> memory, of evaluations.
-      search(memory, carry, subject, problem) -> memory, (carry, found), all without the axis S;
-      found is policies, evaluations, rewards and which of them were wanted, [chunk, E] each.
+      blank(subject) -> memory.
+      search(memory, carry, subject, problem) -> memory, (carry, results), all without the axis S;
+      results are policies, evaluations, rewards and whether each is valid, [chunk, E].
     """
-    if isinstance(evaluate, Evaluator) and remembers:
+    if remembers and isinstance(evaluate, Remembering):
         blank, recall = evaluate.blank, evaluate.recall
     else:
-        blank, recall = _without_memory(evaluate)
+        blank, recall = _add_empty_memory(evaluate)
 
     def step(carry: Carry, memory: Any, subject: Any, problem: Problem) -> tuple[Carry, Any, tuple]:
         key, ask_key, tell_key = jax.random.split(carry.key, 3)
         policies, valid, state = strategy.ask(ask_key, carry.state, problem)
         valid &= jnp.cumsum(valid) <= carry.left
 
-        def one(memory: Any, item: tuple[Policy, jax.Array]) -> tuple[Any, Evaluation]:
+        def evaluate_one(memory: Any, item: tuple[Policy, jax.Array]) -> tuple[Any, Evaluation]:
             return recall(memory, subject, *item)
 
-        memory, evaluations = lax.scan(one, memory, (policies, valid))
+        memory, evaluations = lax.scan(evaluate_one, memory, (policies, valid))
         state = strategy.tell(tell_key, state, problem, policies, valid, evaluations)
         rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
         left = carry.left - valid.sum(dtype=jnp.int32)
@@ -92,24 +108,28 @@ def build_search(
     def search(
         memory: Any, carry: Carry, subject: Any, problem: Problem
     ) -> tuple[Any, tuple[Carry, tuple]]:
-        def go_on(both: tuple[Carry, Any], _: None) -> tuple[tuple[Carry, Any], tuple]:
-            carry, memory, found = step(*both, subject, problem)
-            return (carry, memory), found
+        def advance(both: tuple[Carry, Any], _: None) -> tuple[tuple[Carry, Any], tuple]:
+            carry, memory, results = step(*both, subject, problem)
+            return (carry, memory), results
 
-        (after, memory), found = lax.scan(go_on, (carry, memory), length=chunk)
-        # A strategy that had nothing to propose has none of its budget left.
+        (after, memory), results = lax.scan(advance, (carry, memory), length=chunk)
+        # The budget ends early if the strategy proposed nothing in the whole chunk.
         left = jnp.where(after.left < carry.left, after.left, 0)
-        return memory, (after._replace(left=left), found)
+        return memory, (after._replace(left=left), results)
 
     return blank, search
 
 
-def _without_memory(evaluate: Evaluate) -> tuple[Callable, Callable]:
-    """As the `blank` and `recall` of an Evaluator, of a function that keeps nothing."""
+def _add_empty_memory(evaluate: Evaluate) -> tuple[Callable, Callable]:
+    """Returns `blank` and `recall` of a plain `evaluate`; the memory stays empty."""
 
     def recall(memory: tuple, subject: Any, policy: Policy, wanted: jax.Array) -> tuple:
-        found = functools.partial(evaluate, subject, policy)
-        return memory, lax.cond(wanted, found, functools.partial(zeros_of, found))
+        run = functools.partial(evaluate, subject, policy)
+
+        def zeros() -> Evaluation:
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run))
+
+        return memory, lax.cond(wanted, run, zeros)
 
     return lambda subject: (), recall
 
@@ -123,24 +143,24 @@ def run(
     budget: int,
     chunk: int,
 ) -> Iterator[Record]:
-    """One search until its budget is spent: `start` and `go_on` with a single key."""
+    """Runs one search as `start` and `resume` do; yields the record of each chunk."""
     carry = start(strategy, problem, key[None], budget)
     return (record for _, record in resume(strategy, evaluate, subject, problem, carry, chunk))
 
 
 def start(strategy: Strategy, problem: Problem, keys: jax.Array, budget: int) -> Carry:
-    """Independent searches before the first chunk.
+    """Starts S independent searches, before their first chunk.
 
     Args:
-      strategy: what proposes.
-      problem: what it may know.
-      keys: [S], each search's randomness.
-      budget: evaluations of each.
+      strategy: proposes the policies.
+      problem: what the strategy may know.
+      keys: [S], a random key per search.
+      budget: evaluations of each search.
     """
-    # One after the other, not compiled together: each begins as it does alone.
-    each = [_start(strategy, problem, key, budget) for key in keys]
-    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    # A weak type would turn strong in the first chunk and compile the second anew.
+    # Searches start one after the other, so that each starts bit for bit as it does alone.
+    carries = [_start(strategy, problem, key, budget) for key in keys]
+    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
+    # Weak types are made strong here, because the second chunk would be compiled anew otherwise.
     return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), carry)
 
 
@@ -159,44 +179,44 @@ def resume(
     chunk: int,
     batch: Batch = "map",
 ) -> Iterator[tuple[Carry, Record]]:
-    """Searches until the budgets are spent; yields what each chunk evaluated and where it led.
+    """Runs S searches on until their budgets are spent; yields each chunk's carry and record.
 
     Args:
-      strategy: what proposes.
-      evaluate: one policy's worth; mapped over the policies asked for, compiled once.
-      subject: the arrays it needs, passed in and never closed over.
+      strategy: proposes the policies.
+      evaluate: evaluates one policy; mapped over the proposed policies and compiled once.
+      subject: the arrays that `evaluate` needs, passed in and never closed over.
       problem: what the strategy may know.
-      carry: where the S searches stand.
-      chunk: batches of policies of each search between two looks from the host.
-      batch: the searches one after the other, each bit for bit as it is alone; or side by side.
+      carry: the searches, from `start` or from an earlier chunk.
+      chunk: batches of E policies per search and chunk.
+      batch: "map" runs the searches one after the other, each bit for bit as alone; "vmap" runs
+        them side by side.
     """
-
-    begin, searches = _compile(strategy, evaluate, chunk, batch)
+    begin, run_chunk = _compile(strategy, evaluate, chunk, batch)
     memory = begin(subject)
     while np.asarray(carry.left).any():
-        memory, (carry, found) = searches(memory, carry, subject, problem)
-        yield carry, build_record(found)
+        memory, (carry, results) = run_chunk(memory, carry, subject, problem)
+        yield carry, build_record(results)
 
 
-def build_record(found: tuple) -> Record:
-    """What a chunk of S searches found, [S, chunk, E] each, on the host and without what was not
-    wanted.
+def build_record(results: tuple) -> Record:
+    """Builds the record of a chunk of S searches from the valid ones of its results.
+
+    Args:
+      results: policies, evaluations, rewards and valid, [S, chunk, E] each; see `build_search`.
     """
-    policies, evaluations, rewards, valid = found
-    chosen = np.asarray(valid)
-    policies, evaluations, rewards = jax.tree.map(
-        lambda x: np.asarray(x)[chosen], (policies, evaluations, rewards)
-    )
-    return Record(policies, evaluations, rewards, np.nonzero(chosen)[0].astype(np.int32))
+    *values, valid = results
+    valid = np.asarray(valid)
+    policies, evaluations, rewards = jax.tree.map(lambda x: np.asarray(x)[valid], values)
+    return Record(policies, evaluations, rewards, np.nonzero(valid)[0].astype(np.int32))
 
 
 def build_empty_record(evaluate: Evaluate, subject: Any, space: Space, layers: int) -> Record:
-    """The record of no evaluation, for its dtypes."""
+    """Builds the record of no evaluation, with the dtypes that others have."""
     policy = Policy(*(jax.ShapeDtypeStruct((layers,), jnp.int32) for _ in space.sizes))
-    found = Record(
+    record = Record(
         policy,
         jax.eval_shape(evaluate, subject, policy),
         np.zeros((), np.float32),
         np.zeros((), np.int32),
     )
-    return jax.tree.map(lambda x: np.zeros((0, *x.shape), x.dtype), found)
+    return jax.tree.map(lambda x: np.zeros((0, *x.shape), x.dtype), record)

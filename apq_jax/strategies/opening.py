@@ -1,4 +1,4 @@
-"""What every search that learns from its evaluations begins with, and what it keeps."""
+"""The closed-form policies that searches begin with, and the best policy that they keep."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.types import Evaluation, Policy
 
-_PRICES = (0.01, 30.0)  # of the dense network's cost, in units of relative output error
+_PRICES = (0.01, 30.0)  # range of the price of the dense network's cost, in relative output error
 
 
 class Best(NamedTuple):
-    """The best policy so far: one that meets the limit beats every one that does not."""
+    """The best policy so far; a policy that meets the limits beats every one that does not."""
 
     actions: jax.Array  # [L, D]
     reward: jax.Array  # [], -inf at first
@@ -21,7 +21,7 @@ class Best(NamedTuple):
 
 
 def init_best(problem: Problem, space: Space) -> Best:
-    """Before anything was evaluated: unpruned, at the most bits."""
+    """Returns the best policy before any evaluation: unpruned, at the most bits."""
     layers = problem.features.shape[0]
     bits = (jnp.full(layers, choices[-1]) for choices in space.bits)
     dense = environment.encode(space, Policy(jnp.zeros(layers, jnp.int32), *bits))
@@ -29,7 +29,7 @@ def init_best(problem: Problem, space: Space) -> Best:
 
 
 def score(problem: Problem, valid: jax.Array, evaluations: Evaluation) -> jax.Array:
-    """Rewards [E], -inf where not valid."""
+    """Returns the rewards of E evaluations, -inf where not valid: [E]."""
     rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
     return jnp.where(valid, rewards, -jnp.inf)
 
@@ -37,9 +37,9 @@ def score(problem: Problem, valid: jax.Array, evaluations: Evaluation) -> jax.Ar
 def update_best(
     best: Best, problem: Problem, actions: jax.Array, valid: jax.Array, evaluations: Evaluation
 ) -> Best:
-    """The better of `best` and E policies, by their actions [E, L, D]."""
+    """Returns the best of `best` and E policies, which are given by their actions [E, L, D]."""
     rewards = score(problem, valid, evaluations)
-    # A policy that meets the limit beats every one that does not, whatever the penalty.
+    # Feasible policies are compared first, because a small penalty may rank others above them.
     meets = valid & (environment.shortfall(problem, evaluations) == 0)
     winner = jnp.argmax(jnp.where(meets == meets.any(), rewards, -jnp.inf))
     first = meets[winner] & ~best.feasible
@@ -52,15 +52,19 @@ def update_best(
 
 
 def propose_closed_forms(
-    problem: Problem, space: Space, number: jax.Array, count: int, allowed: jax.Array
+    problem: Problem, space: Space, index: jax.Array, count: int, allowed: jax.Array
 ) -> Policy:
-    """The policies `number` [E] of `count` closed-form ones, from dear to cheap.
+    """Proposes closed-form policies, the dearest first.
 
-    So a feasible one comes early, or is known not to exist. `allowed` is from
-    `environment.allowed_by`. Searches of another `Problem.phase` begin with other ones.
+    So a feasible policy is found early, or known not to exist. A search with another
+    `Problem.phase` proposes other policies.
+
+    Args:
+      index: [E], which of the `count` policies to propose.
+      allowed: from `environment.allow_free` or `environment.allow_all`.
     """
     low, high = jnp.log(jnp.asarray(_PRICES))
-    prices = jnp.exp(low + (high - low) * (number + problem.phase) / max(count - 1, 1))
+    prices = jnp.exp(low + (high - low) * (index + problem.phase) / max(count - 1, 1))
     return jax.vmap(lambda price: environment.solve_closed_form(problem, space, price, allowed))(
         prices
     )
@@ -69,15 +73,18 @@ def propose_closed_forms(
 def propose(
     problem: Problem,
     space: Space,
-    number: jax.Array,
+    index: jax.Array,
     count: int,
     allowed: jax.Array,
-    after: jax.Array,
+    places: jax.Array,
 ) -> Policy:
-    """The first `count` evaluations are `closed_forms`, by `number` [E]; then come `after`.
+    """Proposes closed-form policies for the first `count` evaluations, then those at `places`.
 
-    `after` is places among the choices, [E, L, D].
+    Args:
+      index: [E], number of evaluations before each proposal.
+      count, allowed: as for `propose_closed_forms`.
+      places: [E, L, D].
     """
-    begin = propose_closed_forms(problem, space, number, count, allowed)
-    then = environment.decode_places(space, after)
-    return jax.tree.map(lambda a, b: jnp.where(number[:, None] < count, a, b), begin, then)
+    opening = propose_closed_forms(problem, space, index, count, allowed)
+    rest = environment.decode_places(space, places)
+    return jax.tree.map(lambda a, b: jnp.where(index[:, None] < count, a, b), opening, rest)

@@ -1,4 +1,4 @@
-"""Uniform random policies: the baseline that every search must beat."""
+"""Uniform random policies, the baseline that every search must beat."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,19 @@ from apq_jax.types import Evaluation, Policy
 
 
 def random(space: Space, parallel: int) -> Strategy:
-    """Each layer's keep level and bits drawn alone, all that may be proposed equally likely."""
+    """Builds a strategy that draws each layer's keep level and bits independently and uniformly."""
 
     def init(key: jax.Array, problem: Problem) -> None:
         del key, problem
 
     def ask(key: jax.Array, state: None, problem: Problem) -> tuple[Policy, jax.Array, None]:
         shape = parallel, problem.features.shape[0]
-        level, *keys = jax.random.split(key, len(space.sizes))
+        level_key, *bit_keys = jax.random.split(key, len(space.sizes))
         policies = Policy(
-            jax.random.randint(level, shape, 0, space.levels),
+            jax.random.randint(level_key, shape, 0, space.levels),
             *(
-                jax.random.choice(key, jnp.asarray(bits), shape)
-                for key, bits in zip(keys, space.bits, strict=True)
+                jax.random.choice(bit_key, jnp.asarray(bits), shape)
+                for bit_key, bits in zip(bit_keys, space.bits, strict=True)
             ),
         )
         return policies, jnp.ones(parallel, bool), state
