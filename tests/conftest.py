@@ -5,13 +5,17 @@ import pathlib
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ROOT
+from helpers.problems import FEATURES, LAYERS, SPACE, STRATEGIES, Chunks, evaluate
 
 from apq_jax import search
+from apq_jax.metrics import METRICS
+from apq_jax.problem.environment import Problem
+from apq_jax.strategies import loop
 from apq_jax.system import cache
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 # Most of the work is compiling. LLVM's effort decides how fast a program is, not what it computes;
 # XLA_FLAGS= asks for all of it. Read when the first device is looked for.
@@ -55,3 +59,42 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     config = f"--config={ROOT / 'configs/lenet_mnist.py'}"
     assert search.main([config, *settings, f"--workdir={base / 'run'}"]) == 0
     return base / "run"
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """Errors fall and shares rise with keep and bits; half slots, half energy."""
+    rng = np.random.default_rng(0)
+    keep = np.geomspace(1.0, 0.1, SPACE.levels)[:, None]
+    weight = np.arange(1, 9)
+    size = rng.uniform(0.1, 1.0, (LAYERS, 1, 1))
+    sensitivity = rng.uniform(0.2, 2.0, (LAYERS, 1, 1))
+    slices = np.ceil(np.arange(1, 9) / 2)
+    share = (size / 3)[..., None] * (keep[:, :, None] * slices[:, None] / 4 * np.arange(1, 9) / 8)
+    arrays = {
+        "features": rng.random((LAYERS, FEATURES)),
+        "error": sensitivity * ((1 - keep) ** 2 + 4.0**-weight),
+        "input_error": rng.uniform(0.5, 1, (LAYERS, 1)) * 4.0 ** -np.arange(1, 9),
+        "lamp": np.sort(rng.uniform(0.01, 1, (LAYERS, SPACE.levels)), axis=1),
+        "share": share,
+        "costs": np.repeat(share[..., None], len(METRICS), axis=-1),
+        "weights": [0.5, 0, 0, 0.5, 0],
+        "quality": 0.0,
+        "dense": [1000, 10, 2, 400, 50],
+        "max_cost": [np.inf] * len(METRICS),
+        "float_accuracy": 0.95,
+        "min_accuracy": 0.94,
+        "drop_per_nat": 0.5,
+        "penalty": 2.0,
+        "phase": 0.0,
+    }
+    return Problem(**{name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()})
+
+
+@pytest.fixture(scope="module", params=["actor_critic", "genetic", "cma_es", "uniform"])
+def two(request: pytest.FixtureRequest, problem: Problem) -> tuple[str, Chunks]:
+    strategy = STRATEGIES[request.param]()
+    keys = jnp.stack([jax.random.key(seed) for seed in (1, 0)])
+    begin = loop.start(strategy, problem, keys, 22)
+    found = list(loop.resume(strategy, evaluate, problem, problem, begin, 2))
+    return request.param, Chunks(strategy, begin, found)

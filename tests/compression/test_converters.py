@@ -1,0 +1,198 @@
+"""Converters of few bits as an action: what they save, what they cost, what searches do with it."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.prices import HEIGHT, LAYERS, PRICES
+
+import apq_jax
+from apq_jax.compression import converters, prices
+from apq_jax.compression.calibration import LayerStatistics
+from apq_jax.compression.plan import LayerPlan
+from apq_jax.compression.pruning import Block
+from apq_jax.hardware import PRESETS, adc
+from apq_jax.pipeline import prepare, stages
+from apq_jax.problem import build, environment
+from apq_jax.problem.environment import Problem, Space
+from apq_jax.strategies import Strategy, loop, surrogate
+from apq_jax.strategies.actor_critic import actor_critic
+from apq_jax.strategies.apq import apq
+from apq_jax.strategies.cma_es import CmaOptions, cma_es
+from apq_jax.strategies.genetic import genetic
+from apq_jax.strategies.greedy import GreedyOptions, greedy
+from apq_jax.strategies.lamp import lamp
+from apq_jax.strategies.options import ActorCriticOptions, GeneticOptions
+from apq_jax.strategies.random import random
+from apq_jax.strategies.uniform import uniform
+from apq_jax.system.errors import InputError
+from apq_jax.types import AgentOptions, Evaluation, Policy
+
+SPACE = Space(4, (2, 4, 6, 8), (2, 4, 8), (2, 3, 4, 5))
+CELLS = converters.cells_of(PRESETS["isaac_ou"])
+COUNT = len(LAYERS)
+BUDGET, E = 40, 4
+
+
+@functools.cache
+def problem() -> Problem:
+    """Of weights and scales that are all one, so that only a few converters' bits can be spared."""
+    plan, statistics, rng = [], [], np.random.default_rng(0)
+    keep = np.geomspace(1.0, 0.05, SPACE.levels)
+    for layer in LAYERS:
+        shape = layer.groups, layer.count_row_groups(HEIGHT), layer.columns
+        mask = rng.random(shape) < keep[:, None, None, None]
+        weights = np.ones((1, layer.groups, layer.rows, layer.columns))
+        scale = (
+            np.ones((SPACE.levels, 8, layer.groups, layer.columns))
+            / 4.0 ** np.arange(1, 9)[None, :, None, None]
+        )
+        error = np.sort(rng.random((SPACE.levels, 8)), axis=1)[:, ::-1]
+        plan.append(LayerPlan(weights, mask, scale, keep, error, Block(HEIGHT)))
+        wide = np.full((layer.groups, layer.columns), 3.0)
+        inputs = 4.0 ** -np.arange(1, 9)
+        statistics.append(LayerStatistics(None, None, None, wide, inputs, None, inputs))
+    return build.build_problem(
+        LAYERS,
+        tuple(plan),
+        tuple(statistics),
+        PRICES,
+        CELLS,
+        SPACE,
+        {"slots": 1.0, "energy_nj": 1.0},
+        0.0,
+        {},
+        0.98,
+        0.01,
+        0.5,
+        2.0,
+    )
+
+
+def evaluate(task: Problem, policy: Policy) -> Evaluation:
+    """As if every error that is foreseen came true."""
+    known = surrogate.look_up_choices(task, SPACE)
+    places = environment.encode_places(SPACE, policy).astype(jnp.float32)
+    divergence = jnp.exp(surrogate.interpolate_log_errors(known, places)).sum()
+    found = surrogate.predict_evaluation(task, known, places, divergence)
+    return found._replace(slots=jnp.ceil(found.slots).astype(jnp.int32))
+
+
+def searched(strategy: Strategy) -> loop.Record:
+    chunks = loop.run(strategy, evaluate, problem(), problem(), jax.random.key(0), BUDGET, 5)
+    return stages.joined(chunks)
+
+
+STRATEGIES = {
+    "joint": lambda: actor_critic(
+        SPACE,
+        ActorCriticOptions(warmup=8, updates=2, actor_updates=1, networks=AgentOptions(hidden=8)),
+        (True,) * 4,
+        E,
+    ),
+    "apq": lambda: apq(SPACE, ActorCriticOptions(warmup=8, updates=1), E, BUDGET // 2, 0.3),
+    "random": lambda: random(SPACE, E),
+    "uniform": lambda: uniform(SPACE, E),
+    "lamp": lambda: lamp(SPACE, E, 200),
+    "greedy": lambda: greedy(SPACE, GreedyOptions(levels=1), E, COUNT),
+    "genetic": lambda: genetic(SPACE, GeneticOptions(warmup=8), E),
+    "cma_es": lambda: cma_es(SPACE, CmaOptions(warmup=8), COUNT),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_searches_the_converters_bits(name: str) -> None:
+    record = searched(STRATEGIES[name]())
+    bits = record.policy.adc_bits
+    assert bits.shape == (BUDGET, COUNT)
+    assert set(np.unique(bits)) <= {2, 3, 4, 5}
+    assert (len(np.unique(bits)) > 1) == (name != "lamp")
+    if name == "apq":  # the bits come second
+        assert (bits[: BUDGET // 2] == 5).all()
+
+
+def test_what_is_foreseen_is_what_it_costs() -> None:
+    rng = np.random.default_rng(1)
+    shape = 20, COUNT
+    policy = Policy(
+        rng.integers(0, SPACE.levels, shape),
+        *(rng.choice(np.asarray(bits), shape) for bits in SPACE.bits),
+    )
+    cost = prices.look_up_costs(PRICES, policy)
+    found = jax.vmap(evaluate, (None, 0))(problem(), jax.tree.map(jnp.asarray, policy))
+    for name in ("energy_nj", "latency_us"):
+        np.testing.assert_allclose(getattr(found, name), getattr(cost, name), rtol=1e-4)
+    full = policy._replace(adc_bits=np.full(shape, 5))
+    plain = prices.look_up_costs(PRICES, policy._replace(adc_bits=None))
+    np.testing.assert_allclose(prices.look_up_costs(PRICES, full).energy_nj, plain.energy_nj)
+    assert (cost.energy_nj < plain.energy_nj).all()
+
+
+def test_closed_form_is_the_best_of_all_with_converters() -> None:
+    p = jax.tree.map(np.asarray, problem())
+    free = (False, True, True, True)
+    base = environment.encode(SPACE, Policy(*(jnp.full(COUNT, n) for n in (2, 8, 8, 5))))
+    allowed = environment.allow_free(SPACE, free, base)
+    found = environment.solve_closed_form(problem(), SPACE, jnp.asarray(3.0), allowed)
+    assert p.conversions is not None
+    for layer in range(COUNT):
+
+        def total(one: tuple[int, ...], layer: int = layer) -> float:
+            weight, inputs, adc = one
+            at = layer, 2, weight - 1, inputs - 1
+            error = p.error[layer, 2, weight - 1] + p.input_error[layer, inputs - 1]
+            share = p.share[at] - p.conversions.energy_weight * p.conversions.saved[*at, adc - 1]
+            return float(error + p.conversions.error[*at, adc - 1] + 3.0 * share)
+
+        best = min(map(total, itertools.product(*SPACE.bits)))
+        chosen = tuple(int(field[layer]) for field in found[1:])
+        assert found.level[layer] == 2
+        assert total(chosen) == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize("signed", ["offset", "differential"])
+@pytest.mark.parametrize("adc_bits", [3, 4])
+def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
+    signed: str, adc_bits: int
+) -> None:
+    """Random weights and inputs: what the converters add, in the mean square."""
+    accelerator = dataclasses.replace(PRESETS["isaac_ou"], signed=signed)
+    cells, rng = converters.cells_of(accelerator), np.random.default_rng(0)
+    levels = rng.integers(-31, 32, (1, 45, 8))
+    inputs = rng.integers(0, 16, (1, 2000, 45))
+    alive = np.ones((1, 5, 8), bool)
+    reading = converters.Reading(cells, jnp.asarray(alive), jnp.asarray(6), jnp.asarray(adc_bits))
+    lost = converters.lost(
+        reading, jnp.asarray(levels, jnp.int8), jnp.asarray(inputs), jnp.asarray(4)
+    )
+    lost = np.asarray(lost, float) - np.asarray(lost, float).mean(axis=1, keepdims=True)
+    plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
+    statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
+    none = np.zeros((1, 1, 8, 8))
+    found = build._tabulate_conversions(none, 0.0, accelerator.chip(), plan, statistics, cells)
+    foreseen = float(found.error[0, 0, 5, 3, adc_bits - 1]) * 8  # of all eight outputs' variance
+    assert 0.4 < np.square(lost).mean(axis=1).sum() / foreseen < 2.5
+    assert found.error[0, 0, 5, 3, cells.lossless_bits - 1] == 0
+
+
+@pytest.mark.parametrize("law", adc.LAWS)
+def test_fewer_bits_never_cost_more(law: adc.Law) -> None:
+    """Below 4 bits the survey's law rises again: a conversion that stops there does not."""
+    saved = dataclasses.replace(PRESETS["isaac"], adc_law=law).chip().adc_saved
+    assert (np.diff(saved) <= 0).all()
+    assert (saved[7:] == 0).all()
+    assert saved[3] > 0
+
+
+def test_more_bits_than_the_converters_have() -> None:
+    config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=6))
+    with pytest.raises(InputError, match=r"search\.min_adc_bits: 6; allowed: up to the 5 bits"):
+        prepare.space_of(config, PRESETS["isaac_ou"])
+    four = dataclasses.replace(PRESETS["isaac_ou"], adc_bits=4)
+    config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=3))
+    assert prepare.space_of(config, four).adc_bits == (3, 4)
+    assert prepare.space_of(apq_jax.Config(), four).adc_bits == ()

@@ -1,0 +1,70 @@
+"""Gram matrices of windows in pieces, without what lies outside the image."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from apq_jax.compression import gram
+from apq_jax.compression.gram import gram_blocks, whole_gram
+from apq_jax.network import products
+
+
+def convolution(side: int, groups: int, stride: int) -> tuple[products.Product, jax.Array]:
+    """3 x 3 of four channels, and what it is run on."""
+    x = jax.random.normal(jax.random.key(side), (3, side, side + 1, 4))
+    convolve = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(stride, stride),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    eqn = jax.make_jaxpr(convolve)(x, jnp.zeros((3, 3, 4 // groups, 4))).eqns[-1]
+    return products.build_product(eqn, side=1), x
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 5])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("piece", [1, 3, 8, 36])  # of 36 or 18 rows: some of a tap, some taps, all
+def test_pieces_give_the_matrix_of_all_rows(
+    side: int, groups: int, stride: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gram, "WIDE", 0)
+    monkeypatch.setattr(gram, "PIECE", piece)
+    product, x = convolution(side, groups, stride)
+    windows, inside = product.extract_windows(x), product.mask_taps(x.shape)
+    taps = windows.reshape(groups, 3, len(inside), 9, -1)
+    assert not np.asarray(taps)[:, :, ~inside].any()
+    assert np.asarray(taps)[:, :, inside].all()
+    found = whole_gram(gram_blocks(windows, np.tile(inside, (3, 1))))
+    expected = np.einsum("gmr,gms->grs", *[np.asarray(windows, np.float64)] * 2)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_matrix_that_is_not_wide_is_one_block() -> None:
+    product, x = convolution(4, 1, 1)
+    (block,) = gram_blocks(product.extract_windows(x), np.tile(product.mask_taps(x.shape), (3, 1)))
+    assert block.shape == (1, 36, 36)
+
+
+def test_padding_is_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2 x 3 positions: opposite taps of the two rows share none, taps of a row do."""
+    monkeypatch.setattr(gram, "WIDE", 0)
+    monkeypatch.setattr(gram, "PIECE", 4)
+    product, x = convolution(2, 1, 1)
+    inside = product.mask_taps(x.shape)
+    assert inside.sum(axis=0).tolist() == [2, 3, 2, 4, 6, 4, 2, 3, 2]
+    both = (inside[:, :, None] & inside[:, None, :]).sum(axis=0)
+    jaxpr = jax.make_jaxpr(
+        lambda x: gram_blocks(product.extract_windows(x), np.tile(inside, (3, 1)))
+    )(x)
+    lengths = [
+        eqn.invars[0].aval.shape[1] for eqn in jaxpr.eqns if eqn.primitive.name == "dot_general"
+    ]
+    assert lengths == (3 * both[np.tril_indices(9)]).tolist()
+    assert lengths.count(0) > 0

@@ -1,0 +1,205 @@
+"""Which policy is the result: bisection by hand, limits, what is kept between runs."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from helpers.small import SMALL, network
+
+import apq_jax
+from apq_jax.compression.options import FinetuneOptions, PlanOptions
+from apq_jax.config import Config, Limits, SearchOptions
+from apq_jax.data import Dataset
+from apq_jax.data.scoring import accuracy as accuracy_of
+from apq_jax.pipeline import choose, judge, measure, stages
+from apq_jax.pipeline.choose import Choice
+from apq_jax.pipeline.prepared import Prepared, asked, scored
+from apq_jax.problem import pareto
+from apq_jax.strategies.loop import Record
+
+CONFIG = Config(
+    plan=PlanOptions(6, 0.1),
+    search=SearchOptions(
+        strategy="random",
+        episodes=48,
+        parallel=8,
+        probes=2,
+        moment_images=20,
+        chunk=20,
+        max_accuracy_drop=10.0,
+        headroom=70.0,
+        tuned=4,
+        finalists=4,
+    ),
+    finetune=FinetuneOptions(steps=4, batch=8, look=2),
+)
+
+
+@functools.cache
+def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
+    captured, params, noise = network()
+    # The float network's own answers are the labels: all that is lost is lost by compression.
+    labels = {
+        f"{part}_labels": np.asarray(
+            scored(captured, params, getattr(noise, f"{part}_images"), noise.train_labels)[
+                2
+            ].argmax(axis=-1),
+            np.int32,
+        )
+        for part in ("train", "search", "select", "test")
+    }
+    dataset = dataclasses.replace(noise, **labels)
+    config = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, **changes))
+    if config.search.goal == "accuracy":
+        config = dataclasses.replace(config, limits=Limits(slots=20.0))
+    prepared = apq_jax.prepare(captured, params, dataset, SMALL, config)
+    return prepared, stages.joined(stages.search_policies(prepared)), dataset
+
+
+def test_the_search_may_lose_more_than_the_result() -> None:
+    prepared, record, _ = searched()
+    assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.8)
+    assert asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
+    prepared, _, _ = searched(tuned=0)
+    assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.1)
+    assert asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
+    assert len(record.reward) == 48
+
+
+def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
+    prepared, _, _ = searched()
+
+    def drops(**changes: Any) -> tuple[list[float], list[int]]:
+        search = dataclasses.replace(CONFIG.search, **{"strategy": "genetic"} | changes)
+        config = dataclasses.replace(CONFIG, search=search)
+        found = stages.stages(prepared._replace(config=config))
+        lost = [float(x.problem.float_accuracy - x.problem.min_accuracy) for x in found]
+        return lost, [stage.budget for stage in found]
+
+    assert drops(episodes=50) == (pytest.approx([0.8, 0.45, 0.1]), [16, 17, 17])
+    assert drops(strategy="random") == (pytest.approx([0.8]), [48])  # limits are nothing to it
+    assert len(drops(tuned=0)[0]) == len(drops(headroom=0.0)[0]) == 1
+
+
+def test_candidates_are_the_front_from_the_plain_choice_on() -> None:
+    prepared, record, dataset = searched()
+    plain = choose.untuned(prepared, record, dataset)
+    numbers = choose._worth_tuning(prepared, record, plain)
+    assert numbers[0] == plain.number
+    gain, accuracy = judge.gain(prepared, record), judge.expected_accuracy(prepared, record)
+    assert (np.diff(gain[numbers[1:]]) > 0).all()
+    assert (np.diff(accuracy[numbers[1:]]) < 0).all()
+    assert (accuracy[numbers[1:]] >= 0.2 - 1e-6).all()
+    if plain.meets_limit:
+        assert (gain[numbers[1:]] > gain[plain.number]).all()
+    allowed = np.flatnonzero(accuracy >= 0.2)
+    front = set(allowed[pareto.find_pareto_front(gain[allowed], accuracy[allowed])])
+    assert set(numbers[1:]) <= front
+
+
+@pytest.mark.parametrize("meets", range(8))
+def test_bisection_finds_the_last_that_meets_the_limit(
+    meets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of seven, rising in gain and loss, the first `meets` lose less than the limit."""
+    prepared, record, dataset = searched(tuned=3)
+    gain = judge.gain(prepared, record)
+    _, order = np.unique(gain, return_index=True)  # rising
+    numbers = order[np.linspace(0, len(order) - 1, 7).astype(int)]
+    monkeypatch.setattr(choose, "_worth_tuning", lambda *_: numbers)
+    asked: list[int] = []
+
+    def tuned(
+        prepared: Any, record: Any, dataset: Any, plain: Choice, number: int, *_: Any
+    ) -> Choice:
+        place = numbers.tolist().index(number)
+        asked.append(place)
+        accuracy = 0.99 - 0.001 * place - (0.5 if place >= meets else 0.0)
+        row = choose.Tuned(number, 4, 0.0, 1.0, 0.5, accuracy, place < meets, True)
+        missed = () if place < meets else (pareto.Miss("accuracy_drop", 50.0, 10.0),)
+        return plain._replace(number=number, accuracy=accuracy, misses=missed, tuned=(row,))
+
+    monkeypatch.setattr(choose, "_fine_tuned", tuned)
+    found = choose.choose(prepared, record, dataset)
+    assert len(asked) == len(set(asked)) <= 3
+    assert asked[0] == 3
+    assert [one.number for one in found.tuned] == numbers[asked].tolist()
+    plain = choose.untuned(prepared, record, dataset)
+    if meets:
+        best = numbers[meets - 1]
+        better = plain.meets_limit and gain[plain.number] > gain[best]
+        assert found.number == (plain.number if better else best)
+
+
+def test_nothing_is_fine_tuned_where_none_is_asked_for() -> None:
+    prepared, record, dataset = searched(tuned=0)
+    found = choose.choose(prepared, record, dataset)
+    plain = choose.untuned(prepared, record, dataset)
+    assert found.number == plain.number
+    assert not found.fine_tuned
+    assert found.tuned == ()
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        found.network,
+        measure.compressed(prepared, found.policy),
+    )
+
+
+def test_what_is_kept_is_not_done_again(tmp_path: pathlib.Path) -> None:
+    prepared, record, dataset = searched()
+    calls: list[tuple[int, int]] = []
+
+    def progress(number: int, steps: int, loss: float) -> bool:
+        calls.append((number, steps))
+        return False
+
+    first = choose.choose(prepared, record, dataset, progress, tmp_path)
+    assert calls == [(at, steps) for at in range(len(first.tuned)) for steps in (2, 4)]
+    assert 1 <= len(first.tuned) <= 4
+    files = sorted((tmp_path / "finetuned").iterdir())
+    assert len(files) == len(first.tuned)
+    calls.clear()
+    again = choose.choose(prepared, record, dataset, progress, tmp_path)
+    assert not calls
+    assert again.number == first.number
+    jax.tree.map(np.testing.assert_array_equal, again.network, first.network)
+    # Other options, other files.
+    config = dataclasses.replace(CONFIG.finetune, rate=1e-2)
+    other = prepared._replace(config=dataclasses.replace(prepared.config, finetune=config))
+    choose.choose(other, record, dataset, progress, tmp_path)
+    assert calls
+    assert set(files) < set((tmp_path / "finetuned").iterdir())
+
+
+def test_where_it_is_told_to_stop_what_there_is_is_chosen_from() -> None:
+    prepared, record, dataset = searched()
+    found = choose.choose(prepared, record, dataset, lambda *_: True)
+    (one,) = found.tuned
+    assert (one.steps, one.finished) == (2, False)
+    accuracy = accuracy_of(
+        measure.logits_of(prepared, found.network, dataset.select_images), dataset.select_labels
+    )
+    assert found.accuracy == accuracy
+
+
+def test_for_accuracy_the_most_accurate_within_the_limits_are_tuned() -> None:
+    prepared, record, dataset = searched(goal="accuracy", tuned=3)
+    found = choose.choose(prepared, record, dataset)
+    assert len(found.tuned) == 3
+    numbers = [one.number for one in found.tuned]
+    accuracy = judge.expected_accuracy(prepared, record)
+    assert accuracy[numbers[1]] >= accuracy[numbers[2]]
+    assert (record.evaluation.slots[numbers] <= 20).all()
+    plain = choose.untuned(prepared, record, dataset)
+    assert found.accuracy == max(plain.accuracy, *(one.accuracy for one in found.tuned))
+
+
+def test_of_a_front_the_knee() -> None:
+    prepared, record, dataset = searched(goal="front")
+    found = choose.choose(prepared, record, dataset)
+    assert found.number == judge.knee(prepared, record)
+    assert len(found.tuned) == 1

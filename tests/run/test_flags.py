@@ -1,0 +1,117 @@
+"""The command line of a search: every bad flag in one line."""
+
+import pathlib
+from collections.abc import Callable
+
+import pytest
+from helpers.runs import CONFIG, ROOT, Done, run
+
+from apq_jax.config import Config
+from apq_jax.run.flags import parse
+from apq_jax.system.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/none.py"], "'configs/none.py' is not a file"),
+        (["--config", "configs/none.py"], "'configs/none.py' is not a file"),
+        ([CONFIG, "--config=configs/none.py"], "--config: given twice"),
+        ([CONFIG, "--config"], "--config: has no value"),
+        ([CONFIG, "--bogus=1"], "'--bogus=1': not a flag"),
+        ([CONFIG, "--flagfile=/nope"], "'--flagfile=/nope': not a flag"),
+        ([CONFIG, "-config.search.episodes=0"], "config.search.episodes: 0; allowed: a whole"),
+        ([CONFIG, "--config.search.episodes", "0"], "config.search.episodes: 0; allowed: a whole"),
+        ([CONFIG, "--config.search=3"], "config.search: '3'; allowed: a section with"),
+        ([CONFIG, "--config.agent.capacity=31"], "config.agent.capacity: 31; allowed: at least 32"),
+        ([CONFIG, "stray"], "'stray': not a flag"),
+        ([CONFIG, "resume"], "'resume': not a flag"),
+        ([CONFIG, "--resume=perhaps"], "resume=perhaps"),
+        (
+            [CONFIG, "--config.search.episods=3"],
+            "config.search.episods: unknown; config.search has",
+        ),
+        (
+            [CONFIG, "--config.search.episodes=abc"],
+            "config.search.episodes: 'abc'; allowed: a whole",
+        ),
+        ([CONFIG, "--config.search.episodes=0"], "config.search.episodes: 0; allowed: a whole"),
+        ([CONFIG, "--config.data.path=none.npz"], "none.npz: cannot be read"),
+        ([CONFIG, "--config.data.name=cifar"], "data.name: 'cifar'; allowed: mnist_5k, fash"),
+        ([CONFIG, "--config.data.search_images=9"], "config.data.search_images: 9; allowed: 0 for"),
+        ([CONFIG, "--config.model.width=0.5"], "config.model.width: 0.5; allowed: 1 for lenet5"),
+        ([CONFIG, "--config.accelerator=puma2"], "accelerator: 'puma2'; allowed: isaac_ou"),
+        ([CONFIG, "--config.accelerator=none.toml"], "none.toml: cannot be read"),
+    ],
+)
+def test_bad_command_line(
+    flags: list[str], says: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
+) -> None:
+    done = run_here(*flags, f"--workdir={tmp_path}/run")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_config_file_that_cannot_be_run(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import (")
+    done = run(f"--config={path}")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(path) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise OSError('two\\nlines')", "cannot be run (OSError: two lines)"),
+        ("def get_config(): return 3", "cannot be run (AttributeError"),
+        ("x = 3", "cannot be run (KeyError: 'get_config')"),
+    ],
+)
+def test_config_files_that_return_nothing(tmp_path: pathlib.Path, body: str, says: str) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text(body)
+    with pytest.raises(InputError) as caught:
+        parse([f"--config={path}"])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "short.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config(): return ConfigDict({'seed': 3, 'search': {'episodes': 7}})\n"
+    )
+    flags = [f"--config={path}", "--config.search.parallel=2", "--config.plan.levels", "9"]
+    config, workdir, _ = parse([*flags, "--workdir", "a b"])
+    assert workdir == pathlib.Path("a b")
+    assert (config.seed, config.search.episodes) == (3, 7)
+    assert (config.search.parallel, config.plan.levels) == (2, 9)
+    assert config.agent == Config().agent
+    path.write_text(
+        "from ml_collections import ConfigDict as C\ndef get_config(): return C({'x': 3})"
+    )
+    with pytest.raises(InputError, match=r"^config\.x: unknown; config has"):
+        parse([f"--config={path}"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "resume"),
+    [([], None), (["--resume"], True), (["-resume=true"], True), (["--noresume"], False)],
+)
+def test_resume_is_asked_for_refused_or_left_open(flags: list[str], resume: bool | None) -> None:
+    parsed = parse([*flags, f"--config={ROOT}/configs/lenet_mnist.py"])
+    assert parsed[2] is resume
+
+
+def test_help() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("--config=", "--workdir", "max_accuracy_drop", "Exit status"):
+        assert word in done.stdout

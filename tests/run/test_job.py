@@ -1,0 +1,530 @@
+"""The main job from the command line, in its smoke form, and what it says of bad input."""
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers.runs import CONFIG, ROOT, Done, command, run
+
+from apq_jax import hardware, mapping, search
+from apq_jax.pipeline import prove
+from apq_jax.report import __main__ as report
+from apq_jax.run import checkpoint, write
+from apq_jax.run.read import SCHEMA
+from apq_jax.system.files import UNFINISHED
+
+SMALL = [
+    "--config.training.epochs=3",
+    "--config.plan.levels=6",
+    "--config.search.episodes=30",
+    "--config.search.probes=4",
+    "--config.search.moment_images=32",
+    "--config.agent.warmup=4",
+    "--config.agent.updates=2",
+    "--config.agent.capacity=32",  # whatever the episodes: one program for all runs
+    "--config.search.max_accuracy_drop=5",
+    "--config.search.tuned=2",
+    "--config.finetune.steps=6",
+    "--config.finetune.look=3",
+]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Three classes of noisy 12 x 12 images that a network learns at once."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 3
+    centres = rng.uniform(0, 200, (3, 12, 12))
+    images = np.clip(centres[labels] + rng.normal(0, 40, (600, 12, 12)), 0, 255)
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(path, images=images.astype(np.uint8), labels=labels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its own, but for compiled programs, which the runs share with the other tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    compiled = pathlib.Path(jax.config.jax_compilation_cache_dir)
+    compiled.mkdir(parents=True, exist_ok=True)
+    (folder / "xla").symlink_to(compiled, target_is_directory=True)
+    return f"--config.cache_dir={folder}"
+
+
+def small(digits: pathlib.Path, cache: str, workdir: pathlib.Path, *more: str) -> list[str]:
+    return [CONFIG, *SMALL, f"--config.data.path={digits}", cache, f"--workdir={workdir}", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(digits: pathlib.Path, cache: str, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("run")
+    done = run(*small(digits, cache, folder))
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def rows_of(path: pathlib.Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def without_times(folder: pathlib.Path) -> dict:
+    result = json.loads((folder / "result.json").read_text())
+    for name in ("seconds", "evaluations_per_second"):
+        del result["search"][name]
+    for one in result["finetune"]:
+        del one["seconds"]
+    del result["command"]
+    return result
+
+
+def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
+    folder, printed = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {*write.FILES, "command.txt", "tensorboard", ".lock"}
+    assert any((folder / "tensorboard").iterdir())
+    assert "report.md" in printed
+    # 150 x 12² + 2,400 x 2² + 16 x 120 + 120 x 84 + 84 x 3 of images of 12 x 12.
+    assert "5 layers, 43,452 multiplications an image: about 5" in printed  # seconds
+
+
+def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -> None:
+    folder, _ = finished
+    result = json.loads((folder / "result.json").read_text())
+    assert result["schema"] == SCHEMA
+    best, rows = result["best"], rows_of(folder / "search.csv")
+    assert len(rows) == result["search"]["evaluations"] == 30
+    row = rows[best["evaluation"] - 1]
+    assert int(row["slots"]) == best["slots"] == sum(x["slots"] for x in result["layers"])
+    assert int(row["crossbars"]) == best["crossbars"]
+    assert float(row["energy_nj"]) == pytest.approx(best["energy_nj"], rel=1e-5)
+    assert float(row["latency_us"]) == pytest.approx(best["latency_us"], rel=1e-5)
+    assert float(row["area_mm2"]) == pytest.approx(best["area_mm2"], rel=1e-5)
+    assert result["ratios"]["slots"]["dense_16"] == result["dense"]["16"]["slots"] / best["slots"]
+    assert result["ratios"]["energy"]["dense_8"] == pytest.approx(
+        result["dense"]["8"]["energy_nj"] / best["energy_nj"]
+    )
+    # Σ P ⌈a/1⌉ units, layer by layer.
+    assert best["activations"] == sum(
+        x["positions"] * x["input_bits"] * x["slots"] for x in result["layers"]
+    )
+    policy = json.loads((folder / "policy.json").read_text())
+    assert {name: policy[name] for name in best["policy"]} == best["policy"]
+    limit = result["float"]["validation_accuracy"] - 0.05
+    assert best["meets_limit"] == (best["validation_accuracy"] >= limit - 1e-9)
+    assert best["meets_limit"]
+    # Bits that cost the same are taken up to the larger; 2-bit cells.
+    assert all(bits % 2 == 0 for bits in best["policy"]["weight_bits"])
+
+
+def test_the_mapping_is_that_of_the_result(finished: tuple[pathlib.Path, str]) -> None:
+    folder, _ = finished
+    result = json.loads((folder / "result.json").read_text())
+    prove = result["mapping"]
+    assert prove["bit_exact"]
+    assert (prove["mismatches"], prove["images"]) == (0, 32)
+    assert prove["compared"] > 32 * sum(x["positions"] * x["columns"] for x in result["layers"])
+    found = mapping.load(folder / "mapping.safetensors")
+    assert sum(len(one.cells) for one in found.maps) == prove["crossbars"]
+    tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+    for one, scales in zip(found.maps, found.scales, strict=True):
+        name = one.layer.name
+        np.testing.assert_array_equal(scales.multiplier, tensors[f"{name}/multiplier"])
+        held = {
+            (int(b), int(o))
+            for b, row in zip(one.units.bank, one.units.outputs, strict=True)
+            for o in row
+            if o >= 0
+        }
+        assert len(held) == tensors[f"{name}/mask"].sum()
+    assert "params/conv1/bias" in found.digital
+    curve = result["adc_curve"]
+    assert [point["bits"] for point in curve] == [5, 4, 3, 2, 1]
+    assert curve[0]["images"] == result["data"]["select"]
+    assert curve[0]["accuracy"] == result["best"]["validation_accuracy"]
+    assert curve[0]["energy_nj"] == pytest.approx(result["best"]["energy_nj"])
+
+
+def test_a_wrong_mapping_exits_with_4(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One cell of the first layer is off by one bit."""
+
+    def wrong(*arguments: Any) -> mapping.LayerMap:
+        found = mapping.map_layer(*arguments)
+        units, cells = found.units, found.cells.copy()
+        cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
+        return found._replace(cells=cells) if found.layer.name.endswith("conv1/kernel") else found
+
+    monkeypatch.setattr(prove, "map_layer", wrong)
+    monkeypatch.chdir(ROOT)
+    assert search.main([*small(digits, cache, tmp_path, "--config.search.tuned=0")]) == 4
+    assert "The mapping is WRONG" in capsys.readouterr().out
+    assert not json.loads((tmp_path / "result.json").read_text())["mapping"]["bit_exact"]
+    assert "does **NOT** equal" in (tmp_path / "report.md").read_text()
+
+
+def test_a_baseline_at_eight_bits(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only keep ratios are searched, of rows of 32 columns; not with converters that lose."""
+    bits = [
+        f"--config.search.{end}_{kind}_bits=8"
+        for end in ("min", "max")
+        for kind in ("weight", "input")
+    ]
+    more = ["--config.scheme=pim_prune", "--config.search.strategy=genetic", *bits]
+    more.append("--config.search.episodes=16")
+    flags = small(digits, cache, tmp_path, *more)
+    monkeypatch.chdir(ROOT)
+    assert search.main([*flags, "--config.search.min_adc_bits=2"]) == 2
+    assert search.main([*flags]) in (0, 3)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["mapping"]["bit_exact"]
+    assert result["config"]["scheme"] == "pim_prune"
+    tensors = safetensors.numpy.load_file(tmp_path / "weights.safetensors")
+    for layer in result["layers"]:
+        assert layer["weight_bits"] == layer["input_bits"] == 8
+        mask = tensors[f"{layer['name']}/mask"]
+        assert mask.shape == (layer["groups"], layer["rows"], -(-layer["columns"] // 32))
+        assert mask.mean() == pytest.approx(layer["keep"], rel=1e-5)
+        kept = np.repeat(mask, 32, axis=2)[:, :, : layer["columns"]]
+        assert not tensors[f"{layer['name']}/levels"][kept == 0].any()
+    assert any(layer["keep"] < 1 for layer in result["layers"])
+    row = rows_of(tmp_path / "search.csv")[result["best"]["evaluation"] - 1]
+    assert int(row["slots"]) == result["best"]["slots"]
+    assert mapping.load(tmp_path / "mapping.safetensors").scheme == "pim_prune"
+    assert "by the scheme `pim_prune`, in rows of strips" in (tmp_path / "report.md").read_text()
+
+
+def test_weights_are_integers_in_their_bits_and_masks(finished: tuple[pathlib.Path, str]) -> None:
+    folder, _ = finished
+    tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+    for layer in json.loads((folder / "result.json").read_text())["layers"]:
+        levels, mask = tensors[f"{layer['name']}/levels"], tensors[f"{layer['name']}/mask"]
+        assert levels.dtype == np.int8
+        assert levels.shape == (layer["groups"], layer["rows"], layer["columns"])
+        assert np.abs(levels.astype(int)).max() <= 2 ** (layer["weight_bits"] - 1) - 1
+        dead = np.repeat(mask == 0, 9, axis=1)[:, : layer["rows"]]
+        assert not levels[dead].any()
+        assert mask.mean() == pytest.approx(layer["keep"], rel=1e-5)
+
+
+def test_same_seed_same_result(
+    finished: tuple[pathlib.Path, str], digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    assert run(*small(digits, cache, tmp_path)).returncode == 0
+    assert without_times(tmp_path) == without_times(finished[0])
+    assert (tmp_path / "search.csv").read_bytes() == (finished[0] / "search.csv").read_bytes()
+
+
+def test_a_limit_that_none_meets_exits_with_3(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
+) -> None:
+    bits = [
+        f"--config.search.{end}_{kind}_bits=1"
+        for end in ("min", "max")
+        for kind in ("weight", "input")
+    ]
+    one_bit = ["--config.search.max_accuracy_drop=0", "--config.search.strategy=random", *bits]
+    one_bit.append("--config.search.tuned=1")
+    mine = tmp_path / "mine.toml"
+    mine.write_text("crossbar_rows = 36\ncell_bits = 1\nsigned = 'differential'\nadc_bits = 2\n")
+    one_bit.append(f"--config.accelerator={mine}")
+    done = run_here(*small(digits, cache, tmp_path, *one_bit))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert done.returncode == 3, done.stdout
+    assert not result["best"]["meets_limit"]
+    assert "No policy meets the limits. The nearest, which is reported, loses" in done.stdout
+    assert "points of accuracy, 0 allowed." in done.stdout
+    assert result["accelerator"] == "mine"
+    assert hardware.load(str(tmp_path / "accelerator.toml")) == hardware.load(str(mine))
+    text = (tmp_path / "report.md").read_text()
+    assert "**Note.** Converters of 2 bits lose what 4-bit ones keep" in text
+    # Pairs of cells, and no offset to take off.
+    assert not any(layer["actions"]["input_count"] for layer in result["layers"])
+
+
+def test_the_most_accurate_within_limits_that_can_hardly_be_met(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    run_here: Callable[..., Done],
+) -> None:
+    """Below the least of any policy: said before the search. At it: chance does not get there."""
+    goal = ["--config.search.goal=accuracy", "--config.search.strategy=random"]
+    goal.append("--config.search.tuned=0")
+    done = run_here(*small(digits, cache, tmp_path, *goal, "--config.limits.slots=1"))
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    said = re.search(r"limits\.slots: 1; allowed: at least (\d+), the least of any", done.stderr)
+    assert said is not None
+    assert not (tmp_path / "search.csv").exists()
+    least = int(said.group(1))
+    done = run_here(*small(digits, cache, tmp_path, *goal, f"--config.limits.slots={least}"))
+    assert done.returncode == 3, done.stdout
+    printed = " ".join(done.stdout.split())
+    assert f"most accurate policy that needs at most {least} slots" in printed
+    rows = rows_of(tmp_path / "search.csv")
+    nearest = min(int(row["slots"]) for row in rows)
+    assert not any(int(row["feasible"]) for row in rows)
+    assert f"The nearest, which is reported, needs {nearest} slots, {least} allowed" in printed
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["goal"], result["limits"]) == ("accuracy", {"slots": least})
+    assert result["best"]["slots"] == nearest > least
+    miss = {"name": "slots", "found": nearest, "allowed": least}
+    assert result["best"]["misses"] == [miss]
+    # Asked afterwards for what there is.
+    assert report.main([str(tmp_path), f"--max-slots={nearest}"]) == 0
+    assert f"is evaluation {result['best']['evaluation']}." in capsys.readouterr().out
+
+
+def test_the_front_is_searched_at_several_limits(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
+) -> None:
+    """36 evaluations, six a limit."""
+    goal = ["--config.search.goal=front", "--config.search.strategy=genetic"]
+    more = ["--config.search.episodes=36", "--config.search.parallel=2"]
+    done = run_here(*small(digits, cache, tmp_path, *goal, *more))
+    assert done.returncode == 0, done.stdout
+    result, rows = (
+        json.loads((tmp_path / "result.json").read_text()),
+        rows_of(tmp_path / "search.csv"),
+    )
+    assert len(rows) == 36
+    assert (result["goal"], result["limits"]) == ("front", {})
+    assert result["best"]["evaluation"] == result["front"]["knee"]
+    assert result["best"]["meets_limit"]
+    assert result["search"]["finalists"] == 1
+    first = [int(row["repeats"]) for row in rows]
+    assert result["search"]["distinct"] == first.count(0) > 6
+    names = [name for name in rows[0] if name.startswith(("keep.", "weight_bits.", "input_bits."))]
+    for row, number in zip(rows, first, strict=True):
+        if number:
+            assert [row[name] for name in names] == [rows[number - 1][name] for name in names]
+    front = set(result["front"]["non_dominated"])
+    assert {point["evaluation"] for point in result["pareto"]} & front
+    assert result["front"]["hypervolume"] > 0
+    assert "is the knee of the front" in (tmp_path / "report.md").read_text()
+
+
+def test_interrupt_writes_what_is_there(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And another run is kept out of its folder."""
+    monkeypatch.chdir(ROOT)
+    flags = small(digits, cache, tmp_path, "--config.search.episodes=1000000")
+    process = subprocess.Popen(
+        command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "search.csv").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    assert search.main([*flags]) == 2
+    said = capsys.readouterr().err
+    assert f"process {process.pid} works in it; allowed: another --workdir" in said
+    assert len(said.splitlines()) == 1
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, printed
+    assert "Interrupted after" in printed
+    assert {path.name for path in tmp_path.iterdir()} >= set(write.FILES)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["interrupted"]
+    rows = len((tmp_path / "search.csv").read_text().splitlines()) - 1
+    assert rows == result["search"]["evaluations"] > 0
+
+
+def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    """Into a folder that holds an older run's result, which must not stay beside them."""
+    (tmp_path / "result.json").write_text("{}")
+    flags = small(digits, cache, tmp_path, "--config.search.episodes=1000000")
+    process = subprocess.Popen(
+        command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "search.csv").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    while "Stops after this step" not in (line := process.stdout.readline()):
+        assert line, process.communicate()[1]
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert f"interrupted; the evaluations are in {tmp_path / 'search.csv'}" in errors
+    assert len(errors.strip().splitlines()) == 1
+    kept = checkpoint.read(tmp_path / write.CHECKPOINT)
+    assert kept is not None
+    assert kept.evaluations == len(rows_of(tmp_path / "search.csv")) > 0
+    assert not (tmp_path / "result.json").exists()
+
+
+def started(flags: list[str], until: pathlib.Path) -> subprocess.Popen[str]:
+    """A run that has left the file `until`."""
+    process = subprocess.Popen(
+        command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not until.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    return process
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        folder = tmp_path / "run"
+        more = ["--config.search.episodes=100000", "--config.search.strategy=random"]
+        process = started(small(digits, cache, folder, *more), folder / "search.csv")
+        with contextlib.suppress(OSError), (tmp_path / "other").open("wb") as other:
+            while True:
+                other.write(bytes(4096))
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 2, printed
+        assert "Traceback" not in printed
+        assert "cannot be written (No space left on device)" in printed.splitlines()[-1]
+        kept = checkpoint.read(folder / write.CHECKPOINT)
+        assert kept is not None
+        assert kept.evaluations > 0
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_stopped_search_goes_on_as_if_it_never_was(
+    digits: pathlib.Path,
+    cache: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Killed, told to leave, stopped by Ctrl-C, left to finish: two seeds of 160 evaluations."""
+    monkeypatch.chdir(ROOT)
+    more = ["--config.search.episodes=160", "--config.search.seeds=2"]
+    more.append("--config.search.strategy=joint")
+    never, stopped = tmp_path / "never", tmp_path / "stopped"
+    flags, kept = small(digits, cache, stopped, *more), stopped / write.CHECKPOINT
+
+    process = started(flags, kept)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    (stopped / f".search.csv.abcdefgh{UNFINISHED}").touch()  # it may leave such a file
+    content = kept.read_bytes()
+    saved = checkpoint.read(kept)
+    assert saved is not None
+    assert 0 < saved.evaluations < 320
+
+    def refused(says: str, *flags: str) -> None:
+        capsys.readouterr()
+        assert search.main([*flags]) == 2
+        errors = capsys.readouterr().err
+        assert says in errors
+        assert len(errors.splitlines()) == 1
+        assert kept.exists()
+
+    refused(f"{saved.evaluations} evaluations done; --resume goes on, --noresume begins", *flags)
+    other = [*flags, "--config.search.episodes=161", "--resume"]
+    refused("config.search.episodes: 160 in the checkpoint, 161 here; allowed: the same", *other)
+    checkpoint.before(kept).unlink(missing_ok=True)
+    kept.write_bytes(content[: len(content) // 2])
+    for flag in ("--resume", "--resume=true", "--config.seed=0"):
+        refused("is damaged", *flags, flag)
+    # The one before stands in.
+    checkpoint.before(kept).write_bytes(content)
+
+    (stopped / "search.csv").unlink(missing_ok=True)
+    process = started([*flags, "--resume"], stopped / "search.csv")
+    process.terminate()
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert f"goes on from {checkpoint.before(kept)}" in printed
+    assert re.search(r"Resume with\npython -m apq_jax.search .*--resume\n", printed)
+    assert not (stopped / "result.json").exists()
+    after = checkpoint.read(kept)
+    assert after is not None
+    assert saved.evaluations < after.evaluations < 320
+    saved = after
+
+    (stopped / "search.csv").unlink()
+    process = started([*flags, "--resume"], stopped / "search.csv")
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, printed
+    assert "with --resume goes on" in printed
+    result = json.loads((stopped / "result.json").read_text())
+    assert result["interrupted"]
+    assert saved.evaluations < result["search"]["evaluations"] < 320
+    after = checkpoint.read(kept)
+    assert after is not None
+    assert after.evaluations == result["search"]["evaluations"]
+    assert after.seconds > saved.seconds
+
+    assert search.main([*flags, "--resume"]) in (0, 3)
+    assert not kept.exists()
+    assert search.main([*flags, "--resume"]) == 2
+    assert "the search is finished" in capsys.readouterr().err
+
+    assert search.main([*small(digits, cache, never, *more)]) in (0, 3)
+    names = {path.name for path in never.iterdir()} - {"tensorboard"}
+    assert names == {path.name for path in stopped.iterdir()} - {"tensorboard"}
+    assert without_times(stopped) == without_times(never)
+    for name in names - {"result.json", "report.md", "report.html", "command.txt"}:
+        read = safetensors.numpy.load_file if name.endswith("tensors") else pathlib.Path.read_bytes
+        np.testing.assert_equal(read(stopped / name), read(never / name), name)
+    assert "--resume" not in (stopped / "command.txt").read_text()
+    rows = rows_of(stopped / "search.csv")
+    assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [160, 160]
+    seeds = json.loads((never / "result.json").read_text())["search"]["seeds"]
+    best = [one["best"] for one in seeds["each"]]
+    assert (seeds["least"], seeds["most"]) == (min(best), max(best))
+    assert "searches of the same network" in (stopped / "report.md").read_text()
+
+
+def test_work_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(CONFIG, f"--workdir={tmp_path}/file/run")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_images_too_small(tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "small.npz"
+    np.savez(path, images=rng.random((300, 8, 8), np.float32), labels=np.arange(300) % 2)
+    done = run(CONFIG, f"--config.data.path={path}", f"--workdir={tmp_path}/run")
+    assert done.returncode == 2
+    assert "8 x 8 pixels; allowed: at least 12 x 12" in done.stderr
