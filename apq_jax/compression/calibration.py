@@ -92,11 +92,11 @@ def calibrate(
         ) -> jax.Array:
             del weight
             x = x.astype(jnp.float32)
-            found = product.windows(x)
+            found = product.extract_windows(x)
             places = _places(found.shape, windows, count)
-            inside = product.inside(x.shape)
+            inside = product.mask_taps(x.shape)
             some = found if len(places) == found.shape[1] else found[:, places]
-            orders[index] = product.order(some.shape[2])
+            orders[index] = product.locate_rows(some.shape[2])
             blocks = gram_blocks(some, inside[places % len(inside)])
             means = tuple(block / len(places) for block in blocks)
             seen = _Sums(means, some.mean(axis=1), x.min(), x.max())

@@ -81,7 +81,7 @@ def trace_sizes(network: Network, params: Params) -> Sizes:
         size = _find_size(layer, product, x)
         if sizes.setdefault(index, size) != size:
             raise InputError(f"{layer.name}: used with different sizes; allowed: one")
-        return product.fold(product.multiply(x, product.matrix(weight)))
+        return product.fold(product.multiply(x, product.to_matrix(weight)))
 
     def run(params: Params, x: jax.Array) -> jax.Array:
         return forward(network, params, x, note)

@@ -1,8 +1,8 @@
-"""A JAX model, unchanged, as a `Network`: layers as matrices, the model as a function of them.
+"""Captures a JAX model, unchanged, as a `Network`, whose layers are weight matrices.
 
-`capture` traces the model, walks its jaxpr and finds every convolution and matrix product one
-operand of which is a parameter reshaped or transposed at most. `forward` walks the same jaxpr
-with those operations replaced and everything else as written.
+`capture` traces the model, walks its jaxpr and finds every convolution and matrix product whose
+weight is a parameter, at most reshaped or transposed. `forward` walks the same jaxpr, replaces
+these operations and runs all others as written.
 """
 
 import dataclasses
@@ -25,21 +25,21 @@ _PRODUCTS = {"conv_general_dilated", "dot_general"}
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What became of one parameter, or of a product without any."""
+    """Says how one parameter, or one product without a parameter, is run."""
 
-    name: str  # path of the parameter; the primitive where there is none
+    name: str  # path of the parameter, else name of the product's primitive
     status: str  # "mapped", "digital" or "refused"
     reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A model whose weight-bearing operations can be replaced. Static and hashable."""
+    """A captured model, whose weight-bearing operations can be replaced. Static and hashable."""
 
     apply_fn: Apply  # (params, x [B, ...]) -> logits [B, classes]
-    example: jax.ShapeDtypeStruct  # [B, ...], the input that the model was captured with
-    layers: tuple[Layer, ...]  # in the order in which the model runs them
-    operations: tuple[Operation, ...]  # every parameter and every product, by name
+    example: jax.ShapeDtypeStruct  # [B, ...], the input at capture
+    layers: tuple[Layer, ...]  # in the order of their first use
+    operations: tuple[Operation, ...]  # every parameter, then every product without one
 
     def __str__(self) -> str:
         width = max((len(operation.name) for operation in self.operations), default=0)
@@ -51,14 +51,14 @@ class Network:
 
 
 def _find_weight(eqn: Any, sources: list[Origin | None]) -> int | None:
-    """Which operand of a product is a weight: 0, 1, or None where none is."""
+    """Returns which operand of a product is its weight, 0 or 1; None for other equations."""
     if eqn.primitive.name not in _PRODUCTS or (sources[0] is None) == (sources[1] is None):
         return None
     return 0 if sources[0] is not None else 1
 
 
 def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) -> Network:
-    """Finds the layers of a model.
+    """Finds the layers of a model, which stays as it is.
 
     Args:
       apply_fn: the model, `(params, x [B, ...]) -> logits`; any JAX function.
@@ -66,18 +66,18 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
       example: a batch of inputs, [B, ...]; the values do not matter.
 
     Returns:
-      The network, with every parameter reported as mapped to crossbars, kept digital, or refused
-      (a weight-bearing operation that has no layout on crossbars; it runs as written).
+      The network. It reports every parameter as mapped to crossbars, digital, or refused (used by
+      an operation that has no layout on crossbars and therefore runs as written).
 
     Raises:
       ValueError: no operation can be mapped, the result is not one array [B, classes], or two
-        parameters have one name.
+        parameters have the same name.
     """
     batch = example.shape[0]
     names = [format_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two parameters are named {twice!r}; a key may not hold a slash")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise ValueError(f"two parameters are named {duplicate!r}; a key may not hold a slash")
     result = jax.eval_shape(apply_fn, params, example)
     if not isinstance(result, jax.ShapeDtypeStruct) or result.shape[:-1] != (batch,):
         raise ValueError(f"the model must return one array [{batch}, classes], not {result}")
@@ -93,9 +93,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
     def visit(eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]) -> None:
         name = eqn.primitive.name
         if any("jaxpr" in key or key == "branches" for key in eqn.params):
-            for path in _list_enclosed(eqn, sources):
-                refuse(frozenset([path]), f"used inside {name}")
-            return
+            return refuse(_find_enclosed(eqn, sources), f"used inside {name}")
         side = _find_weight(eqn, sources)
         if side is None:
             if name in _PRODUCTS and sources[0] is None:
@@ -109,13 +107,13 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         if origin.changed:
             return refuse(origin.paths, f"computed by {origin.changed} before it is used")
         (path,) = origin.paths
-        avals = [atom.aval for atom in eqn.invars]
         try:
-            product = products.build_product(name, eqn.params, avals, eqn.outvars[0].aval, side)
+            product = products.build_product(eqn, side)
         except ValueError as error:
             return refuse(origin.paths, str(error))
         assert origin.places is not None
-        matrix = np.asarray(product.matrix(origin.places))
+        # Places instead of values: two uses of a parameter agree only if their layouts do.
+        matrix = np.asarray(product.to_matrix(origin.places))
         groups, rows, columns = matrix.shape
         positions, rest = divmod(eqn.outvars[0].aval.size, batch * groups * columns)
         if rest:
@@ -129,7 +127,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         matrices[path] = matrix
         layers[path] = Layer(path, groups, rows, columns, positions, product.kernel, product.stride)
 
-    trace(apply_fn, params, jnp.asarray(example), visit, placed=True)
+    trace(apply_fn, params, jnp.asarray(example), visit, track_places=True)
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
     operations = []
     for path in names:
@@ -144,21 +142,21 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
     return network
 
 
-def _list_enclosed(eqn: Any, sources: list[Origin | None]) -> list[str]:
-    """Parameters that control flow takes in, where it holds a product; it is never opened."""
+def _find_enclosed(eqn: Any, sources: list[Origin | None]) -> frozenset[str]:
+    """Returns the parameters that enter control flow with a product inside."""
     if not any(f"{name}[" in str(eqn) for name in _PRODUCTS):
-        return []
-    return sorted(path for origin in sources if origin is not None for path in origin.paths)
+        return frozenset()
+    return frozenset(path for origin in sources if origin is not None for path in origin.paths)
 
 
 def forward(network: Network, params: Params, x: jax.Array, replace: Replacement) -> jax.Array:
-    """Runs the model with `replace` in the place of every mapped operation.
+    """Runs the model, with `replace` instead of every mapped operation.
 
     Args:
       network: from `capture`.
-      params: the model's parameters; those that are mapped are only handed to `replace`.
-      x: [B, ...], any batch size: the model is traced for this shape.
-      replace: gives the operation's result, in the operation's own layout.
+      params: the model's parameters; mapped ones only reach `replace`.
+      x: [B, ...]; the model is traced for this shape, so that B is free.
+      replace: returns the operation's result, in the operation's own layout.
 
     Returns:
       Logits [B, classes].
@@ -168,26 +166,24 @@ def forward(network: Network, params: Params, x: jax.Array, replace: Replacement
 
 
 def build_visit(network: Network, replace: Replacement) -> Visit:
-    """What `forward` does with the equations of mapped operations."""
+    """Returns the visit that replaces mapped operations and leaves other equations alone."""
 
     def visit(
         eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]
     ) -> list[jax.Array] | None:
-        found = find_layer(network, eqn, sources)
-        if found is None:
+        use = find_layer(network, eqn, sources)
+        if use is None:
             return None
-        index, side = found
-        out = eqn.outvars[0].aval
-        avals = [atom.aval for atom in eqn.invars]
-        product = products.build_product(eqn.primitive.name, eqn.params, avals, out, side)
+        index, side = use
+        product = products.build_product(eqn, side)
         y = replace(index, product, arguments[1 - side], arguments[side])
-        return [y.astype(out.dtype)]
+        return [y.astype(eqn.outvars[0].aval.dtype)]
 
     return visit
 
 
 def find_layer(network: Network, eqn: Any, sources: list[Origin | None]) -> tuple[int, int] | None:
-    """Of a mapped operation the index of its layer, and which operand is the weight."""
+    """Returns a mapped operation's layer index and weight operand, 0 or 1; else None."""
     side = _find_weight(eqn, sources)
     origin = None if side is None else sources[side]
     if side is None or origin is None or origin.changed or len(origin.paths) != 1:
@@ -198,17 +194,17 @@ def find_layer(network: Network, eqn: Any, sources: list[Origin | None]) -> tupl
 
 
 def extract_matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
-    """The weight matrices of every layer, [γ, R, C] each, float32."""
-    found: dict[int, jax.Array] = {}
+    """Returns the weight matrices of every layer, [γ, R, C] float32 each."""
+    matrices: dict[int, jax.Array] = {}
 
     def collect(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
-        found[index] = product.matrix(weight).astype(jnp.float32)
-        return product.fold(product.multiply(x, found[index]))
+        matrices[index] = product.to_matrix(weight).astype(jnp.float32)
+        return product.fold(product.multiply(x, matrices[index]))
 
     forward(network, params, jnp.zeros_like(network.example), collect)
-    return tuple(found[index] for index in range(len(network.layers)))
+    return tuple(matrices[index] for index in range(len(network.layers)))
 
 
 def forward_float(
@@ -217,14 +213,12 @@ def forward_float(
     x: jax.Array,
     weights: tuple[jax.Array, ...] | None = None,
 ) -> jax.Array:
-    """Runs the model as products of float matrices, differentiable.
-
-    With its own weights it is the model itself.
+    """Runs the model as products of float matrices; differentiable.
 
     Args:
       network, params: the model.
       x: [B, ...].
-      weights: [γ, R, C] a layer; the model's own where None.
+      weights: [γ, R, C] a layer; None for the model's own, which give the model's own logits.
 
     Returns:
       Logits [B, classes].
@@ -233,7 +227,7 @@ def forward_float(
     def convolve(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
-        w = product.matrix(weight) if weights is None else weights[index]
+        w = product.to_matrix(weight) if weights is None else weights[index]
         return product.fold(product.convolve(x, w))
 
     return forward(network, params, x, convolve)
@@ -241,5 +235,5 @@ def forward_float(
 
 @functools.partial(jax.jit, static_argnums=0)
 def compute_float_logits(network: Network, params: Params, x: jax.Array) -> jax.Array:
-    """`forward_float` with its own weights, compiled."""
+    """Returns the model's logits [B, classes] in float32: `forward_float`, compiled."""
     return forward_float(network, params, x)

@@ -1,4 +1,4 @@
-"""Walks a jaxpr and knows of every value which parameters it is made of."""
+"""Evaluates a jaxpr and tracks which parameters every value is made of."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,26 +21,21 @@ _INLINED = {  # primitive: the parameter that holds its jaxpr
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
 }
-_SHAPE_ONLY = {
-    "reshape",
-    "transpose",
-    "squeeze",
-    "expand_dims",
-    "rev",
-}
-_VALUE_ONLY = {"convert_element_type", "copy", "copy_p", "sharding_constraint"}
+_SHAPE_ONLY = {"reshape", "transpose", "squeeze", "expand_dims", "rev"}  # move elements
+_VALUE_ONLY = {"convert_element_type", "copy", "copy_p", "sharding_constraint"}  # move none
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Origin:
-    """Where a value that does not depend on the data comes from."""
+    """Tells where a value comes from that does not depend on the data."""
 
-    paths: frozenset[str]  # parameters it is made of; empty for a constant
-    changed: str = ""  # the first primitive that did more than reshape it
-    places: jax.Array | None = None  # each element's place in the parameter, while unchanged
+    paths: frozenset[str]  # parameters that it is made of; empty for a constant
+    changed: str = ""  # the first primitive that did more than reshape a parameter
+    places: jax.Array | None = None  # each element's place in its parameter, while unchanged
 
 
 _CONSTANT = Origin(frozenset())
+# (equation, operands, their origins) -> the equation's results; None: evaluate it as written.
 Visit = Callable[[Any, list[jax.Array], list[Origin | None]], list[jax.Array] | None]
 
 
@@ -51,9 +46,13 @@ def walk(
     origins: list[Origin | None],
     visit: Visit,
 ) -> tuple[list[jax.Array], list[Origin | None]]:
-    """Evaluates a jaxpr; `visit` may give an equation's results in its stead.
+    """Evaluates a jaxpr and returns its results and their origins.
 
-    An origin of None marks a value that depends on the data.
+    Args:
+      jaxpr, consts: an open jaxpr and the values of its constvars.
+      values: of its invars.
+      origins: of `values`; None marks a value that depends on the data.
+      visit: called for every equation but inlined calls; may return the equation's results.
     """
     env: dict[Any, tuple[jax.Array, Origin | None]] = {}
     for var, const in zip(jaxpr.constvars, consts, strict=True):
@@ -81,7 +80,7 @@ def walk(
         else:
             replaced = visit(eqn, arguments, sources)
             results = _bind(eqn, arguments) if replaced is None else replaced
-            # A barrier hands each operand on as it is; anything else mixes them.
+            # A barrier passes each operand on unchanged; other primitives mix their operands.
             barrier = name == "optimization_barrier"
             out_origins = (
                 sources if barrier else [_join_origins(name, eqn, sources)] * len(eqn.outvars)
@@ -98,6 +97,7 @@ def _bind(eqn: Any, arguments: list[jax.Array]) -> list[jax.Array]:
 
 
 def _join_origins(name: str, eqn: Any, sources: list[Origin | None]) -> Origin | None:
+    """Returns the origin of an equation's results; None if an operand depends on the data."""
     known = [origin for origin in sources if origin is not None]
     if len(known) < len(sources):
         return None
@@ -113,11 +113,11 @@ def _join_origins(name: str, eqn: Any, sources: list[Origin | None]) -> Origin |
 
 
 def trace(
-    apply_fn: Apply, params: Params, x: jax.Array, visit: Visit, placed: bool = False
+    apply_fn: Apply, params: Params, x: jax.Array, visit: Visit, track_places: bool = False
 ) -> jax.Array:
-    """Walks the model; where `placed`, origins say each element's place in its parameter."""
+    """Runs the model equation by equation and returns its logits; see `run_jaxpr`."""
     closed = jax.make_jaxpr(apply_fn)(params, x)
-    (result,) = run_jaxpr(closed.jaxpr, closed.consts, params, [x], visit, placed)
+    (result,) = run_jaxpr(closed.jaxpr, closed.consts, params, [x], visit, track_places)
     return result
 
 
@@ -127,13 +127,21 @@ def run_jaxpr(
     params: Params,
     data: Sequence[jax.Array],
     visit: Visit,
-    placed: bool = False,
+    track_places: bool = False,
 ) -> list[jax.Array]:
-    """Walks a jaxpr of the parameters' leaves and data."""
+    """Evaluates a jaxpr whose invars are the parameters' leaves, then the data.
+
+    Args:
+      jaxpr, consts: an open jaxpr and the values of its constvars.
+      params: a pytree of arrays.
+      data: values of the remaining invars.
+      visit: as in `walk`.
+      track_places: whether origins tell each element's place in its parameter.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     origins: list[Origin | None] = []
     for path, leaf in leaves:
-        places = jnp.arange(np.size(leaf)).reshape(np.shape(leaf)) if placed else None
+        places = jnp.arange(np.size(leaf)).reshape(np.shape(leaf)) if track_places else None
         origins.append(Origin(frozenset([format_path(path)]), places=places))
     values = [leaf for _, leaf in leaves]
     results, _ = walk(jaxpr, consts, [*values, *data], [*origins, *[None] * len(data)], visit)
@@ -141,4 +149,5 @@ def run_jaxpr(
 
 
 def format_path(path: Any) -> str:
+    """Returns a pytree path as one name, such as "params/conv1/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

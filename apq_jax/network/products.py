@@ -1,10 +1,11 @@
-"""Convolutions and dot products as products with `groups` weight matrices.
+"""Rewrites convolutions and dot products as products with γ weight matrices.
 
 A convolution or dot product of a jaxpr, one operand of which is a weight, is
 
-    y = fold(unfold(x) @ matrix(w)),   unfold: [γ, M, R], matrix: [γ, R, C], M = B P.
+    y = fold(unfold(x) @ to_matrix(w)),   unfold: [γ, M, R], to_matrix: [γ, R, C], M = B P.
 
-Rows have the input channel outermost, so that nine rows of a 3x3 convolution are one kernel slice.
+The input channel is the outermost part of a row's index, so that nine successive rows of a 3 x 3
+convolution are one kernel slice.
 """
 
 import dataclasses
@@ -17,55 +18,58 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-_LANES = 32  # columns of a product that is worth forming four positions at a time
+_LANES = 32  # maximal columns of a product that covers 2 x 2 positions
 
 
 class Product(Protocol):
-    """A weight-bearing operation, rewritten as a batch of matrix products."""
+    """A weight-bearing operation, as a batch of matrix products."""
 
     @property
     def kernel(self) -> tuple[int, ...]: ...
     @property
     def stride(self) -> tuple[int, ...]: ...
 
-    def matrix(self, weight: jax.Array) -> jax.Array:
-        """The weight operand as [γ, R, C]."""
+    def to_matrix(self, weight: jax.Array) -> jax.Array:
+        """Returns the weight operand as [γ, R, C]."""
         ...
 
     def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
-        """The data operand as [γ, M, R]; what lies outside the input reads `pad`."""
+        """Returns the data operand as [γ, M, R]; taps outside the input read `pad`."""
         ...
 
-    def windows(self, x: jax.Array) -> jax.Array:
-        """unfold(x) with its R rows in another order, in which they are formed faster."""
+    def extract_windows(self, x: jax.Array) -> jax.Array:
+        """Returns unfold(x), [γ, M, R], with its R rows tap by tap, an order that is faster."""
         ...
 
-    def order(self, rows: int) -> np.ndarray:
-        """[R], of each row of `windows` its place in `unfold`."""
+    def locate_rows(self, rows: int) -> np.ndarray:
+        """Returns for each of the R rows of `extract_windows` its place in `unfold`, [R]."""
         ...
 
-    def inside(self, shape: tuple[int, ...]) -> np.ndarray:
-        """[P, T] bool: which of an output position's T taps lie inside an operand of this shape.
+    def mask_taps(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns which of an output position's T taps lie inside the input, [P, T] bool.
 
-        Rows of `windows` are T equal parts, one a tap; its windows are P a batch entry.
+        The R rows of `extract_windows` are T equal parts, one a tap; M counts P windows an image.
+
+        Args:
+          shape: of the data operand.
         """
         ...
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
-        """unfold(x, pad) @ matrix, [γ, M, C]: exact, in int32, where both are int8."""
+        """Returns unfold(x, pad) @ matrix, [γ, M, C]: int8 operands exactly, in int32."""
         ...
 
     def convolve(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
-        """unfold(x) @ matrix in float32, [γ, M, C], and its gradient: faster than `multiply`."""
+        """Returns unfold(x) @ matrix, [γ, M, C] float32, by a faster way that has a gradient."""
         ...
 
     def fold(self, y: jax.Array) -> jax.Array:
-        """[γ, M, C] in the layout of the operation's result."""
+        """Returns [γ, M, C] in the layout of the operation's result."""
         ...
 
 
 def matmul(rows: jax.Array, matrix: jax.Array) -> jax.Array:
-    """[γ, M, R] @ [γ, R, C]: exact, in int32, where both are int8; else in float32."""
+    """Multiplies [γ, M, R] by [γ, R, C]: int8 operands exactly, in int32; others in float32."""
     kind = jnp.int32 if rows.dtype == jnp.int8 else jnp.float32
     axes = (((2,), (1,)), ((0,), (0,)))
     return lax.dot_general(rows, matrix, axes, preferred_element_type=kind)
@@ -73,7 +77,7 @@ def matmul(rows: jax.Array, matrix: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """`lax.conv_general_dilated` with the weight on its right."""
+    """`lax.conv_general_dilated` with the weight as its right operand."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -85,64 +89,65 @@ class Convolution:
     out_spec: tuple[int, ...]  # axes of batch, channel, spatial ... in the result
     out_shape: tuple[int, ...]
 
-    def matrix(self, weight: jax.Array) -> jax.Array:
+    def to_matrix(self, weight: jax.Array) -> jax.Array:
         w = weight.transpose(self.rhs_spec)  # C_out, C_in/γ, *kernel
         columns = w.shape[0] // self.groups
         return w.reshape(self.groups, columns, -1).swapaxes(1, 2)
 
     def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
-        windows = self._windows(x, pad).swapaxes(2, 3)  # γ, M, C_in/γ, kernel
+        windows = self._cut_windows(x, pad).swapaxes(2, 3)  # γ, M, C_in/γ, kernel
         return windows.reshape(*windows.shape[:2], -1)
 
-    def windows(self, x: jax.Array) -> jax.Array:
-        windows = self._windows(x, 0)
+    def extract_windows(self, x: jax.Array) -> jax.Array:
+        windows = self._cut_windows(x, 0)
         return windows.reshape(*windows.shape[:2], -1)
 
-    def order(self, rows: int) -> np.ndarray:
+    def locate_rows(self, rows: int) -> np.ndarray:
         return np.arange(rows).reshape(-1, math.prod(self.kernel)).T.ravel()
 
-    def inside(self, shape: tuple[int, ...]) -> np.ndarray:
-        found = np.ones((1, 1), bool)
-        for at, (low, _) in enumerate(self.padding):
-            positions = np.arange(self.out_shape[self.out_spec[2 + at]]) * self.stride[at]
-            taps = np.arange(self.kernel[at]) * self.dilation[at]
-            places = positions[:, None] + taps - low
-            found = np.kron(found, (places >= 0) & (places < shape[self.lhs_spec[2 + at]]))
-        return found
+    def mask_taps(self, shape: tuple[int, ...]) -> np.ndarray:
+        inside = np.ones((1, 1), bool)
+        for axis, (low, _) in enumerate(self.padding):
+            positions = np.arange(self.out_shape[self.out_spec[2 + axis]]) * self.stride[axis]
+            taps = np.arange(self.kernel[axis]) * self.dilation[axis]
+            pixels = positions[:, None] + taps - low
+            inside = np.kron(inside, (pixels >= 0) & (pixels < shape[self.lhs_spec[2 + axis]]))
+        return inside
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         if x.dtype == jnp.int8 and self._in_blocks(matrix.shape[2]):
             return self._multiply_blocks(x, matrix, pad)
-        # The rows of a matrix are turned faster than those of every window.
-        windows = self._windows(x, pad)
+        # The matrix's rows are reordered, not the windows', because there are fewer of them.
+        windows = self._cut_windows(x, pad)
         groups, count, taps, channels = windows.shape
         matrix = matrix.reshape(groups, channels, taps, -1).swapaxes(1, 2)
         rows = channels * taps
         return matmul(windows.reshape(groups, count, rows), matrix.reshape(groups, rows, -1))
 
     def _in_blocks(self, columns: int) -> bool:
-        """Whether outputs of 2 x 2 positions are formed as columns of one product.
+        """Returns whether the outputs of 2 x 2 positions become columns of one product.
 
-        A product of few columns leaves most of a vector unit idle. Four positions at a time cost
-        (k + 1)² / k² of the multiplications, and on a CPU less than half of the time (measured
-        with 6 columns and k = 5). Whole numbers only, whose sums do not depend on the order.
+        A product with few columns leaves most of a vector unit idle. Four positions at a time cost
+        (k + 1)² / k² of the multiplications, but on a CPU less than half of the time (measured
+        with 6 columns and k = 5). Only integers qualify, because their sums do not depend on the
+        order.
         """
         space = [self.out_shape[axis] for axis in self.out_spec[2:]]
         plain = self.groups == 1 and {*self.stride, *self.dilation} == {1} and len(space) == 2
         return plain and 4 * columns <= _LANES and not any(n % 2 for n in space)
 
     def _multiply_blocks(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike) -> jax.Array:
-        """`multiply`, the outputs of 2 x 2 positions at a time.
+        """Computes `multiply` for 2 x 2 positions at a time.
 
-        Pixels of a block are channels of a quarter as many; a kernel of k covers ⌈(k + 1) / 2⌉
-        blocks, once for each of the four positions.
+        The four pixels of a block become channels of one pixel. A kernel of k then covers
+        ⌈(k + 1) / 2⌉ blocks an axis, shifted within them for each of the four positions.
         """
         batch, channel, *space = self.lhs_spec
         count, (high, wide) = x.shape[batch], (self.out_shape[axis] for axis in self.out_spec[2:])
         taps = tuple(k // 2 + 1 for k in self.kernel)
         x = x.transpose(batch, *space, channel)
         edges = [
-            # What no output sees is cut off, or made up.
+            # Pixels that no output reads are cut off; missing ones are padded.
             (low, n + 2 * (tap - 1) - low - x.shape[axis], 0)
             for axis, (low, _), n, tap in zip((1, 2), self.padding, (high, wide), taps, strict=True)
         ]
@@ -156,33 +161,33 @@ class Convolution:
             out_spec=(0, 3, 1, 2),
             out_shape=(count, high // 2, wide // 2, 0),
         )
-        windows = blocks._windows(x.reshape(*x.shape[:3], -1), pad)
+        windows = blocks._cut_windows(x.reshape(*x.shape[:3], -1), pad)
         w = matrix.reshape(-1, *self.kernel, matrix.shape[2])  # C_in, *kernel, C
         spare = [2 * tap - k for tap, k in zip(taps, self.kernel, strict=True)]
-        placed = jnp.stack(  # for each position of a block: where its kernel lies among the taps
+        shifted = jnp.stack(  # the kernel among the blocks' taps, for each position of a block
             [
                 jnp.pad(w, ((0, 0), (down, spare[0] - down), (right, spare[1] - right), (0, 0)))
                 for down, right in np.ndindex(2, 2)
             ]
         )
-        placed = placed.reshape(4, w.shape[0], taps[0], 2, taps[1], 2, -1)
-        placed = placed.transpose(2, 4, 3, 5, 1, 0, 6).reshape(1, -1, 4 * matrix.shape[2])
-        y = matmul(windows.reshape(1, windows.shape[1], -1), placed)
+        shifted = shifted.reshape(4, w.shape[0], taps[0], 2, taps[1], 2, -1)
+        shifted = shifted.transpose(2, 4, 3, 5, 1, 0, 6).reshape(1, -1, 4 * matrix.shape[2])
+        y = matmul(windows.reshape(1, windows.shape[1], -1), shifted)
         y = y.reshape(count, high // 2, wide // 2, 2, 2, -1).swapaxes(2, 3)
         return y.reshape(1, -1, matrix.shape[2])
 
-    def _windows(self, x: jax.Array, pad: ArrayLike) -> jax.Array:
-        """[γ, M, kernel, C_in/γ]: an axis at a time, so that whole runs are copied."""
+    def _cut_windows(self, x: jax.Array, pad: ArrayLike) -> jax.Array:
+        """Returns [γ, M, kernel, C_in/γ], cut axis by axis, so that long runs are copied."""
         batch, channel, *space = self.lhs_spec
         x = x.transpose(batch, *space, channel)
         edges = [(0, 0, 0), *((low, high, 0) for low, high in self.padding), (0, 0, 0)]
         x = lax.pad(x, jnp.asarray(pad, x.dtype), edges)
         out = [self.out_shape[axis] for axis in self.out_spec[2:]]
-        for at in reversed(range(len(out))):
-            step, reach = self.stride[at], (out[at] - 1) * self.stride[at] + 1
-            starts = [tap * self.dilation[at] for tap in range(self.kernel[at])]
-            taps = [lax.slice_in_dim(x, start, start + reach, step, at + 1) for start in starts]
-            # Without the barrier XLA would go back to single elements.
+        for axis in reversed(range(len(out))):
+            step, reach = self.stride[axis], (out[axis] - 1) * self.stride[axis] + 1
+            starts = [tap * self.dilation[axis] for tap in range(self.kernel[axis])]
+            taps = [lax.slice_in_dim(x, start, start + reach, step, axis + 1) for start in starts]
+            # The barrier keeps XLA from merging the axes, which would copy single elements.
             x = lax.optimization_barrier(jnp.concatenate(taps, axis=-1))
         windows = x.reshape(x.shape[0] * math.prod(out), math.prod(self.kernel), self.groups, -1)
         return jnp.moveaxis(windows, 2, 0)
@@ -190,7 +195,7 @@ class Convolution:
     def convolve(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
         space = [x.shape[axis] for axis in self.lhs_spec[2:]]
         if any(n < k for n, k in zip(space, self.kernel, strict=True)):
-            # Of so small images XLA takes the kernel for the image: on a CPU up to 75 times slower.
+            # XLA takes the kernel for the image if it is larger: up to 75 times slower on a CPU.
             return self.multiply(x, matrix)
         groups, _, columns = matrix.shape
         w = matrix.swapaxes(1, 2).reshape(groups * columns, -1, *self.kernel)
@@ -217,12 +222,12 @@ class Convolution:
 
 @dataclasses.dataclass(frozen=True)
 class Dot:
-    """`lax.dot_general` with the weight on either side; its batch axes are the groups."""
+    """`lax.dot_general` with the weight as either operand; its batch axes are the groups."""
 
-    contract: tuple[int, ...]  # of the data operand
+    contract: tuple[int, ...]  # axes of the data operand
     batch: tuple[int, ...]
     free: tuple[int, ...]
-    weight_contract: tuple[int, ...]
+    weight_contract: tuple[int, ...]  # axes of the weight operand
     weight_batch: tuple[int, ...]
     weight_free: tuple[int, ...]
     weight_first: bool
@@ -231,7 +236,7 @@ class Dot:
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
 
-    def matrix(self, weight: jax.Array) -> jax.Array:
+    def to_matrix(self, weight: jax.Array) -> jax.Array:
         w = weight.transpose(self.weight_batch + self.weight_contract + self.weight_free)
         groups = math.prod(self.weight_shape[axis] for axis in self.weight_batch)
         rows = math.prod(self.weight_shape[axis] for axis in self.weight_contract)
@@ -243,13 +248,13 @@ class Dot:
         rows = math.prod(x.shape[axis] for axis in self.contract)
         return x.transpose(self.batch + self.free + self.contract).reshape(groups, -1, rows)
 
-    def windows(self, x: jax.Array) -> jax.Array:
+    def extract_windows(self, x: jax.Array) -> jax.Array:
         return self.unfold(x)
 
-    def order(self, rows: int) -> np.ndarray:
+    def locate_rows(self, rows: int) -> np.ndarray:
         return np.arange(rows)
 
-    def inside(self, shape: tuple[int, ...]) -> np.ndarray:
+    def mask_taps(self, shape: tuple[int, ...]) -> np.ndarray:
         del shape
         return np.ones((1, 1), bool)
 
@@ -268,23 +273,19 @@ class Dot:
         return y.reshape(batch + free + columns)
 
 
-def build_product(
-    primitive: str, params: dict[str, Any], operands: list[Any], out: Any, side: int
-) -> Product:
-    """The operation of a jaxpr equation whose operand number `side` is the weight.
+def build_product(eqn: Any, side: int) -> Product:
+    """Returns the product that a jaxpr's equation computes.
 
     Args:
-      primitive: "conv_general_dilated" or "dot_general".
-      params: the equation's parameters.
-      operands: its two operands' abstract values.
-      out: its result's abstract value.
-      side: 0 or 1.
+      eqn: an equation of "conv_general_dilated" or "dot_general".
+      side: which operand is the weight, 0 or 1.
 
     Raises:
       ValueError: the operation cannot be laid out on crossbars; the message says why.
     """
+    params, operands = eqn.params, [atom.aval for atom in eqn.invars]
     weight, data = operands[side], operands[1 - side]
-    if primitive == "dot_general":
+    if eqn.primitive.name == "dot_general":
         contracts, batches = params["dimension_numbers"]
         sides = []
         for operand, contract, batch in zip(operands, contracts, batches, strict=True):
@@ -308,5 +309,5 @@ def build_product(
         lhs_spec=tuple(numbers.lhs_spec),
         rhs_spec=tuple(numbers.rhs_spec),
         out_spec=tuple(numbers.out_spec),
-        out_shape=tuple(out.shape),
+        out_shape=tuple(eqn.outvars[0].aval.shape),
     )

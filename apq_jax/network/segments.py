@@ -1,7 +1,7 @@
-"""A network in pieces, one after the other, each of which goes on from what the last handed on.
+"""Splits a network into segments that run one after the other.
 
-What a piece hands on depends on the layers up to its end alone: policies that agree in those may
-share it. A cut is the index of a layer; it lies before that layer's operation.
+A segment's results depend only on the layers up to its end. Policies that agree in these layers can
+share the results. A cut is the index of a layer and lies before that layer's operation.
 """
 
 import itertools
@@ -16,124 +16,125 @@ from apq_jax.network.jaxpr import Params, run_jaxpr
 
 
 class Segment(NamedTuple):
-    """Equations of a model, to be walked like a jaxpr: of parameters and what comes in."""
+    """A part of a model's jaxpr, which `run_jaxpr` evaluates like a whole one."""
 
     constvars: list[Any]
-    invars: list[Any]
+    invars: list[Any]  # the parameters' leaves, then the segment's data
     eqns: list[Any]
-    outvars: list[Any]
+    outvars: list[Any]  # the next segment's data; of the last one, [logits]
 
 
 class Segments(NamedTuple):
-    """A model for one number of images."""
+    """A model in segments, for one batch size."""
 
-    consts: list[Any]
-    parts: tuple[Segment, ...]
+    consts: list[Any]  # values of every segment's constvars
+    segments: tuple[Segment, ...]
 
     def run(
         self,
-        at: int,
+        index: int,
         network: Network,
         params: Params,
         data: Sequence[jax.Array],
         replace: Replacement,
     ) -> list[jax.Array]:
-        """What piece `at` makes of `data`: of the first [x], of the last [logits].
+        """Runs a segment and returns the next one's data; the last segment returns [logits].
 
         Args:
-          network, params: those that were split.
-          data: what comes in.
-          replace: as of `capture.forward`.
+          index: of the segment.
+          network, params: those that `split` was given.
+          data: the previous segment's results; [x] for the first segment.
+          replace: as in `capture.forward`.
         """
         visit = build_visit(network, replace)
-        return run_jaxpr(self.parts[at], self.consts, params, data, visit)
+        return run_jaxpr(self.segments[index], self.consts, params, data, visit)
 
 
 def split(
     network: Network, params: Params, x: jax.ShapeDtypeStruct, cuts: Sequence[int]
 ) -> Segments:
-    """A model for inputs like `x` in len(cuts) + 1 pieces.
+    """Splits a model for inputs like `x` into len(cuts) + 1 segments.
 
     Raises:
-      ValueError: a cut would part two uses of one weight.
+      ValueError: a cut would separate two uses of one weight.
     """
     flat = _FlatModel(network, params, x)
-    if not set(cuts) <= set(flat.cuts()):
-        raise ValueError(f"cuts {tuple(cuts)}: allowed are some of {flat.cuts()}")
-    ends = [0, *(flat.first[cut] for cut in cuts), len(flat.eqns)]
-    lives = [flat.live(end) for end in ends[:-1]]
-    handed = [*lives[1:], list(flat.jaxpr.jaxpr.outvars)]
-    parts = []
-    for (start, end), live, out in zip(itertools.pairwise(ends), lives, handed, strict=True):
-        # What does not depend on the data is worked out anew; XLA drops what no one uses.
+    if not set(cuts) <= set(flat.find_cuts()):
+        raise ValueError(f"cuts {tuple(cuts)}: allowed are some of {flat.find_cuts()}")
+    ends = [0, *(flat.first_use[cut] for cut in cuts), len(flat.eqns)]
+    inputs = [flat.find_live(end) for end in ends[:-1]]
+    outputs = [*inputs[1:], list(flat.jaxpr.jaxpr.outvars)]
+    segments = []
+    for (start, end), data, out in zip(itertools.pairwise(ends), inputs, outputs, strict=True):
+        # Every segment repeats all equations without data; XLA drops the unused ones.
         eqns = [
             eqn
-            for at, eqn in enumerate(flat.eqns)
-            if start <= at < end or not flat.depends(eqn.outvars)
+            for place, eqn in enumerate(flat.eqns)
+            if start <= place < end or not flat.depends_on_data(eqn.outvars)
         ]
-        parts.append(Segment(flat.jaxpr.jaxpr.constvars, [*flat.leaves, *live], eqns, out))
-    return Segments(flat.jaxpr.consts, tuple(parts))
+        segments.append(Segment(flat.jaxpr.jaxpr.constvars, [*flat.leaves, *data], eqns, out))
+    return Segments(flat.jaxpr.consts, tuple(segments))
 
 
 def measure_cuts(network: Network, params: Params, x: jax.ShapeDtypeStruct) -> dict[int, int]:
-    """Bytes that are handed on at each possible cut."""
+    """Returns for each possible cut the bytes that cross it, for inputs like `x`."""
     flat = _FlatModel(network, params, x)
+    crossing = {cut: flat.find_live(flat.first_use[cut]) for cut in flat.find_cuts()}
     return {
-        cut: sum(var.aval.size * var.aval.dtype.itemsize for var in flat.live(flat.first[cut]))
-        for cut in flat.cuts()
+        cut: sum(var.aval.size * var.aval.dtype.itemsize for var in variables)
+        for cut, variables in crossing.items()
     }
 
 
 class _FlatModel:
-    """A model's jaxpr with everything inlined, and where its layers are."""
+    """A model's jaxpr with all calls inlined, and the equations that use its layers."""
 
     def __init__(self, network: Network, params: Params, x: jax.ShapeDtypeStruct) -> None:
-        def inlined(params: Params, x: jax.Array) -> list[jax.Array]:
+        def run_inlined(params: Params, x: jax.Array) -> list[jax.Array]:
             closed = jax.make_jaxpr(network.apply_fn)(params, x)
             return run_jaxpr(closed.jaxpr, closed.consts, params, [x], lambda *_: None)
 
-        self.jaxpr = jax.make_jaxpr(inlined)(params, x)
+        self.jaxpr = jax.make_jaxpr(run_inlined)(params, x)
         self.eqns = self.jaxpr.jaxpr.eqns
         *self.leaves, self.x = self.jaxpr.jaxpr.invars
         self.data = {self.x}  # variables that depend on the data
         for eqn in self.eqns:
-            if self.depends(eqn.invars):
+            if self.depends_on_data(eqn.invars):
                 self.data.update(eqn.outvars)
-        at = {id(eqn): number for number, eqn in enumerate(self.eqns)}
-        uses: dict[int, list[int]] = {}
+        places = {id(eqn): place for place, eqn in enumerate(self.eqns)}
+        uses: dict[int, list[int]] = {}  # by layer: places of its equations
 
         def visit(eqn: Any, arguments: list[Any], sources: list[Any]) -> None:
-            found = find_layer(network, eqn, sources)
-            if found is not None:
-                uses.setdefault(found[0], []).append(at[id(eqn)])
+            use = find_layer(network, eqn, sources)
+            if use is not None:
+                uses.setdefault(use[0], []).append(places[id(eqn)])
 
         jax.eval_shape(
             lambda params, x: run_jaxpr(self.jaxpr.jaxpr, self.jaxpr.consts, params, [x], visit),
             params,
             x,
         )
-        self.first = {index: min(places) for index, places in uses.items()}
-        self.last = {index: max(places) for index, places in uses.items()}
+        self.first_use = {layer: min(used) for layer, used in uses.items()}
+        self.last_use = {layer: max(used) for layer, used in uses.items()}
 
-    def depends(self, atoms: Sequence[Any]) -> bool:
-        """Whether one of them depends on the data."""
+    def depends_on_data(self, atoms: Sequence[Any]) -> bool:
+        """Returns whether any atom depends on the data."""
         return any(not isinstance(atom, core.Literal) and atom in self.data for atom in atoms)
 
-    def live(self, end: int) -> list[Any]:
-        """Variables of the data that come from before equation `end` and are used from it on."""
+    def find_live(self, end: int) -> list[Any]:
+        """Returns the data variables that are made before equation `end` and used from it on."""
         made = {self.x}.union(*(eqn.outvars for eqn in self.eqns[:end])) & self.data
         used = [atom for eqn in self.eqns[end:] for atom in eqn.invars]
         used += self.jaxpr.jaxpr.outvars
-        found = [atom for atom in used if not isinstance(atom, core.Literal) and atom in made]
-        return list(dict.fromkeys(found))
+        live = [atom for atom in used if not isinstance(atom, core.Literal) and atom in made]
+        return list(dict.fromkeys(live))
 
-    def cuts(self) -> list[int]:
-        """Layers before whose operation all uses of those before them lie, and none of others."""
+    def find_cuts(self) -> list[int]:
+        """Returns the layers that begin after all uses of earlier ones and before later ones."""
+        layers = range(len(self.first_use))
         return [
-            index
-            for index in range(1, len(self.first))
-            if max(self.last[before] for before in range(index)) < self.first[index]
-            and all(
-                self.first[index] <= self.first[after] for after in range(index, len(self.first))
-            )
+            cut
+            for cut in layers[1:]
+            if max(self.last_use[before] for before in layers[:cut]) < self.first_use[cut]
+            and self.first_use[cut] == min(self.first_use[after] for after in layers[cut:])
         ]
