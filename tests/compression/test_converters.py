@@ -33,7 +33,7 @@ from apq_jax.system.errors import InputError
 from apq_jax.types import AgentOptions, Evaluation, Policy
 
 SPACE = Space(4, (2, 4, 6, 8), (2, 4, 8), (2, 3, 4, 5))
-CELLS = converters.cells_of(PRESETS["isaac_ou"])
+CELLS = converters.get_cells(PRESETS["isaac_ou"])
 COUNT = len(LAYERS)
 BUDGET, E = 40, 4
 
@@ -161,12 +161,12 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
 ) -> None:
     """Random weights and inputs: what the converters add, in the mean square."""
     accelerator = dataclasses.replace(PRESETS["isaac_ou"], signed=signed)
-    cells, rng = converters.cells_of(accelerator), np.random.default_rng(0)
+    cells, rng = converters.get_cells(accelerator), np.random.default_rng(0)
     levels = rng.integers(-31, 32, (1, 45, 8))
     inputs = rng.integers(0, 16, (1, 2000, 45))
     alive = np.ones((1, 5, 8), bool)
     reading = converters.Reading(cells, jnp.asarray(alive), jnp.asarray(6), jnp.asarray(adc_bits))
-    lost = converters.lost(
+    lost = converters.compute_conversion_errors(
         reading, jnp.asarray(levels, jnp.int8), jnp.asarray(inputs), jnp.asarray(4)
     )
     lost = np.asarray(lost, float) - np.asarray(lost, float).mean(axis=1, keepdims=True)
@@ -191,8 +191,8 @@ def test_fewer_bits_never_cost_more(law: adc.Law) -> None:
 def test_more_bits_than_the_converters_have() -> None:
     config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=6))
     with pytest.raises(InputError, match=r"search\.min_adc_bits: 6; allowed: up to the 5 bits"):
-        prepare.space_of(config, PRESETS["isaac_ou"])
+        prepare.build_space(config, PRESETS["isaac_ou"])
     four = dataclasses.replace(PRESETS["isaac_ou"], adc_bits=4)
     config = apq_jax.Config(search=apq_jax.SearchOptions(min_adc_bits=3))
-    assert prepare.space_of(config, four).adc_bits == (3, 4)
-    assert prepare.space_of(apq_jax.Config(), four).adc_bits == ()
+    assert prepare.build_space(config, four).adc_bits == (3, 4)
+    assert prepare.build_space(apq_jax.Config(), four).adc_bits == ()

@@ -66,7 +66,7 @@ def build(remainder: int = 2, moments: bool = True) -> tuple[Network, Subject, E
     subject = Subject(
         params, plan, statistics, move_to_device(prices), images[:8], scored, labels, reference
     )
-    cells, recovery = converters.cells_of(accelerator), Recovery(match_moments=moments)
+    cells, recovery = converters.get_cells(accelerator), Recovery(match_moments=moments)
     return network, subject, Evaluator(network, cells, recovery, CHUNK)
 
 

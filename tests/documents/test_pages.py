@@ -75,7 +75,7 @@ def test_searches_share_a_program_side_by_side_only_where_asked_or_on_gpus(
 ) -> None:
     def batch(seeds: int, asked: str) -> str:
         search = apq_jax.SearchOptions(seeds=seeds, batch_seeds=asked)
-        return stages.batch_of(apq_jax.Config(search=search))
+        return stages.choose_batch(apq_jax.Config(search=search))
 
     assert [batch(3, asked) for asked in ("auto", "map", "vmap")] == ["map", "map", "vmap"]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -27,9 +27,9 @@ from apq_jax.compression.compressed import (
     accumulate,
     apply,
     forward,
-    scaled,
+    rescale,
 )
-from apq_jax.compression.converters import Reading, cells_of
+from apq_jax.compression.converters import Reading, get_cells
 from apq_jax.export import __main__ as command
 from apq_jax.export.finished_run import read_finished_run
 from apq_jax.export.onnx_model import OPSET, export
@@ -379,7 +379,7 @@ def test_what_is_not_used_is_not_written() -> None:
 def test_lossy_converters_are_refused() -> None:
     network, params, (layer,) = dense(lambda x: x)
     survivors = jnp.ones((1, 1, 6), bool)
-    cells = cells_of(PRESETS["isaac_ou"])
+    cells = get_cells(PRESETS["isaac_ou"])
     reading = Reading(cells, survivors, jnp.asarray(8), jnp.asarray(3))
     with pytest.raises(InputError, match="lossy converters"):
         export(network, params, (layer._replace(reading=reading),))
@@ -437,7 +437,7 @@ def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path
 
     def replace(index: int, product: Any, x: jax.Array, weight: jax.Array) -> jax.Array:
         found = run.compressed[index]
-        out = product.fold(scaled(found, accumulate(found, product, x)))
+        out = product.fold(rescale(found, accumulate(found, product, x)))
         seen.append(np.asarray(out))
         return out
 

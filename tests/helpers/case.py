@@ -27,7 +27,7 @@ ACCELERATOR = Accelerator(
 )
 
 
-CHIP, CELLS = ACCELERATOR.chip(), converters.cells_of(ACCELERATOR)
+CHIP, CELLS = ACCELERATOR.chip(), converters.get_cells(ACCELERATOR)
 
 
 RECOVERY = Recovery()

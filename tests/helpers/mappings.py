@@ -34,7 +34,7 @@ def integers(layer: Layer, mask: np.ndarray, bits: int, seed: int) -> np.ndarray
 
 def executed(found: LayerMap, accelerator: Accelerator, levels: np.ndarray, bits: int = 0) -> Any:
     path, banks = datapath.build_parts((found,), accelerator)[0]
-    adc = converters.converter(accelerator, bits or accelerator.lossless_adc_bits)
+    adc = converters.build_converter(accelerator, bits or accelerator.lossless_adc_bits)
     return np.asarray(datapath.execute(path, banks, adc, jnp.asarray(levels, jnp.int32)))
 
 
@@ -118,7 +118,7 @@ def built(
             planned,
             statistics,
             images,
-            converters.cells_of(accelerator),
+            converters.get_cells(accelerator),
             Recovery(),
             policy,
         )

@@ -118,13 +118,13 @@ def test_converters_round_and_clip() -> None:
     """Lossless 5 bits; at 3 a step is 4 and the largest code 7."""
     one = PRESETS["isaac_ou"]
     sums = jnp.asarray([0.0, 1.0, 2.0, 3.0, 6.0, 10.0, 27.0])
-    lossless = converters.converter(one)
+    lossless = converters.build_converter(one)
     np.testing.assert_array_equal(converters.convert(lossless, sums), sums)
-    three = converters.converter(one, 3)
+    three = converters.build_converter(one, 3)
     assert (float(three.step), float(three.top)) == (4.0, 7.0)
     np.testing.assert_array_equal(converters.convert(three, sums), [0, 0, 0, 4, 8, 8, 28])
     assert float(converters.convert(three, jnp.asarray(40.0))) == 28.0
-    assert converters.converter(dataclasses.replace(one, adc_bits=3)) == three
+    assert converters.build_converter(dataclasses.replace(one, adc_bits=3)) == three
     assert isinstance(three, Converter)
 
 
@@ -153,7 +153,7 @@ def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
         windows = 4 * layer.positions + 64
         assert one.compared == windows * layer.groups * layer.columns
     logits = datapath.apply(
-        network, params, compressed, parts, converters.converter(found.accelerator), images
+        network, params, compressed, parts, converters.build_converter(found.accelerator), images
     )
     expected = apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
@@ -198,7 +198,7 @@ def test_an_accelerator_of_few_bits_is_evaluated_as_it_executes() -> None:
     network, params, compressed, found, images = built("grouped", three)
     parts = datapath.build_parts(found.maps, three)
     executed = datapath.apply(
-        network, params, compressed, parts, converters.converter(three), images
+        network, params, compressed, parts, converters.build_converter(three), images
     )
     expected = apply(network, params, compressed, images)
     np.testing.assert_allclose(executed, expected, rtol=1e-4, atol=1e-4)
@@ -214,10 +214,10 @@ def test_what_a_converter_loses_by_hand() -> None:
     reading = converters.Reading(cells, jnp.ones((1, 1, 1), bool), jnp.asarray(2), jnp.asarray(3))
     levels = jnp.asarray([[[1], [-1], [0]]], jnp.int8)
     inputs = jnp.asarray([[[1, 1, 0], [1, 1, 1], [0, 1, 0], [0, 0, 0]]])
-    lost = converters.lost(reading, levels, inputs, jnp.asarray(1))
+    lost = converters.compute_conversion_errors(reading, levels, inputs, jnp.asarray(1))
     np.testing.assert_array_equal(lost, [[[0], [0], [-1], [0]]])
     gone = reading._replace(survivors=jnp.zeros((1, 1, 1), bool))
-    assert not converters.lost(gone, levels, inputs, jnp.asarray(1)).any()
+    assert not converters.compute_conversion_errors(gone, levels, inputs, jnp.asarray(1)).any()
 
 
 def test_a_check_that_fails_says_where() -> None:

@@ -17,7 +17,7 @@ from apq_jax.data import Dataset
 from apq_jax.data.scoring import accuracy as accuracy_of
 from apq_jax.pipeline import choose, judge, measure, stages
 from apq_jax.pipeline.choose import Choice
-from apq_jax.pipeline.prepared import Prepared, asked, scored
+from apq_jax.pipeline.prepared import Prepared, remove_headroom, run_float
 from apq_jax.problem import pareto
 from apq_jax.strategies.loop import Record
 
@@ -45,7 +45,7 @@ def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
     # The float network's own answers are the labels: all that is lost is lost by compression.
     labels = {
         f"{part}_labels": np.asarray(
-            scored(captured, params, getattr(noise, f"{part}_images"), noise.train_labels)[
+            run_float(captured, params, getattr(noise, f"{part}_images"), noise.train_labels)[
                 2
             ].argmax(axis=-1),
             np.int32,
@@ -63,10 +63,10 @@ def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
 def test_the_search_may_lose_more_than_the_result() -> None:
     prepared, record, _ = searched()
     assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.8)
-    assert asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
+    assert remove_headroom(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
     prepared, _, _ = searched(tuned=0)
     assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.1)
-    assert asked(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
+    assert remove_headroom(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
     assert len(record.reward) == 48
 
 
@@ -76,7 +76,7 @@ def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
     def drops(**changes: Any) -> tuple[list[float], list[int]]:
         search = dataclasses.replace(CONFIG.search, **{"strategy": "genetic"} | changes)
         config = dataclasses.replace(CONFIG, search=search)
-        found = stages.stages(prepared._replace(config=config))
+        found = stages.build_stages(prepared._replace(config=config))
         lost = [float(x.problem.float_accuracy - x.problem.min_accuracy) for x in found]
         return lost, [stage.budget for stage in found]
 
@@ -87,8 +87,8 @@ def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
 
 def test_candidates_are_the_front_from_the_plain_choice_on() -> None:
     prepared, record, dataset = searched()
-    plain = choose.untuned(prepared, record, dataset)
-    numbers = choose._worth_tuning(prepared, record, plain)
+    plain = choose.choose_untuned(prepared, record, dataset)
+    numbers = choose._list_candidates(prepared, record, plain)
     assert numbers[0] == plain.number
     gain, accuracy = judge.gain(prepared, record), judge.expected_accuracy(prepared, record)
     assert (np.diff(gain[numbers[1:]]) > 0).all()
@@ -110,7 +110,7 @@ def test_bisection_finds_the_last_that_meets_the_limit(
     gain = judge.gain(prepared, record)
     _, order = np.unique(gain, return_index=True)  # rising
     numbers = order[np.linspace(0, len(order) - 1, 7).astype(int)]
-    monkeypatch.setattr(choose, "_worth_tuning", lambda *_: numbers)
+    monkeypatch.setattr(choose, "_list_candidates", lambda *_: numbers)
     asked: list[int] = []
 
     def tuned(
@@ -123,12 +123,12 @@ def test_bisection_finds_the_last_that_meets_the_limit(
         missed = () if place < meets else (pareto.Miss("accuracy_drop", 50.0, 10.0),)
         return plain._replace(number=number, accuracy=accuracy, misses=missed, tuned=(row,))
 
-    monkeypatch.setattr(choose, "_fine_tuned", tuned)
+    monkeypatch.setattr(choose, "_fine_tune", tuned)
     found = choose.choose(prepared, record, dataset)
     assert len(asked) == len(set(asked)) <= 3
     assert asked[0] == 3
     assert [one.number for one in found.tuned] == numbers[asked].tolist()
-    plain = choose.untuned(prepared, record, dataset)
+    plain = choose.choose_untuned(prepared, record, dataset)
     if meets:
         best = numbers[meets - 1]
         better = plain.meets_limit and gain[plain.number] > gain[best]
@@ -138,7 +138,7 @@ def test_bisection_finds_the_last_that_meets_the_limit(
 def test_nothing_is_fine_tuned_where_none_is_asked_for() -> None:
     prepared, record, dataset = searched(tuned=0)
     found = choose.choose(prepared, record, dataset)
-    plain = choose.untuned(prepared, record, dataset)
+    plain = choose.choose_untuned(prepared, record, dataset)
     assert found.number == plain.number
     assert not found.fine_tuned
     assert found.tuned == ()
@@ -181,7 +181,7 @@ def test_where_it_is_told_to_stop_what_there_is_is_chosen_from() -> None:
     (one,) = found.tuned
     assert (one.steps, one.finished) == (2, False)
     accuracy = accuracy_of(
-        measure.logits_of(prepared, found.network, dataset.select_images), dataset.select_labels
+        measure.compute_logits(prepared, found.network, dataset.select_images), dataset.select_labels
     )
     assert found.accuracy == accuracy
 
@@ -194,7 +194,7 @@ def test_for_accuracy_the_most_accurate_within_the_limits_are_tuned() -> None:
     accuracy = judge.expected_accuracy(prepared, record)
     assert accuracy[numbers[1]] >= accuracy[numbers[2]]
     assert (record.evaluation.slots[numbers] <= 20).all()
-    plain = choose.untuned(prepared, record, dataset)
+    plain = choose.choose_untuned(prepared, record, dataset)
     assert found.accuracy == max(plain.accuracy, *(one.accuracy for one in found.tuned))
 
 

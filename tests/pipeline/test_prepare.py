@@ -33,7 +33,7 @@ def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
     compressed = measure.compressed(prepared, policy)
     for mask, layer in zip(masks, compressed, strict=True):
         assert not np.asarray(layer.levels)[~mask].any()
-    mapping = prove.mapped(prepared, policy, compressed)
+    mapping = prove.map_to_crossbars(prepared, policy, compressed)
     parts = datapath.build_parts(mapping.maps, mapping.accelerator)
     found = prove.prove(prepared, policy, compressed, mapping, parts, dataset.select_images[:4])
     assert found.mismatches == 0 < found.compared
@@ -43,7 +43,7 @@ def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
 
 def refused(config: Config, accelerator: Accelerator = SMALL) -> str:
     with pytest.raises(InputError) as caught:
-        prepare.space_of(config, accelerator)
+        prepare.build_space(config, accelerator)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -66,7 +66,7 @@ def test_what_a_scheme_cannot_be_searched_with() -> None:
         ("pim_prune", dataclasses.replace(cells, mapping="mnsim")),
         ("sre", dataclasses.replace(cells, signed="differential")),
     ):
-        prepare.space_of(dataclasses.replace(one, scheme=scheme), accelerator)
+        prepare.build_space(dataclasses.replace(one, scheme=scheme), accelerator)
 
 
 def test_a_plan_serves_accelerators_of_the_same_blocks() -> None:

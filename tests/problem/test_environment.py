@@ -46,7 +46,7 @@ def test_of_bits_that_cost_the_same_the_most_are_a_choice() -> None:
     def choices(least: int, most: int, **hardware: Any) -> tuple[tuple[int, ...], ...]:
         names = "min_weight_bits", "min_input_bits", "max_weight_bits", "max_input_bits"
         search = SearchOptions(**dict(zip(names, (least, least, most, most), strict=True)))
-        space = prepare.space_of(Config(search=search), Accelerator(**hardware))
+        space = prepare.build_space(Config(search=search), Accelerator(**hardware))
         return space.weight_bits, space.input_bits
 
     assert choices(2, 7) == ((2, 4, 6, 7), (2, 3, 4, 5, 6, 7))

@@ -52,7 +52,7 @@ def problem_of(prices: Prices = PRICES, **changes: Any) -> Problem:
         "penalty": 2.0,
         **changes,
     }
-    cells = converters.cells_of(Accelerator())
+    cells = converters.get_cells(Accelerator())
     shape = tuple(plan), tuple(statistics), prices, cells, SPACE
     return build.build_problem(LAYERS, *shape, **arguments)
 

@@ -63,7 +63,7 @@ def test_a_search_goes_on_bit_for_bit(
 def test_truncated_checkpoints(saved: pathlib.Path, part: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(part * len(whole)) if 0 < part < 1 else int(part)])
-    with pytest.raises(InputError, match=r"checkpoint\.safetensors: is damaged") as caught:
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: (is damaged|not a safetensors file)") as caught:
         checkpoint.read(saved)
     assert "\n" not in str(caught.value)
 
@@ -74,7 +74,7 @@ def test_a_changed_byte_is_noticed(saved: pathlib.Path, place: float) -> None:
     content = bytearray(saved.read_bytes())
     content[int(place * len(content)) if 0 < place < 1 else int(place)] ^= 1
     saved.write_bytes(content)
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged|not a safetensors file"):
         checkpoint.read(saved)
 
 
@@ -92,7 +92,7 @@ def test_checkpoints_of_another_search(
     with pytest.raises(InputError, match=r"genes'?\]?: int32 of shape \(2, 8, 3, 3\); allowed"):
         restored(saved, problem, loop.start(larger, problem, keys, 22))
     other = loop.start(STRATEGIES["random"](), problem, keys, 22)
-    with pytest.raises(InputError, match=r"state\.fitness: unknown"):
+    with pytest.raises(InputError, match=r"state/fitness: unknown"):
         restored(saved, problem, other)
     carry, record = two[1].found[0]
     standing = stages.Standing(np.asarray(0, np.int32), carry)

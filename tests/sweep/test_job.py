@@ -174,7 +174,7 @@ def test_nothing_is_compiled_for_other_prices_and_limits(group: list[Prepared]) 
     mesh = make_mesh()
     search_group(group, mesh)
     _, searches = _compile(
-        stages.strategy_of(group[0]), prepared.evaluator(group[0]), CHUNK, mesh, 1
+        stages.build_strategy(group[0]), prepared.build_evaluator(group[0]), CHUNK, mesh, 1
     )
     before = searches._cache_size()
     search_group(group[::-1], mesh)
