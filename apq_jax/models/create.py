@@ -1,4 +1,4 @@
-"""The network that the options name: built, trained, or read from an ONNX file."""
+"""Creates the model that the options name: built, trained, or read from an ONNX file."""
 
 import functools
 import pathlib
@@ -15,14 +15,14 @@ from apq_jax.system.errors import InputError
 
 
 def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg | resnet.ResNet:
-    """A Flax module that maps the data set's images [B, H, W, C] to logits [B, classes].
+    """Builds a Flax module that maps a data set's images [B, H, W, C] to logits [B, classes].
 
     Args:
-      options: a name of `NAMES`; a width of 1 for LeNet-5.
-      dataset: tells the size of the images and the classes.
+      options: name and width; LeNet-5 has a width of 1 only.
+      dataset: gives the size of the images and the number of classes.
 
     Raises:
-      InputError: a width that the model does not have, or images too small for it.
+      InputError: the model has no such width, or the images are too small for it.
     """
     name, width = options.name, options.width
     if name == "vgg8":
@@ -44,7 +44,6 @@ def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg | r
     return lenet.LeNet5(dataset.classes)
 
 
-
 def build_trained(
     options: ModelOptions,
     recipe: Training,
@@ -52,17 +51,19 @@ def build_trained(
     cache: pathlib.Path,
     on_progress: training.Progress | None = None,
 ) -> tuple[training.ApplyFn, training.Params, str]:
-    """The model as a function, its params, and whence they are: `training.trained`.
+    """Builds a model and returns it as a function, its trained params, and their source.
+
+    The source is that of `weights.load_or_train`: "shipped", "cached" or "".
 
     Raises:
-      InputError: as `build` and `training.trained`.
+      InputError: as `build` and `weights.load_or_train`.
     """
     model: Any = build(options, dataset)
     init = model.init(jax.random.key(recipe.seed), jnp.asarray(dataset.train_images[:1]))
     train_fn = None
     if "batch_stats" in init:
         train_fn = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-    params, whence = weights.load_or_train(
+    params, source = weights.load_or_train(
         str(options),
         model.apply,
         init,
@@ -72,20 +73,19 @@ def build_trained(
         on_progress,
         train_fn,
     )
-    return model.apply, params, whence
-
+    return model.apply, params, source
 
 
 def load_onnx(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn, training.Params]:
-    """The model of an ONNX file as a function of the data set's images, and its params.
+    """Returns an ONNX file's model as a function of a data set's images, and its params.
 
     Raises:
-      InputError: the path is of no such file; as `onnx.load`; the images or the classes of the data
-        set do not fit the model.
+      InputError: there is no such file; as `onnx.model.load`; or the data set's images or classes
+        do not fit the model.
     """
     path = pathlib.Path(options.path)
     if path.suffix != ".onnx" or not path.is_file():
         raise InputError(f"config.model.path: {options.path!r}; allowed: an .onnx file that exists")
     model = load(path)
-    size = dataset.train_images.shape[1:]
-    return build_classifier(model, size, dataset.classes, options.layout), model.params
+    image_shape = dataset.train_images.shape[1:]
+    return build_classifier(model, image_shape, dataset.classes, options.layout), model.params

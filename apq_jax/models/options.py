@@ -1,4 +1,4 @@
-"""Options of the network: which one, and how it is trained."""
+"""Options of the model: which one, and how it is trained."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """Which network."""
+    """Tells which model is used."""
 
     name: str = choice("lenet5", NAMES)
     width: float = ranged(1.0, 0.01, 4.0)  # factor of VGG's and ResNet's channels
@@ -28,7 +28,7 @@ class ModelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a model is trained.
+    """Tells how a model is trained.
 
     Attributes:
       epochs: passes over the training images.

@@ -1,11 +1,11 @@
-"""Supervised training of a classifier, its accuracy, and the weights that are kept.
+"""Trains a classifier on labelled images.
 
 B is the number of images in a batch, N in a data set; images are [N, H, W, C] float32.
 A model is a function `apply_fn(params, images) -> logits [B, classes]`. It is a static
 argument of the jitted functions here: pass an equal object again and nothing is recompiled.
-A model that behaves otherwise in training, by batch normalisation say, comes with a second one,
-`train_fn(params, images) -> logits, moved`: `moved` replaces top-level entries of the params, such
-as {"batch_stats": ...}; what Flax's `apply(..., mutable=["batch_stats"])` returns.
+A model that behaves differently in training, for instance by batch normalisation, comes with a
+second function, `train_fn(params, images) -> logits, updated`. `updated` replaces top-level entries
+of the params, such as {"batch_stats": ...}, as in Flax's `apply(..., mutable=["batch_stats"])`.
 """
 
 import functools
@@ -28,7 +28,7 @@ from apq_jax.system.pytrees import Unfinished
 Params: TypeAlias = Any  # a pytree of arrays
 ApplyFn: TypeAlias = Callable[[Params, jax.Array], Any]
 TrainFn: TypeAlias = Callable[[Params, jax.Array], tuple[Any, Mapping[str, Any]]]
-Progress: TypeAlias = Callable[[float, float], None]  # epochs done, mean loss of this one in nats
+Progress: TypeAlias = Callable[[float, float], None]  # epochs done, mean loss in nats
 _REPORT = 50  # steps between two reports of progress
 
 
@@ -53,9 +53,9 @@ def mirror_randomly(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def augment(key: jax.Array, images: jax.Array, max_shift: int, flip: bool) -> jax.Array:
-    """Images [B, H, W, C] as a step of training sees them."""
-    seen = shift_randomly(key, images, max_shift)
-    return mirror_randomly(jax.random.fold_in(key, 1), seen) if flip else seen
+    """Shifts, and if `flip` mirrors, images [B, H, W, C] at random for a step of training."""
+    shifted = shift_randomly(key, images, max_shift)
+    return mirror_randomly(jax.random.fold_in(key, 1), shifted) if flip else shifted
 
 
 def train(
@@ -69,14 +69,16 @@ def train(
     on_progress: Progress | None = None,
     unfinished: pathlib.Path | None = None,
 ) -> Params:
-    """Trains `params` with AdamW on the cross entropy of the training split.
+    """Trains `params` with AdamW on the cross entropy of the training split, and returns them.
 
     Args:
-      train_fn: the model in training, where it differs from `apply_fn`.
-      on_progress: called now and then, and at the end of every epoch.
-      unfinished: written after every epoch but the last, and after a step whenever
-        `trees.SAVE_SECONDS` have passed; where it is there, training goes on from it, to the same
-        result. It must belong to this very training.
+      params: where training starts.
+      key: decides the order of images, shifts and flips.
+      train_fn: the model in training, if it differs from `apply_fn`.
+      on_progress: called every 50 steps, and at the end of every epoch.
+      unfinished: file of the training's state, written after every epoch but the last, and after a
+        step whenever `pytrees.SAVE_SECONDS` have passed. Training continues from an existing file,
+        which must belong to this very training, to the same result.
 
     Raises:
       InputError: the loss stopped being finite, or `unfinished` cannot be written.
@@ -84,25 +86,25 @@ def train(
     images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
     batch_size = min(options.batch_size, len(labels))
     steps = len(labels) // batch_size
-    state = _optimizer(options.learning_rate, options.weight_decay, steps).init(params)
+    state = _build_optimizer(options.learning_rate, options.weight_decay, steps).init(params)
 
-    def possible(kept: tuple[Params, Any, _Done]) -> None:
-        for name, most in (("epochs", options.all_epochs), ("steps", steps)):
-            if not 0 <= (number := getattr(kept[2], name)) < most:
-                raise InputError(f"{unfinished}: {number} {name} done; allowed: 0 to {most - 1}")
+    def check(saved: tuple[Params, Any, _Position]) -> None:
+        for name, limit in (("epochs", options.all_epochs), ("steps", steps)):
+            if not 0 <= (count := getattr(saved[2], name)) < limit:
+                raise InputError(f"{unfinished}: {count} {name} done; allowed: 0 to {limit - 1}")
 
     keeper = Unfinished(unfinished)
-    params, state, before = keeper.restore((params, state, _record_done(0, [], steps)), possible)
-    done, losses = int(before.epochs), list(np.asarray(before.losses)[: before.steps])
+    params, state, position = keeper.restore((params, state, _record_position(0, [], steps)), check)
+    done, losses = int(position.epochs), list(np.asarray(position.losses)[: position.steps])
     epoch_keys = [
         *jax.random.split(key, options.epochs),
         *jax.random.split(jax.random.fold_in(key, 1), options.restart_epochs),
     ][done:]
     for epoch, epoch_key in enumerate(epoch_keys, start=done + 1):
-        again = epoch > options.epochs
-        rates = options.learning_rate / (2 if again else 1), options.weight_decay
+        restarted = epoch > options.epochs
+        rates = options.learning_rate / (2 if restarted else 1), options.weight_decay
         if epoch == options.epochs + 1 and not losses:
-            state = _optimizer(*rates, steps).init(params)
+            state = _build_optimizer(*rates, steps).init(params)
         shuffle_key, shift_key = jax.random.split(epoch_key)
         order = jax.random.permutation(shuffle_key, len(labels))[: steps * batch_size]
         batches = zip(
@@ -120,15 +122,15 @@ def train(
                 train_fn=train_fn,
                 max_shift=options.max_shift,
                 flip=options.flip,
-                steps=steps * (options.restart_epochs if again else options.epochs),
+                steps=steps * (options.restart_epochs if restarted else options.epochs),
             )
             losses.append(loss)
             if unfinished is not None and len(losses) < steps:
-                # Python runs ahead of the steps: without waiting for the last but one, the clock
-                # would tell when they were asked for.
+                # Python queues steps ahead of the device. The wait for the last step but one makes
+                # `due` count the time of computed steps, not of queued ones.
                 jax.block_until_ready(losses[-2:-1])
                 if keeper.due:
-                    keeper.save((params, state, _record_done(epoch - 1, losses, steps)))
+                    keeper.save((params, state, _record_position(epoch - 1, losses, steps)))
             if on_progress is not None and len(losses) % _REPORT == 0 and len(losses) < steps:
                 on_progress(epoch - 1 + len(losses) / steps, float(np.mean(jax.device_get(losses))))
         mean_loss = float(np.mean(jax.device_get(losses)))
@@ -138,39 +140,39 @@ def train(
                 f"epoch {epoch}, so that a smaller rate is needed"
             )
         if epoch < options.all_epochs:
-            keeper.save((params, state, _record_done(epoch, [], steps)))
+            keeper.save((params, state, _record_position(epoch, [], steps)))
         if on_progress is not None:
             on_progress(epoch, mean_loss)
         losses = []
     return params
 
 
-class _Done(NamedTuple):
-    """How far a training is."""
+class _Position(NamedTuple):
+    """Tells how far a training has got. The names of its fields are in files."""
 
-    epochs: np.ndarray  # [] int32, whole
-    steps: np.ndarray  # [] int32, since
-    losses: np.ndarray  # [steps of an epoch] float32, of those since; then 0
+    epochs: np.ndarray  # [] int32, whole epochs done
+    steps: np.ndarray  # [] int32, steps done of the next epoch
+    losses: np.ndarray  # [steps of an epoch] float32, of these steps; 0 after them
 
 
-def _record_done(epochs: int, losses: list[Any], steps: int) -> _Done:
+def _record_position(epochs: int, losses: list[Any], steps: int) -> _Position:
     padded = np.zeros(steps, np.float32)
     padded[: len(losses)] = jax.device_get(losses)
-    return _Done(np.asarray(epochs, np.int32), np.asarray(len(losses), np.int32), padded)
+    return _Position(np.asarray(epochs, np.int32), np.asarray(len(losses), np.int32), padded)
 
 
-def _optimizer(
+def _build_optimizer(
     learning_rate: ArrayLike, weight_decay: ArrayLike, steps: int
 ) -> optax.GradientTransformation:
-    """AdamW with cosine decay to zero over `steps`; both rates may be traced."""
+    """Returns AdamW with a cosine decay to zero over `steps`; both rates may be traced."""
     return optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=weight_decay)
 
 
-# A step is jitted, not a scan over steps: inside a loop XLA's CPU convolutions run four times
-# slower (LeNet-5, batch of 64: 40 ms a step against 9 ms), and elsewhere dispatch is hidden.
-# Convolutions stay XLA's: as products of patches, which inference gains by, a step with its
-# gradients takes longer on one core (batch of 128: ResNet-20 2.2 s against 0.98 s, an eighth of
-# VGG-8 0.38 s against 0.18 s), for patches of a whole batch are written and read through memory.
+# Each step is jitted, not a scan over steps, because XLA's CPU convolutions run four times slower
+# inside a loop (LeNet-5, batch of 64: 40 ms a step against 9 ms); elsewhere dispatch is hidden.
+# Convolutions stay XLA's. Products of patches are faster in inference, but slower in a step with
+# gradients (one core, batch of 128: ResNet-20 2.2 s against 0.98 s, an eighth of VGG-8 0.38 s
+# against 0.18 s), because the patches of a whole batch are written to memory and read back.
 @functools.partial(jax.jit, static_argnames=("apply_fn", "train_fn", "max_shift", "flip", "steps"))
 def _step(
     apply_fn: ApplyFn,
@@ -186,17 +188,19 @@ def _step(
     flip: bool,
     steps: int,
 ) -> tuple[Params, optax.OptState, jax.Array]:
-    """One of `steps` steps on images [B, H, W, C]; returns params, optimizer state and loss.
+    """Takes a step on images [B, H, W, C]; returns params, optimizer state and mean loss.
 
-    `rates` are the learning rate and the weight decay.
+    Args:
+      rates: learning rate and weight decay.
+      steps: length of the cosine decay.
     """
     seen = augment(key, images, max_shift, flip)
 
     def mean_loss(params: Params) -> tuple[jax.Array, Mapping[str, Any]]:
-        logits, moved = train_fn(params, seen) if train_fn else (apply_fn(params, seen), {})
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
+        logits, updated = train_fn(params, seen) if train_fn else (apply_fn(params, seen), {})
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
 
-    (loss, moved), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
-    updates, state = _optimizer(*rates, steps).update(grads, state, params)
+    (loss, updated), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
+    updates, state = _build_optimizer(*rates, steps).update(grads, state, params)
     params = optax.apply_updates(params, updates)
-    return {**params, **moved} if moved else params, state, loss
+    return {**params, **updated} if updated else params, state, loss

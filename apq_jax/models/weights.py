@@ -1,4 +1,4 @@
-"""Trained weights: those that ship with the package, those in the cache, or trained now."""
+"""Loads trained weights from the cache or the package, or trains them."""
 
 import dataclasses
 import hashlib
@@ -29,12 +29,18 @@ def load_or_train(
     on_progress: Progress | None = None,
     train_fn: TrainFn | None = None,
 ) -> tuple[Params, str]:
-    """Trained params, and whence: "shipped" with the package, "cached", or "" for trained now.
+    """Returns trained params and their source: "cached", "shipped", or "" if trained now.
 
-    Weights stand for the model's name, the training images, the options (with them the seed) and,
-    in the cache, the initial params (names, shapes and values) and the versions of jax, optax and
-    flax. The model's code is not part of it: give a changed model a new name. Training that was
-    interrupted, or killed, goes on where it was half a minute before at most.
+    Shipped weights are found by `identify`. Cached weights also depend on the initial params
+    (names, shapes and values) and on the versions of jax, optax and flax. Neither depends on the
+    model's code: give a changed model a new name. Training that was stopped continues from a state
+    that is at most `pytrees.SAVE_SECONDS` older.
+
+    Args:
+      model_name: stands for the model's code.
+      init_params: where training starts.
+      cache_dir: folder of the cached weights.
+      on_progress, train_fn: as in `train`.
 
     Raises:
       InputError: as `train`, or the cache cannot be written.
@@ -70,7 +76,7 @@ def load_or_train(
 
 
 def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, str]:
-    """Returns the metadata that tells trained weights apart: model, images and options."""
+    """Returns the metadata that tells trained weights apart: model, images, options with seed."""
     return {
         "model": model_name,
         "training_images": dataset.fingerprint("train"),
@@ -79,10 +85,10 @@ def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, 
 
 
 def _matches(metadata: Mapping[str, str], identity: Mapping[str, str]) -> bool:
-    """Whether a file's metadata is that of `identity`.
+    """Returns whether a file's metadata equals `identity`.
 
-    An option that the file does not name counts as having its default, so that a new option does
-    not orphan weights that were trained before there was one.
+    Options missing in the file count as their defaults, so that a new option does not orphan
+    weights that are older.
     """
     if metadata.keys() != identity.keys():
         return False
@@ -91,14 +97,19 @@ def _matches(metadata: Mapping[str, str], identity: Mapping[str, str]) -> bool:
 
 
 def save_shipped(params: Params, identity: Mapping[str, str], name: str) -> pathlib.Path:
-    """Writes float32 params as float16 among the weights that the package carries."""
+    """Writes float32 params, as float16, to the package's weights; returns the file's path."""
     path = SHIPPED / f"{name}.safetensors"
     pytrees.save(path, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), identity)
     return path
 
 
 def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
-    """The float32 params that the package carries for an `identity`; None where it has none."""
+    """Returns the package's weights of this `identity` as float32 params; None if it has none.
+
+    Args:
+      identity: from `identify`.
+      like: a pytree of arrays with the expected names and shapes.
+    """
     for path in sorted(SHIPPED.glob("*.safetensors")):
         if not _matches(pytrees.read_tensors(path)[1], identity):
             continue

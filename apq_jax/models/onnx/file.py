@@ -1,7 +1,7 @@
-"""An ONNX file as plain Python and NumPy, checked before a number of it is used.
+"""Reads an ONNX file into plain Python and NumPy, and checks it before any number is used.
 
-Nothing in a file is executed. Every size is compared with what is there before memory is taken;
-weights beside the file are read from its own folder only.
+Nothing in a file is executed. Every stated size is compared with the bytes that exist before memory
+is taken. External weights are read only from the file's own folder and below.
 """
 
 import os
@@ -20,69 +20,72 @@ from apq_jax.models.onnx.tensors import (
     OTHER,
     TENSOR,
     Tensors,
-    read_attribute,
     format_title,
     format_type,
+    read_attribute,
 )
 from apq_jax.models.onnx.values import DTYPES, Node, quote
 from apq_jax.system.errors import InputError, in_one_line
 
-OLDEST = 9  # operator set
+OLDEST = 9  # the first supported operator set
 INSTALL = "python -m pip install 'onnx>=1.17'"
-_LISTED = 20  # things that one message names at most
+_MAX_LISTED = 20  # items that one message names
+_DOMAINS = ("", "ai.onnx")  # of ONNX's own operators
 
 
 class Graph(NamedTuple):
-    """What a file computes: the nodes that its output needs, in an order that works."""
+    """A file's computation: the nodes that its output needs, each after the nodes it reads."""
 
     path: str
-    opset: int
+    opset: int  # version of the operator set
     input: str
-    input_shape: tuple[int | None, ...]  # batch first; None: any
+    input_shape: tuple[int | None, ...]  # batch first; None for a free axis
     output: str
     nodes: tuple[Node, ...]
-    tensors: dict[str, np.ndarray]  # values that the file states, by name
+    tensors: dict[str, np.ndarray]  # the file's weights and constants, by name
 
 
 def read(path: str | os.PathLike[str]) -> Graph:
     """Reads and checks a file.
 
     Raises:
-      InputError: the package onnx is missing, or the file cannot be read, is larger than MOST_BYTES
-        with its tensors, is not ONNX, or holds a graph that is not one of float32 images to one
-        result of `OPERATORS`. All that is not supported is named at once.
+      InputError: the package onnx is missing; the file cannot be read, is not ONNX, or is larger
+        than MAX_BYTES, alone or with its tensors; its graph does not have one float32 input and one
+        output; or parts of the graph are not supported, which the message lists together.
     """
     path = pathlib.Path(path)
     model = _parse(path, _read_content(path))
     graph = model.graph
     opset = _read_opset(path, model)
-    stated = {tensor.name for tensor in graph.initializer}
-    feed, shape = _read_input(path, [one for one in graph.input if one.name not in stated])
+    initialized = {tensor.name for tensor in graph.initializer}
+    inputs = [info for info in graph.input if info.name not in initialized]
+    input_name, shape = _read_input(path, inputs)
     if len(graph.output) != 1:
-        names = _join_names(one.name for one in graph.output)
+        names = _join_names(info.name for info in graph.output)
         raise InputError(f"{path}: {len(graph.output)} outputs ({names}); allowed: one")
     output = graph.output[0].name
-    _check_names(path, graph, {feed, *stated}, output)
+    _check_names(path, graph, {input_name, *initialized}, output)
     needed = _select_needed(graph, output)
     _check_supported(path, graph, needed, opset)
     _run_checker(path, model)
     tensors, used = Tensors(path), {name for node in needed for name in node.input}
     for tensor in graph.initializer:
         if tensor.name in used or tensor.name == output:
-            tensors.arrays[tensor.name] = tensors.array(tensor.name, tensor)
+            tensors.arrays[tensor.name] = tensors.read_array(tensor.name, tensor)
     nodes = []
     for node in needed:
         if node.op_type == "Constant":
             tensors.add_constant(node)
         else:
             nodes.append(_convert_node(node, tensors))
-    return Graph(str(path), opset, feed, shape, output, tuple(nodes), tensors.arrays)
+    return Graph(str(path), opset, input_name, shape, output, tuple(nodes), tensors.arrays)
 
 
 def _join_names(names: Iterable[str]) -> str:
+    """Returns the quoted names as one text, which counts all names after the first few."""
     names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(quote(name) for name in names[:_LISTED]) + more
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(quote(name) for name in names[:_MAX_LISTED]) + more
 
 
 def _read_content(path: pathlib.Path) -> bytes:
@@ -100,9 +103,9 @@ def _read_content(path: pathlib.Path) -> bytes:
 
 
 def _parse(path: pathlib.Path, content: bytes) -> Any:
-    """The file's ModelProto."""
+    """Returns the file's ModelProto."""
     try:
-        import onnx  # optional: only who reads such files needs it
+        import onnx  # optional, because only ONNX files need it
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise InputError(f"{path}: to read it needs the package onnx: {INSTALL}") from error
@@ -119,10 +122,10 @@ def _parse(path: pathlib.Path, content: bytes) -> Any:
 
 
 def _iterate_texts(model: Any) -> Iterator[Any]:
-    """Every text of a ModelProto that is used."""
-    yield from (one.domain for one in model.opset_import)
-    for value in (*model.graph.input, *model.graph.output):
-        yield value.name
+    """Yields every text of a ModelProto that this package uses."""
+    yield from (entry.domain for entry in model.opset_import)
+    for info in (*model.graph.input, *model.graph.output):
+        yield info.name
     for node in model.graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         for attribute in node.attribute:
@@ -142,29 +145,30 @@ def _read_opset(path: pathlib.Path, model: Any) -> int:
     import onnx
 
     newest = onnx.defs.onnx_opset_version()
-    versions = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in model.opset_import if entry.domain in _DOMAINS]
     if len(versions) != 1 or not OLDEST <= versions[0] <= newest:
-        found = ", ".join(map(str, versions[:_LISTED])) or "none"
-        raise InputError(f"{path}: operator set {found}; allowed: one of {OLDEST} to {newest}")
+        listed = ", ".join(map(str, versions[:_MAX_LISTED])) or "none"
+        raise InputError(f"{path}: operator set {listed}; allowed: one of {OLDEST} to {newest}")
     return int(versions[0])
 
 
 def _read_input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int | None, ...]]:
-    """Name and shape of the input that no initializer gives."""
+    """Returns the name and shape of the images' input; `inputs` are those without a value."""
     if len(inputs) != 1:
-        names = _join_names(one.name for one in inputs)
+        names = _join_names(info.name for info in inputs)
         raise InputError(f"{path}: {len(inputs)} inputs ({names}); allowed: one, the images")
     name, kind = inputs[0].name, inputs[0].type.tensor_type
     where = f"{path}: input {quote(name)}"
     if kind.elem_type != FLOAT:
-        raise InputError(f"{where}: of type {format_type(kind.elem_type)}; allowed: float (32 bits)")
-    dims = [one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim]
+        type_name = format_type(kind.elem_type)
+        raise InputError(f"{where}: of type {type_name}; allowed: float (32 bits)")
+    dims = [axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim]
     if len(dims) not in (2, 3, 4):
         raise InputError(
             f"{where}: {len(dims)} axes; allowed: [N, features], [N, C, L] or [N, C, H, W]"
         )
     if dims[0] is not None and dims[0] < 1:
-        dims[0] = None  # how some exporters write a free batch
+        dims[0] = None  # some exporters write a free batch as 0 or -1
     for size in dims:
         if size is not None and not 1 <= size <= MAX_BYTES // 4:
             raise InputError(f"{where}: an axis of {size}; allowed: 1 or more, or a free one")
@@ -172,13 +176,13 @@ def _read_input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int |
 
 
 def _check_names(path: pathlib.Path, graph: Any, given: set[str], output: str) -> None:
-    """Raises InputError unless every name has one origin, which comes before its uses."""
-    named = Counter(one.name for one in graph.initializer)
-    named.update({one.name for one in graph.input} - named.keys())
+    """Raises InputError unless every name has exactly one origin, which precedes its uses."""
+    named = Counter(tensor.name for tensor in graph.initializer)
+    named.update({info.name for info in graph.input} - named.keys())
     named.update(name for node in graph.node for name in node.output if name)
-    for name, times in named.items():
-        if times > 1:
-            raise InputError(f"{path}: {quote(name)}: {times} values of that name; allowed: one")
+    for name, count in named.items():
+        if count > 1:
+            raise InputError(f"{path}: {quote(name)}: {count} values of that name; allowed: one")
     if "" in named:
         raise InputError(f"{path}: an initializer or input without a name")
     if graph.sparse_initializer:
@@ -202,17 +206,17 @@ def _check_names(path: pathlib.Path, graph: Any, given: set[str], output: str) -
 
 
 def _select_needed(graph: Any, output: str) -> list[Any]:
-    """The nodes that the output depends on, in the file's order."""
-    wanted, found = {output}, []
+    """Returns the nodes that the output depends on, in the file's order."""
+    names, nodes = {output}, []
     for node in reversed(graph.node):
-        if not wanted.isdisjoint(node.output):
-            found.append(node)
-            wanted.update(name for name in node.input if name)
-    return found[::-1]
+        if not names.isdisjoint(node.output):
+            nodes.append(node)
+            names.update(name for name in node.input if name)
+    return nodes[::-1]
 
 
 def _check_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: int) -> None:
-    """Raises InputError that names all that is not supported."""
+    """Raises one InputError that lists all unsupported nodes and initializers."""
     used = {name for node in needed for name in node.input} | {graph.output[0].name}
     problems: list[str] = []
     for node in needed:
@@ -226,24 +230,25 @@ def _check_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: i
             kind = format_type(tensor.data_type)
             problems.append(f"initializer {quote(tensor.name)} (of type {kind})")
     if problems:
-        rest = len(problems) - _LISTED
+        rest = len(problems) - _MAX_LISTED
         more = f"; and {rest} more" if rest > 0 else ""
         raise InputError(
-            f"{path}: not supported: {'; '.join(problems[:_LISTED])}{more}; allowed: "
+            f"{path}: not supported: {'; '.join(problems[:_MAX_LISTED])}{more}; allowed: "
             f"{', '.join(sorted({*OPERATORS, 'Constant'}))}"
         )
 
 
 def _format_operator(node: Any) -> str:
-    name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    """Returns a node's operator, with its domain unless that is ONNX's own."""
+    name = node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}"
     return name if name.isprintable() and len(name) <= 80 else quote(name)
 
 
 def _find_node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
+    """Yields a message for each output and attribute of a node that is not supported."""
     if node.op_type == "Constant":
-        if [(one.name, one.type) for one in node.attribute] not in [
-            [it] for it in _CONSTANTS.items()
-        ]:
+        stated = [(attribute.name, attribute.type) for attribute in node.attribute]
+        if len(stated) != 1 or stated[0] not in _CONSTANTS.items():
             yield f"not one attribute of {', '.join(_CONSTANTS)}"
         return
     operator = OPERATORS[_format_operator(node)]
@@ -251,23 +256,23 @@ def _find_node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
         if name in used:
             yield f"its output {quote(name)}"
     attributes: dict[str, Any] = {}
-    for one in node.attribute:
-        value = read_attribute(one)
-        if one.name not in operator.attributes:
-            yield f"attribute {quote(one.name)}"
+    for attribute in node.attribute:
+        value = read_attribute(attribute)
+        if attribute.name not in operator.attributes:
+            yield f"attribute {quote(attribute.name)}"
         elif value is OTHER:
-            yield f"attribute {one.name} of another type"
+            yield f"attribute {attribute.name} of another type"
         elif value is not TENSOR:
-            attributes[one.name] = value
+            attributes[attribute.name] = value
     yield from find_refusals(node.op_type, attributes, opset)
 
 
-# Attributes of a Constant that are read, and their AttributeProto types.
+# Supported attributes of a Constant, and their AttributeProto types.
 _CONSTANTS = {"value": 4, "value_float": 1, "value_floats": 6, "value_int": 2, "value_ints": 7}
 
 
 def _run_checker(path: pathlib.Path, model: Any) -> None:
-    """onnx's own check of the graph; tensors, which are checked here, stand as inputs."""
+    """Runs onnx's own checker on the graph, with inputs instead of tensors (see `Tensors`)."""
     import onnx
 
     skeleton = onnx.ModelProto()
@@ -277,7 +282,7 @@ def _run_checker(path: pathlib.Path, model: Any) -> None:
     graph.name = "graph"
     graph.output.append(_declare(model.graph.output[0].name))
     graph.node.extend(node for node in model.graph.node if node.op_type != "Constant")
-    inputs = {one.name for one in model.graph.input}
+    inputs = {info.name for info in model.graph.input}
     graph.input.extend(model.graph.input)
     for tensor in model.graph.initializer:
         if tensor.name not in inputs:
@@ -287,19 +292,22 @@ def _run_checker(path: pathlib.Path, model: Any) -> None:
             graph.input.extend(_declare(name) for name in node.output)
     try:
         onnx.checker.check_model(skeleton)
-    except Exception as error:  # it raises errors of several kinds, some of protobuf's
+    except Exception as error:  # the checker raises errors of several kinds, some of protobuf's
         raise InputError(f"{path}: is not sound ({in_one_line(error)})") from error
 
 
 def _declare(name: str) -> Any:
+    """Returns a ValueInfoProto of a float scalar."""
     import onnx
 
     return onnx.helper.make_tensor_value_info(name, FLOAT, [])
 
 
 def _convert_node(node: Any, tensors: Tensors) -> Node:
+    """Returns a NodeProto as a `Node`, its tensors read."""
     title, attributes = format_title(node), {}
-    for one in node.attribute:
-        value = read_attribute(one)
-        attributes[one.name] = tensors.array(title, one.t) if value is TENSOR else value
+    for attribute in node.attribute:
+        value = read_attribute(attribute)
+        array = tensors.read_array(title, attribute.t) if value is TENSOR else value
+        attributes[attribute.name] = array
     return Node(node.op_type, title, tuple(node.input), tuple(node.output), attributes)

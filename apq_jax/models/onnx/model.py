@@ -1,7 +1,7 @@
-"""An ONNX file as a JAX function of its weights and a batch.
+"""Turns an ONNX file into a JAX function of its weights and a batch.
 
-`load` gives the model in its own layout, `classifier` fits it to images [B, H, W, C]. The file's
-weights stay what they are: `apq_jax.capture` finds its convolutions and matrix products.
+`load` returns the model in its own layout; `build_classifier` adapts it to images [B, H, W, C].
+Weights keep the file's shapes, so that `apq_jax.capture` finds convolutions and matrix products.
 """
 
 import dataclasses
@@ -21,32 +21,32 @@ from apq_jax.models.onnx.tensors import MAX_BYTES
 from apq_jax.models.onnx.values import Call, Node, is_known, quote
 from apq_jax.system.errors import InputError, in_one_line
 
-_MAX_VALUES = 1 << 28  # of one example, anywhere in the network
+_MAX_VALUES = 1 << 28  # elements of a node's result, for one example
 _ENDS = ("Identity", "Flatten", "Reshape", "Squeeze")  # may follow the Softmax that ends a graph
 Params = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function:
-    """`(params, x [B, ...]) -> [B, classes]`, as a file says. Hashed by identity, so static."""
+    """A file's model: `(params, x [B, ...]) -> [B, classes]`. Hashed by identity, so static."""
 
     graph: Graph  # without its tensors
     known: dict[str, np.ndarray]  # shapes, axes and other settings, by name
-    names: dict[str, str]  # the key in params of a tensor
-    data: frozenset[str]  # values that depend on x
+    keys: dict[str, str]  # each weight's key in params, by the weight's name
+    data: frozenset[str]  # names of the values that depend on x
 
     def __call__(self, params: Params, x: jax.Array) -> jax.Array:
-        """Computes the result; for any batch.
+        """Computes [B, classes] for a batch of any size.
 
         Raises:
-          InputError: x, or a shape within, does not fit; names the node.
+          InputError: x or a node's inputs have shapes that do not fit; the message names the node.
         """
         graph, x = self.graph, jnp.asarray(x)
-        self._need_fit(x.shape)
+        self._check_input(x.shape)
         values: dict[str, Any] = {"": None, graph.input: x, **self.known}
-        values |= {name: jnp.asarray(params[key]) for name, key in self.names.items()}
+        values |= {name: jnp.asarray(params[key]) for name, key in self.keys.items()}
         for node in graph.nodes:
-            results = self._results(node, [values[name] for name in node.inputs], x.shape[0])
+            results = self._run_node(node, [values[name] for name in node.inputs], x.shape[0])
             values.update(zip(node.outputs, results, strict=False))
         y = values[graph.output]
         if y.ndim < 2 or y.shape[0] != x.shape[0] or math.prod(y.shape[2:]) != 1:
@@ -56,25 +56,25 @@ class Function:
             )
         return y.reshape(y.shape[:2])
 
-    def _need_fit(self, shape: tuple[int, ...]) -> None:
+    def _check_input(self, shape: tuple[int, ...]) -> None:
         declared = self.graph.input_shape
         if len(shape) != len(declared) or any(
-            size not in (None, found) for size, found in zip(declared[1:], shape[1:], strict=True)
+            size not in (None, given) for size, given in zip(declared[1:], shape[1:], strict=True)
         ):
             raise InputError(
                 f"{self.graph.path}: input {quote(self.graph.input)}: given {list(shape)}; "
                 f"allowed: {format_shape(declared)}"
             )
 
-    def _results(self, node: Node, inputs: list[Any], batch: int) -> tuple[Any, ...]:
+    def _run_node(self, node: Node, inputs: list[Any], batch: int) -> tuple[Any, ...]:
         operator = OPERATORS[node.op]
         if node.op == "Reshape" and node.inputs[0] in self.data:
-            inputs = [inputs[0], self._of_batch(inputs[0], inputs[1], batch), *inputs[2:]]
+            inputs = [inputs[0], self._rebatch(inputs[0], inputs[1], batch), *inputs[2:]]
         try:
             with np.errstate(all="raise"):
                 call = Call(node.attributes, self.graph.opset, len(node.outputs))
                 results = operator.function(call, *inputs)
-        except Exception as error:  # whatever NumPy and JAX raise of shapes that do not fit
+        except Exception as error:  # any error that NumPy and JAX raise for shapes that do not fit
             raise InputError(
                 f"{self.graph.path}: node {quote(node.name)} ({node.op}): {in_one_line(error)}"
             ) from error
@@ -88,35 +88,34 @@ class Function:
                 )
         return results
 
-    def _of_batch(self, x: Any, shape: Any, batch: int) -> Any:
-        """A constant shape that begins with the batch which the file was written for."""
-        written = self.graph.input_shape[0]
-        fixed = is_known(shape) and shape.ndim == 1 and shape.size and shape[0] == written
-        if not fixed or batch == written or x.shape[0] != batch:
+    def _rebatch(self, x: Any, shape: Any, batch: int) -> Any:
+        """Returns a Reshape's shape, with `batch` in place of the file's own fixed batch."""
+        fixed_batch = self.graph.input_shape[0]
+        fixed = is_known(shape) and shape.ndim == 1 and shape.size and shape[0] == fixed_batch
+        if not fixed or batch == fixed_batch or x.shape[0] != batch:
             return shape
         return np.concatenate([[batch], shape[1:]])
 
 
 class Model(NamedTuple):
-    """What a file holds."""
+    """An ONNX file's model and weights."""
 
     apply_fn: Function  # (params, x [B, ...]) -> [B, classes]
-    params: Params  # its floating-point tensors that meet data, float32; no key has a slash
-    input_shape: tuple[int | None, ...]  # of x, the batch first; None where any size will do
+    params: Params  # the float32 tensors that meet data; no key has a slash
+    input_shape: tuple[int | None, ...]  # of x, the batch first; None for a free axis
 
 
 def load(path: str | os.PathLike[str], *, probabilities: bool = False) -> Model:
     """Reads an ONNX model of one input and one output, [N, classes] or [N, classes, 1, 1].
 
     Args:
-      path: the file; weights stored beside it are read from its folder.
-      probabilities: keep a Softmax that ends the graph; it is left out otherwise, for the package
-        works on logits.
+      path: the file; external weights are read from its folder.
+      probabilities: whether to keep a Softmax that ends the graph. By default it is left out,
+        because the package works on logits.
 
     Raises:
-      InputError: the file cannot be read or is not sound, holds an operator, attribute or type
-        that is not supported (all are named), or weights that are not finite; or its shapes do
-        not fit each other. See `onnx_file.read`.
+      InputError: as `file.read`; the output does not depend on the input, weights are not finite
+        float32 numbers, or shapes do not fit each other.
     """
     graph = _fill_constants(file.read(path))
     if not probabilities:
@@ -133,16 +132,18 @@ def load(path: str | os.PathLike[str], *, probabilities: bool = False) -> Model:
     return Model(apply_fn, params, graph.input_shape)
 
 
-def build_classifier(model: Model, size: tuple[int, ...], classes: int, layout: str = "NCHW") -> Any:
-    """The model as a function of images, `(params, images [B, H, W, C]) -> logits [B, classes]`.
+def build_classifier(
+    model: Model, image_shape: tuple[int, ...], classes: int, layout: str = "NCHW"
+) -> Any:
+    """Returns the model as a function `(params, images [B, H, W, C]) -> logits [B, classes]`.
 
     Args:
       model: from `load`.
-      size: of the images, [H, W, C].
-      classes: of the data.
-      layout: how the model wants them: "NCHW", as most files do, or "NHWC". Of a model of
-        features [N, F], the order in which an image becomes features; of one of [N, H, W], images
-        have one channel and either will do.
+      image_shape: [H, W, C].
+      classes: number of the data's classes.
+      layout: axes of the model's input, "NCHW" (as in most files) or "NHWC". For an input of
+        features [N, F] it is the order in which an image becomes features. For [N, H, W] images
+        need one channel, and either layout does.
 
     Raises:
       InputError: images or classes do not fit the model.
@@ -150,42 +151,46 @@ def build_classifier(model: Model, size: tuple[int, ...], classes: int, layout: 
     apply_fn, rank = model.apply_fn, len(model.input_shape)
     order = (0, 3, 1, 2) if layout == "NCHW" else (0, 1, 2, 3)
 
-    def of_images(params: Params, images: jax.Array) -> jax.Array:
+    def apply_to_images(params: Params, images: jax.Array) -> jax.Array:
         x = jnp.transpose(images, order)
         if rank == 2:
             x = x.reshape(x.shape[0], -1)
-        if rank == 3 and size[2] == 1:
+        if rank == 3 and image_shape[2] == 1:
             x = images[..., 0]
         return apply_fn(params, x)
 
     try:
-        found = _count_classes(of_images, model.params, size)
+        count = _count_classes(apply_to_images, model.params, image_shape)
     except InputError as error:
-        words = " x ".join(map(str, size))
-        raise InputError(f"{error} (images of {words} in layout {layout})") from error
-    if found != classes:
+        sizes = " x ".join(map(str, image_shape))
+        raise InputError(f"{error} (images of {sizes} in layout {layout})") from error
+    if count != classes:
         raise InputError(
-            f"{apply_fn.graph.path}: output {quote(apply_fn.graph.output)}: {found} classes; "
+            f"{apply_fn.graph.path}: output {quote(apply_fn.graph.output)}: {count} classes; "
             f"allowed: the {classes} of the data"
         )
-    return of_images
+    return apply_to_images
 
 
 def format_shape(shape: tuple[int | None, ...]) -> str:
-    """A shape whose batch is free, "[N, 3, any, any]"."""
+    """Returns a shape with a free batch as text, such as "[N, 3, any, any]"."""
     return f"[{', '.join(['N', *('any' if n is None else str(n) for n in shape[1:])])}]"
 
 
 def _count_classes(apply_fn: Any, params: Params, size: tuple[int | None, ...]) -> int:
-    """Number of classes; tried with two batches, without computing a number."""
+    """Returns the number of classes for inputs [B, *size], by tracing with two batch sizes."""
     for batch in (2, 3):
         x = jax.ShapeDtypeStruct((batch, *size), jnp.float32)
-        found = jax.eval_shape(apply_fn, params, x)
-    return int(found.shape[1])
+        logits = jax.eval_shape(apply_fn, params, x)
+    return int(logits.shape[1])
 
 
 def _fill_constants(graph: Graph) -> Graph:
-    """Weights that the file states by their shape and one number are tensors like others."""
+    """Turns each ConstantOfShape node with a constant shape into a tensor.
+
+    Raises:
+      InputError: a shape is not one, or the tensors exceed MAX_BYTES.
+    """
     tensors, nodes, left = dict(graph.tensors), [], MAX_BYTES
     left -= sum(value.nbytes for value in tensors.values())
     for node in graph.nodes:
@@ -207,53 +212,53 @@ def _fill_constants(graph: Graph) -> Graph:
 
 
 def _drop_softmax(graph: Graph) -> Graph:
-    """Without the Softmax over classes that ends it, if one does."""
-    made = {name: node for node in graph.nodes for name in node.outputs}
+    """Removes a Softmax over classes that ends the graph."""
+    makers = {name: node for node in graph.nodes for name in node.outputs}
     uses = [name for node in graph.nodes for name in node.inputs] + [graph.output]
     name = graph.output
-    while name in made and made[name].op in _ENDS and uses.count(name) == 1:
-        name = made[name].inputs[0]
-    last = made.get(name)
+    while name in makers and makers[name].op in _ENDS and uses.count(name) == 1:
+        name = makers[name].inputs[0]
+    last = makers.get(name)
     if last is None or last.op not in ("Softmax", "LogSoftmax") or uses.count(name) > 1:
         return graph
     axis = last.attributes.get("axis", 1 if graph.opset < 13 else -1)
     if axis not in (1, -1):
         return graph
-    bare = last._replace(op="Identity", attributes={})
-    return graph._replace(nodes=tuple(bare if node is last else node for node in graph.nodes))
+    identity = last._replace(op="Identity", attributes={})
+    return graph._replace(nodes=tuple(identity if node is last else node for node in graph.nodes))
 
 
 def _find_dependent(graph: Graph) -> frozenset[str]:
-    """Names of the values that depend on the input."""
-    found = {graph.input}
+    """Returns the names of the values that depend on the input; shapes do not."""
+    dependent = {graph.input}
     for node in graph.nodes:
-        if node.op != "Shape" and not found.isdisjoint(node.inputs):
-            found.update(node.outputs)
-    return frozenset(found)
+        if node.op != "Shape" and not dependent.isdisjoint(node.inputs):
+            dependent.update(node.outputs)
+    return frozenset(dependent)
 
 
 def _split_tensors(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Tensors that meet data, and those that are known: whole numbers and settings.
+    """Splits the tensors into weights and known values (integers, scalars and settings).
 
     Raises:
-      InputError: a weight that is not float32, or not finite.
+      InputError: a weight is not float32, or not finite.
     """
-    meets = {
+    data_inputs = {
         name
         for node in graph.nodes
-        for place, name in enumerate(node.inputs)
-        if place not in OPERATORS[node.op].static
+        for index, name in enumerate(node.inputs)
+        if index not in OPERATORS[node.op].static
     }
     weights, known = {}, {}
     for name, value in graph.tensors.items():
         floating = value.dtype.kind == "f"
         where = f"{graph.path}: tensor {quote(name)}"
-        if floating and name in meets and not np.isfinite(value).all():
+        if floating and name in data_inputs and not np.isfinite(value).all():
             place = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
             raise InputError(
                 f"{where}: {value[place]} at {tuple(map(int, place))}; allowed: finite numbers"
             )
-        if not floating or name not in meets or value.ndim == 0:
+        if not floating or name not in data_inputs or value.ndim == 0:
             known[name] = value
             continue
         if value.dtype != np.float32:
@@ -263,15 +268,15 @@ def _split_tensors(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.nd
 
 
 def _make_keys(names: list[str]) -> dict[str, str]:
-    """Keys of params: the tensors' names without slashes and odd letters, each another."""
+    """Returns a key in params for each tensor's name: unique, without slashes and odd letters."""
     keys: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        plain = re.sub(r"[^A-Za-z0-9_.:-]", "_", name.replace("/", "."))[:80].strip(".") or "tensor"
-        key, number = plain, 1
+        base = re.sub(r"[^A-Za-z0-9_.:-]", "_", name.replace("/", "."))[:80].strip(".") or "tensor"
+        key, count = base, 1
         while key in taken:
-            number += 1
-            key = f"{plain}_{number}"
+            count += 1
+            key = f"{base}_{count}"
         taken.add(key)
         keys[name] = key
     return keys

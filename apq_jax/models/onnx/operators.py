@@ -1,12 +1,12 @@
-"""ONNX's operators as JAX functions: one each, of an inference.
+"""ONNX's operators as JAX functions, one an operator, for inference.
 
 A value that is known while the function is traced, such as a shape, is an np.ndarray and is
-computed with NumPy; data and parameters are jax.Arrays. Weights are reshaped and transposed at most
+computed with NumPy; data and parameters are jax.Arrays. Weights are at most reshaped and transposed
 before they meet data, so that `apq_jax.capture` finds them. Images are [N, C, H, W] or [N, C, L].
 
-Every function takes the node's `Call` and its inputs, None where one is left out, and gives one
-result, or a tuple. It may raise whatever NumPy and JAX raise of shapes that do not fit; its
-caller names the node.
+Every function takes the node's `Call` and its inputs (None for an omitted one), and returns one
+result or a tuple. It may raise any error that NumPy and JAX raise for shapes that do not fit,
+because its caller catches all errors and names the node.
 """
 
 import functools
@@ -30,16 +30,16 @@ from apq_jax.models.onnx.values import (
 
 
 class Operator(NamedTuple):
-    """What is supported of an operator."""
+    """An operator's function, and the part of ONNX's definition that it supports."""
 
     function: Callable[..., Value]
-    attributes: frozenset[str] = frozenset()
-    outputs: int = 1  # whose values are given; more may be named but not used
-    static: tuple[int, ...] = ()  # inputs that are settings rather than data
+    attributes: frozenset[str] = frozenset()  # names of the supported attributes
+    outputs: int = 1  # number of computed outputs; a node may name more, but not use them
+    static: tuple[int, ...] = ()  # indices of inputs that are settings, not data
 
 
 def find_refusals(op: str, attributes: dict[str, Any], opset: int) -> Iterator[str]:
-    """Values of a node's attributes that are not supported, in words."""
+    """Yields a message for each attribute of a node whose value is not supported."""
     allowed: dict[str, tuple[Any, ...]] = {}
     if "auto_pad" in OPERATORS[op].attributes:
         allowed["auto_pad"] = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
@@ -55,8 +55,8 @@ def find_refusals(op: str, attributes: dict[str, Any], opset: int) -> Iterator[s
         allowed["approximate"] = ("none", "tanh")
     for name, values in allowed.items():
         if name in attributes and attributes[name] not in values:
-            found = str(attributes[name])[:40]
-            yield f"attribute {name} = {found!r}; allowed: {', '.join(map(str, values))}"
+            value = str(attributes[name])[:40]
+            yield f"attribute {name} = {value!r}; allowed: {', '.join(map(str, values))}"
 
 
 def _gemm(call: Call, a: Value, b: Value, c: Value = None) -> Value:
@@ -108,24 +108,26 @@ def _gelu(call: Call, x: Value) -> Value:
 def _clip(call: Call, x: Value, low: Value = None, high: Value = None) -> Value:
     if call.opset < 11:
         low, high = call.get("min"), call.get("max")
-    lowest = x if low is None else jnp.maximum(x, np.reshape(low, ()))
-    return lowest if high is None else jnp.minimum(lowest, np.reshape(high, ()))
+    x = x if low is None else jnp.maximum(x, np.reshape(low, ()))
+    return x if high is None else jnp.minimum(x, np.reshape(high, ()))
 
 
-def _apply_binary(known: Callable[..., Any], traced: Callable[..., Any], call: Call, *of: Value) -> Value:
-    """From left to right; where all are known, with NumPy."""
-    first, *rest = of
+def _apply_binary(
+    known: Callable[..., Any], traced: Callable[..., Any], call: Call, *inputs: Value
+) -> Value:
+    """Combines the inputs from left to right: known values by `known`, others by `traced`."""
+    result, *rest = inputs
     for value in rest:
-        if is_known(first, value):
-            check_known_size(np.broadcast_shapes(first.shape, value.shape))
-            first = np.asarray(known(first, value))
+        if is_known(result, value):
+            check_known_size(np.broadcast_shapes(result.shape, value.shape))
+            result = np.asarray(known(result, value))
         else:
-            first = traced(first, value)
-    return first
+            result = traced(result, value)
+    return result
 
 
 def _divide_known(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whole numbers are cut off towards 0."""
+    """Divides known values; integers round towards 0, as ONNX does."""
     if a.dtype.kind == "f":
         return np.divide(a, b)
     return np.asarray(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)), a.dtype)
@@ -135,7 +137,7 @@ def _softmax(function: Callable[..., Value], call: Call, x: Value) -> Value:
     if call.opset >= 13:
         return function(x, axis=call.get("axis", -1))
     axis = normalise_axis(call.get("axis", 1), x.ndim)
-    # As a matrix: the axes from `axis` on are one.
+    # Operator sets before 13 take the softmax over all axes from `axis` on.
     rows = x.reshape(math.prod(x.shape[:axis]), -1)
     return function(rows, axis=-1).reshape(x.shape)
 
@@ -160,8 +162,9 @@ def _identity(call: Call, x: Value) -> Value:
 
 
 def _define(function: Callable[..., Value], *bound: Any, attributes: str = "") -> Operator:
-    whole = functools.partial(function, *bound) if bound else function
-    return Operator(whole, frozenset(attributes.split()))
+    """Returns an operator: `bound` are the function's first arguments, `attributes` are words."""
+    bound_function = functools.partial(function, *bound) if bound else function
+    return Operator(bound_function, frozenset(attributes.split()))
 
 
 _POOL = "auto_pad ceil_mode dilations kernel_shape pads strides"

@@ -1,4 +1,7 @@
-"""ONNX's operators on shapes: what is moved, cut, joined or looked up, as `onnx_ops` has them."""
+"""ONNX's operators that reshape, move, cut, join or look up values.
+
+For the functions' arguments and errors see `apq_jax.models.onnx.operators`.
+"""
 
 import math
 from typing import Any
@@ -18,7 +21,7 @@ from apq_jax.models.onnx.values import (
 from apq_jax.models.onnx.windows import MAX_PADDED
 
 
-def _numpy_or_jax(*values: Value) -> Any:
+def _choose_numpy(*values: Value) -> Any:
     return np if is_known(*values) else jnp
 
 
@@ -26,27 +29,26 @@ def concat(call: Call, *parts: Value) -> Value:
     axis = normalise_axis(call.attributes["axis"], parts[0].ndim)
     if is_known(*parts):
         check_known_size([sum(part.size for part in parts)])
-    return _numpy_or_jax(*parts).concatenate(parts, axis=axis)
+    return _choose_numpy(*parts).concatenate(parts, axis=axis)
 
 
 def split(call: Call, x: Value, sizes: Value = None) -> tuple[Value, ...]:
     axis = normalise_axis(call.get("axis", 0), x.ndim)
-    length, parts = x.shape[axis], call.outputs
+    length, count = x.shape[axis], call.outputs
     if sizes is not None:
         lengths = read_integers(sizes, "split")
     elif call.get("split"):
         lengths = call.get("split")
     else:
-        if call.get("num_outputs", parts) != parts:
-            raise ValueError(f"num_outputs {call.get('num_outputs')} with {parts} outputs")
-        each = -(-length // parts)
-        lengths = [min(each, length - each * part) for part in range(parts)]
-    if len(lengths) != parts or min(lengths) < 0 or sum(lengths) != length:
-        raise ValueError(f"split {lengths} of {length} into {parts}")
-    ends = np.cumsum(lengths)
-    where = (slice(None),) * axis
-    spans = zip(lengths, ends, strict=True)
-    return tuple(x[(*where, slice(int(end) - count, int(end)))] for count, end in spans)
+        if call.get("num_outputs", count) != count:
+            raise ValueError(f"num_outputs {call.get('num_outputs')} with {count} outputs")
+        each = -(-length // count)
+        lengths = [min(each, length - each * index) for index in range(count)]
+    if len(lengths) != count or min(lengths) < 0 or sum(lengths) != length:
+        raise ValueError(f"split {lengths} of {length} into {count}")
+    before = (slice(None),) * axis
+    ends = [int(end) for end in np.cumsum(lengths)]
+    return tuple(x[(*before, slice(end - n, end))] for n, end in zip(lengths, ends, strict=True))
 
 
 def slice_axes(
@@ -58,17 +60,17 @@ def slice_axes(
     steps: Value = None,
 ) -> Value:
     if call.opset < 10:
-        first, last = call.attributes["starts"], call.attributes["ends"]
-        along, by = call.get("axes"), None
+        starts, ends = call.attributes["starts"], call.attributes["ends"]
+        axes, steps = call.get("axes"), None
     else:
-        first, last = read_integers(starts, "starts"), read_integers(ends, "ends")
-        along = None if axes is None else read_integers(axes, "axes")
-        by = None if steps is None else read_integers(steps, "steps")
-    along = list(range(len(first))) if along is None else along
-    where = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(along, first, last, by or [1] * len(first), strict=True):
-        where[normalise_axis(axis, x.ndim)] = slice(start, end, step)
-    return x[tuple(where)]
+        starts, ends = read_integers(starts, "starts"), read_integers(ends, "ends")
+        axes = None if axes is None else read_integers(axes, "axes")
+        steps = None if steps is None else read_integers(steps, "steps")
+    axes = range(len(starts)) if axes is None else axes
+    slices = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
+        slices[normalise_axis(axis, x.ndim)] = slice(start, end, step)
+    return x[tuple(slices)]
 
 
 def reshape(call: Call, x: Value, shape: Value) -> Value:
@@ -89,10 +91,10 @@ def transpose(call: Call, x: Value) -> Value:
 
 
 def _read_axes(call: Call, axes: Value, since: int) -> list[int] | None:
-    """An attribute before the operator set `since`, then an input; None: not given."""
+    """Returns the axes, an attribute before operator set `since` and then an input, or None."""
     if call.opset < since:
-        given: list[int] | None = call.get("axes")
-        return given
+        attribute: list[int] | None = call.get("axes")
+        return attribute
     return None if axes is None else read_integers(axes, "axes")
 
 
@@ -123,8 +125,8 @@ def pad(call: Call, x: Value, pads: Value = None, fill: Value = None, axes: Valu
     if len(counts) != 2 * len(chosen):
         raise ValueError(f"{len(counts)} pads for {len(chosen)} axes")
     edges = [(0, 0)] * x.ndim
-    for at, axis in enumerate(chosen):
-        edges[normalise_axis(axis, x.ndim)] = (counts[at], counts[at + len(chosen)])
+    for index, axis in enumerate(chosen):
+        edges[normalise_axis(axis, x.ndim)] = (counts[index], counts[index + len(chosen)])
     sizes = [n + low + high for n, (low, high) in zip(x.shape, edges, strict=True)]
     if min(sizes, default=0) < 0 or math.prod(sizes) > x.shape[0] * MAX_PADDED:
         raise ValueError(f"pads make {x.shape} to {tuple(sizes)}")
@@ -158,6 +160,6 @@ def gather(call: Call, x: Value, indices: Value) -> Value:
     if indices.size and not -x.shape[axis] <= indices.min() <= indices.max() < x.shape[axis]:
         raise ValueError(f"indices outside an axis of {x.shape[axis]}")
     if is_known(x):
-        check_known_size([indices.size, *(n for at, n in enumerate(x.shape) if at != axis)])
+        check_known_size([indices.size, *(n for other, n in enumerate(x.shape) if other != axis)])
         return np.asarray(np.take(x, indices, axis))
     return jnp.take(x, (indices % x.shape[axis]).astype(np.int32), axis, mode="clip")

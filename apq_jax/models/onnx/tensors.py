@@ -1,4 +1,4 @@
-"""What an ONNX file states: tensors and attributes, checked before memory is taken for them."""
+"""Reads an ONNX file's tensors and attributes, checked before memory is taken for them."""
 
 import math
 import pathlib
@@ -9,27 +9,27 @@ import numpy as np
 from apq_jax.models.onnx.values import DTYPES, quote
 from apq_jax.system.errors import InputError, in_one_line
 
-MAX_BYTES = (2 << 30) - 1  # of a file, as protobuf allows; and of all tensors together
+MAX_BYTES = (2 << 30) - 1  # of a file (protobuf's limit), and of all tensors together
 FLOAT = 1  # TensorProto.FLOAT
 _EXTERNAL = 1  # TensorProto.EXTERNAL
-OTHER, TENSOR = object(), object()  # attributes that are none of these; that are a tensor
+OTHER, TENSOR = object(), object()  # attributes of unsupported types, and tensors
 
 
-def format_type(number: int) -> str:
-    """How ONNX calls a TensorProto.DataType, small."""
+def format_type(data_type: int) -> str:
+    """Returns ONNX's name of a TensorProto.DataType in lower case, such as "float"."""
     import onnx
 
     names = {value: name for name, value in onnx.TensorProto.DataType.items()}
-    return str(names.get(number, number)).lower()
+    return str(names.get(data_type, data_type)).lower()
 
 
 def format_title(node: Any) -> str:
-    """A node's name, or the first of its outputs."""
+    """Returns a node's name, or that of its first output if the node has none."""
     return node.name or next((name for name in node.output if name), "")
 
 
 def read_attribute(attribute: Any) -> Any:
-    """An attribute's value: a number, text or list of numbers; tensors are read later."""
+    """Returns an attribute's number, text or list of numbers; TENSOR for a tensor, else OTHER."""
     kind = attribute.type
     if kind == 1:
         return float(attribute.f)
@@ -47,7 +47,7 @@ def read_attribute(attribute: Any) -> Any:
 
 
 class Tensors:
-    """The tensors of one file, which share its limit of bytes."""
+    """Reads the tensors of one file, which together have at most MAX_BYTES."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
@@ -55,23 +55,29 @@ class Tensors:
         self.bytes = 0
 
     def add_constant(self, node: Any) -> None:
-        """A node that only states a value."""
-        (one,) = node.attribute
-        value = read_attribute(one)
+        """Reads the value of a Constant node and keeps it under the names of the outputs."""
+        (attribute,) = node.attribute
+        value = read_attribute(attribute)
         if value is TENSOR:
-            array = self.array(format_title(node), one.t)
+            array = self.read_array(format_title(node), attribute.t)
         else:
-            array = np.asarray(value, np.int64 if one.name.startswith("value_int") else np.float32)
+            is_integer = attribute.name.startswith("value_int")
+            array = np.asarray(value, np.int64 if is_integer else np.float32)
         for name in node.output:
             self.arrays[name] = array
 
-    def array(self, name: str, tensor: Any) -> np.ndarray:
-        """A tensor's values, in memory that is no larger than what holds them."""
+    def read_array(self, name: str, tensor: Any) -> np.ndarray:
+        """Reads a TensorProto's values.
+
+        Raises:
+          InputError: the tensor is of an unsupported kind or too large, or its bytes do not fit its
+            shape.
+        """
         where = f"{self.path}: tensor {quote(name)}"
         if tensor.data_type not in DTYPES:
             raise InputError(
                 f"{where}: of type {format_type(tensor.data_type)}; allowed: "
-                f"{', '.join(format_type(number) for number in DTYPES)}"
+                f"{', '.join(format_type(data_type) for data_type in DTYPES)}"
             )
         dtype, shape = np.dtype(DTYPES[tensor.data_type]), tuple(tensor.dims)
         if min(shape, default=0) < 0 or len(shape) > 32:
@@ -86,7 +92,7 @@ class Tensors:
         if tensor.HasField("segment"):
             raise InputError(f"{where}: in segments; allowed: whole tensors")
         if tensor.data_location == _EXTERNAL:
-            raw = self._external(where, tensor, size)
+            raw = self._read_external(where, tensor, size)
         elif tensor.HasField("raw_data"):
             raw = tensor.raw_data
         else:
@@ -100,9 +106,9 @@ class Tensors:
             return np.frombuffer(raw, np.uint8).reshape(shape) != 0
         return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
 
-    def _external(self, where: str, tensor: Any, size: int) -> bytes:
-        """Bytes of a file beside the model's, which lies in the same folder or below."""
-        entries = {one.key: one.value for one in tensor.external_data}
+    def _read_external(self, where: str, tensor: Any, size: int) -> bytes:
+        """Reads a tensor's bytes from a file in the model's folder or below."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         where = f"{where}: external data {quote(location)}"
         parts = pathlib.PurePosixPath(location)
@@ -120,25 +126,25 @@ class Tensors:
                 raise InputError(f"{where}: a link out; allowed: a file below the model's folder")
             if not file.is_file():
                 raise InputError(f"{where}: is not a file")
-            there = file.stat().st_size
-            if length != size or offset < 0 or offset + length > there:
+            available = file.stat().st_size
+            if length != size or offset < 0 or offset + length > available:
                 raise InputError(
                     f"{where}: {length:,} bytes from {offset:,}; allowed: {size:,} bytes, within "
-                    f"the file's {there:,}"
+                    f"the file's {available:,}"
                 )
             with file.open("rb") as opened:
                 opened.seek(offset)
                 return opened.read(length)
         except OSError as error:
             raise InputError(f"{where}: cannot be read ({error.strerror})") from error
-        except (ValueError, RuntimeError) as error:  # a path that no system has; a loop of links
+        except (ValueError, RuntimeError) as error:  # an impossible path; a loop of links
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{where}: cannot be read ({in_one_line(error)})") from error
 
 
 def _read_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor that is stored number by number."""
+    """Reads a tensor that is stored as a list of numbers, not as raw bytes."""
     values: Any
     if dtype == np.float32:
         values = np.array(tensor.float_data, np.float32)
@@ -155,6 +161,6 @@ def _read_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, 
             f"{where}: shape {in_one_line(shape)} needs {math.prod(shape):,} numbers; the file "
             f"holds {values.size:,}"
         )
-    if dtype == np.float16:  # its bits, in an int32 each
+    if dtype == np.float16:  # stored as bit patterns, one an int32
         return (values & 0xFFFF).astype(np.uint16).view(np.float16).reshape(shape)
     return values.astype(dtype).reshape(shape)

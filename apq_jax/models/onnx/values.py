@@ -1,13 +1,13 @@
-"""What ONNX's operators are given: nodes, and values known while tracing or not."""
+"""The records that ONNX's operators share: nodes, calls, and values that tracing may know."""
 
 import math
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Value: TypeAlias = Any  # np.ndarray where known while tracing, else jax.Array
-MAX_KNOWN = 1 << 20  # numbers of a value that is computed while tracing
-DTYPES: dict[int, Any] = {  # TensorProto.DataType: of tensors that are read, and of Cast
+Value: TypeAlias = Any  # np.ndarray if known while tracing, else jax.Array
+MAX_KNOWN = 1 << 20  # elements of a value that is computed while tracing
+DTYPES: dict[int, Any] = {  # by TensorProto.DataType: allowed for tensors and for Cast
     1: np.float32,
     2: np.uint8,
     3: np.int8,
@@ -24,49 +24,54 @@ DTYPES: dict[int, Any] = {  # TensorProto.DataType: of tensors that are read, an
 
 
 class Node(NamedTuple):
-    """An operation of a graph."""
+    """A node of a graph."""
 
-    op: str
+    op: str  # the operator's name
     name: str
-    inputs: tuple[str, ...]  # "" where one is left out
-    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # names of values; "" for an omitted input
+    outputs: tuple[str, ...]  # names of values
     attributes: dict[str, Any]  # numbers, texts, lists of numbers, arrays
 
 
 class Call(NamedTuple):
-    """What an operator knows beside its inputs."""
+    """An operator's settings beside its inputs."""
 
     attributes: dict[str, Any]
-    opset: int
-    outputs: int
+    opset: int  # version of the operator set
+    outputs: int  # number of the node's outputs
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Returns an attribute, or `default` if the node lacks it."""
         return self.attributes.get(name, default)
 
 
 def is_known(*values: Value) -> bool:
-    """Whether all are known while tracing."""
+    """Returns whether tracing knows all values; None, an omitted input, counts as known."""
     return all(isinstance(value, np.ndarray) for value in values if value is not None)
 
 
 def read_integers(value: Value, what: str) -> list[int]:
-    """A known list of whole numbers, such as axes.
+    """Returns a known array of integers, such as axes, as a list.
+
+    Args:
+      value: the array.
+      what: its name in an error.
 
     Raises:
-      ValueError: it depends on data or is something else.
+      ValueError: the value depends on data, is None, too large, or not of integers.
     """
     if not is_known(value) or value is None:
         raise ValueError(f"{what}: computed from data; allowed: known without data")
     if value.dtype.kind not in "iu" or value.size > MAX_KNOWN:
         raise ValueError(f"{what}: {value.size} numbers of {value.dtype}; allowed: whole numbers")
-    return [int(one) for one in value.reshape(-1)]
+    return [int(number) for number in value.reshape(-1)]
 
 
 def check_known_size(shape: tuple[int, ...] | list[int]) -> tuple[int, ...]:
-    """The shape of a value that is computed while tracing.
+    """Returns the shape of a value that is computed while tracing, if it is small enough.
 
     Raises:
-      ValueError: it would hold more than MOST_KNOWN numbers.
+      ValueError: the value would have more than MAX_KNOWN elements.
     """
     if min(shape, default=0) < 0 or math.prod(shape) > MAX_KNOWN:
         raise ValueError(f"a known value of shape {tuple(shape)}; allowed: {MAX_KNOWN} numbers")
@@ -74,7 +79,7 @@ def check_known_size(shape: tuple[int, ...] | list[int]) -> tuple[int, ...]:
 
 
 def normalise_axis(axis: int, rank: int) -> int:
-    """An axis of an array of so many, counted from its first.
+    """Returns an axis, which may count from the last, as 0 to rank - 1.
 
     Raises:
       ValueError: there is no such axis.
@@ -85,5 +90,5 @@ def normalise_axis(axis: int, rank: int) -> int:
 
 
 def quote(name: str) -> str:
-    """A name in a message, which is one line that no terminal acts upon."""
+    """Returns a name as it stands in a message: quoted, escaped, at most 80 characters."""
     return repr(name if len(name) <= 80 else f"{name[:77]}...")

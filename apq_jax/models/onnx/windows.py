@@ -1,6 +1,6 @@
-"""ONNX's operators over windows of images: convolutions, pooling, normalisation.
+"""ONNX's operators over windows and channels of images: convolution, pooling, normalisation.
 
-As `onnx_ops` has them.
+For the functions' arguments and errors see `apq_jax.models.onnx.operators`.
 """
 
 import math
@@ -14,11 +14,11 @@ from jax import lax
 from apq_jax.models.onnx.values import Call, Value
 
 MAX_PADDED = 1 << 28  # positions of a padded image
-MAX_TAPS = 1 << 10  # positions of a window with holes
+MAX_TAPS = 1 << 10  # positions of a dilated window
 
 
 class _Window(NamedTuple):
-    """How a window moves, an entry an axis."""
+    """The stride, dilation and padding of a window, an entry an axis."""
 
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -28,7 +28,11 @@ class _Window(NamedTuple):
 def _read_window(
     call: Call, size: tuple[int, ...], kernel: tuple[int, ...], ceil_mode: bool = False
 ) -> _Window:
-    """The window of a convolution or pooling over positions of `size`."""
+    """Returns the window of a convolution or pooling over an image of `size`.
+
+    Raises:
+      ValueError: the attributes do not fit each other, or the padded image is too large.
+    """
     rank = len(size)
     stride = tuple(call.get("strides") or [1] * rank)
     dilation = tuple(call.get("dilations") or [1] * rank)
@@ -51,7 +55,7 @@ def _read_window(
                 low, high = high, low
         elif ceil_mode:
             out = -(-(size[axis] + low + high - reach) // stride[axis]) + 1
-            if (out - 1) * stride[axis] >= size[axis] + low:  # it would begin in the padding
+            if (out - 1) * stride[axis] >= size[axis] + low:  # a window that starts in the padding
                 out -= 1
             high = max(high, (out - 1) * stride[axis] + reach - size[axis] - low)
         padding.append((low, high))
@@ -82,7 +86,7 @@ def conv(call: Call, x: Value, w: Value, b: Value = None) -> Value:
 
 
 def _align_channels(values: Value, x: Value) -> Value:
-    """[C] so that it meets x [N, C, ...]."""
+    """Reshapes [C] so that it broadcasts against x [N, C, ...]."""
     if values.shape != x.shape[1:2]:
         raise ValueError(f"{values.shape} for {x.shape[1]} channels")
     return values.reshape((1, -1) + (1,) * (x.ndim - 2))
@@ -104,20 +108,21 @@ def max_pool(call: Call, x: Value) -> Value:
 
 
 def _pool_dilated(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
-    """Pooling of windows with holes, of which `lax.reduce_window` has no gradient."""
+    """Computes a dilated max pooling tap by tap, because `lax.reduce_window` has no gradient."""
     if math.prod(kernel) > MAX_TAPS:
         raise ValueError(f"kernel_shape {kernel} with dilations; allowed: {MAX_TAPS} positions")
     edges = [(low, high, 0) for low, high in ((0, 0), (0, 0), *window.padding)]
     x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), edges)
-    best: Value = None
+    maximum: Value = None
     for tap in np.ndindex(*kernel):
-        where = [slice(None), slice(None)]
-        spans = zip(x.shape[2:], kernel, window.stride, window.dilation, tap, strict=True)
-        for size, taps, stride, dilation, at in spans:
-            last = max(size - (taps - 1 - at) * dilation, 0)
-            where.append(slice(at * dilation, last, stride))
-        best = x[tuple(where)] if best is None else jnp.maximum(best, x[tuple(where)])
-    return best
+        slices = [slice(None), slice(None)]
+        axes = zip(x.shape[2:], kernel, window.stride, window.dilation, tap, strict=True)
+        for size, taps, stride, dilation, index in axes:
+            end = max(size - (taps - 1 - index) * dilation, 0)
+            slices.append(slice(index * dilation, end, stride))
+        values = x[tuple(slices)]
+        maximum = values if maximum is None else jnp.maximum(maximum, values)
+    return maximum
 
 
 def average_pool(call: Call, x: Value) -> Value:
@@ -132,15 +137,16 @@ def average_pool(call: Call, x: Value) -> Value:
         ((0, 0), (0, 0), *window.padding),
         window_dilation=(1, 1, *window.dilation),
     )
-    # What ceil_mode adds to the padding never counts.
-    padded = window.padding if call.get("auto_pad", "NOTSET") != "NOTSET" else _read_pads(call, size)
+    # Padding that ceil_mode adds never counts.
+    automatic = call.get("auto_pad", "NOTSET") != "NOTSET"
+    padding = window.padding if automatic else _read_pads(call, size)
     counts: Any = np.ones((1, 1), np.float32)
     for axis, out in enumerate(sums.shape[2:]):
-        low, high = padded[axis] if call.get("count_include_pad", 0) else (0, 0)
+        low, high = padding[axis] if call.get("count_include_pad", 0) else (0, 0)
         starts = np.arange(out)[:, None] * window.stride[axis] - window.padding[axis][0]
         taps = starts + np.arange(kernel[axis]) * window.dilation[axis]
-        counted = ((taps >= -low) & (taps < size[axis] + high)).sum(1)
-        counts = counts[..., None] * np.maximum(counted, 1).astype(np.float32)
+        count = ((taps >= -low) & (taps < size[axis] + high)).sum(1)
+        counts = counts[..., None] * np.maximum(count, 1).astype(np.float32)
     return sums / counts
 
 
