@@ -1,10 +1,11 @@
-"""The cost model: whole-number counts a layer, the actions that follow, what they cost.
+"""The cost model: counts each layer's crossbars and actions, and prices them.
 
     counts (a window) ──▶ actions (an inference) ──▶ x component table ──▶ energy
     counts ──▶ area, latency
 
-Every function works on NumPy arrays, where numbers are int64 and float64 and exact, and on traced
-ones, where counts are int32 and products of counts float32. What is reported comes from the host.
+Every function takes NumPy arrays or traced ones. With NumPy arrays, counts are int64 and costs are
+float64. With traced arrays, counts are int32 and products of counts are float32. Reports use NumPy
+arrays on the host, because their counts are exact.
 Formulas, units and sources: docs/cost_model.md.
 """
 
@@ -14,99 +15,103 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.hardware import Chip
+from apq_jax.hardware.chip import get_namespace
 from apq_jax.types import Array, Layer
 
-_SCALE_BITS = 32  # stored an output channel: 16-bit multiplier and offset
-_OUTPUT_BITS = 16  # moved an output, as in ISAAC
+_SCALE_BITS = 32  # stored per output channel: a 16-bit multiplier and a 16-bit offset
+_OUTPUT_BITS = 16  # moved per output, as in ISAAC
 
 
 class Counts(NamedTuple):
-    """Of every layer, [..., L] whole numbers; a window is one of the P output positions.
+    """Counts of every layer, [..., L] whole numbers; a window is one of the P output positions.
 
-    The same fields hold for every scheme. Of a pruned network they form tables, [L, K, S], over
-    keep levels and slices 1 .. S, from which `counts_of` takes a policy's.
+    Every scheme has the same fields. A pruned network's counts are tables [L, K, S] over keep
+    levels and slices 1 .. S; `look_up_counts` takes a policy's counts from them.
     """
 
-    crossbars: Array  # occupied, at least 1 a layer
-    slots: Array  # operation-unit slots used, were crossbars endless
-    units: Array  # reads of operation units a window, none across a crossbar's edge
-    fullest: Array  # units of the fullest crossbar, read in turn
-    drives: Array  # wordlines driven a window and step
-    columns: Array  # bitlines converted a window and step
-    cells: Array  # that hold weights, read a window and step
-    outputs: Array  # partial sums added to an output register a window
-    row_groups: Array  # sets of inputs, counted a window and step (offset weights)
-    index_bits: Array  # stored, and read once a window
+    crossbars: Array  # occupied, at least 1 per layer
+    slots: Array  # operation-unit slots used if crossbars had no edges
+    units: Array  # reads of operation units per window; no unit crosses a crossbar's edge
+    fullest: Array  # reads per window of the fullest crossbar, one after the other
+    drives: Array  # wordlines driven per window and step
+    columns: Array  # bitlines converted per window and step
+    cells: Array  # cells with weights, read per window and step
+    outputs: Array  # partial sums added to output registers per window
+    row_groups: Array  # sets of inputs, each counted per window and step (offset weights)
+    index_bits: Array  # index bits stored, read once per window
 
 
 class LayerCost(NamedTuple):
-    """What the cost of a network is summed from; [..., L]."""
+    """The cost of every layer, [..., L]; `sum_costs` adds them up."""
 
     crossbars: Array  # with the copies of replicated layers
-    imas: Array  # that they are allocated; a layer shares none
+    imas: Array  # allocated to the layer; layers share no IMA
     slots: Array
     index_bits: Array
-    memory_um2: Array  # index and scales
+    memory_um2: Array  # memory of the index and of the scales
     energy_nj: Array  # one inference
     latency_us: Array  # one inference
     adc_nj: Array  # the conversions' part of the energy
 
 
 class Cost(NamedTuple):
-    """Of the network; [...]."""
+    """The cost of the network, [...]."""
 
     crossbars: Array
-    allocated: Array  # crossbars of the IMAs taken
+    allocated: Array  # crossbars of all allocated IMAs
     slots: Array
     index_bits: Array
-    area_mm2: Array  # as the accelerator counts it: one of the next two
+    area_mm2: Array  # one of the next two, as the accelerator chooses
     area_pro_rata_mm2: Array  # IMAs and tiles in proportion to crossbars
-    area_rounded_mm2: Array  # whole IMAs a layer, whole tiles, with what of them is idle
+    area_rounded_mm2: Array  # whole IMAs per layer and whole tiles, with their idle parts
     energy_nj: Array  # one inference
     latency_us: Array  # one inference, layer after layer
-    period_us: Array  # between two inferences: the slowest layer's where layers work at once
+    period_us: Array  # between two inferences: of the slowest layer if layers are pipelined
     bottleneck: Array  # index of the slowest layer
 
 
-def _xp(x: Any) -> Any:
-    """The namespace of an array, NumPy or JAX."""
-    return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
-
-
 def ceil_div(a: Any, b: Any) -> Any:
-    """⌈a / b⌉ of whole numbers."""
+    """Divides whole numbers and rounds up, ⌈a / b⌉."""
     return -(-a // b)
 
 
+def ceil_log2(count: int) -> int:
+    """Counts the bits that tell `count` things apart, ⌈log2 count⌉; 0 for one thing."""
+    return (count - 1).bit_length()
+
+
 def count_slices(weight_bits: Array, chip: Chip) -> Array:
-    """Cells a weight, S: ⌈q/c⌉; in differential pairs 2 max(1, ⌈(q - 1)/c⌉)."""
-    xp = _xp(weight_bits + chip.cell_bits)
+    """Counts the cells of a weight, S: ⌈q/c⌉, or 2 max(1, ⌈(q - 1)/c⌉) in differential pairs."""
+    xp = get_namespace(weight_bits + chip.cell_bits)
     pairs = 2 * xp.maximum(ceil_div(weight_bits - 1, chip.cell_bits), 1)
     return xp.where(chip.differential == 1, pairs, ceil_div(weight_bits, chip.cell_bits))
 
 
 def count_dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
-    """An unpruned layer at weight bits [...]: operation units are cut at the crossbars' edges.
+    """Counts an unpruned layer at weight bits [...]; operation units end at a crossbar's edge.
 
-    ISAAC's mapping, γ⌈R/X_r⌉⌈C S/X_c⌉ crossbars: slices side by side. Groups that fit beside each
-    other lie block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) in a crossbar, and those that one unit
-    covers, min(⌊h/R⌋, ⌊w/(C S)⌋), are read at once. MNSIM's: a plane a bit, a crossbar a plane, a
-    channel's k x k window never cut: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉, twice that in differential pairs;
-    groups apart. There is no index but a bit for each bitline that may be flipped.
+    ISAAC's mapping puts slices side by side: γ ⌈R/X_r⌉ ⌈C S/X_c⌉ crossbars. Small groups lie
+    block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) per crossbar; one unit reads
+    min(⌊h/R⌋, ⌊w/(C S)⌋) of them at once. MNSIM's mapping stores each bit plane in crossbars of
+    its own, never cuts a channel's k x k window and keeps groups apart: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉
+    crossbars per group, twice that in differential pairs. The index is one bit for each bitline
+    that may be flipped.
     """
     slices = count_slices(weight_bits, chip)
     planes = weight_bits * (1 + chip.differential)
     window = int(np.prod(layer.kernel, dtype=np.int64))
-    return count_full_matrices(
-        layer.groups, layer.rows, layer.columns, window, slices, planes, chip
-    )
+    size = layer.groups, layer.rows, layer.columns
+    return count_full_matrices(*size, window, slices, planes, chip)
 
 
 def count_full_matrices(
     groups: int, rows: int, columns: int, window: int, slices: Array, planes: Array, chip: Chip
 ) -> Counts:
-    """So many full matrices of `rows` x `columns` weights, none of them 0; see `dense_layer`."""
-    xp = _xp(slices + chip.crossbar_rows)
+    """Counts `groups` full matrices of `rows` x `columns` weights; see `count_dense_layer`.
+
+    `window` is the kernel's k x k, 1 for a matrix product; `slices` and `planes` are [...].
+    """
+    xp = get_namespace(slices + chip.crossbar_rows)
     h, w = chip.unit_rows, chip.unit_columns
     x_r, x_c = chip.crossbar_rows, chip.crossbar_columns
     mnsim = chip.mnsim == 1
@@ -115,10 +120,11 @@ def count_full_matrices(
     bitlines = xp.where(mnsim, columns, columns * slices)  # of a plane
     planes = xp.where(mnsim, planes, 1)
 
-    def cut(length: Array, at: Array, unit: Array) -> Array:
-        return length // at * ceil_div(at, unit) + ceil_div(length % at, unit)
+    def count_units(length: Array, side: Array, unit: Array) -> Array:
+        # Units start anew at every crossbar edge, because no unit may cross one.
+        return length // side * ceil_div(side, unit) + ceil_div(length % side, unit)
 
-    units_down, units_across = cut(rows, strip, h), cut(bitlines, x_c, w)
+    units_down, units_across = count_units(rows, strip, h), count_units(bitlines, x_c, w)
     tiles = ceil_div(rows, strip) * ceil_div(bitlines, x_c)
     beside = xp.minimum(x_r // rows, x_c // bitlines)
     beside = xp.where(mnsim, 1, xp.clip(beside, 1, groups))
@@ -144,16 +150,14 @@ def count_full_matrices(
 
 
 def count_dense(layers: tuple[Layer, ...], weight_bits: Array, chip: Chip) -> Counts:
-    """The unpruned network at weight bits [..., L]: [..., L]."""
-    xp = _xp(weight_bits + chip.cell_bits)
-    found = [
-        count_dense_layer(layer, weight_bits[..., at], chip) for at, layer in enumerate(layers)
-    ]
-    return Counts(*(xp.stack(fields, axis=-1) for fields in zip(*found, strict=True)))
+    """Counts an unpruned network at weight bits [..., L]; returns counts [..., L]."""
+    xp = get_namespace(weight_bits + chip.cell_bits)
+    counts = [count_dense_layer(layer, weight_bits[..., i], chip) for i, layer in enumerate(layers)]
+    return Counts(*(xp.stack(fields, axis=-1) for fields in zip(*counts, strict=True)))
 
 
 def count_survivors(masks: list[np.ndarray]) -> list[np.ndarray]:
-    """Survivors of every row group, [K, γ G] int32 a layer, of column-vectors [K, γ, G, C] bool."""
+    """Counts each row group's survivors: for every layer [K, γ, G, C] bool to [K, γ G] int32."""
     return [mask.sum(axis=-1, dtype=np.int32).reshape(len(mask), -1) for mask in masks]
 
 
@@ -164,32 +168,34 @@ def tabulate_column_vectors(
     chip: Chip,
     slices: int,
 ) -> Counts:
-    """The column-vector scheme at every keep level and slices 1 .. S: [L, K, S].
+    """Counts the column-vector scheme at every keep level and at slices 1 .. S: [L, K, S].
 
-    u_g = ⌈s_g S / w⌉ units of row group g; they fill ⌊X_r/h⌋ ⌊X_c/w⌋ slots a crossbar.
+    Row group g takes u_g = ⌈s_g S / w⌉ units for its s_g survivors; a crossbar has
+    ⌊X_r/h⌋ ⌊X_c/w⌋ slots for units.
 
     Args:
-      layers: the network's.
-      survivors: from `survivors_of`.
+      layers: the network's layers.
+      survivors: from `count_survivors`.
       height: rows h of a unit, for which the masks were made; static.
       chip: may be traced.
-      slices: most slices; static.
+      slices: largest number of slices S; static.
     """
-    xp = _xp(survivors[0] + chip.unit_columns)
-    each = np.arange(1, slices + 1)
+    xp = get_namespace(survivors[0] + chip.unit_columns)
+    all_slices = np.arange(1, slices + 1)
     slots = (chip.crossbar_rows // height) * (chip.crossbar_columns // chip.unit_columns)
-    rows = []
-    for layer, found in zip(layers, survivors, strict=True):
-        s = xp.asarray(found)[:, :, None]  # [K, γ G, 1]
-        group_rows = np.tile(_group_rows(layer, height), layer.groups)[:, None]
-        units = ceil_div(s * each, chip.unit_columns)  # [K, γ G, S]
-        total, kept = units.sum(axis=1), s.sum(axis=1)
+    layer_counts = []
+    for layer, layer_survivors in zip(layers, survivors, strict=True):
+        s = xp.asarray(layer_survivors)[:, :, None]  # [K, γ G, 1]
+        group_rows = np.tile(_count_group_rows(layer, height), layer.groups)[:, None]
+        units = ceil_div(s * all_slices, chip.unit_columns)  # [K, γ G, S]
+        total, vectors = units.sum(axis=1), s.sum(axis=1)  # [K, S], [K, 1]
         groups = layer.groups * layer.count_row_groups(height)
-        # Which columns a row group holds: their number and a list, or a bitmap, and one bit that
-        # says which. A bit a bitline says whether it is flipped.
-        number = groups * layer.columns.bit_length()
-        listed = kept * (layer.columns - 1).bit_length() + number
-        listed = xp.minimum(listed, groups * layer.columns) + 1 + chip.flipped * kept * each
+        # The index says which columns a row group holds, by their count and a list or by a bitmap,
+        # whichever is shorter; one bit says which of the two, and one bit per bitline whether it
+        # is flipped.
+        list_bits = vectors * ceil_log2(layer.columns) + groups * layer.columns.bit_length()
+        survivor_bits = xp.minimum(list_bits, groups * layer.columns) + 1
+        flip_bits = chip.flipped * vectors * all_slices
         crossbars = xp.maximum(ceil_div(total, slots), 1)
         counts = Counts(
             crossbars=crossbars,
@@ -197,30 +203,30 @@ def tabulate_column_vectors(
             units=total,
             fullest=ceil_div(total, crossbars),
             drives=(group_rows * units).sum(axis=1),
-            columns=kept * each,
-            cells=(group_rows * s).sum(axis=1) * each,
-            outputs=kept + 0 * each,
-            row_groups=(s > 0).sum(axis=1) + 0 * each,
-            index_bits=total * (groups - 1).bit_length() + listed,
+            columns=vectors * all_slices,
+            cells=(group_rows * s).sum(axis=1) * all_slices,
+            outputs=vectors + 0 * all_slices,
+            row_groups=(s > 0).sum(axis=1) + 0 * all_slices,
+            index_bits=total * ceil_log2(groups) + survivor_bits + flip_bits,
         )
-        rows.append(counts)
-    return Counts(*(xp.stack(fields) for fields in zip(*rows, strict=True)))
+        layer_counts.append(counts)
+    return Counts(*(xp.stack(fields) for fields in zip(*layer_counts, strict=True)))
 
 
-def _group_rows(layer: Layer, height: int) -> np.ndarray:
-    """Rows of each row group of one matrix, [G]: `height`, but for the last."""
+def _count_group_rows(layer: Layer, height: int) -> np.ndarray:
+    """Counts the rows of each row group of one matrix, [G]; only the last may have fewer."""
     return np.minimum(height, layer.rows - height * np.arange(layer.count_row_groups(height)))
 
 
 def look_up_counts(tables: Counts, chip: Chip, level: Array, weight_bits: Array) -> Counts:
-    """A policy's counts [..., L] from tables [L, K, S].
+    """Looks up a policy's counts [..., L], by its level and weight bits, in tables [L, K, S].
 
     Raises:
-      ValueError: on the host, bits of more slices than the tables have.
+      ValueError: on the host, weight bits take more slices than the tables have.
     """
     layers = np.arange(tables.crossbars.shape[0])
     slices = count_slices(weight_bits, chip)
-    xp = _xp(slices + tables.crossbars[0, 0, 0])
+    xp = get_namespace(slices + tables.crossbars[0, 0, 0])
     if xp is np and not 1 <= np.min(slices) <= np.max(slices) <= tables.crossbars.shape[-1]:
         raise ValueError(
             f"weight bits of {np.min(slices)} to {np.max(slices)} slices; the tables have 1 to "
@@ -230,22 +236,22 @@ def look_up_counts(tables: Counts, chip: Chip, level: Array, weight_bits: Array)
 
 
 def count_copies(layers: tuple[Layer, ...], chip: Chip) -> Array:
-    """Replicas of every layer, min(replication, ⌈P / least P⌉): [L]."""
+    """Counts the copies of every layer, min(replication, ⌈P / min P⌉): [L]."""
     positions = np.asarray([layer.positions for layer in layers])
-    xp = _xp(chip.replication)
+    xp = get_namespace(chip.replication)
     return xp.minimum(chip.replication, ceil_div(positions, positions.min()))
 
 
 def count_actions(
     layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> dict[str, Array]:
-    """How often each component acts in one inference, by its name in the table: [..., L].
+    """Counts each component's actions in one inference, by its name in the table: [..., L].
 
-    Whole numbers on the host; float32 where counts are traced, for they may pass 2^31.
+    Actions are whole numbers on the host and float32 in a trace, because they may pass 2^31.
     """
-    n, positions = _real(counts), np.asarray([layer.positions for layer in layers])
-    steps = _like(counts.units, ceil_div(input_bits, chip.dac_bits))
-    bits = _like(counts.units, input_bits + 0 * counts.units)
+    n, positions = _widen(counts), np.asarray([layer.positions for layer in layers])
+    steps = _widen_like(counts.units, ceil_div(input_bits, chip.dac_bits))
+    bits = _widen_like(counts.units, input_bits + 0 * counts.units)
     offset, flipped = 1 - chip.differential, chip.flipped
     inputs = np.asarray([layer.groups * layer.rows for layer in layers])
     outputs = np.asarray([layer.groups * layer.columns for layer in layers])
@@ -255,7 +261,7 @@ def count_actions(
         "dac": steps * n.drives,
         "sample_hold": steps * n.columns,
         "adc": steps * n.columns,
-        # A partial sum is freed of its offset; a bitline that is held flipped is turned back.
+        # Adds up the steps, subtracts each output's offset and turns flipped bitlines back.
         "shift_add": steps * n.columns + offset * n.outputs + flipped * n.columns,
         "input_register": bits * n.drives,
         "output_register": n.outputs + 0 * bits,
@@ -266,25 +272,25 @@ def count_actions(
         "bus": moved,
         "router": outputs * _OUTPUT_BITS + 0 * bits,
     }
-    return {name: positions * number for name, number in window.items()}
+    return {name: positions * per_window for name, per_window in window.items()}
 
 
 def count_activations(
     layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> Array:
-    """Operation units read in one inference, P ⌈a/d⌉ Σ_g u_g: [..., L]; see `actions`."""
+    """Counts the operation units read in one inference, P ⌈a/d⌉ Σ_g u_g: [..., L]."""
     positions = np.asarray([layer.positions for layer in layers])
-    steps = _like(counts.units, ceil_div(input_bits, chip.dac_bits))
-    return positions * steps * _real(counts).units
+    steps = _widen_like(counts.units, ceil_div(input_bits, chip.dac_bits))
+    return positions * steps * _widen(counts).units
 
 
-def _like(count: Array, x: Array) -> Array:
-    """x in the type that products of counts are formed in."""
+def _widen_like(count: Array, x: Array) -> Array:
+    """Converts x to the type of products of counts, int64 on the host and float32 in a trace."""
     return np.asarray(x, np.int64) if isinstance(count, np.ndarray) else x.astype(jnp.float32)
 
 
-def _real(counts: Counts) -> Counts:
-    return Counts(*(_like(count, count) for count in counts))
+def _widen(counts: Counts) -> Counts:
+    return Counts(*(_widen_like(count, count) for count in counts))
 
 
 def compute_energy(
@@ -294,27 +300,26 @@ def compute_energy(
     input_bits: Array,
     adc_bits: Array | None = None,
 ) -> dict[str, Array]:
-    """Energy of one inference by component and layer, nJ: actions times the table; [..., L].
+    """Computes the energy of one inference by component, nJ: actions times the table; [..., L].
 
-    Where conversions stop after `adc_bits` [..., L], they cost less.
+    Conversions that stop after `adc_bits` [..., L] cost less.
     """
-    actions_ = count_actions(layers, counts, chip, input_bits)
-    found = {name: number * (chip.energy_pj[name] * 1e-3) for name, number in actions_.items()}
+    actions = count_actions(layers, counts, chip, input_bits)
+    energy_nj = {name: count * (chip.energy_pj[name] * 1e-3) for name, count in actions.items()}
     if adc_bits is not None:
-        found["adc"] = found["adc"] * (1.0 - chip.adc_saved[adc_bits - 1])
-    return found
+        energy_nj["adc"] = energy_nj["adc"] * (1.0 - chip.adc_saved[adc_bits - 1])
+    return energy_nj
 
 
 def compute_latency(
     layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> Array:
-    """Of every layer, us: ⌈P / copies⌉ ⌈a/d⌉ (units of the fullest crossbar) t; [..., L]."""
-    positions = ceil_div(
-        np.asarray([layer.positions for layer in layers]), count_copies(layers, chip)
-    )
+    """Computes latency, us: ⌈P / copies⌉ ⌈a/d⌉ (reads of the fullest crossbar) t; [..., L]."""
+    positions = np.asarray([layer.positions for layer in layers])
+    windows = ceil_div(positions, count_copies(layers, chip))  # of the copy with the most
     steps = ceil_div(input_bits, chip.dac_bits)
-    turns = _like(counts.units, positions + 0 * counts.units) * steps * counts.fullest
-    return turns * (chip.cycle_ns * 1e-3)
+    cycles = _widen_like(counts.units, windows + 0 * counts.units) * steps * counts.fullest
+    return cycles * (chip.cycle_ns * 1e-3)
 
 
 def compute_layer_costs(
@@ -324,47 +329,47 @@ def compute_layer_costs(
     input_bits: Array,
     adc_bits: Array | None = None,
 ) -> LayerCost:
-    """What the network's cost is summed from, of every layer; `adc_bits` as in `energy`."""
-    xp = _xp(counts.units)
+    """Computes the cost of every layer, [..., L]; `adc_bits` as in `compute_energy`."""
+    xp = get_namespace(counts.units)
     replicas = count_copies(layers, chip)
     crossbars = counts.crossbars * replicas
     scales = np.asarray([layer.groups * layer.columns * _SCALE_BITS for layer in layers])
     index_bits = counts.index_bits * replicas
     memory = (index_bits + scales * replicas) * chip.memory_bit_um2
     parts = compute_energy(layers, counts, chip, input_bits, adc_bits)
-    wide = 0 * (counts.units + input_bits)  # what is the same at every number of input bits
-    found = LayerCost(
-        crossbars + wide,
-        ceil_div(crossbars, chip.crossbars_per_ima) + wide,
-        counts.slots * replicas + wide,
-        index_bits + wide,
-        memory + wide,
+    zeros = 0 * (counts.units + input_bits)  # broadcasts costs that input bits do not change
+    layer_cost = LayerCost(
+        crossbars + zeros,
+        ceil_div(crossbars, chip.crossbars_per_ima) + zeros,
+        counts.slots * replicas + zeros,
+        index_bits + zeros,
+        memory + zeros,
         sum(parts.values()),
         compute_latency(layers, counts, chip, input_bits),
         parts["adc"],
     )
-    return LayerCost(*(xp.asarray(field) for field in found))
+    return LayerCost(*(xp.asarray(field) for field in layer_cost))
 
 
 def compute_area(layer_cost: LayerCost, chip: Chip) -> Array:
-    """Area of every layer, mm2, with its part of IMAs and tiles in proportion: [..., L]."""
-    return (layer_cost.memory_um2 + layer_cost.crossbars * _share_um2(chip)) * 1e-6
+    """Computes every layer's area, mm2, with its share of IMAs and tiles: [..., L]."""
+    return (layer_cost.memory_um2 + layer_cost.crossbars * _compute_share_um2(chip)) * 1e-6
 
 
-def _share_um2(chip: Chip) -> Array:
-    """A crossbar with its part of an IMA and a tile."""
+def _compute_share_um2(chip: Chip) -> Array:
+    """Computes the area of a crossbar with its share of an IMA and a tile, um2."""
     ima = chip.ima_um2 + chip.tile_um2 / chip.imas_per_tile
     return chip.crossbar_um2 + ima / chip.crossbars_per_ima
 
 
 def sum_costs(layer_cost: LayerCost, chip: Chip) -> Cost:
-    """The network's cost from its layers'."""
-    xp = _xp(layer_cost.crossbars)
+    """Sums the layers' costs [..., L] to the network's [...]."""
+    xp = get_namespace(layer_cost.crossbars)
     crossbars, imas = layer_cost.crossbars.sum(axis=-1), layer_cost.imas.sum(axis=-1)
     memory = layer_cost.memory_um2.sum(axis=-1)
-    in_proportion = (memory + crossbars * _share_um2(chip)) * 1e-6
-    # What is bought: a tile with all of its IMAs and crossbars, used or not.
-    tile = chip.imas_per_tile * chip.crossbars_per_ima * _share_um2(chip)
+    in_proportion = (memory + crossbars * _compute_share_um2(chip)) * 1e-6
+    # A tile is paid with all of its IMAs and crossbars, because idle ones take area, too.
+    tile = chip.imas_per_tile * chip.crossbars_per_ima * _compute_share_um2(chip)
     whole = (memory + ceil_div(imas, chip.imas_per_tile) * tile) * 1e-6
     latency_us = layer_cost.latency_us.sum(axis=-1)
     slowest = layer_cost.latency_us.max(axis=-1)
@@ -390,5 +395,5 @@ def compute_cost(
     input_bits: Array,
     adc_bits: Array | None = None,
 ) -> Cost:
-    """The network's cost: [...]; `adc_bits` as in `energy`."""
+    """Computes the network's cost, [...]; `adc_bits` as in `compute_energy`."""
     return sum_costs(compute_layer_costs(layers, counts, chip, input_bits, adc_bits), chip)

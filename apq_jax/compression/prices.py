@@ -1,4 +1,4 @@
-"""A price list: the cost of every choice of every layer, so that a policy's cost is a look-up."""
+"""A price list: every layer's cost at every choice, from which a policy's cost is looked up."""
 
 from typing import Any, NamedTuple
 
@@ -10,20 +10,20 @@ from apq_jax.crossbar import (
     Cost,
     Counts,
     LayerCost,
-    _xp,
     compute_layer_costs,
     look_up_counts,
     sum_costs,
 )
 from apq_jax.hardware import Chip
+from apq_jax.hardware.chip import get_namespace
 from apq_jax.types import Array, Layer, Policy
 
 
 class Prices(NamedTuple):
-    """Every layer's cost at every choice, so that a policy's cost is a look-up and a sum.
+    """Every layer's cost at every choice; a policy's cost is a look-up and a sum.
 
-    The choices are [L, K, B, A]: keep level, weight bits 1 .. B, input bits 1 .. A. They are laid
-    out flat, with the numbers of a choice side by side, for that is how they are read.
+    Choices are [L, K, B, A]: keep level, weight bits 1 .. B, input bits 1 .. A. The arrays are
+    flat, with the numbers of one choice side by side, because one look-up reads all of them.
     """
 
     whole: Array  # [L K B A, 4] int32: crossbars, imas, slots, index bits
@@ -35,15 +35,18 @@ class Prices(NamedTuple):
 def build_prices(
     layers: tuple[Layer, ...], tables: Counts, chip: Chip, weight_bits: int, input_bits: int
 ) -> Prices:
-    """Prices from tables [L, K, S] up to so many bits; chip and tables may be traced."""
+    """Computes the prices from tables [L, K, S], for weight and input bits from 1 to those given.
+
+    Tables and chip may be traced.
+    """
     count, levels, _ = tables.crossbars.shape
     choices = np.ix_(np.arange(levels), np.arange(1, weight_bits + 1), np.arange(1, input_bits + 1))
     grid = [np.broadcast_to(x, (levels, weight_bits, input_bits)) for x in choices]
-    # Layers last, as everywhere; then first, as the index needs them.
+    # The cost model has layers on the last axis; `look_up_costs` indexes them first.
     level, q, a = (np.broadcast_to(x[..., None], (*x.shape, count)) for x in grid)
-    found = compute_layer_costs(layers, look_up_counts(tables, chip, level, q), chip, a)
-    xp = _xp(found.crossbars)
-    columns = [xp.moveaxis(x, -1, 0) for x in found]
+    costs = compute_layer_costs(layers, look_up_counts(tables, chip, level, q), chip, a)
+    xp = get_namespace(costs.crossbars)
+    columns = [xp.moveaxis(x, -1, 0) for x in costs]
     shape = np.asarray((count, levels, weight_bits, input_bits))
     whole, real = (
         xp.stack([x.reshape(-1) for x in part], axis=-1) for part in (columns[:4], columns[4:])
@@ -52,16 +55,16 @@ def build_prices(
 
 
 def unflatten(prices: Prices) -> LayerCost:
-    """Every layer's cost at every choice, [L, K, B, A] each; on the host."""
+    """Returns every layer's cost at every choice, each field [L, K, B, A]; on the host."""
     parts = [*prices.whole.T, *prices.real.T]
     return LayerCost(*(part.reshape(tuple(prices.shape)) for part in parts))
 
 
 def move_to_device(prices: Prices) -> Prices:
-    """Prices from the host as int32 and float32 arrays for a compiled program.
+    """Converts prices from the host to int32 and float32 arrays for a compiled program.
 
     Raises:
-      ValueError: a network's count could pass 2^31.
+      ValueError: a count of the network could pass 2^31.
     """
     layers = int(prices.shape[0])
     if prices.whole.size and int(prices.whole.max()) * layers >= 2**31:
@@ -73,14 +76,14 @@ def move_to_device(prices: Prices) -> Prices:
 
 
 def look_up_costs(prices: Prices, policy: Policy) -> Cost:
-    """The cost of policies [..., L], whose levels and bits must be among the price list's."""
+    """Looks up the cost [...] of policies [..., L]; their levels and bits must be in the list."""
     layers = np.arange(policy.level.shape[-1])
     _, levels, weight_bits, input_bits = prices.shape
     index = (layers * levels + policy.level) * weight_bits + policy.weight_bits - 1
     index = index * input_bits + policy.input_bits - 1
     whole, real = prices.whole[index], prices.real[index]
-    found = LayerCost(*(x[..., at] for x in (whole, real) for at in range(x.shape[-1])))
+    costs = LayerCost(*(x[..., field] for x in (whole, real) for field in range(x.shape[-1])))
     if policy.adc_bits is not None:
-        saved = found.adc_nj * prices.chip.adc_saved[policy.adc_bits - 1]
-        found = found._replace(energy_nj=found.energy_nj - saved)
-    return sum_costs(found, prices.chip)
+        saved = costs.adc_nj * prices.chip.adc_saved[policy.adc_bits - 1]
+        costs = costs._replace(energy_nj=costs.energy_nj - saved)
+    return sum_costs(costs, prices.chip)

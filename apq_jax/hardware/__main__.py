@@ -1,4 +1,4 @@
-"""Lists the accelerators and writes one out to start from.
+"""Lists the accelerators, or writes one to a file to start from.
 
 python -m apq_jax.hardware                          the presets
 python -m apq_jax.hardware isaac_ou                 one, with its component table
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         if options.toml is not None and options.accelerator is None:
             raise InputError(f"--toml: of which accelerator? allowed: {', '.join(PRESETS)}")
         if options.accelerator is None:
-            console.print(_presets())
+            console.print(_tabulate_presets())
             return 0
         accelerator = load(options.accelerator)
         if options.toml is not None:
@@ -52,20 +52,20 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _presets() -> rich.table.Table:
+def _tabulate_presets() -> rich.table.Table:
     caption = "IMA, tile and chip with all parts busy"
     table = rich.table.Table(caption=caption, box=rich.box.SIMPLE, collapse_padding=True)
     for name in ("", "crossbar", "unit", "cell", "ADC", "ADC pJ", "IMA mW", "tile mm²", "chip W"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    for name, one in PRESETS.items():
-        totals = one.totals()
+    for name, accelerator in PRESETS.items():
+        totals = accelerator.totals()
         table.add_row(
             name,
-            f"{one.crossbar_rows}x{one.crossbar_columns}",
-            f"{one.unit_rows}x{one.unit_columns}",
-            f"{one.cell_bits} b",
-            f"{one.adc_resolution} b",
-            f"{one.adc_pj:.3f}",
+            f"{accelerator.crossbar_rows}x{accelerator.crossbar_columns}",
+            f"{accelerator.unit_rows}x{accelerator.unit_columns}",
+            f"{accelerator.cell_bits} b",
+            f"{accelerator.adc_resolution} b",
+            f"{accelerator.adc_pj:.3f}",
             f"{totals['ima'][0]:.2f}",
             f"{totals['tile'][1]:.4f}",
             f"{totals['chip'][0] / 1000:.1f}",
@@ -83,11 +83,11 @@ def _show(accelerator: Accelerator) -> None:
     )
     print(f"{'component':20} {'number':>8} {'um2':>10} {'mW':>10} {'pJ':>8}  an action; source")
     for field in dataclasses.fields(accelerator.components):
-        one = getattr(accelerator.components, field.name)
+        component = getattr(accelerator.components, field.name)
         print(
-            f"{field.name:20} {accelerator.instances(field.name):8.4g} {one.area_um2:10.5g} "
-            f"{one.power_mw:10.4g} {one.energy_pj:8.4g}  {one.action}; {one.source}, "
-            f"{one.node_nm:g} nm"
+            f"{field.name:20} {accelerator.instances(field.name):8.4g} "
+            f"{component.area_um2:10.5g} {component.power_mw:10.4g} {component.energy_pj:8.4g}  "
+            f"{component.action}; {component.source}, {component.node_nm:g} nm"
         )
     print()
     for level, (power, area) in accelerator.totals().items():
@@ -98,5 +98,5 @@ def _show(accelerator: Accelerator) -> None:
 
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as `head`
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends quietly when `head` has read enough
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The accelerator: sizes of its crossbars and units, how it works, and its component table."""
+"""The accelerator: the sizes of its crossbars and units, how they work, its component table."""
 
 import dataclasses
 import re
@@ -11,15 +11,15 @@ from apq_jax.hardware.chip import Chip
 from apq_jax.hardware.components import CROSSBAR, IMA, TILE, Component, Components, is_number
 from apq_jax.system import fields
 from apq_jax.system.errors import InputError
-from apq_jax.system.fields import choice, ranged
+from apq_jax.system.fields import define_choice, define_range
 from apq_jax.types import Array
 
 BY_GEOMETRY = ("array", "dac", "sample_hold", "adc")
-CELLS = 128 * 128  # what an array's area and read energy are given for
+CELLS = 128 * 128  # of the array whose area and read energy the component table has
 
 
 def is_name(text: Any) -> bool:
-    """Whether a text may name an accelerator, in files, tables and pictures alike."""
+    """Returns whether a text may name an accelerator, in files, tables and pictures alike."""
     return isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9 ._+()-]{1,80}", text) is not None
 
 
@@ -32,32 +32,34 @@ class Accelerator:
     """
 
     name: str = "isaac_ou"
-    crossbar_rows: int = ranged(128, 1, 4096)
-    crossbar_columns: int = ranged(128, 1, 4096)
-    cell_bits: int = ranged(2, 1, 4)  # c
-    dac_bits: int = ranged(1, 1, 8)  # d
-    unit_rows: int = ranged(9, 1, 4096)  # h: wordlines that one activation drives
-    unit_columns: int = ranged(8, 1, 4096)  # w: bitlines that it reads
-    adc_bits: int = ranged(0, 0, adc.MAX_BITS)  # resolution; 0: lossless
-    adc_law: adc.Law = choice("saberi", adc.LAWS)  # what a converter costs by its resolution
-    # Converters a crossbar; 0.25: four crossbars share one.
-    adcs: float = ranged(1.0, 1 / 128, 1024)
-    adc_gsps: float = ranged(1.2, 1e-3, 100.0)  # conversions a nanosecond, each
-    read_ns: float = ranged(100.0, 0.1, 1e6)  # one read of the array
-    # How signed weights are held; or differential.
-    signed: str = choice("offset", ("offset", "differential"))
-    flipped_columns: bool = False  # saves a bit of the converters (ISAAC)
-    # Of the dense network: slices side by side; mnsim: a plane a crossbar.
-    mapping: str = choice("isaac", ("isaac", "mnsim"))
-    # What is left out: what the mask says; or cells that hold zero.
-    skipping: str = choice("mask", ("mask", "value"))
-    replication: int = ranged(1, 1, 65_536)  # most copies of a layer; 1: none
-    pipelined: bool = True  # layers work at once; or layer by layer
-    round_hierarchy: bool = False  # area counts whole IMAs and tiles; or in proportion
-    crossbars_per_ima: int = ranged(8, 1, 4096)
-    imas_per_tile: int = ranged(12, 1, 4096)
-    tiles_per_chip: int = ranged(168, 1, 65_536)
-    node_nm: float = ranged(32.0, 1.0, 1000.0)
+    crossbar_rows: int = define_range(128, 1, 4096)
+    crossbar_columns: int = define_range(128, 1, 4096)
+    cell_bits: int = define_range(2, 1, 4)  # c
+    dac_bits: int = define_range(1, 1, 8)  # d
+    unit_rows: int = define_range(9, 1, 4096)  # h: wordlines that one activation drives
+    unit_columns: int = define_range(8, 1, 4096)  # w: bitlines that one activation reads
+    adc_bits: int = define_range(0, 0, adc.MAX_BITS)  # resolution; 0: lossless
+    adc_law: adc.Law = define_choice("saberi", adc.LAWS)  # a converter's cost by its resolution
+    # Converters per crossbar; 0.25: four crossbars share one.
+    adcs: float = define_range(1.0, 1 / 128, 1024)
+    adc_gsps: float = define_range(
+        1.2, 1e-3, 100.0
+    )  # conversions per nanosecond, of each converter
+    read_ns: float = define_range(100.0, 0.1, 1e6)  # one read of the array
+    # How cells hold signed weights: with an offset, or as differential pairs.
+    signed: str = define_choice("offset", ("offset", "differential"))
+    flipped_columns: bool = False  # saves one bit of the converters (ISAAC)
+    # Mapping of the dense network. isaac: slices side by side; mnsim: one bit plane per crossbar.
+    mapping: str = define_choice("isaac", ("isaac", "mnsim"))
+    # Cells that cost nothing. mask: those that the mask prunes; value: all cells that hold zero.
+    skipping: str = define_choice("mask", ("mask", "value"))
+    replication: int = define_range(1, 1, 65_536)  # largest number of copies of a layer
+    pipelined: bool = True  # layers work at once; False: one after the other
+    round_hierarchy: bool = False  # area counts whole IMAs and tiles; False: in proportion
+    crossbars_per_ima: int = define_range(8, 1, 4096)
+    imas_per_tile: int = define_range(12, 1, 4096)
+    tiles_per_chip: int = define_range(168, 1, 65_536)
+    node_nm: float = define_range(32.0, 1.0, 1000.0)
     components: Components = Components()
 
     def __post_init__(self) -> None:
@@ -76,14 +78,14 @@ class Accelerator:
 
     def _check_field(self, field: dataclasses.Field) -> None:
         value, kind = getattr(self, field.name), type(field.default)
-        values = fields.allowed(Accelerator, field.name)
-        words = "true or false" if kind is bool else fields.words(values, kind)
+        values = fields.get_allowed(Accelerator, field.name)
+        words = "true or false" if kind is bool else fields.describe_allowed(values, kind)
         if field.name in ("unit_rows", "unit_columns"):  # a unit lies within a crossbar
             side = f"crossbar_{field.name.removeprefix('unit_')}"
             values = 1, getattr(self, side)
             words = f"a whole number, 1 to {getattr(self, side)} ({side})"
         right = is_number(value) if kind is float else type(value) is kind
-        if not right or not fields.admits(values, value):
+        if not right or not fields.is_allowed(values, value):
             raise InputError(f"accelerator.{field.name}: {value!r}; allowed: {words}")
 
     def _check_sense(self) -> None:
@@ -111,23 +113,26 @@ class Accelerator:
 
     def _check_components(self) -> None:
         for name in BY_GEOMETRY:
-            number = getattr(self.components, name).number
-            if number:
+            instances = getattr(self.components, name).number
+            if instances:
                 raise InputError(
-                    f"accelerator.components.{name}.number: {number:g}; allowed: 0, for the "
+                    f"accelerator.components.{name}.number: {instances:g}; allowed: 0, for the "
                     "geometry decides"
                 )
-        everything = [getattr(self.components, name) for name in _COMPONENTS]
+        components = [getattr(self.components, name) for name in _COMPONENTS]
         if not self.crossbar_um2 + self.ima_um2 + self.tile_um2:
             raise InputError("accelerator.components: areas of 0 throughout; allowed: any above 0")
-        if not self.adc_pj + sum(one.energy_pj for one in everything):
+        if not self.adc_pj + sum(component.energy_pj for component in components):
             raise InputError(
                 "accelerator.components: energies of 0 throughout; allowed: any above 0"
             )
 
     @property
     def lossless_adc_bits(self) -> int:
-        """⌈log2(h (2^c - 1) (2^d - 1) + 1)⌉, one less where columns are flipped."""
+        """Bits of a lossless converter, ⌈log2(h (2^c - 1) (2^d - 1) + 1)⌉.
+
+        Flipped columns need one bit less.
+        """
         largest = self.unit_rows * (2**self.cell_bits - 1) * (2**self.dac_bits - 1)
         return max(largest.bit_length() - int(self.flipped_columns), 1)
 
@@ -138,17 +143,17 @@ class Accelerator:
 
     @property
     def unit_slots(self) -> int:
-        """Units that a crossbar holds, ⌊X_r/h⌋ ⌊X_c/w⌋."""
+        """Operation units per crossbar, ⌊X_r/h⌋ ⌊X_c/w⌋."""
         return (self.crossbar_rows // self.unit_rows) * (self.crossbar_columns // self.unit_columns)
 
     @property
     def cycle_ns(self) -> float:
-        """One unit activation: the array read, or the conversions where they take longer."""
+        """Time of one unit activation, ns: the longer of the array read and its conversions."""
         return max(self.read_ns, self.unit_columns / (self.adcs * self.adc_gsps))
 
     @property
     def adc_pj(self) -> float:
-        """Energy of a conversion."""
+        """Energy of one conversion, pJ."""
         return float(self._adc_pj(np.asarray(self.adc_resolution)))
 
     def _adc_pj(self, bits: np.ndarray) -> Array:
@@ -156,10 +161,10 @@ class Accelerator:
         return adc.compute_energy_pj(self.adc_law, bits, point, self.adc_gsps, self.node_nm)
 
     def _adc_saved(self) -> np.ndarray:
-        """Part of a conversion's energy that is saved by stopping after 1, 2, ... bits.
+        """Computes the share of a conversion's energy saved by stopping after 1, 2, .. bits.
 
-        By successive approximation the bits come one after the other, so that fewer never cost
-        more, whatever a law says of converters of just so many. Nothing from the resolution on.
+        [adc.MAX_BITS], 0 from the resolution on. A law may price a converter of fewer bits higher;
+        stopping early never costs more, because successive approximation finds one bit at a time.
         """
         bits = np.minimum(np.arange(1, adc.MAX_BITS + 1), self.adc_resolution)
         energy = np.minimum.accumulate(self._adc_pj(bits)[::-1])[::-1]
@@ -167,19 +172,19 @@ class Accelerator:
 
     @property
     def adc_um2(self) -> float:
-        """Area of a converter."""
+        """Area of one converter, um2."""
         point = self.components.adc.area_um2
         bits = np.asarray(self.adc_resolution)
         return float(adc.compute_area_um2(self.adc_law, bits, point, self.adc_gsps, self.node_nm))
 
     def slices(self, bits: int) -> int:
-        """Cells a weight: ⌈q/c⌉; in differential pairs 2 max(1, ⌈(q - 1)/c⌉)."""
+        """Counts the cells of a weight, ⌈q/c⌉, or 2 max(1, ⌈(q - 1)/c⌉) in differential pairs."""
         if self.signed == "differential":
             return 2 * max(1, -(-(bits - 1) // self.cell_bits))
         return -(-bits // self.cell_bits)
 
     def instances(self, name: str) -> float:
-        """How many of a component the level that holds it has."""
+        """Returns the number of a component's instances in its crossbar, IMA, tile or chip."""
         geometry = {
             "array": self.crossbar_rows * self.crossbar_columns / CELLS,
             "dac": self.crossbar_rows,
@@ -190,18 +195,18 @@ class Accelerator:
 
     @property
     def crossbar_um2(self) -> float:
-        """A crossbar with its converters."""
+        """Area of a crossbar with its converters, um2."""
         rest = sum(self._area(name) for name in CROSSBAR if name != "adc")
         return rest + self.adcs * self.adc_um2
 
     @property
     def ima_um2(self) -> float:
-        """An IMA without its crossbars."""
+        """Area of an IMA without its crossbars, um2."""
         return sum(map(self._area, IMA))
 
     @property
     def tile_um2(self) -> float:
-        """A tile without its IMAs."""
+        """Area of a tile without its IMAs, um2."""
         return sum(map(self._area, TILE))
 
     def _area(self, name: str) -> float:
@@ -209,13 +214,13 @@ class Accelerator:
         return self.instances(name) * component.area_um2
 
     def area_um2(self, crossbars: float, imas: float, tiles: float) -> dict[str, float]:
-        """Area by component of so many crossbars, IMAs and tiles, memory of indices apart."""
+        """Returns the area of crossbars, IMAs and tiles by component, um2, without index memory."""
         levels = (CROSSBAR, crossbars), (IMA, imas), (TILE, tiles)
-        found = {name: count * self._area(name) for names, count in levels for name in names}
-        return found | {"adc": crossbars * self.adcs * self.adc_um2}
+        areas = {name: count * self._area(name) for names, count in levels for name in names}
+        return areas | {"adc": crossbars * self.adcs * self.adc_um2}
 
     def totals(self) -> dict[str, tuple[float, float]]:
-        """Power in mW and area in mm2 of a whole IMA, tile and chip, every part busy."""
+        """Returns the power, mW, and area, mm2, of a whole IMA, tile and chip, all parts busy."""
 
         def power(name: str) -> float:
             component: Component = getattr(self.components, name)
@@ -235,43 +240,43 @@ class Accelerator:
         }
 
     def notes(self) -> list[str]:
-        """What a reader of its figures must know."""
-        found = []
+        """Lists the sentences that a reader of the accelerator's figures must know."""
+        notes = []
         low, high = adc.MEASURED
         if not low <= self.adc_resolution <= high:
-            found.append(
+            notes.append(
                 f"The law `{self.adc_law}` extrapolates to the {self.adc_resolution} bits of these "
                 f"converters; it rests on {low} to {high}."
             )
         if self.adc_resolution < self.lossless_adc_bits:
-            found.append(
+            notes.append(
                 f"Converters of {self.adc_resolution} bits lose what "
                 f"{self.lossless_adc_bits}-bit ones keep: every accuracy is that of the sums which "
                 "they have rounded."
             )
         if self.dac_bits > 1:
-            found.append(
+            notes.append(
                 f"A wordline driven at {self.dac_bits} bits costs what `components.dac` says, "
                 "which no source gives for more than 1 bit."
             )
         if self.read_ns != 100.0 and self.components.array == Components().array:
-            found.append(
+            notes.append(
                 f"The array reads for {self.read_ns:g} ns at the energy of ISAAC's 100 ns; "
                 "`components.array` changes it."
             )
         if self.adc_law in _IGNORED and self.components.adc != Components().adc:
-            found.append(_IGNORED[self.adc_law])
+            notes.append(_IGNORED[self.adc_law])
         if self.mapping == "mnsim":
-            found.append(
+            notes.append(
                 "The dense network is counted a bit plane a crossbar, whatever a cell holds: "
                 "ratios over it are larger than over `isaac`'s mapping."
             )
         if self.skipping == "value":
-            found.append("Cells of value 0 inside a block that survives are not skipped.")
-        return found
+            notes.append("Cells of value 0 inside a block that survives are not skipped.")
+        return notes
 
     def chip(self) -> Chip:
-        """The numbers that the cost model works with, on the host."""
+        """Returns the numbers that the cost model needs, on the host."""
         energy = {
             field.name: np.float64(getattr(self.components, field.name).energy_pj)
             for field in dataclasses.fields(self.components)

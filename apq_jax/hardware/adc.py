@@ -1,17 +1,18 @@
-"""What a converter costs by its resolution: five laws that disagree, so that the law is a choice.
+"""Energy and area of a converter by its resolution, under a chosen law: five laws, which disagree.
 
-Bits may be arrays, of NumPy or traced. Below 4 bits and above 9 every law extrapolates.
+Bits may be NumPy arrays or traced ones. Every law extrapolates below 4 and above 9 bits.
 """
 
 from typing import Literal, get_args
 
 import numpy as np
 
+from apq_jax.hardware.chip import get_namespace
 from apq_jax.types import Array
 
 Law = Literal["saberi", "table", "linear", "exponential", "survey"]
 LAWS: tuple[Law, ...] = get_args(Law)
-MEASURED = (4, 9)  # bits; outside, a law extrapolates
+MEASURED = (4, 9)  # bits that the laws were fitted to, from and to
 MAX_BITS = 14
 _BITS = np.arange(4, 10)
 
@@ -22,17 +23,21 @@ _TABLE_UM2 = np.asarray([361.0, 477.0, 627.0, 845.0, 1200.0, 1828.0])
 
 
 def compute_energy_pj(law: Law, bits: Array, point_pj: float, gsps: float, node_nm: float) -> Array:
-    """Energy of one conversion, pJ.
+    """Computes the energy of one conversion, pJ.
 
     Args:
-      law: `saberi` E(8) [2^b/(b+1)] / [2^8/9] (Saberi et al., TCAS-I 2011); `table`
-        hwcomponents' for ISAAC, linear outside 4 to 9 bits; `linear` 0.25 mW a bit (PUMA's
-        constants); `exponential` E(8) 2^(b-8); `survey` the regression on Murmann's ADC survey in
-        hwcomponents-adc, four fifths of it (there the rest is leakage, which is not modelled).
-      bits: resolution b.
-      point_pj: E(8), what `saberi` and `exponential` scale.
-      gsps: conversions a nanosecond.
+      law: `saberi`: E(8) [2^b/(b+1)] / [2^8/9] (Saberi et al., TCAS-I 2011). `table`:
+        hwcomponents' table for ISAAC, continued linearly outside 4 to 9 bits. `linear`: 0.25 mW
+        per bit (PUMA's constants). `exponential`: E(8) 2^(b-8). `survey`: four fifths of
+        hwcomponents-adc's regression on Murmann's ADC survey, because the last fifth is leakage,
+        which is not modelled.
+      bits: resolution b, [...].
+      point_pj: E(8), which `saberi` and `exponential` scale.
+      gsps: conversions per nanosecond, for `linear` and `survey`.
       node_nm: technology node, for `survey`.
+
+    Returns:
+      [...], as `bits`.
     """
     if law == "saberi":
         return point_pj * (2.0**bits / (bits + 1)) / (2**8 / 9)
@@ -41,35 +46,39 @@ def compute_energy_pj(law: Law, bits: Array, point_pj: float, gsps: float, node_
     if law == "linear":
         return 0.25 * bits / gsps
     if law == "survey":
-        return 0.8 * _survey(bits, gsps, node_nm)[0]
-    xp = bits.__array_namespace__() if hasattr(bits, "__array_namespace__") else np
-    low = _TABLE_PJ[0] - 0.20 * (_BITS[0] - bits)  # the last step goes on
+        return 0.8 * _evaluate_survey(bits, gsps, node_nm)[0]
+    xp = get_namespace(bits)
+    low = _TABLE_PJ[0] - 0.20 * (_BITS[0] - bits)  # continues with the table's first step
     high = _TABLE_PJ[-1] + 0.30 * (bits - _BITS[-1])
     inside = xp.asarray(_TABLE_PJ)[xp.clip(bits - 4, 0, 5)]
     return xp.where(bits < 4, low, xp.where(bits > 9, high, inside))
 
 
 def compute_area_um2(law: Law, bits: Array, point_um2: float, gsps: float, node_nm: float) -> Array:
-    """Area of one converter, um2.
+    """Computes the area of one converter, um2; arguments as of `compute_energy_pj`.
 
-    `saberi` and `table` share hwcomponents' table, 361 x 2^(b-4) below it and 1828 x 2^(b-9) above;
-    `linear` is the 8-bit point, `exponential` that times 2^(b-8); see `energy_pj` for the rest.
+    `saberi` and `table` use hwcomponents' table: 361 x 2^(b-4) below it, 1828 x 2^(b-9) above it,
+    all scaled to `point_um2` at 8 bits. `linear` is `point_um2` at all bits; `exponential` is
+    `point_um2` x 2^(b-8); `survey` is the regression.
     """
     if law == "linear":
         return point_um2 + 0.0 * bits
     if law == "exponential":
         return point_um2 * 2.0 ** (bits - 8)
     if law == "survey":
-        return _survey(bits, gsps, node_nm)[1]
-    xp = bits.__array_namespace__() if hasattr(bits, "__array_namespace__") else np
+        return _evaluate_survey(bits, gsps, node_nm)[1]
+    xp = get_namespace(bits)
     inside = point_um2 / 1200.0 * xp.asarray(_TABLE_UM2)[xp.clip(bits - 4, 0, 5)]
     outside = xp.where(bits < 4, 2.0 ** (bits - 4.0), 2.0 ** (bits - 9.0))
     return inside * xp.where((bits < 4) | (bits > 9), outside, 1.0)
 
 
-def _survey(bits: Array, gsps: float, node_nm: float) -> tuple[Array, Array]:
-    """Energy in pJ and area in um2: a bound on the figure of merit, then two regressions."""
-    xp = bits.__array_namespace__() if hasattr(bits, "__array_namespace__") else np
+def _evaluate_survey(bits: Array, gsps: float, node_nm: float) -> tuple[Array, Array]:
+    """Computes energy in pJ and area in um2 by hwcomponents-adc's regressions on Murmann's survey.
+
+    The figure of merit is bounded twice, by the sampling rate and by the resolution.
+    """
+    xp = get_namespace(bits)
     hertz = gsps * 1e9
     signal_db = 20 * np.log10(2) * bits + 10 * np.log10(1.5)
     merit = xp.minimum(213.7807 - 2.871903 * np.log(hertz), 128.30683 + 3.2205115 * bits)

@@ -1,4 +1,4 @@
-"""The component table: what an instance occupies, what an action costs, and who says so."""
+"""The component table: each component's area, power and energy per action, and their source."""
 
 import dataclasses
 import math
@@ -14,22 +14,22 @@ PUMA = "puma-simulator, constants"
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """One row of the table; `node_nm` says what the numbers are of, nothing is scaled by it.
+    """One row of the table.
 
     Raises:
-      InputError: a number is negative, not finite or absurdly large.
+      InputError: a number is negative, not finite or absurdly large; or a text is not a string.
     """
 
-    area_um2: float  # of an instance
-    power_mw: float  # of an instance that is always busy; 0 where no source states it
-    energy_pj: float  # of an action
-    action: str  # what one action is
-    number: float  # instances in the level that holds it; 0 where the geometry decides
+    area_um2: float  # of one instance
+    power_mw: float  # of one instance that is always busy; 0 if no source states it
+    energy_pj: float  # of one action
+    action: str  # the action, in words
+    number: float  # instances per crossbar, IMA, tile or chip; 0 if the geometry decides
     source: str
-    node_nm: float = 32.0
+    node_nm: float = 32.0  # technology node of the numbers, which are not scaled by it
 
     def __post_init__(self) -> None:
-        for name, most in (
+        for name, highest in (
             ("area_um2", 1e9),
             ("power_mw", 1e6),
             ("energy_pj", 1e6),
@@ -37,21 +37,24 @@ class Component:
             ("node_nm", 1e3),
         ):
             value = getattr(self, name)
-            if not is_number(value) or not 0 <= value <= most:
-                raise InputError(f"{name}: {value!r}; allowed: a number, 0 to {most:g}")
+            if not is_number(value) or not 0 <= value <= highest:
+                raise InputError(f"{name}: {value!r}; allowed: a number, 0 to {highest:g}")
         for name in ("action", "source"):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"{name}: {getattr(self, name)!r}; allowed: text")
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite whole or real number, and not a truth value."""
+    """Returns whether a value is a finite whole or real number, and no truth value."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """ISAAC's table at 32 nm and 1.2 GHz; energies are hwcomponents' where it has one."""
+    """A component table; the defaults are ISAAC's at 32 nm and 1.2 GHz.
+
+    Energies are hwcomponents' where it has one.
+    """
 
     # In a crossbar.
     array: Component = Component(
@@ -84,7 +87,7 @@ class Components:
     tile_other: Component = Component(0.0, 0.0, 0.0, "none", 1, "none")
     # On the chip.
     link: Component = Component(22.88e6, 10400.0, 26 / 128, "bit; one chip: not charged", 1, ISAAC)
-    # Of the column-vector data path.
+    # In the column-vector data path.
     index_memory: Component = Component(
         0.128, 0.0, 0.12, "bit, stored and read: the input register's", 0, OURS
     )
@@ -110,15 +113,15 @@ TILE = (
 )
 
 
-# The constants that PUMA's simulator gives for its cores of 16 crossbars and tiles of 8 cores;
-# what it takes from ISAAC stays. Leakage is added to the power.
+# The constants of PUMA's simulator, for its cores of 16 crossbars and tiles of 8 cores. Constants
+# that it takes from ISAAC stay ISAAC's. Its leakage is added to the power.
 PUMA_COMPONENTS = Components(
     dac=Component(0.167, 0.003896875, 0.417, "wordline driven for a step", 0, PUMA),
     sample_hold=Component(40 / 1024, 9.7e-6, 0.001, "bitline held for a step, 100 ns", 0, PUMA),
     shift_add=Component(60.0, 0.05, 0.021, "shift-and-add or subtraction", 2, PUMA),
     input_register=Component(780.0, 1.74, 0.12, "bit read", 2, f"{PUMA}; a bit: {OURS}"),
     output_register=Component(780.0, 0.2, 0.0225, "update", 2, f"{PUMA}; an update: {OURS}"),
-    # 2 KB of data memory, instruction memory, control unit, 4 ALUs of 45 nm scaled to 32.
+    # 2 KB of data memory, instruction memory, control unit, 4 ALUs scaled from 45 nm to 32.
     ima_other=Component(
         3920.0 + 11597.0 + 3262.5 + 16128.0,
         0.9 + 2.772 + 0.25 + 7.595,

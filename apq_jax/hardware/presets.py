@@ -1,4 +1,4 @@
-"""Accelerators by name."""
+"""Named accelerators: ISAAC with small operation units, ISAAC, SRE and PUMA."""
 
 import dataclasses
 
@@ -29,10 +29,11 @@ PRESETS = {
 
 
 def build_matching_isaac(accelerator: Accelerator) -> Accelerator:
-    """ISAAC as its paper has it, worked like `accelerator`: what both can be compared by.
+    """Returns the ISAAC to compare `accelerator` with.
 
-    The time of a read, the converters' law and rate, replication, pipelining and rounding are those
-    of `accelerator`; crossbars, cells, units and components are ISAAC's.
+    Its crossbars, cells, units and components are those of the paper. The time of a read, the
+    converters' law and rate, replication, pipelining and rounding are `accelerator`'s, because
+    they would differ for reasons that have nothing to do with the design.
     """
     names = ("read_ns", "adc_law", "adc_gsps", "replication", "pipelined", "round_hierarchy")
     return dataclasses.replace(
@@ -41,10 +42,10 @@ def build_matching_isaac(accelerator: Accelerator) -> Accelerator:
 
 
 def preset(name: str) -> Accelerator:
-    """A named accelerator.
+    """Returns the accelerator of a name in `PRESETS`.
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is no preset of that name.
     """
     if name not in PRESETS:
         raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}")

@@ -1,4 +1,4 @@
-"""Accelerators as TOML files: read field by field, written to start from."""
+"""Reads accelerators from TOML files, and writes them."""
 
 import dataclasses
 import json
@@ -9,16 +9,16 @@ from typing import Any
 from apq_jax.hardware.accelerator import Accelerator, is_name
 from apq_jax.hardware.components import Component, Components
 from apq_jax.hardware.presets import PRESETS, preset
-from apq_jax.system.errors import InputError, shown
+from apq_jax.system.errors import InputError, quote_name
 
 _LARGEST = 1 << 20  # bytes
 
 
 def load(name: str) -> Accelerator:
-    """A preset by its name, or the accelerator of a TOML file by its path.
+    """Returns a preset by its name, or reads an accelerator from the path of a TOML file.
 
-    A file starts from the preset that its `base` names (isaac_ou) and states what differs. Where
-    the base reads whole crossbars, units follow the size of the crossbars unless they are stated.
+    A file states its differences from the preset that its `base` names (isaac_ou by default). If
+    the base reads whole crossbars, units follow the crossbars' size unless the file states theirs.
 
     Raises:
       InputError: there is neither, or the file has an unknown key, a wrong type or a bad value.
@@ -42,7 +42,7 @@ def load(name: str) -> Accelerator:
 
 
 def loads(text: str, path: str, name: str = "mine") -> Accelerator:
-    """The accelerator of a TOML text; `path` is what messages call it, see `load`."""
+    """Reads an accelerator from a TOML text, as `load` does; messages call the text `path`."""
     try:
         tree = tomllib.loads(text)
     except RecursionError as error:
@@ -55,17 +55,17 @@ def loads(text: str, path: str, name: str = "mine") -> Accelerator:
         raise InputError(f"{path}: is nested too deeply") from error
     if large:
         raise InputError(f"{path}: is not TOML (a whole number of more than 64 bits)")
-    return _accelerator(path, tree, name)
+    return _build_accelerator(path, tree, name)
 
 
 def _has_large_integer(tree: Any) -> bool:
-    """TOML's are of 64 bits; Python would read more, and fail to print them."""
+    """Returns whether a tree has an integer beyond TOML's 64 bits, which Python might not print."""
     if isinstance(tree, dict | list):
         return any(map(_has_large_integer, tree.values() if isinstance(tree, dict) else tree))
     return type(tree) is int and not -(2**63) <= tree < 2**63
 
 
-def _accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
+def _build_accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
     base = tree.pop("base", "isaac_ou")
     if not isinstance(base, str) or base not in PRESETS:
         raise InputError(f"{path}: base: {base!r}; allowed: {', '.join(PRESETS)}")
@@ -76,58 +76,62 @@ def _accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
             changes[f"unit_{side}"] = tree.get(f"crossbar_{side}", getattr(start, f"unit_{side}"))
     for key, value in tree.items():
         if key == "components":
-            changes[key] = _components(path, start.components, value)
+            changes[key] = _build_components(path, start.components, value)
             continue
         fields = [field.name for field in dataclasses.fields(Accelerator)]
         if key not in fields:
-            raise InputError(f"{path}: {shown(key)}: unknown; allowed: base, {', '.join(fields)}")
-        # A whole number will do where a real one is meant.
-        real = isinstance(getattr(start, key), float) and type(value) is int
-        changes[key] = float(value) if real else value
+            raise InputError(
+                f"{path}: {quote_name(key)}: unknown; allowed: base, {', '.join(fields)}"
+            )
+        # A file may write 1 for 1.0.
+        whole = isinstance(getattr(start, key), float) and type(value) is int
+        changes[key] = float(value) if whole else value
     try:
         return dataclasses.replace(start, **changes)
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix('accelerator.')}") from error
 
 
-def _components(path: str, start: Components, tree: Any) -> Components:
+def _build_components(path: str, start: Components, tree: Any) -> Components:
     names = [field.name for field in dataclasses.fields(Components)]
     fields = [field.name for field in dataclasses.fields(Component)]
     if not isinstance(tree, dict):
         raise InputError(f"{path}: components: {tree!r}; allowed: tables, one a component")
-    found = {}
+    changes = {}
     for name, values in tree.items():
-        where = f"{path}: components.{shown(name)}"
+        where = f"{path}: components.{quote_name(name)}"
         if name not in names:
             raise InputError(f"{where}: unknown; allowed: {', '.join(names)}")
         if not isinstance(values, dict):
             raise InputError(f"{where}: {values!r}; allowed: a table with {', '.join(fields)}")
         for field in values:
             if field not in fields:
-                raise InputError(f"{where}.{shown(field)}: unknown; allowed: {', '.join(fields)}")
+                raise InputError(
+                    f"{where}.{quote_name(field)}: unknown; allowed: {', '.join(fields)}"
+                )
         try:
-            found[name] = dataclasses.replace(getattr(start, name), **values)
+            changes[name] = dataclasses.replace(getattr(start, name), **values)
         except InputError as error:
             raise InputError(f"{where}.{error}") from error
-    return dataclasses.replace(start, **found)
+    return dataclasses.replace(start, **changes)
 
 
 def dumps(accelerator: Accelerator) -> str:
-    """A TOML file that `load` reads back as the same accelerator."""
+    """Returns the text of a TOML file that `load` reads back as the same accelerator."""
     lines = ["# An accelerator for apq_jax; what is left out is as in the preset `base`."]
     lines += ['base = "isaac_ou"']
     for field in dataclasses.fields(accelerator):
         if field.name != "components":
-            lines.append(f"{field.name} = {_value(getattr(accelerator, field.name))}")
+            lines.append(f"{field.name} = {_format_value(getattr(accelerator, field.name))}")
     for part in dataclasses.fields(accelerator.components):
         component = getattr(accelerator.components, part.name)
         lines += ["", f"[components.{part.name}]"]
         lines += [
-            f"{key} = {_value(value)}" for key, value in dataclasses.asdict(component).items()
+            f"{key} = {_format_value(value)}"
+            for key, value in dataclasses.asdict(component).items()
         ]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
-    # JSON's text, numbers and truth values are TOML's, too.
-    return json.dumps(value)
+def _format_value(value: Any) -> str:
+    return json.dumps(value)  # JSON writes texts, numbers and truth values as TOML does

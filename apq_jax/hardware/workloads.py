@@ -1,7 +1,7 @@
-"""Layer tables of known networks: enough for the cost model, without weights.
+"""Layer tables of known networks, for the cost model without weights.
 
-Convolutions are padded as the network pads them, and windows are counted so. Each name in
-`NETWORKS` is a tuple of `Layer`, in the order in which they run.
+`WORKLOADS` has each network's layers in the order in which they run. Output positions are counted
+with the network's own padding.
 """
 
 from apq_jax.types import Layer
@@ -10,7 +10,7 @@ from apq_jax.types import Layer
 def _conv(
     name: str, inputs: int, outputs: int, kernel: int, size: int, stride: int = 1, groups: int = 1
 ) -> Layer:
-    """A convolution with square windows and `size` x `size` output positions."""
+    """Builds a convolution of square windows with `size` x `size` output positions."""
     rows, columns = inputs // groups * kernel**2, outputs // groups
     return Layer(name, groups, rows, columns, size**2, (kernel,) * 2, (stride,) * 2)
 
@@ -20,7 +20,7 @@ def _dense(name: str, inputs: int, outputs: int) -> Layer:
 
 
 def _lenet5() -> tuple[Layer, ...]:
-    """As apq_jax.models.lenet: 28 x 28 pixels, the first convolution padded."""
+    """Builds LeNet-5 as apq_jax.models.lenet: 28 x 28 pixels, the first convolution padded."""
     return (
         _conv("conv1", 1, 6, 5, 28),
         _conv("conv2", 6, 16, 5, 10),
@@ -31,29 +31,29 @@ def _lenet5() -> tuple[Layer, ...]:
 
 
 def _vgg16() -> tuple[Layer, ...]:
-    """CIFAR form: 13 convolutions on 32 x 32 pixels, one classifier of 512 x 10."""
+    """Builds VGG-16 for CIFAR: 13 convolutions on 32 x 32 pixels, one classifier of 512 x 10."""
     layers, inputs, size = [], 3, 32
     for block, (outputs, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1):
-        for at in range(1, count + 1):
-            layers.append(_conv(f"conv{block}_{at}", inputs, outputs, 3, size))
+        for index in range(1, count + 1):
+            layers.append(_conv(f"conv{block}_{index}", inputs, outputs, 3, size))
             inputs = outputs
         size //= 2
     return (*layers, _dense("fc", 512, 10))
 
 
 def _vgg8() -> tuple[Layer, ...]:
-    """NeuroSim's: six convolutions on 32 x 32 pixels, two classifiers."""
+    """Builds NeuroSim's VGG-8: six convolutions on 32 x 32 pixels, two classifiers."""
     layers, inputs, size = [], 3, 32
-    for at, outputs in enumerate((128, 128, 256, 256, 512, 512), 1):
-        layers.append(_conv(f"conv{at}", inputs, outputs, 3, size))
-        inputs, size = outputs, size // 2 if at % 2 == 0 else size
+    for index, outputs in enumerate((128, 128, 256, 256, 512, 512), 1):
+        layers.append(_conv(f"conv{index}", inputs, outputs, 3, size))
+        inputs, size = outputs, size // 2 if index % 2 == 0 else size
     return (*layers, _dense("fc1", 8192, 1024), _dense("fc2", 1024, 10))
 
 
 def _blocks(
     inputs: int, size: int, stages: tuple[int, ...], count: int, projected: bool
 ) -> list[Layer]:
-    """ResNet's basic blocks; the first of each stage but the first halves the size."""
+    """Builds ResNet's basic blocks; every stage but the first begins by halving the size."""
     layers = []
     for stage, outputs in enumerate(stages, 1):
         for block in range(1, count + 1):
@@ -69,19 +69,19 @@ def _blocks(
 
 
 def _resnet20() -> tuple[Layer, ...]:
-    """CIFAR form: 32 x 32 pixels, shortcuts without weights (He et al., option A)."""
+    """Builds ResNet-20 for CIFAR: 32 x 32 pixels, shortcuts without weights (He et al., A)."""
     blocks = _blocks(16, 32, (16, 32, 64), 3, projected=False)
     return (_conv("conv1", 3, 16, 3, 32), *blocks, _dense("fc", 64, 10))
 
 
 def _resnet18() -> tuple[Layer, ...]:
-    """ImageNet form: 224 x 224 pixels, 1 x 1 convolutions in the shortcuts that change shape."""
+    """Builds ResNet-18 for ImageNet: 224 x 224 pixels, 1 x 1 convolutions in shortcuts."""
     blocks = _blocks(64, 56, (64, 128, 256, 512), 2, projected=True)
     return (_conv("conv1", 3, 64, 7, 112, 2), *blocks, _dense("fc", 512, 1000))
 
 
 def _alexnet() -> tuple[Layer, ...]:
-    """ImageNet form of one tower (Krizhevsky, 2014; torchvision's): 224 x 224 pixels."""
+    """Builds AlexNet of one tower (Krizhevsky, 2014; torchvision's): 224 x 224 pixels."""
     return (
         _conv("conv1", 3, 64, 11, 55, 4),
         _conv("conv2", 64, 192, 5, 27),

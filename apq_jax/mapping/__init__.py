@@ -1,4 +1,4 @@
-"""Weights in crossbars: counted, placed, indexed, written to files and executed."""
+"""Places weights in crossbars; counts, indexes, stores and executes the result."""
 
 from apq_jax.mapping.files import Mapping, Scales, load, save
 from apq_jax.mapping.indices import decode, encode

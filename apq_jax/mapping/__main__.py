@@ -1,8 +1,8 @@
-"""Looks into a mapping.
+"""Inspects a mapping file.
 
     python -m apq_jax.mapping inspect FILE [--layer 0] [--crossbar 0] [--picture crossbar.png]
 
-Checks the file, prints what each layer takes, and draws a crossbar.
+Checks the file, prints each layer's crossbars, units and bits, and draws one crossbar.
 """
 
 import argparse
@@ -47,16 +47,18 @@ def _inspect(options: argparse.Namespace) -> None:
         f"{'layer':28} {'γ x R x C':>16} {'bits':>5} {'crossbars':>9} {'units':>8} "
         f"{'cells used':>10} {'index bits':>10}"
     )
-    for one in mapping.maps:
-        found = count_layer_map(one, mapping.scheme, mapping.accelerator)
-        shape = f"{one.layer.groups} x {one.layer.rows} x {one.layer.columns}"
-        used = 100 * found["cells"] / one.cells.size
+    for layer_map in mapping.maps:
+        layer = layer_map.layer
+        counts = count_layer_map(layer_map, mapping.scheme, mapping.accelerator)
+        shape = f"{layer.groups} x {layer.rows} x {layer.columns}"
+        used = 100 * counts["cells"] / layer_map.cells.size
         print(
-            f"{one.layer.name:28} {shape:>16} {one.weight_bits}, {one.input_bits:>2} "
-            f"{found['crossbars']:9,} {found['units']:8,} {used:8.1f} % {found['index_bits']:10,}"
+            f"{layer.name:28} {shape:>16} {layer_map.weight_bits}, {layer_map.input_bits:>2} "
+            f"{counts['crossbars']:9,} {counts['units']:8,} {used:8.1f} % "
+            f"{counts['index_bits']:10,}"
         )
-    _need("layer", options.layer, len(mapping.maps))
-    _need("crossbar", options.crossbar, len(mapping.maps[options.layer].cells))
+    _check_index("layer", options.layer, len(mapping.maps))
+    _check_index("crossbar", options.crossbar, len(mapping.maps[options.layer].cells))
     picture = options.picture or options.file.with_suffix(".png")
     if picture.resolve() == options.file.resolve():
         raise InputError(f"--picture: {str(picture)!r} is the mapping; allowed: another file")
@@ -66,12 +68,12 @@ def _inspect(options: argparse.Namespace) -> None:
     print(f"drawn: {picture}")
 
 
-def _need(name: str, number: int, count: int) -> None:
-    if not 0 <= number < count:
-        raise InputError(f"--{name}: {number}; allowed: 0 to {count - 1}")
+def _check_index(name: str, index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise InputError(f"--{name}: {index}; allowed: 0 to {count - 1}")
 
 
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough, as `head`
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends quietly when `head` has read enough
     sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,8 @@
 """Executes a mapping as the accelerator would: bit planes, units, converters, shift-and-add.
 
-One bank of inputs at a time is what the hardware does; here all banks are one batched product, but
-every analogue sum is formed, goes through its converter and is accumulated by its own indices, so
-that a wrong cell or index gives a wrong number.
+The hardware drives one bank of inputs at a time; here all banks are one batched product. Every
+analogue sum is still formed, converted and accumulated by its own indices, so that a wrong cell or
+index gives a wrong number.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from apq_jax.compression import converters, quantization
-from apq_jax.compression.compressed import Compressed, CompressedLayer, accumulate, scaled
-from apq_jax.compression.converters import Converter, convert, converter
+from apq_jax.compression.compressed import Compressed, CompressedLayer, accumulate, rescale
+from apq_jax.compression.converters import Converter, build_converter, convert
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.units import (
@@ -31,25 +31,28 @@ from apq_jax.network import products
 from apq_jax.network.capture import Network, forward
 from apq_jax.network.jaxpr import Params
 
-_RANDOM = 64  # windows of random levels that a check adds
-_VALUES = 1 << 22  # analogue sums held at a time
+_RANDOM_WINDOWS = 64  # windows of random levels that a check adds
+_MAX_SUMS = 1 << 22  # analogue sums in memory at a time
 
 
 class Banks(NamedTuple):
-    """A layer's units by the bank that feeds them; what is not used is 0 or a spare place."""
+    """A layer's bitlines by the bank that feeds them: K banks, N bitlines a bank at most.
 
-    inputs: jax.Array  # [K, h] int32, rows of the layer; γ R is a row that is always 0
+    Unused lines are padding: their cells are 0, their input and output are spare ones.
+    """
+
+    inputs: jax.Array  # [K, h] int32, rows of the layer; the spare row γ R is always 0
     cells: jax.Array  # [K, N, h] float32, as programmed
-    outputs: jax.Array  # [K, N] int32, columns of the layer; γ C is a spare
-    weights: jax.Array  # [K, N] int32, of a bitline's sum
-    corrected: jax.Array  # [K, N] int32, what comes off for each unit of input
+    outputs: jax.Array  # [K, N] int32, columns of the layer; the spare column γ C is dropped
+    weights: jax.Array  # [K, N] int32, factor of a bitline's sum in its output
+    corrected: jax.Array  # [K, N] int32, offset to subtract for each unit of input
     flipped: jax.Array  # [K, N] bool
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Datapath:
-    """What of an accelerator the data path is compiled for. Static."""
+    """The sizes that a layer's data path is compiled for. Static."""
 
     rows: int  # γ R
     columns: int  # γ C
@@ -59,44 +62,47 @@ class Datapath:
     adc_bits: int
 
 
-def build_datapath(found: LayerMap, accelerator: Accelerator) -> Datapath:
-    """The static part of a layer's data path."""
-    layer = found.layer
+def build_datapath(layer_map: LayerMap, accelerator: Accelerator) -> Datapath:
+    """Builds the static part of a layer's data path."""
+    layer = layer_map.layer
     return Datapath(
         layer.groups * layer.rows,
         layer.groups * layer.columns,
-        ceil_div(found.input_bits, accelerator.dac_bits),
+        ceil_div(layer_map.input_bits, accelerator.dac_bits),
         accelerator.dac_bits,
         accelerator.cell_bits,
-        found.adc_bits or accelerator.adc_resolution,
+        layer_map.adc_bits or accelerator.adc_resolution,
     )
 
 
-def build_banks(found: LayerMap, accelerator: Accelerator) -> Banks:
+def build_banks(layer_map: LayerMap, accelerator: Accelerator) -> Banks:
     """Sorts a layer's units by bank; on the host."""
-    units, layer = found.units, found.layer
+    units, layer = layer_map.units, layer_map.layer
     used, bank = np.unique(units.bank, return_inverse=True)
     order = np.argsort(bank, kind="stable")
     sizes = np.bincount(bank, minlength=len(used))
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    most = int(sizes.max(initial=0))
-    h, w = found.banks.shape[1], units.outputs.shape[1]
-    weights = compute_bitline_weights(units.slices, units.outputs, found.weight_bits, accelerator)
-    offset = compute_offset(found.weight_bits, accelerator)
+    max_units = int(sizes.max(initial=0))  # of a bank
+    w = units.outputs.shape[1]
+    weights = compute_bitline_weights(
+        units.slices, units.outputs, layer_map.weight_bits, accelerator
+    )
+    offset = compute_offset(layer_map.weight_bits, accelerator)
     filled = units.outputs != NONE
     corrected = np.where(filled & (units.slices == 0), offset, 0)
 
-    def sorted_(values: np.ndarray, spare: Any) -> np.ndarray:
-        table = np.full((len(used), most, *values.shape[1:]), spare, values.dtype)
+    def sort(values: np.ndarray, padding: Any) -> np.ndarray:
+        """Sorts [U, w, ...] by bank to [K, N, ...]."""
+        table = np.full((len(used), max_units, *values.shape[1:]), padding, values.dtype)
         table[bank[order], place] = values[order]
-        return table
+        return table.reshape(len(used), max_units * w, *values.shape[2:])
 
-    inputs = found.banks[used]
-    cells = sorted_(read_cells(found).transpose(0, 2, 1), 0).reshape(len(used), most * w, h)
+    inputs = layer_map.banks[used]
+    cells = sort(read_cells(layer_map).transpose(0, 2, 1), 0)
     spare = layer.groups * layer.columns
-    flat = (
-        sorted_(values, empty).reshape(len(used), most * w)
-        for values, empty in (
+    fields = (
+        sort(values, padding)
+        for values, padding in (
             (np.where(filled, units.outputs, spare), spare),
             (weights, 0),
             (corrected, 0),
@@ -106,70 +112,68 @@ def build_banks(found: LayerMap, accelerator: Accelerator) -> Banks:
     return Banks(
         jnp.asarray(np.where(inputs == NONE, layer.groups * layer.rows, inputs), jnp.int32),
         jnp.asarray(cells, jnp.float32),
-        *(jnp.asarray(x, x.dtype if x.dtype == bool else jnp.int32) for x in flat),
+        *(jnp.asarray(x, x.dtype if x.dtype == bool else jnp.int32) for x in fields),
     )
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def execute(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> jax.Array:
-    """Σ u w of every window, as the accelerator forms it.
+    """Computes Σ u w of every window as the accelerator does.
 
     Args:
       path: static.
-      banks: from `banks_of`.
-      adc: from `conversion.converter`.
+      banks: from `build_banks`.
+      adc: from `converters.build_converter`.
       levels: [M, γ R] int32, unsigned input levels u of M windows.
 
     Returns:
       [M, γ C] int32.
     """
     count = levels.shape[0]
-    width = max(_VALUES // max(banks.outputs.size, 1), 1)
-    width = min(width, count)
+    width = min(max(_MAX_SUMS // max(banks.outputs.size, 1), 1), count)
     chunks = ceil_div(count, width)
-    padded = jnp.pad(levels, ((0, chunks * width - count), (0, 1)))  # the last row is always 0
+    padded = jnp.pad(levels, ((0, chunks * width - count), (0, 1)))  # with the spare row
     outputs = lax.map(
-        functools.partial(_windows, path, banks, adc), padded.reshape(chunks, width, path.rows + 1)
+        functools.partial(_execute_chunk, path, banks, adc),
+        padded.reshape(chunks, width, path.rows + 1),
     )
     return outputs.reshape(chunks * width, path.columns)[:count]
 
 
-def _windows(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> jax.Array:
+def _execute_chunk(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> jax.Array:
     x = levels.T[banks.inputs]  # [K, h, M]
     top = 2**path.cell_bits - 1
 
-    def step(number: int, total: jax.Array) -> jax.Array:
-        plane = (x >> (path.dac_bits * number)) & (2**path.dac_bits - 1)
-        # Whole numbers below 2^24: exact in float32 at the highest precision.
+    def add_step(step: int, total: jax.Array) -> jax.Array:
+        plane = (x >> (path.dac_bits * step)) & (2**path.dac_bits - 1)
+        # Sums are whole numbers below 2^24, so float32 at the highest precision is exact.
         sums = jnp.matmul(banks.cells, plane.astype(jnp.float32), precision=lax.Precision.HIGHEST)
         digital = convert(adc, sums).astype(jnp.int32)
-        counted = plane.sum(axis=1)[:, None, :]  # the population count of the bank's inputs
-        digital = jnp.where(banks.flipped[:, :, None], top * counted - digital, digital)
-        digital = digital * banks.weights[:, :, None] - counted * banks.corrected[:, :, None]
-        return total + (digital << (path.dac_bits * number))
+        inputs = plane.sum(axis=1)[:, None, :]  # the population count of the bank's inputs
+        digital = jnp.where(banks.flipped[:, :, None], top * inputs - digital, digital)
+        digital = digital * banks.weights[:, :, None] - inputs * banks.corrected[:, :, None]
+        return total + (digital << (path.dac_bits * step))
 
     shape = (*banks.outputs.shape, x.shape[2])
-    total = lax.fori_loop(0, path.steps, step, jnp.zeros(shape, jnp.int32))
-    found = jnp.zeros((path.columns + 1, x.shape[2]), jnp.int32)
-    return found.at[banks.outputs.reshape(-1)].add(total.reshape(-1, x.shape[2]))[:-1].T
+    total = lax.fori_loop(0, path.steps, add_step, jnp.zeros(shape, jnp.int32))
+    outputs = jnp.zeros((path.columns + 1, x.shape[2]), jnp.int32)  # with the spare column
+    return outputs.at[banks.outputs.reshape(-1)].add(total.reshape(-1, x.shape[2]))[:-1].T
 
 
-def count_performed_actions(found: LayerMap, accelerator: Accelerator) -> dict[str, int]:
-    """Actions of one inference, counted as `execute` goes: step by step, read by read.
+def count_performed_actions(layer_map: LayerMap, accelerator: Accelerator) -> dict[str, int]:
+    """Counts the actions of one inference, step by step and read by read as `execute` runs.
 
-    Of the components between an input and its partial sum; names as in the component table.
+    Components are those between an input and its partial sum, by their names in the table.
     """
-    units, inputs = found.units, found.banks[found.units.bank]
+    units, inputs = layer_map.units, layer_map.banks[layer_map.units.bank]
     wordlines, filled = (inputs != NONE).sum(axis=1), units.outputs != NONE
-    bitlines, begins = filled.sum(axis=1), (filled & (units.slices == 0)).sum(axis=1)
+    bitlines, outputs = filled.sum(axis=1), (filled & (units.slices == 0)).sum(axis=1)
     flipping = accelerator.flipped_columns
-    offset = compute_offset(found.weight_bits, accelerator) > 0
+    offset = compute_offset(layer_map.weight_bits, accelerator) > 0
     names = ("array", "dac", "sample_hold", "adc", "shift_add", "input_register")
     done = dict.fromkeys((*names, "input_count", "output_register"), 0)
-    left = found.input_bits
-    while left > 0:
-        bits = min(accelerator.dac_bits, left)
-        left -= bits
+    for start in range(0, layer_map.input_bits, accelerator.dac_bits):
+        bits = min(accelerator.dac_bits, layer_map.input_bits - start)
         done["dac"] += int(wordlines.sum())
         done["input_register"] += int(bits * wordlines.sum())
         done["array"] += int((wordlines * bitlines).sum())
@@ -177,31 +181,31 @@ def count_performed_actions(found: LayerMap, accelerator: Accelerator) -> dict[s
         done["adc"] += int(bitlines.sum())
         done["shift_add"] += int(bitlines.sum())
         done["input_count"] += len(np.unique(units.bank)) if offset else 0
-    # Once a window: a bitline that may be flipped is turned back, an offset comes off, and the
-    # sum of a weight's slices, which waits while the bank's units are read, goes to its register.
-    done["shift_add"] += flipping * int(bitlines.sum()) + offset * int(begins.sum())
-    done["output_register"] += int(begins.sum())
-    return {name: found.layer.positions * count for name, count in done.items()}
+    # Once per window: flipped bitlines are turned back and offsets are subtracted. An output's
+    # register takes the sum of its slices after the last step, because the sum waits meanwhile.
+    done["shift_add"] += flipping * int(bitlines.sum()) + offset * int(outputs.sum())
+    done["output_register"] += int(outputs.sum())
+    return {name: layer_map.layer.positions * count for name, count in done.items()}
 
 
 class Check(NamedTuple):
-    """A layer's data path against the quantized network's accumulators."""
+    """A comparison of a layer's data path with the quantized network's accumulators."""
 
     mismatches: int  # accumulators that differ
     compared: int
 
 
-Parts = tuple[tuple[Datapath, Banks], ...]  # one a layer
+Parts = tuple[tuple[Datapath, Banks], ...]  # one per layer
 
 
 def build_parts(maps: tuple[LayerMap, ...], accelerator: Accelerator) -> Parts:
-    """What `check` and `apply` execute."""
-    return tuple((build_datapath(one, accelerator), build_banks(one, accelerator)) for one in maps)
+    """Builds every layer's data path and banks, which `check_layers` and `apply` execute."""
+    return tuple((build_datapath(m, accelerator), build_banks(m, accelerator)) for m in maps)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def quantize_windows(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
-    """The unsigned input levels of a layer's windows, [M, γ R] int32."""
+    """Quantizes a layer's inputs; returns the unsigned levels of its windows, [M, γ R] int32."""
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
     rows = product.unfold(u.astype(jnp.int32), pad=layer.input_zero.astype(jnp.int32))
     return jnp.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1)
@@ -217,94 +221,95 @@ def check_layers(
 ) -> list[Check]:
     """Compares every layer's data path with the quantized network, bit for bit.
 
-    Each layer is given the levels that the quantized network gives it, and random ones of its whole
-    range: inputs that are 0 on all images would hide a wrong cell. Converters are the mapping's.
+    Each layer gets the levels that the quantized network gives it. It also gets random levels of
+    its whole range, because an input that is 0 on all images would hide a wrong cell.
 
     Args:
       network, params: the model.
       compressed: its integer form.
-      parts: from `prepare`.
-      accelerator: that of the mapping.
+      parts: from `build_parts`.
+      accelerator: the mapping's, whose converters are used.
       images: [B, ...].
     """
-    # Not compiled as a whole: fused with the layer before, the two sides would each round x anew,
-    # and a tie of rounding would look like a wrong cell. A layer's steps are a program each.
-    found: dict[int, Check] = {}
+    # Each step of a layer is a program of its own. In one program, XLA would fuse the layer before
+    # into both sides, each would round x anew, and a tie would look like a wrong cell.
+    checks: dict[int, Check] = {}
 
     def replace(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
         layer, (path, banks) = compressed[index], parts[index]
-        sums = _accumulated(layer, product, x)
-        anything, of_any = _anything(layer, index)
-        adc = converter(accelerator, path.adc_bits)
-        mismatches, compared = found.get(index, Check(0, 0))
-        for levels, right in (
-            (quantize_windows(layer, product, x), _side_by_side(sums)),
-            (anything, of_any),
+        sums = _accumulate(layer, product, x)
+        adc = build_converter(accelerator, path.adc_bits)
+        mismatches, compared = checks.get(index, Check(0, 0))
+        for levels, expected in (
+            (quantize_windows(layer, product, x), _join_groups(sums)),
+            _draw_windows(layer, index),
         ):
             executed = execute(path, banks, adc, levels)
-            mismatches += _differing(executed, right)
-            compared += right.size
-        found[index] = Check(mismatches, compared)
-        return _rescaled(layer, product, sums)
+            mismatches += _count_differing(executed, expected)
+            compared += expected.size
+        checks[index] = Check(mismatches, compared)
+        return _compute_outputs(layer, product, sums)
 
     forward(network, params, images, replace)
-    return [found[index] for index in range(len(parts))]
+    return [checks[index] for index in range(len(parts))]
 
 
-_accumulated = jax.jit(accumulate, static_argnums=1)
+_accumulate = jax.jit(accumulate, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _rescaled(layer: CompressedLayer, product: products.Product, sums: jax.Array) -> jax.Array:
-    """What the layer hands on, of accumulators [γ, M, C]."""
-    return product.fold(scaled(layer, sums))
+def _compute_outputs(
+    layer: CompressedLayer, product: products.Product, sums: jax.Array
+) -> jax.Array:
+    """Turns accumulators [γ, M, C] into the layer's outputs."""
+    return product.fold(rescale(layer, sums))
 
 
 @jax.jit
-def _anything(layer: CompressedLayer, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Windows of random levels of the layer's whole range, and their right accumulators.
-
-    [M, γ R] and [M, γ C] int32.
-    """
+def _draw_windows(layer: CompressedLayer, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draws windows of random levels, [M, γ R] int32; returns their accumulators, [M, γ C], too."""
     groups, rows, _ = layer.levels.shape
-    end = quantization.input_limit(layer.input_bits).astype(jnp.int32) + 1
-    windows = jax.random.randint(jax.random.key(seed), (_RANDOM, groups * rows), 0, end)
-    apart = jnp.moveaxis(windows.reshape(_RANDOM, groups, rows), 1, 0)
+    end = quantization.get_max_input_level(layer.input_bits).astype(jnp.int32) + 1
+    windows = jax.random.randint(jax.random.key(seed), (_RANDOM_WINDOWS, groups * rows), 0, end)
+    apart = jnp.moveaxis(windows.reshape(_RANDOM_WINDOWS, groups, rows), 1, 0)
     sums = jnp.matmul(apart, layer.levels.astype(jnp.int32))
     if layer.reading is not None:
-        sums += converters.lost(layer.reading, layer.levels, apart, layer.input_bits)
-    return windows, _side_by_side(sums)
+        sums += converters.compute_conversion_errors(
+            layer.reading, layer.levels, apart, layer.input_bits
+        )
+    return windows, _join_groups(sums)
 
 
 @jax.jit
-def _side_by_side(sums: jax.Array) -> jax.Array:
-    """[γ, M, C] to [M, γ C]."""
+def _join_groups(sums: jax.Array) -> jax.Array:
+    """Joins the groups' sums, [γ, M, C] to [M, γ C]."""
     return jnp.moveaxis(sums, 0, 1).reshape(sums.shape[1], -1)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _grouped(sums: jax.Array, groups: int) -> jax.Array:
-    """[M, γ C] to [γ, M, C]."""
+def _split_groups(sums: jax.Array, groups: int) -> jax.Array:
+    """Splits sums into groups, [M, γ C] to [γ, M, C]."""
     return jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
 
 
-def _differing(a: ArrayLike, b: ArrayLike) -> int:
+def _count_differing(a: ArrayLike, b: ArrayLike) -> int:
     return int(np.count_nonzero(np.asarray(a) != np.asarray(b)))
 
 
 class EndToEnd(NamedTuple):
-    """The executed network against the quantized one, each from its own inputs on.
+    """A comparison of the executed and the quantized network, each run from the images on.
 
-    Rescaling between layers is in floating point and may round a tie differently in two programs.
+    Some levels may differ without an error, because layers are rescaled in floating point, which
+    may round a tie differently in two programs.
     """
 
-    same_class: int  # images of which both give the same class
+    same_class: int  # images that both put in the same class
     images: int
     levels_differ: int  # input levels of all layers that differ
-    levels: int
+    levels: int  # input levels of all layers
 
 
 def compare_end_to_end(
@@ -315,7 +320,7 @@ def compare_end_to_end(
     accelerator: Accelerator,
     images: jax.Array,
 ) -> EndToEnd:
-    """Runs both networks; arguments as of `check`."""
+    """Runs the executed and the quantized network; arguments as of `check_layers`."""
 
     def run(executes: bool) -> tuple[jax.Array, list[jax.Array]]:
         seen = []
@@ -328,18 +333,18 @@ def compare_end_to_end(
             u = quantize_windows(layer, product, x)
             seen.append(u)
             if not executes:
-                return _rescaled(layer, product, _accumulated(layer, product, x))
-            sums = execute(path, banks, converter(accelerator, path.adc_bits), u)
-            return _rescaled(layer, product, _grouped(sums, len(layer.multiplier)))
+                return _compute_outputs(layer, product, _accumulate(layer, product, x))
+            sums = execute(path, banks, build_converter(accelerator, path.adc_bits), u)
+            return _compute_outputs(layer, product, _split_groups(sums, len(layer.multiplier)))
 
         return forward(network, params, images, replace), seen
 
-    (logits, levels), (right, expected) = run(True), run(False)
-    of_both = (np.asarray(x).argmax(axis=-1) for x in (logits, right))
+    (logits, levels), (expected_logits, expected_levels) = run(True), run(False)
+    classes, expected_classes = (np.asarray(x).argmax(axis=-1) for x in (logits, expected_logits))
     return EndToEnd(
-        len(images) - _differing(*of_both),
+        len(images) - _count_differing(classes, expected_classes),
         len(images),
-        sum(_differing(a, b) for a, b in zip(levels, expected, strict=True)),
+        sum(_count_differing(a, b) for a, b in zip(levels, expected_levels, strict=True)),
         sum(a.size for a in levels),
     )
 
@@ -352,13 +357,13 @@ def apply(
     adc: Converter,
     x: jax.Array,
 ) -> jax.Array:
-    """Logits [B, classes] with every mapped layer executed, digital operations as written.
+    """Computes logits [B, classes]; mapped layers are executed, digital operations run as written.
 
     Args:
       network, params: the model.
       compressed: its integer form, of which only the scales are used.
-      parts: from `prepare`.
-      adc: from `conversion.converter`, of all layers.
+      parts: from `build_parts`.
+      adc: from `converters.build_converter`, for all layers.
       x: [B, ...].
     """
 
@@ -368,6 +373,6 @@ def apply(
         del weight
         layer, (path, banks) = compressed[index], parts[index]
         sums = execute(path, banks, adc, quantize_windows(layer, product, x))
-        return _rescaled(layer, product, _grouped(sums, len(layer.multiplier)))
+        return _compute_outputs(layer, product, _split_groups(sums, len(layer.multiplier)))
 
     return forward(network, params, x, replace)

@@ -1,51 +1,51 @@
-"""The index memory of a column-vector layer, bit by bit: what `index_bits` counts.
+"""Encodes the index memory of a column-vector layer bit by bit; `index_bits` is its length.
 
     mode, survivors of every row group, input index of every unit, flipped bitlines
 
-Survivors are a number and a list of columns a row group (mode 0) or a bitmap (mode 1), whichever
-is shorter; numbers have their most significant bit first. With the packing rule (docs/datapath.md)
-the units follow: `decode` gives them back.
+Survivors of a row group are a count and a list of columns (mode 0) or a bitmap (mode 1); a layer
+takes the shorter. Numbers have their most significant bit first. `decode` recovers the units,
+because the packing rule (docs/datapath.md) follows from the survivors.
 """
 
 import numpy as np
 
-from apq_jax.crossbar import ceil_div
+from apq_jax.crossbar import ceil_div, ceil_log2
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.units import NONE, LayerMap
 from apq_jax.types import Layer
 
 
-def encode(found: LayerMap, accelerator: Accelerator) -> np.ndarray:
-    """The index of a layer that was mapped as `column_vector`: [bits] bool."""
-    layer, units = found.layer, found.units
-    banks, filled = len(found.banks), units.outputs != NONE
+def encode(layer_map: LayerMap, accelerator: Accelerator) -> np.ndarray:
+    """Encodes the index of a layer that was mapped as `column_vector`: [bits] bool."""
+    layer, units = layer_map.layer, layer_map.units
+    banks, filled = len(layer_map.banks), units.outputs != NONE
     starts = filled & (units.slices == 0)
     bank = np.broadcast_to(units.bank[:, None], filled.shape)[starts]
-    kept = np.zeros((banks, layer.columns), bool)
-    kept[bank, units.outputs[starts] % layer.columns] = True
-    number, width = layer.columns.bit_length(), _width(layer.columns)
-    if banks * number + int(kept.sum()) * width < kept.size:
-        survivors = [np.asarray([False])]
-        for row in kept:
+    survivors = np.zeros((banks, layer.columns), bool)
+    survivors[bank, units.outputs[starts] % layer.columns] = True
+    count_width, width = layer.columns.bit_length(), ceil_log2(layer.columns)
+    if banks * count_width + int(survivors.sum()) * width < survivors.size:
+        parts = [np.asarray([False])]
+        for row in survivors:
             columns = np.flatnonzero(row)
-            survivors += [_bits(np.asarray([len(columns)]), number), _bits(columns, width)]
+            parts += [_to_bits(np.asarray([len(columns)]), count_width), _to_bits(columns, width)]
     else:
-        survivors = [np.asarray([True]), kept.reshape(-1)]
+        parts = [np.asarray([True]), survivors.reshape(-1)]
     flips = units.flipped[filled] if accelerator.flipped_columns else np.zeros(0, bool)
-    return np.concatenate([*survivors, _bits(units.bank, _width(banks)), flips])
+    return np.concatenate([*parts, _to_bits(units.bank, ceil_log2(banks)), flips])
 
 
 def decode(
     bits: np.ndarray, layer: Layer, weight_bits: int, accelerator: Accelerator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The units' banks [U], outputs [U, w], slices [U, w] and flipped bitlines [U, w].
+    """Decodes an index to the units' banks [U], outputs [U, w], slices [U, w] and flipped [U, w].
 
     Raises:
       ValueError: the bits are not an index of this layer.
     """
     banks = layer.groups * layer.count_row_groups(accelerator.unit_rows)
     slices, w = accelerator.slices(weight_bits), accelerator.unit_columns
-    number, width = layer.columns.bit_length(), _width(layer.columns)
+    count_width, width = layer.columns.bit_length(), ceil_log2(layer.columns)
     left = np.asarray(bits, bool)
 
     def take(count: int) -> np.ndarray:
@@ -58,42 +58,41 @@ def decode(
     if take(1)[0]:
         rows = [np.flatnonzero(row) for row in take(banks * layer.columns).reshape(banks, -1)]
     else:
-        rows = [_numbers(take(int(_numbers(take(number), number)[0]) * width), width)
-                for _ in range(banks)]  # fmt: skip
-    outputs, parts, first = [], [], []
+        rows = []
+        for _ in range(banks):
+            count = int(_to_numbers(take(count_width), count_width, 1)[0])
+            rows.append(_to_numbers(take(count * width), width, count))
+    outputs, slice_indices, expected = [], [], []
     for bank, columns in enumerate(rows):
         units = ceil_div(len(columns) * slices, w)
         stream = np.full(units * w, NONE)
         group = bank // layer.count_row_groups(accelerator.unit_rows)
         stream[: len(columns) * slices] = np.repeat(columns + group * layer.columns, slices)
-        place = np.zeros(units * w, int)
-        place[: len(columns) * slices] = np.tile(np.arange(slices), len(columns))
+        stream_slices = np.zeros(units * w, int)
+        stream_slices[: len(columns) * slices] = np.tile(np.arange(slices), len(columns))
         outputs.append(stream.reshape(units, w))
-        parts.append(place.reshape(units, w))
-        first += [bank] * units
-    found = np.concatenate(outputs)
-    bank_of = _numbers(take(len(first) * _width(banks)), _width(banks), len(first))
-    if not np.array_equal(bank_of, first):
+        slice_indices.append(stream_slices.reshape(units, w))
+        expected += [bank] * units
+    output = np.concatenate(outputs)
+    bank_width = ceil_log2(banks)
+    unit_banks = _to_numbers(take(len(expected) * bank_width), bank_width, len(expected))
+    if not np.array_equal(unit_banks, expected):
         raise ValueError("input indices that do not fit the survivors")
-    flipped = np.zeros(found.shape, bool)
+    filled = output != NONE
+    flipped = np.zeros(output.shape, bool)
     if accelerator.flipped_columns:
-        flipped[found != NONE] = take(int((found != NONE).sum()))
+        flipped[filled] = take(int(filled.sum()))
     if len(left):
         raise ValueError(f"index of {len(bits)} bits; {len(left)} too many")
-    return bank_of, found, np.concatenate(parts), flipped
+    return unit_banks, output, np.concatenate(slice_indices), flipped
 
 
-def _width(count: int) -> int:
-    """Bits that tell `count` things apart."""
-    return (count - 1).bit_length()
-
-
-def _bits(numbers: np.ndarray, width: int) -> np.ndarray:
+def _to_bits(numbers: np.ndarray, width: int) -> np.ndarray:
     places = np.arange(width - 1, -1, -1)
     return (np.asarray(numbers, np.int64)[:, None] >> places & 1).astype(bool).reshape(-1)
 
 
-def _numbers(bits: np.ndarray, width: int, count: int | None = None) -> np.ndarray:
-    if width == 0:  # there is but one thing to tell
-        return np.zeros(count or 0, int)
+def _to_numbers(bits: np.ndarray, width: int, count: int) -> np.ndarray:
+    if width == 0:  # the only number is 0
+        return np.zeros(count, int)
     return bits.reshape(-1, width) @ (1 << np.arange(width - 1, -1, -1))

@@ -1,4 +1,4 @@
-"""Pictures of crossbars, drawn from a mapping."""
+"""Draws pictures of crossbars from a mapping."""
 
 from collections.abc import Sequence
 
@@ -11,27 +11,27 @@ from matplotlib.ticker import MaxNLocator
 from apq_jax.mapping.files import Mapping
 from apq_jax.mapping.units import NONE, LayerMap
 
-_WORDS = 40  # numbers that a picture holds
+_MAX_NUMBERS = 40  # that a picture has room for
 
 
 def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
-    """One crossbar: cells by value, empty ones white, units outlined, coloured by their input."""
-    one, accelerator = mapping.maps[layer], mapping.accelerator
-    units = one.units
-    here = np.flatnonzero(units.crossbar == crossbar)
+    """Draws one crossbar twice: its cells by value, and its units by input index."""
+    layer_map, accelerator = mapping.maps[layer], mapping.accelerator
+    units = layer_map.units
+    in_crossbar = np.flatnonzero(units.crossbar == crossbar)
     x_r, x_c = accelerator.crossbar_rows, accelerator.crossbar_columns
     bank = np.full((x_r, x_c), -1)
     edges = []
-    for unit in here:
-        high = int((one.banks[units.bank[unit]] != NONE).sum())
-        wide = int((units.outputs[unit] != NONE).sum())
+    for unit in in_crossbar:
+        height = int((layer_map.banks[units.bank[unit]] != NONE).sum())
+        width = int((units.outputs[unit] != NONE).sum())
         top, left = int(units.wordline[unit]), int(units.bitline[unit])
-        bank[top : top + high, left : left + wide] = units.bank[unit]
-        box = np.asarray([[0, 0], [wide, 0], [wide, high], [0, high], [0, 0]])
+        bank[top : top + height, left : left + width] = units.bank[unit]
+        box = np.asarray([[0, 0], [width, 0], [width, height], [0, height], [0, 0]])
         edges.append(box + np.asarray([left - 0.5, top - 0.5]))
     figure = Figure(figsize=(7.2, 4.0), dpi=150, layout="constrained")
     values, inputs = figure.subplots(1, 2)
-    cells = np.where(bank >= 0, one.cells[crossbar], np.nan)
+    cells = np.where(bank >= 0, layer_map.cells[crossbar], np.nan)
     image = values.imshow(cells, cmap="viridis", vmin=0, vmax=2**accelerator.cell_bits - 1)
     figure.colorbar(image, ax=values, shrink=0.7, ticks=range(2**accelerator.cell_bits))
     values.set_title("cells", fontsize=10)
@@ -49,32 +49,33 @@ def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
         axis.set_ylabel("wordline")
     used = np.mean(bank >= 0)
     figure.suptitle(
-        f"{one.layer.name}, crossbar {crossbar + 1} of {len(one.cells)}: {len(here)} units, "
+        f"{layer_map.layer.name}, crossbar {crossbar + 1} of {len(layer_map.cells)}: "
+        f"{len(in_crossbar)} units, "
         f"{100 * used:.0f} % of the cells",
         fontsize=10,
-        parse_math=False,  # a layer's name is what it is
+        parse_math=False,  # a layer's name may have a $
     )
     return figure
 
 
-def compute_fill(one: LayerMap) -> np.ndarray:
-    """The share of cells that units use, of each crossbar of a layer."""
-    high = (one.banks != NONE).sum(axis=1)[one.units.bank]
-    wide = (one.units.outputs != NONE).sum(axis=1)
-    cells = np.bincount(one.units.crossbar, high * wide, minlength=len(one.cells))
-    return cells / one.cells[0].size
+def compute_fill(layer_map: LayerMap) -> np.ndarray:
+    """Computes the share of cells in use of each of a layer's crossbars, [crossbars]."""
+    units = layer_map.units
+    wordlines = (layer_map.banks != NONE).sum(axis=1)[units.bank]
+    bitlines = (units.outputs != NONE).sum(axis=1)
+    cells = np.bincount(units.crossbar, wordlines * bitlines, minlength=len(layer_map.cells))
+    return cells / layer_map.cells[0].size
 
 
 def draw_fullness(mapping: Mapping, names: Sequence[str]) -> Figure:
-    """How full every crossbar of every layer is.
+    """Draws how full every crossbar of every layer is.
 
     Args:
       mapping: of all layers.
-      names: what to call each of them.
+      names: each layer's name in the picture.
     """
-    shares = [100 * compute_fill(one) for one in mapping.maps]
-    most = max(len(share) for share in shares)
-    table = np.full((len(shares), most), np.nan)
+    shares = [100 * compute_fill(layer_map) for layer_map in mapping.maps]
+    table = np.full((len(shares), max(map(len, shares))), np.nan)
     for row, share in enumerate(shares):
         table[row, : len(share)] = share
     height = 1.3 + 0.28 * len(shares)
@@ -84,7 +85,7 @@ def draw_fullness(mapping: Mapping, names: Sequence[str]) -> Figure:
         table, cmap="viridis", vmin=0, vmax=100, aspect="auto", interpolation="nearest"
     )
     figure.colorbar(image, ax=axis, label="cells used, %", ticks=[0, 50, 100])
-    if table.size <= _WORDS:
+    if table.size <= _MAX_NUMBERS:
         for (row, column), share in np.ndenumerate(table):
             if np.isfinite(share):
                 colour = "#ffffff" if share < 60 else "#101010"

@@ -1,4 +1,8 @@
-"""How each scheme packs what survives: crossbars, units and index bits, counted on the host."""
+"""Counts the crossbars, units and index bits of a pruned layer under each scheme, on the host.
+
+Each `count_...` function takes a layer, its mask of survivors [γ, R, C] bool, the weight bits and
+the accelerator, and returns whole numbers.
+"""
 
 from typing import NamedTuple
 
@@ -6,78 +10,74 @@ import numpy as np
 
 from apq_jax import crossbar
 from apq_jax.compression.pruning import Block
-from apq_jax.crossbar import Counts, ceil_div
+from apq_jax.crossbar import Counts, ceil_div, ceil_log2
 from apq_jax.hardware import Accelerator
 from apq_jax.types import Layer
 
-_STRIP_BITS = 8  # the blocks of pim_prune and sre are those of 8-bit weights, whatever the bits
+_STRIP_BITS = 8  # pim_prune and sre have the blocks of 8-bit weights at any bits
 
 
-def _width(count: int) -> int:
-    """Bits that tell `count` things apart, ⌈log2 count⌉."""
-    return (count - 1).bit_length()
+def count_subset_bits(kept: int, count: int) -> int:
+    """Counts the bits that say which `kept` of `count` things survive.
 
-
-def _listed(kept: int, count: int) -> int:
-    """Bits that say which `kept` of `count`.
-
-    Their number and a list, or a bitmap, and one bit that says which.
+    They are the number of survivors and a list of them, or a bitmap, and one bit that says which.
     """
-    return min(count.bit_length() + kept * _width(count), count) + 1
+    return min(count_list_bits(1, kept, count), count) + 1
 
 
-def _lists(kept: list[int], count: int, flips: int) -> int:
-    """Bits of lists of so many of `count`, each with its length, and of flipped bitlines."""
-    return sum(count.bit_length() + each * _width(count) for each in kept) + flips
+def count_list_bits(lists: int, kept: int, count: int) -> int:
+    """Counts the bits of lists that hold `kept` of `count` things in all, each with its length."""
+    return lists * count.bit_length() + kept * ceil_log2(count)
 
 
-def _summed(parts: list[Counts]) -> Counts:
-    """Matrices that share no crossbar."""
+def _add_counts(parts: list[Counts]) -> Counts:
+    """Adds the counts of matrices that share no crossbar; none of them take one crossbar."""
     if not parts:
         return Counts(1, *(0,) * 9)
-    found = Counts(*(np.sum(field) for field in zip(*parts, strict=True)))
-    return found._replace(fullest=max(part.fullest for part in parts))
+    sums = Counts(*(np.sum(field) for field in zip(*parts, strict=True)))
+    return sums._replace(fullest=max(part.fullest for part in parts))
 
 
 class Diagonal(NamedTuple):
-    """How matrices, each with inputs and outputs of its own, share crossbars."""
+    """How matrices that share no input and no output lie block-diagonally in crossbars."""
 
-    beside: int  # matrices in a crossbar; 0: the largest is larger than one
-    at_once: int  # of these, so many lie in one unit and are read together
-    rows: int  # of the largest: the n-th of a crossbar begins n times as far down
-    bitlines: int  # and across
+    beside: int  # matrices per crossbar; 0 if the largest matrix does not fit in one
+    at_once: int  # matrices that lie in one unit and are read together
+    rows: int  # rows of a block: matrix n of a crossbar begins n times as far down
+    bitlines: int  # bitlines of a block: it begins n times as far across
 
 
 def plan_diagonal(shapes: list[tuple[int, int]], accelerator: Accelerator) -> Diagonal:
-    """Of matrices of rows x bitlines, block by block as large as the largest; [] takes nothing."""
+    """Plans a diagonal for matrices of (rows, bitlines); all blocks are as large as the largest."""
     a = accelerator
-    rows = max((high for high, _ in shapes), default=1)
-    bitlines = max((wide for _, wide in shapes), default=1)
+    rows = max((rows for rows, _ in shapes), default=1)
+    bitlines = max((bitlines for _, bitlines in shapes), default=1)
     beside = min(a.crossbar_rows // rows, a.crossbar_columns // bitlines)
     at_once = max(min(a.unit_rows // rows, a.unit_columns // bitlines), 1)
     return Diagonal(beside, min(at_once, max(beside, 1)), rows, bitlines)
 
 
-def _on_diagonals(parts: list[Counts], place: Diagonal) -> Counts:
-    """Matrices that each fit in a crossbar, in their order."""
-    found = _summed(parts)
+def _count_on_diagonals(parts: list[Counts], place: Diagonal) -> Counts:
+    """Counts matrices that lie on diagonals in their order; each fits in a crossbar."""
+    sums = _add_counts(parts)
     if not parts:
-        return found
-    crossbars = [parts[at : at + place.beside] for at in range(0, len(parts), place.beside)]
-    # Where one unit holds several, each of them is one read of its own.
-    turns = [
-        ceil_div(len(some), place.at_once)
+        return sums
+    step = place.beside
+    crossbars = [parts[start : start + step] for start in range(0, len(parts), step)]
+    # If one unit holds several matrices, each matrix lies in one unit, so units are not summed.
+    reads = [
+        ceil_div(len(matrices), place.at_once)
         if place.at_once > 1
-        else sum(int(part.units) for part in some)
-        for some in crossbars
+        else sum(int(part.units) for part in matrices)
+        for matrices in crossbars
     ]
-    return found._replace(crossbars=len(crossbars), units=sum(turns), fullest=max(turns))
+    return sums._replace(crossbars=len(crossbars), units=sum(reads), fullest=max(reads))
 
 
-def _matrices(
+def _count_matrices(
     layer: Layer, shapes: list[tuple[int, int]], bits: int, accelerator: Accelerator
 ) -> Counts:
-    """Dense packing of matrices of rows x columns; empty ones go."""
+    """Counts matrices of (rows, columns) that are packed densely, without the empty ones."""
     chip, slices = accelerator.chip(), np.int64(accelerator.slices(bits))
     planes = np.int64(bits * (1 + int(chip.differential)))
     window = int(np.prod(layer.kernel, dtype=np.int64))
@@ -87,55 +87,57 @@ def _matrices(
     ]
     place = plan_diagonal([(rows, columns * int(slices)) for rows, columns in shapes], accelerator)
     if accelerator.mapping == "mnsim" or not place.beside:
-        return _summed(parts)
-    return _on_diagonals(parts, place)
+        return _add_counts(parts)
+    return _count_on_diagonals(parts, place)
 
 
 def count_dense(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
+    """Counts the whole layer, whatever the mask."""
     del mask
     return crossbar.count_dense_layer(layer, np.int64(bits), accelerator.chip())
 
 
 def count_filters(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
-    """Whole output channels go; the rest are packed densely, with a list of them."""
+    """Counts the surviving output channels, packed densely, with an index of which survive."""
     kept = mask.any(axis=1).sum(axis=1)  # [γ]
-    found = _matrices(layer, [(layer.rows, int(wide)) for wide in kept], bits, accelerator)
-    index = _listed(int(kept.sum()), layer.groups * layer.columns)
-    return found._replace(index_bits=found.index_bits + index)
+    shapes = [(layer.rows, int(columns)) for columns in kept]
+    counts = _count_matrices(layer, shapes, bits, accelerator)
+    index = count_subset_bits(int(kept.sum()), layer.groups * layer.columns)
+    return counts._replace(index_bits=counts.index_bits + index)
 
 
 def count_channels(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
-    """Whole input channels go, each a window of rows."""
+    """Counts the surviving input channels, each a window of rows, as `count_filters` does."""
     window = int(np.prod(layer.kernel, dtype=np.int64))
-    rows = mask.any(axis=2).sum(axis=1)  # [γ]
-    found = _matrices(layer, [(int(high), layer.columns) for high in rows], bits, accelerator)
-    channels = int(rows.sum()) // window
-    index = _listed(channels, layer.groups * layer.rows // window)
-    return found._replace(index_bits=found.index_bits + index)
+    kept = mask.any(axis=2).sum(axis=1)  # [γ]
+    shapes = [(int(rows), layer.columns) for rows in kept]
+    counts = _count_matrices(layer, shapes, bits, accelerator)
+    index = count_subset_bits(int(kept.sum()) // window, layer.groups * layer.rows // window)
+    return counts._replace(index_bits=counts.index_bits + index)
 
 
 def count_strip_columns(accelerator: Accelerator) -> int:
-    """Logical columns of a crossbar at 8 bits, ⌊X_c / S⌋."""
+    """Counts the logical columns of a strip, those of a crossbar at 8 bits, ⌊X_c / S⌋."""
     return max(accelerator.crossbar_columns // accelerator.slices(_STRIP_BITS), 1)
 
 
 def count_sre_columns(accelerator: Accelerator, slices: int) -> int:
-    """Logical columns of a unit in `sre`, ⌊w / S⌋; of a weight wider than a unit, 1."""
+    """Counts the logical columns of a unit in `sre`, ⌊w / S⌋, but 1 if a weight is wider."""
     return max(accelerator.unit_columns // slices, 1)
 
 
 def count_strips_beside(layer: Layer, slices: int, accelerator: Accelerator) -> int:
-    """Strips of `pim_prune` that lie side by side from a crossbar's first wordline on."""
+    """Counts the strips of `pim_prune` that fit side by side in a crossbar."""
     width = min(count_strip_columns(accelerator), layer.columns)
     return max(accelerator.crossbar_columns // (width * slices), 1)
 
 
 def count_pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
-    """Row segments of each strip of columns go, the rest pack upward; an input index a segment.
+    """Counts strips of columns whose surviving rows pack upward, with an index per row.
 
-    With fewer bits, or few columns, a strip is narrower than a crossbar: as many as fit lie beside
-    each other, those of like height together, and are read in turn; or block-diagonally where
-    that holds more.
+    A strip of few bits or columns is narrower than a crossbar. Strips of like height then lie side
+    by side, as many as fit, and are read one after the other; they lie block-diagonally instead if
+    a crossbar holds more of them so.
     """
     a, slices, width = accelerator, accelerator.slices(bits), count_strip_columns(accelerator)
     strips = []  # (rows kept, logical columns)
@@ -143,23 +145,19 @@ def count_pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Acce
         for start in range(0, layer.columns, width):
             part = group[:, start : start + width]
             strips.append((int(part.any(axis=1).sum()), part.shape[1]))
-    strips = sorted((one for one in strips if one[0]), reverse=True)
-    lists = layer.groups * ceil_div(layer.columns, width)
-    parts = [_strip(kept, wide, slices, a) for kept, wide in strips]
-    flips = sum(int(part.index_bits) for part in parts)
-    kept_rows = [kept for kept, _ in strips]
-    index = _lists(kept_rows + [0] * (lists - len(strips)), layer.rows, flips)
-    place, beside = (
-        plan_diagonal([(kept, wide * slices) for kept, wide in strips], a),
-        count_strips_beside(layer, slices, a),
-    )
+    index = count_list_bits(len(strips), sum(kept for kept, _ in strips), layer.rows)
+    strips = sorted(((kept, columns) for kept, columns in strips if kept), reverse=True)
+    parts = [_count_strip(kept, columns, slices, a) for kept, columns in strips]
+    index += sum(int(part.index_bits) for part in parts)  # of flipped bitlines
+    place = plan_diagonal([(kept, columns * slices) for kept, columns in strips], a)
+    beside = count_strips_beside(layer, slices, a)
     if place.beside > beside:
-        return _on_diagonals(parts, place)._replace(index_bits=index)
+        return _count_on_diagonals(parts, place)._replace(index_bits=index)
     bundles = [parts[start : start + beside] for start in range(0, len(parts), beside)]
-    found = _summed(parts)
+    sums = _add_counts(parts)
     if not parts:
-        return found._replace(index_bits=index)
-    return found._replace(
+        return sums._replace(index_bits=index)
+    return sums._replace(
         crossbars=sum(max(part.crossbars for part in bundle) for bundle in bundles),
         fullest=max(sum(part.fullest for part in bundle) for bundle in bundles),
         index_bits=index,
@@ -169,47 +167,48 @@ def count_pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Acce
 def count_pim_prune_columns(
     layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
 ) -> Counts:
-    """Column segments of each strip of rows go, the rest pack left; an output index a segment."""
+    """Counts strips of rows whose surviving columns pack left, with an index per column."""
     a, slices = accelerator, accelerator.slices(bits)
-    strips = []
+    strips = []  # (rows, columns kept)
     for group in mask:
         for start in range(0, layer.rows, a.crossbar_rows):
             part = group[start : start + a.crossbar_rows]
             strips.append((part.shape[0], int(part.any(axis=0).sum())))
-    all_kept = [kept for _, kept in strips]
+    index = count_list_bits(len(strips), sum(kept for _, kept in strips), layer.columns)
     strips = [(rows, kept) for rows, kept in strips if kept]
-    parts = [_strip(rows, kept, slices, a) for rows, kept in strips]
+    parts = [_count_strip(rows, kept, slices, a) for rows, kept in strips]
+    index += sum(int(part.index_bits) for part in parts)  # of flipped bitlines
     place = plan_diagonal([(rows, kept * slices) for rows, kept in strips], a)
-    found = _on_diagonals(parts, place) if place.beside else _summed(parts)
-    flips = sum(int(part.index_bits) for part in parts)
-    return found._replace(index_bits=_lists(all_kept, layer.columns, flips))
+    counts = _count_on_diagonals(parts, place) if place.beside else _add_counts(parts)
+    return counts._replace(index_bits=index)
 
 
-def _strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Counts:
-    """A full matrix in crossbars of its own, ISAAC's mapping."""
+def _count_strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Counts:
+    """Counts a full matrix in crossbars of its own, in ISAAC's mapping."""
     isaac = accelerator.chip()._replace(mnsim=np.int64(0))
     return crossbar.count_full_matrices(1, rows, columns, 1, np.int64(slices), np.int64(1), isaac)
 
 
 def count_sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
-    """Rows of a unit's columns that are all zero go, the rest pack upward; an index a row."""
+    """Counts strips of a unit's columns whose surviving rows pack upward, with an index per row."""
     a, slices = accelerator, accelerator.slices(bits)
-    wide = count_sre_columns(a, slices)
+    width = count_sre_columns(a, slices)
     units = drives = columns = cells = outputs = groups = 0
-    rows = []  # kept of each unit's columns
+    rows = []  # kept, of each strip
     for group in mask:
-        for start in range(0, layer.columns, wide):
-            part = group[:, start : start + wide]
-            kept, width = int(part.any(axis=1).sum()), part.shape[1]
-            down, across = ceil_div(kept, a.unit_rows), ceil_div(width * slices, a.unit_columns)
+        for start in range(0, layer.columns, width):
+            part = group[:, start : start + width]
+            kept, outs = int(part.any(axis=1).sum()), part.shape[1]
+            down, across = ceil_div(kept, a.unit_rows), ceil_div(outs * slices, a.unit_columns)
             units += down * across
             drives += kept * across
-            columns += down * width * slices
-            cells += kept * width * slices
-            outputs += down * width
+            columns += down * outs * slices
+            cells += kept * outs * slices
+            outputs += down * outs
             groups += down
             rows.append(kept)
     crossbars = max(ceil_div(units, a.unit_slots), 1)
+    flips = int(a.flipped_columns) * columns
     return Counts(
         crossbars=crossbars,
         slots=units,
@@ -220,14 +219,14 @@ def count_sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerato
         cells=cells,
         outputs=outputs,
         row_groups=groups,
-        index_bits=_lists(rows, layer.rows, int(a.flipped_columns) * columns),
+        index_bits=count_list_bits(len(rows), sum(rows), layer.rows) + flips,
     )
 
 
 def count_column_vectors(
     layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
 ) -> Counts:
-    """Column-vectors go; the rest of a row group are streamed into its units."""
+    """Counts the surviving column-vectors of every row group, streamed into its units."""
     chip, slices = accelerator.chip(), accelerator.slices(bits)
     height = accelerator.unit_rows
     count = layer.count_row_groups(height)
@@ -239,8 +238,10 @@ def count_column_vectors(
 
 
 def build_channel_block(layer: Layer, accelerator: Accelerator) -> Block:
+    """Builds the block of the channel scheme, an input channel's window of rows."""
     return Block(int(np.prod(layer.kernel, dtype=np.int64)), layer.columns)
 
 
 def build_sre_block(layer: Layer, accelerator: Accelerator) -> Block:
+    """Builds the block of the SRE scheme, a row of a unit's columns at 8 bits."""
     return Block(1, count_sre_columns(accelerator, accelerator.slices(_STRIP_BITS)))

@@ -1,9 +1,9 @@
-"""What each scheme prunes, and what its packing counts, under one cost model; on the host.
+"""The schemes of pruning and packing, counted under one cost model; on the host.
 
-A mask of weights [γ, R, C] says what survives, whatever the scheme; the scheme decides in which
-blocks weights live or die together and how the survivors are packed. docs/cost_model.md has the
-formulas. `column_vector` and `dense` have a form for compiled programs in apq_jax/crossbar.py.
-Every scheme can be searched: a Plan's masks are of its blocks, and `tables` counts them.
+In every scheme a mask of weights [γ, R, C] says which weights survive. The scheme decides which
+blocks of weights are pruned together, and how the survivors are packed. docs/cost_model.md has the
+formulas. apq_jax/crossbar.py has a form of `column_vector` and `dense` for compiled programs.
+Every scheme can be searched: a Plan's masks are of its blocks, and `tabulate_counts` counts them.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from apq_jax import crossbar
-from apq_jax.compression.pruning import Block, cut, weight_mask
+from apq_jax.compression.pruning import Block, cut_into_blocks, expand_mask
 from apq_jax.crossbar import Counts
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping.scheme_counts import (
@@ -29,28 +29,28 @@ from apq_jax.mapping.scheme_counts import (
 )
 from apq_jax.types import Layer
 
-BY_MAPPING = ("dense", "filter", "channel")  # packed as `Accelerator.mapping` packs dense matrices
+BY_MAPPING = ("dense", "filter", "channel")  # packed as dense matrices by `Accelerator.mapping`
 
 
 class Scheme(NamedTuple):
-    """A way to prune and pack."""
+    """A way to prune and pack: the blocks pruned together, and the counts of the packing."""
 
     block: Callable[[Layer, Accelerator], Block]
-    pack: Callable[[Layer, np.ndarray, int, Accelerator], Counts]  # (layer, mask, bits, ..) -> []
-    kept: str  # what its blocks are, in words
+    count_layer: Callable[[Layer, np.ndarray, int, Accelerator], Counts]  # (layer, mask, bits, ..)
+    block_name: str  # in words, plural
 
 
 def prune_blocks(
     layer: Layer, weights: np.ndarray, scheme: str, keep: float, accelerator: Accelerator
 ) -> np.ndarray:
-    """Survivors [γ, R, C] bool: the `keep` of the scheme's blocks with the largest mean square.
+    """Prunes all but the blocks with the largest mean square; returns survivors [γ, R, C] bool.
 
     Args:
       layer: its shape.
       weights: [γ, R, C].
-      scheme: of SCHEMES; of `dense` all survive.
-      keep: share of the blocks, in (0, 1]; at least one stays.
-      accelerator: it decides the blocks.
+      scheme: one of SCHEMES; `dense` prunes nothing.
+      keep: share of the blocks that survive, in (0, 1]; at least one survives.
+      accelerator: decides the size of the blocks.
 
     Raises:
       ValueError: `keep` is out of its range.
@@ -60,13 +60,13 @@ def prune_blocks(
     if scheme == "dense":
         return np.ones(weights.shape, bool)
     block = SCHEMES[scheme].block(layer, accelerator)
-    energy = cut(np.square(weights), block).sum(axis=(2, 4))
-    size = cut(np.ones(weights.shape), block).sum(axis=(2, 4))
+    energy = cut_into_blocks(np.square(weights), block).sum(axis=(2, 4))
+    size = cut_into_blocks(np.ones(weights.shape), block).sum(axis=(2, 4))
     score = energy / size
     count = max(round(keep * score.size), 1)
-    chosen = np.zeros(score.size, bool)
-    chosen[np.argsort(-score, axis=None, kind="stable")[:count]] = True
-    return weight_mask(chosen.reshape(score.shape), block, layer.rows, layer.columns)
+    survivors = np.zeros(score.size, bool)
+    survivors[np.argsort(-score, axis=None, kind="stable")[:count]] = True
+    return expand_mask(survivors.reshape(score.shape), block, layer.rows, layer.columns)
 
 
 def count_packing(
@@ -76,26 +76,26 @@ def count_packing(
     scheme: str,
     accelerator: Accelerator,
 ) -> Counts:
-    """Counts of a pruned network, [L]; `crossbar.cost` takes them.
+    """Counts a pruned network, [L]; `crossbar.compute_cost` takes the counts.
 
     Args:
-      layers: the network's.
-      masks: survivors, [γ, R, C] bool a layer, in the scheme's blocks.
+      layers: the network's layers.
+      masks: survivors of each layer, [γ, R, C] bool, in the scheme's blocks.
       weight_bits: [L].
-      scheme: of SCHEMES.
+      scheme: one of SCHEMES.
       accelerator: any.
     """
-    found = [
-        SCHEMES[scheme].pack(layer, mask, int(bits), accelerator)
+    layer_counts = [
+        SCHEMES[scheme].count_layer(layer, mask, int(bits), accelerator)
         for layer, mask, bits in zip(layers, masks, weight_bits, strict=True)
     ]
-    return Counts(*(np.asarray(field, np.int64) for field in zip(*found, strict=True)))
+    return Counts(*(np.asarray(field, np.int64) for field in zip(*layer_counts, strict=True)))
 
 
 def build_blocks(
     layers: tuple[Layer, ...], scheme: str, accelerator: Accelerator
 ) -> tuple[Block, ...]:
-    """What lives or dies together, a layer."""
+    """Builds each layer's block, the weights that are pruned together."""
     return tuple(SCHEMES[scheme].block(layer, accelerator) for layer in layers)
 
 
@@ -106,48 +106,52 @@ def tabulate_counts(
     accelerator: Accelerator,
     weight_bits: int,
 ) -> Counts:
-    """Counts at every keep level and slices 1 .. S, those of `weight_bits`: [L, K, S].
+    """Counts a network at every keep level and at slices 1 .. S: [L, K, S].
 
-    Bits decide a packing by their slices alone; but not where a crossbar holds a bit plane.
+    Slices stand for bits, because a packing depends on the slices alone, unless crossbars hold bit
+    planes.
 
     Args:
-      layers: the network's.
-      masks: survivors, [K, γ, I, J] bool a layer, of the scheme's blocks.
-      scheme: of SCHEMES.
+      layers: the network's layers.
+      masks: survivors of each layer, [K, γ, I, J] bool, of the scheme's blocks.
+      scheme: one of SCHEMES.
       accelerator: any.
-      weight_bits: most of a weight.
+      weight_bits: largest weight bits, of S slices.
 
     Raises:
       ValueError: a scheme of BY_MAPPING in another mapping than ISAAC's.
     """
     if scheme in BY_MAPPING and accelerator.mapping != "isaac":
         raise ValueError(f"mapping {accelerator.mapping!r} of scheme {scheme!r}; allowed: 'isaac'")
-    most = accelerator.slices(weight_bits)
+    max_slices = accelerator.slices(weight_bits)
     if scheme == "column_vector":
         height, chip = accelerator.unit_rows, accelerator.chip()
         return crossbar.tabulate_column_vectors(
-            layers, crossbar.count_survivors(masks), height, chip, most
+            layers, crossbar.count_survivors(masks), height, chip, max_slices
         )
-    # Of slices that no bits have, in pairs, the next.
-    bits = [
+    # Bits of at least so many slices, because in pairs no bits have an odd number of slices.
+    bits_of_slices = [
         next(bits for bits in range(1, weight_bits + 1) if accelerator.slices(bits) >= slices)
-        for slices in range(1, most + 1)
+        for slices in range(1, max_slices + 1)
     ]
 
-    def row(layer: Layer, block: Block, mask: np.ndarray) -> list[Counts]:
-        kept = weight_mask(mask, block, layer.rows, layer.columns)
-        return [SCHEMES[scheme].pack(layer, kept, one, accelerator) for one in bits]
+    def count_at_slices(layer: Layer, block: Block, mask: np.ndarray) -> list[Counts]:
+        survivors = expand_mask(mask, block, layer.rows, layer.columns)
+        return [
+            SCHEMES[scheme].count_layer(layer, survivors, bits, accelerator)
+            for bits in bits_of_slices
+        ]
 
     blocks = build_blocks(layers, scheme, accelerator)
-    found = [
-        [row(layer, block, mask) for mask in at_levels]
-        for layer, block, at_levels in zip(layers, blocks, masks, strict=True)
+    counts = [
+        [count_at_slices(layer, block, mask) for mask in level_masks]
+        for layer, block, level_masks in zip(layers, blocks, masks, strict=True)
     ]
-    return Counts(*np.moveaxis(np.asarray(found, np.int64), -1, 0))
+    return Counts(*np.moveaxis(np.asarray(counts, np.int64), -1, 0))
 
 
 def choose_better(first: Counts, second: Counts) -> Counts:
-    """Layer by layer the packing of fewer crossbars; of as many, of fewer units; [L]."""
+    """Chooses each layer's packing of fewer crossbars, or of fewer units if they tie; [L]."""
     fewer = (second.crossbars < first.crossbars) | (
         (second.crossbars == first.crossbars) & (second.units < first.units)
     )
@@ -157,10 +161,10 @@ def choose_better(first: Counts, second: Counts) -> Counts:
 def compute_utilisation(
     layers: tuple[Layer, ...], counts: Counts, weight_bits: np.ndarray, accelerator: Accelerator
 ) -> dict[str, np.ndarray]:
-    """How full the crossbars are, [L]: whole numbers of cells, slots and bits, and two shares.
+    """Computes how full the crossbars are, [L]: numbers of cells, slots and bits, and two shares.
 
-    In ISAAC's mapping, of one copy of each layer. `padding_cells` are those of units that hold
-    something; where a crossbar's edge cuts units, no more than the crossbars have.
+    The numbers are for ISAAC's mapping and one copy of each layer. `padding_cells` are the unused
+    cells of units in use; if a crossbar's edge cuts units, only the cells inside count.
     """
     chip = accelerator.chip()
     cells = counts.crossbars * accelerator.crossbar_rows * accelerator.crossbar_columns

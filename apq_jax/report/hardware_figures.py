@@ -33,7 +33,7 @@ def draw_policy(result: dict[str, Any]) -> Figure:
         bars, [f"{name}: {value:.1f} % kept" for name, value in zip(names, keep, strict=True)]
     )
     above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
-    above.set_ylabel(f"{SCHEMES[read_scheme(result)].kept} kept, %")
+    above.set_ylabel(f"{SCHEMES[read_scheme(result)].block_name} kept, %")
     above.set_ylim(0, 112)
     kinds = ("weight", GREEN, "weights"), ("input", ORANGE, "inputs"), ("adc", BLUE, "ADCs")
     shown = [kind for kind in kinds if f"{kind[0]}_bits" in layers[0]]

@@ -164,7 +164,7 @@ def _describe_scheme(result: dict[str, Any]) -> str:
     scheme = wording.read_scheme(result)
     if scheme == "column_vector":
         return ""
-    return f"Pruned and packed by the scheme {quote(scheme)}, in {SCHEMES[scheme].kept}. "
+    return f"Pruned and packed by the scheme {quote(scheme)}, in {SCHEMES[scheme].block_name}. "
 
 
 def _describe_area(result: dict[str, Any]) -> str:
