@@ -125,8 +125,8 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
     def draw_neighbour(key: jax.Array, genes: jax.Array) -> jax.Array:
         """Draws a policy in which one or two genes move one or two steps."""
         gene_key, size_key, sign_key, count_key = jax.random.split(key, 4)
-        count = jax.random.randint(count_key, (), 1, 3)
-        chosen = jax.random.permutation(gene_key, genes.size) < count
+        rank = jax.random.permutation(gene_key, genes.size)
+        chosen = rank < jax.random.randint(count_key, (), 1, 3)
         step = jax.random.randint(size_key, genes.shape, 1, 3)
         step *= jax.random.rademacher(sign_key, genes.shape, jnp.int32)
         moved = jnp.clip(genes + step, 0, max_places)
