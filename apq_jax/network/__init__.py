@@ -1,1 +1,1 @@
-"""Any JAX function as layers of weights."""
+"""Captures any JAX function as layers of weights."""

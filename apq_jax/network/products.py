@@ -25,9 +25,9 @@ class Product(Protocol):
     """A weight-bearing operation, as a batch of matrix products."""
 
     @property
-    def kernel(self) -> tuple[int, ...]: ...
+    def kernel(self) -> tuple[int, ...]: ...  # taps of each axis; () for a dot product
     @property
-    def stride(self) -> tuple[int, ...]: ...
+    def stride(self) -> tuple[int, ...]: ...  # of each axis; () for a dot product
 
     def to_matrix(self, weight: jax.Array) -> jax.Array:
         """Returns the weight operand as [γ, R, C]."""

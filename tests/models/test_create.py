@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import pathlib
 import runpy
 from typing import Any
@@ -241,7 +242,7 @@ def test_shipped_vgg8_is_the_configured_one() -> None:
     identity = {
         "model": str(config.model),
         "training_images": FASHION_MNIST,
-        "options": repr(config.training),
+        "options": json.dumps(dataclasses.asdict(config.training), sort_keys=True),
     }
     model = build(config.model, pictures((28, 28, 1))).clone(classes=10)
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))

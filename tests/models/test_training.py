@@ -17,7 +17,7 @@ from helpers import ROOT
 from helpers.bars import QUICK, linear, zeros
 
 from apq_jax.data import Dataset
-from apq_jax.data.scoring import accuracy
+from apq_jax.data.scoring import compute_accuracy
 from apq_jax.models import training
 from apq_jax.models.lenet import LeNet5
 from apq_jax.models.options import Training
@@ -33,7 +33,7 @@ def test_training_learns_and_repeats(dataset: Dataset) -> None:
     params = training.train(linear, zeros(), dataset, QUICK, key, on_progress=report)
     assert [epoch for epoch, _ in losses] == [1, 2, 3, 4]
     assert losses[-1][1] < losses[0][1] < np.log(2)
-    assert accuracy(linear(params, dataset.test_images), dataset.test_labels) == 1.0
+    assert compute_accuracy(linear(params, dataset.test_images), dataset.test_labels) == 1.0
     again = training.train(linear, zeros(), dataset, QUICK, key)
     jax.tree.map(np.testing.assert_array_equal, params, again)
     other = training.train(linear, zeros(), dataset, QUICK, jax.random.key(1))
@@ -240,13 +240,14 @@ HERE = pathlib.Path(__file__).parent
 KILLED = """
 import pathlib, sys, time
 import test_training as here
+from helpers.bars import bars
 from apq_jax.models import training
 from apq_jax.system import pytrees
 training._REPORT, pytrees.SAVE_SECONDS = 1, 0.0
 def report(epochs, loss):
     print(epochs, flush=True)
     time.sleep(0.02)
-parts = (here.bars(count, seed) for seed, count in enumerate((200, 40, 40, 100)))
+parts = (bars(count, seed) for seed, count in enumerate((200, 40, 40, 100)))
 dataset = here.Dataset("bars", 2, *(array for part in parts for array in part))
 here.trained_in(pathlib.Path(sys.argv[1]), dataset, report)
 """
@@ -285,7 +286,7 @@ def test_unfinished_out_of_range(
     reason: str,
 ) -> None:
     path = tmp_path / "unfinished.safetensors"
-    state = training._optimizer(0.1, 0.1, 1).init(zeros())
+    state = training._build_optimizer(0.1, 0.1, 1).init(zeros())
     done = {"epochs": np.int32(epochs), "steps": np.int32(steps), "losses": np.zeros(6, "f4")}
     pytrees.save(path, (zeros(), state, done), {})
     key = jax.random.key(0)

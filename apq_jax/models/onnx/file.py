@@ -25,7 +25,7 @@ from apq_jax.models.onnx.tensors import (
     read_attribute,
 )
 from apq_jax.models.onnx.values import DTYPES, Node, quote
-from apq_jax.system.errors import InputError, in_one_line
+from apq_jax.system.errors import InputError, make_one_line
 
 OLDEST = 9  # the first supported operator set
 INSTALL = "python -m pip install 'onnx>=1.17'"
@@ -46,7 +46,7 @@ class Graph(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> Graph:
-    """Reads and checks a file.
+    """Reads and checks an ONNX file.
 
     Raises:
       InputError: the package onnx is missing; the file cannot be read, is not ONNX, or is larger
@@ -112,7 +112,7 @@ def _parse(path: pathlib.Path, content: bytes) -> Any:
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
-        raise InputError(f"{path}: is not an ONNX file ({in_one_line(error)})") from error
+        raise InputError(f"{path}: is not an ONNX file ({make_one_line(error)})") from error
     for name in _iterate_texts(model):
         if not isinstance(name, str):  # protobuf gives bytes where they are not UTF-8
             raise InputError(f"{path}: is not an ONNX file (the name {name[:40]!r} is not UTF-8)")
@@ -293,7 +293,7 @@ def _run_checker(path: pathlib.Path, model: Any) -> None:
     try:
         onnx.checker.check_model(skeleton)
     except Exception as error:  # the checker raises errors of several kinds, some of protobuf's
-        raise InputError(f"{path}: is not sound ({in_one_line(error)})") from error
+        raise InputError(f"{path}: is not sound ({make_one_line(error)})") from error
 
 
 def _declare(name: str) -> Any:
@@ -308,6 +308,7 @@ def _convert_node(node: Any, tensors: Tensors) -> Node:
     title, attributes = format_title(node), {}
     for attribute in node.attribute:
         value = read_attribute(attribute)
-        array = tensors.read_array(title, attribute.t) if value is TENSOR else value
-        attributes[attribute.name] = array
+        if value is TENSOR:
+            value = tensors.read_array(title, attribute.t)
+        attributes[attribute.name] = value
     return Node(node.op_type, title, tuple(node.input), tuple(node.output), attributes)
