@@ -80,7 +80,8 @@ def map_layer(
         if accelerator.flipped_columns:
             top = 2**accelerator.cell_bits - 1
             used = inputs != NONE
-            # A bitline is flipped if that halves its largest sum; `part` is a view of `units`.
+            # Flips bitlines that are more than half full, because converters have one bit less
+            # for them. `part` is a view, so this writes to `units`.
             part.flipped[:] = 2 * digits.sum(axis=1) > top * used.sum(axis=1)[:, None]
             complement = np.where(used[:, :, None], top - digits, 0)
             digits = np.where(part.flipped[:, None, :], complement, digits)
@@ -172,7 +173,7 @@ def _count_index_bits(
     layer, units = layer_map.layer, layer_map.units
     filled = units.outputs != NONE
     inputs = layer_map.banks[used_banks]
-    inputs = inputs[inputs != NONE]  # a strip's rows, over strips
+    inputs = inputs[inputs != NONE]  # the rows of all strips
     flips = int(filled.sum()) if accelerator.flipped_columns else 0
     if scheme == "column_vector":
         banks, vectors = len(layer_map.banks), int(_mark_outputs(units).sum())

@@ -218,10 +218,8 @@ def _pack_strips_up(
                 strips.append((group * layer.rows + rows, group * layer.columns + columns))
     # Sorted by height, because strips side by side take as many crossbars as the highest of them.
     strips.sort(key=lambda strip: (len(strip[0]), len(strip[1])), reverse=True)
-    place, beside = (
-        plan_diagonal(_get_shapes(strips, slices), a),
-        count_strips_beside(layer, slices, a),
-    )
+    place = plan_diagonal(_get_shapes(strips, slices), a)
+    beside = count_strips_beside(layer, slices, a)
     if place.beside > beside:
         yield from _place_on_diagonals(strips, slices, place)
         return
@@ -265,7 +263,8 @@ def _pack_sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> It
                     units.append((strip, rows, outputs[part], slice_indices[part]))
                 strip += 1
     for index, unit in enumerate(units):
-        yield _Region(*_spread(index, len(units), a), *unit)
+        crossbar, wordline, bitline = _spread(index, len(units), a)
+        yield _Region(crossbar, wordline, bitline, *unit)
 
 
 PACKERS = {  # of the schemes whose units are cut from regions; column-vectors are streamed

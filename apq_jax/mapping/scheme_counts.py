@@ -31,7 +31,7 @@ def count_list_bits(lists: int, kept: int, count: int) -> int:
 
 
 def _add_counts(parts: list[Counts]) -> Counts:
-    """Adds the counts of matrices that share no crossbar; none of them take one crossbar."""
+    """Adds the counts of matrices that share no crossbar; an empty list takes one."""
     if not parts:
         return Counts(1, *(0,) * 9)
     sums = Counts(*(np.sum(field) for field in zip(*parts, strict=True)))
@@ -64,7 +64,7 @@ def _count_on_diagonals(parts: list[Counts], place: Diagonal) -> Counts:
         return sums
     step = place.beside
     crossbars = [parts[start : start + step] for start in range(0, len(parts), step)]
-    # If one unit holds several matrices, each matrix lies in one unit, so units are not summed.
+    # Matrices that lie in one unit are read together, so their units are not summed.
     reads = [
         ceil_div(len(matrices), place.at_once)
         if place.at_once > 1
@@ -198,13 +198,13 @@ def count_sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerato
     for group in mask:
         for start in range(0, layer.columns, width):
             part = group[:, start : start + width]
-            kept, outs = int(part.any(axis=1).sum()), part.shape[1]
-            down, across = ceil_div(kept, a.unit_rows), ceil_div(outs * slices, a.unit_columns)
+            kept, bitlines = int(part.any(axis=1).sum()), part.shape[1] * slices
+            down, across = ceil_div(kept, a.unit_rows), ceil_div(bitlines, a.unit_columns)
             units += down * across
             drives += kept * across
-            columns += down * outs * slices
-            cells += kept * outs * slices
-            outputs += down * outs
+            columns += down * bitlines
+            cells += kept * bitlines
+            outputs += down * part.shape[1]
             groups += down
             rows.append(kept)
     crossbars = max(ceil_div(units, a.unit_slots), 1)

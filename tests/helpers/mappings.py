@@ -16,9 +16,10 @@ from apq_jax.compression import calibration, converters, plan
 from apq_jax.compression.compressed import Compressed, compress
 from apq_jax.compression.options import PlanOptions, Recovery
 from apq_jax.hardware import PRESETS, Accelerator
-from apq_jax.mapping import LayerMap, Mapping, Scales, datapath, files, schemes
+from apq_jax.mapping import LayerMap, Mapping, Scales, datapath, schemes
 from apq_jax.models.lenet import LeNet5
 from apq_jax.network.capture import Network, capture, extract_matrices
+from apq_jax.system import pytrees
 from apq_jax.types import Layer, Policy
 
 PROPERTY = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
@@ -124,7 +125,7 @@ def built(
         )
     )(policy)
     maps, scales = [], []
-    masks = plan.weight_masks(planned, policy)
+    masks = plan.expand_weight_masks(planned, policy)
     for at, (layer, one, mask) in enumerate(zip(network.layers, compressed, masks, strict=True)):
         bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
         levels = np.asarray(one.levels, np.int32)
@@ -145,5 +146,5 @@ def rewritten(path: pathlib.Path, change: Any, seal: bool = True) -> None:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(tensors, metadata)
     if seal:
-        metadata["sha256"] = files._digest(metadata.get("description", ""), tensors)
+        metadata["sha256"] = pytrees.compute_digest(tensors, metadata.get("description", ""))
     path.write_bytes(safetensors.numpy.save(tensors, metadata))

@@ -335,12 +335,12 @@ def test_blocks_by_hand(scheme: str, scores: list[list[int]], kept: list[str]) -
     """Squares summed over blocks; half of them stay, the first of equals."""
     (block,) = schemes.build_blocks((TINY,), scheme, TINY_CHIP)
     weights = jnp.asarray([W], jnp.float32)
-    metric = pruning.score_metric(jnp.eye(4)[None], "l2", block.high)
-    found = pruning.block_scores(weights, metric, "l2", block)
+    metric = pruning.compute_score_matrices(jnp.eye(4)[None], "l2", block.high)
+    found = pruning.score_blocks(weights, metric, "l2", block)
     np.testing.assert_allclose(found, [scores])
     count = jnp.asarray(max(found.size // 2, 1))
     mask = pruning.keep_largest(found, jnp.ones(found.shape, bool), count)
-    rows = np.asarray(pruning.weight_mask(mask, block, 4, 4)[0]).astype(int)
+    rows = np.asarray(pruning.expand_mask(mask, block, 4, 4)[0]).astype(int)
     assert ["".join(map(str, row)) for row in rows] == kept
 
 
@@ -374,7 +374,7 @@ def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None
     for _ in range(12):
         level, *bits = (rng.integers(low, high, 4) for low, high in ((0, 3), (1, 9), (1, 9)))
         kept = [
-            pruning.weight_mask(mask[at], block, layer.rows, layer.columns)
+            pruning.expand_mask(mask[at], block, layer.rows, layer.columns)
             for mask, at, block, layer in zip(masks, level, blocks, layers, strict=True)
         ]
         counts = schemes.count_packing(layers, kept, bits[0], scheme, accelerator)
