@@ -55,11 +55,11 @@ class Conversions(NamedTuple):
 class Problem(NamedTuple):
     """The network and the accelerator as a strategy sees them, with its goal and limits."""
 
-    features: jax.Array  # [L, F] float32 about [0, 1]
+    features: jax.Array  # [L, F] float32, roughly in [0, 1]
     error: jax.Array  # [L, K, Q] float32, output error of pruning and rounding the weights
     input_error: jax.Array  # [L, 8] float32, output error of rounding the inputs, by bits
     lamp: jax.Array  # [L, K] float32, LAMP score of the weakest survivor at each keep level
-    share: jax.Array  # [L, K, 8, 8] float32, cost of a layer to closed forms, by bits
+    share: jax.Array  # [L, K, 8, 8] float32, weighted costs of a layer, which closed forms minimise
     costs: jax.Array  # [L, K, 8, 8, M] float32, a layer's metrics over the dense network's
     weights: jax.Array  # [M] float32, weights of the metrics in the reward; their sum is 1 or 0
     quality: jax.Array  # [] float32, weight of accuracy in the reward
@@ -109,10 +109,7 @@ def encode(space: Space, policy: Policy) -> jax.Array:
 
 def decode_places(space: Space, places: jax.Array) -> Policy:
     """Turns places [..., D] int32 into a policy with fields [...]."""
-    bits = (
-        jnp.asarray(choices)[places[..., action]]
-        for action, choices in enumerate(space.bits, start=1)
-    )
+    bits = (jnp.asarray(choices)[places[..., i]] for i, choices in enumerate(space.bits, 1))
     return Policy(places[..., 0], *bits)
 
 

@@ -72,10 +72,8 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
             first += len(places)
             known = jnp.concatenate([jnp.zeros((layers, 1)), known], axis=1)[:, order]
             wanted = np.abs(np.arange(sizes[kind]) - dense[kind])
-            interpolate = functools.partial(
-                jnp.interp, jnp.asarray(wanted), jnp.asarray(distance[order])
-            )
-            divergences.append(jax.vmap(interpolate)(lax.cummax(known, axis=1)))
+            read = functools.partial(jnp.interp, jnp.asarray(wanted), jnp.asarray(distance[order]))
+            divergences.append(jax.vmap(read)(lax.cummax(known, axis=1)))
         return divergences
 
     def build_path(problem: Problem, measured: jax.Array) -> jax.Array:

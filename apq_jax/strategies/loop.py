@@ -65,9 +65,7 @@ def _compile(
             return jax.vmap(search, (None, 0, None, None), (None, 0))(
                 memory, carry, subject, problem
             )
-        return lax.scan(
-            lambda memory, alone: search(memory, alone, subject, problem), memory, carry
-        )
+        return lax.scan(functools.partial(search, subject=subject, problem=problem), memory, carry)
 
     return jax.jit(blank), run_chunk
 

@@ -83,6 +83,5 @@ def predict_reward(
     problem: Problem, choices: Choices, places: jax.Array, log_divergence: jax.Array
 ) -> jax.Array:
     """Predicts the reward of places [L, D] with ln divergence []: []."""
-    return environment.reward(
-        problem, predict_evaluation(problem, choices, places, jnp.exp(log_divergence))
-    )
+    evaluation = predict_evaluation(problem, choices, places, jnp.exp(log_divergence))
+    return environment.reward(problem, evaluation)
