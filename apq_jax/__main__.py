@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"apq-jax: {name!r}: not a command; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return BAD_INPUT
-    # A command is imported alone because each loads other libraries, some for seconds.
+    # Only this command is imported, because each loads other libraries, some for seconds.
     module = f"apq_jax.{name}" if name == "search" else f"apq_jax.{name}.__main__"
     command = importlib.import_module(module)
     return int(command.main(arguments))

@@ -12,8 +12,8 @@ from apq_jax.mapping import schemes
 from apq_jax.models.options import ModelOptions, Training
 from apq_jax.strategies.options import ActorCriticOptions
 from apq_jax.system import fields
-from apq_jax.system.errors import InputError, shown
-from apq_jax.system.fields import choice, ranged
+from apq_jax.system.errors import InputError, quote_name
+from apq_jax.system.fields import define_choice, define_range
 
 STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
 LAST_SEED = 2**31 - 1
@@ -25,35 +25,35 @@ class DataOptions:
     """Where the images come from."""
 
     # An installed data set; cifar_10 needs a path.
-    name: str = choice("mnist_5k", data.NAMES)
+    name: str = define_choice("mnist_5k", data.NAMES)
     # An .npz file, or a folder of IDX files or of CIFAR-10's, instead of the named set.
     path: str = ""
-    # How many images of its split score the search; 0 takes all.
-    search_images: int = ranged(0, 0, 1_000_000)
-    # How many images of its split choose among the finalists; 0 takes all.
-    select_images: int = ranged(0, 0, 1_000_000)
+    # How many images of the search split score the search; 0 takes all.
+    search_images: int = define_range(0, 0, 1_000_000)
+    # How many images of the selection split choose among the finalists; 0 takes all.
+    select_images: int = define_range(0, 0, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Weights of the metrics in the objective: exponents of the ratios over dense."""
+    """Weights of the metrics in the objective: exponents of their ratios to the dense network's."""
 
-    slots: float = ranged(0.75, 0.0, 1e6)
-    crossbars: float = ranged(0.0, 0.0, 1e6)
-    area_mm2: float = ranged(0.0, 0.0, 1e6)
-    energy_nj: float = ranged(0.25, 0.0, 1e6)
-    latency_us: float = ranged(0.0, 0.0, 1e6)
+    slots: float = define_range(0.75, 0.0, 1e6)
+    crossbars: float = define_range(0.0, 0.0, 1e6)
+    area_mm2: float = define_range(0.0, 0.0, 1e6)
+    energy_nj: float = define_range(0.25, 0.0, 1e6)
+    latency_us: float = define_range(0.0, 0.0, 1e6)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """The largest value allowed for each metric; 0 sets no limit."""
 
-    slots: float = ranged(0.0, 0.0, 1e12)
-    crossbars: float = ranged(0.0, 0.0, 1e12)
-    area_mm2: float = ranged(0.0, 0.0, 1e12)
-    energy_nj: float = ranged(0.0, 0.0, 1e12)
-    latency_us: float = ranged(0.0, 0.0, 1e12)
+    slots: float = define_range(0.0, 0.0, 1e12)
+    crossbars: float = define_range(0.0, 0.0, 1e12)
+    area_mm2: float = define_range(0.0, 0.0, 1e12)
+    energy_nj: float = define_range(0.0, 0.0, 1e12)
+    latency_us: float = define_range(0.0, 0.0, 1e12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,36 +61,36 @@ class SearchOptions:
     """What is searched, and how long."""
 
     # cost: the least cost; accuracy: the best accuracy within `limits`; front: all trade-offs.
-    goal: str = choice("cost", GOALS)
-    strategy: str = choice("joint", STRATEGIES)
-    episodes: int = ranged(600, 1, 10_000_000)  # evaluations of each seed
-    seeds: int = ranged(1, 1, 1024)  # searches; their seeds count up from the run's
+    goal: str = define_choice("cost", GOALS)
+    strategy: str = define_choice("joint", STRATEGIES)
+    episodes: int = define_range(600, 1, 10_000_000)  # evaluations of each seed
+    seeds: int = define_range(1, 1, 1024)  # searches; their seeds count up from the run's
     # map: one search after the other; vmap: side by side; auto: vmap on GPUs only.
-    batch_seeds: str = choice("auto", ("auto", "map", "vmap"))
-    parallel: int = ranged(8, 1, 4096)  # policies evaluated at a time
+    batch_seeds: str = define_choice("auto", ("auto", "map", "vmap"))
+    parallel: int = define_range(8, 1, 4096)  # policies evaluated at a time
     # Goal cost: percentage points of accuracy below the float network.
-    max_accuracy_drop: float = ranged(0.5, 0.0, 100.0)
+    max_accuracy_drop: float = define_range(0.5, 0.0, 100.0)
     # Points beyond max_accuracy_drop that the search may lose because fine-tuning wins them back.
-    headroom: float = ranged(1.5, 0.0, 100.0)
-    penalty: float = ranged(1.0, 0.0, 1e6)  # weight of a missed limit in the reward
+    headroom: float = define_range(1.5, 0.0, 100.0)
+    penalty: float = define_range(1.0, 0.0, 1e6)  # weight of a missed limit in the reward
     # Strategy apq: the pruning agent's share of the evaluations, and of the accuracy drop.
-    pruning_share: float = ranged(0.5, 0.0, 1.0)
-    pruning_drop: float = ranged(0.3, 0.0, 1.0)
-    min_weight_bits: int = ranged(2, 1, 8)
-    max_weight_bits: int = ranged(8, 1, 8)
-    min_input_bits: int = ranged(2, 1, 8)
-    max_input_bits: int = ranged(8, 1, 8)
+    pruning_share: float = define_range(0.5, 0.0, 1.0)
+    pruning_drop: float = define_range(0.3, 0.0, 1.0)
+    min_weight_bits: int = define_range(2, 1, 8)
+    max_weight_bits: int = define_range(8, 1, 8)
+    min_input_bits: int = define_range(2, 1, 8)
+    max_input_bits: int = define_range(8, 1, 8)
     # Fewest ADC bits searched, up to the accelerator's own; 0 does not search them.
-    min_adc_bits: int = ranged(0, 0, adc.MAX_BITS)
+    min_adc_bits: int = define_range(0, 0, adc.MAX_BITS)
     # Policies that measure how much accuracy one nat of divergence costs.
-    probes: int = ranged(24, 2, 10_000)
-    finalists: int = ranged(48, 4, 10_000)  # policies that the selection images choose among
-    tuned: int = ranged(5, 0, 1000)  # policies fine-tuned at most; 0: none, and no headroom
-    moment_images: int = ranged(256, 2, 1_000_000)  # training images for moment matching
+    probes: int = define_range(24, 2, 10_000)
+    finalists: int = define_range(48, 4, 10_000)  # policies that the selection images choose among
+    tuned: int = define_range(5, 0, 1000)  # policies fine-tuned at most; 0: none, and no headroom
+    moment_images: int = define_range(256, 2, 1_000_000)  # training images for moment matching
     # Scored images at a time; 0: as many as fit in 128 MiB, at most 500.
-    chunk: int = ranged(0, 0, 1_000_000)
-    # MiB for kept activations of layers that come again; 0 keeps none.
-    memory_mb: int = ranged(1024, 0, 1_000_000)
+    chunk: int = define_range(0, 0, 1_000_000)
+    # MiB of activations kept for policies that repeat a network's first layers; 0 keeps none.
+    memory_mb: int = define_range(1024, 0, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +100,10 @@ class Config:
     Ranges stand beside the fields' defaults; `from_config_dict` checks them.
     """
 
-    seed: int = ranged(0, 0, LAST_SEED)
+    seed: int = define_range(0, 0, LAST_SEED)
     accelerator: str = "isaac_ou"  # a preset, or a .toml file
     # What is pruned and how it is packed: ours, or a baseline's.
-    scheme: str = choice("column_vector", tuple(schemes.SCHEMES))
+    scheme: str = define_choice("column_vector", tuple(schemes.SCHEMES))
     cache_dir: str = ""  # "" is apq_jax in the user's cache folder
     data: DataOptions = DataOptions()
     model: ModelOptions = ModelOptions()
@@ -117,7 +117,7 @@ class Config:
     agent: ActorCriticOptions = ActorCriticOptions()
 
 
-_HIDDEN = {"training.seed"}  # the run's seed serves for it
+_HIDDEN = {"training.seed"}  # the run's seed replaces it
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -145,16 +145,16 @@ def _check_together(config: Config) -> None:
     """Raises InputError where fields contradict each other."""
     search = config.search
     for kind in ("weight", "input"):
-        least, largest = (getattr(search, f"{end}_{kind}_bits") for end in ("min", "max"))
-        if least > largest:
+        low, high = (getattr(search, f"{end}_{kind}_bits") for end in ("min", "max"))
+        if low > high:
             raise InputError(
-                f"config.search.min_{kind}_bits: {least}; allowed: 1 to max_{kind}_bits ({largest})"
+                f"config.search.min_{kind}_bits: {low}; allowed: 1 to max_{kind}_bits ({high})"
             )
-    least = max(search.parallel, config.agent.population)
-    if config.agent.capacity < least:
+    min_capacity = max(search.parallel, config.agent.population)
+    if config.agent.capacity < min_capacity:
         raise InputError(
-            f"config.agent.capacity: {config.agent.capacity}; allowed: at least {least}, the "
-            "larger of search.parallel and agent.population"
+            f"config.agent.capacity: {config.agent.capacity}; allowed: at least {min_capacity}, "
+            "the larger of search.parallel and agent.population"
         )
     if config.seed + search.seeds - 1 > LAST_SEED:
         raise InputError(
@@ -182,8 +182,8 @@ def _check_together(config: Config) -> None:
         )
 
 
-def allowed(path: str) -> str:
-    """Says what a field may be: "a whole number, 1 to 10"; of a section, its fields.
+def describe_allowed(path: str) -> str:
+    """Says what a field may be, such as "a whole number, 1 to 10", or what fields a section has.
 
     Raises:
       InputError: the field does not exist; names the fields of the nearest section.
@@ -194,12 +194,12 @@ def allowed(path: str) -> str:
         names = _names(node, walked)
         if name not in names:
             where = ".".join(["config", *walked])
-            raise InputError(f"config.{shown(path)}: unknown; {where} has {', '.join(names)}")
+            raise InputError(f"config.{quote_name(path)}: unknown; {where} has {', '.join(names)}")
         owner, node = node, getattr(node, name)
         walked.append(name)
     if dataclasses.is_dataclass(node):
         return f"a section with {', '.join(_names(node, walked))}"
-    return fields.words(fields.allowed(type(owner), walked[-1]), type(node))
+    return fields.describe_allowed(fields.get_allowed(type(owner), walked[-1]), type(node))
 
 
 def _names(node: Any, walked: list[str]) -> list[str]:
@@ -211,13 +211,14 @@ def _names(node: Any, walked: list[str]) -> list[str]:
 
 
 def _read_section(walked: list[str], default: Any, values: Any) -> Any:
+    """Returns a section, `default`, with the values of a dictionary; `walked` names the section."""
     path = ".".join(walked)
     if not isinstance(values, dict):
-        raise InputError(f"config.{path}: {values!r}; allowed: {allowed(path)}")
+        raise InputError(f"config.{path}: {values!r}; allowed: {describe_allowed(path)}")
     changes = {}
     for name, value in values.items():
         here = [*walked, name]
-        words = allowed(".".join(here))  # refuses an unknown field
+        words = describe_allowed(".".join(here))  # refuses an unknown field
         usual = getattr(default, name)
         if dataclasses.is_dataclass(usual):
             changes[name] = _read_section(here, usual, value)
@@ -225,7 +226,7 @@ def _read_section(walked: list[str], default: Any, values: Any) -> Any:
         if isinstance(usual, float) and type(value) is int:
             value = float(value)
         right = type(value) is type(usual)
-        if not right or not fields.admits(fields.allowed(type(default), name), value):
+        if not right or not fields.is_allowed(fields.get_allowed(type(default), name), value):
             raise InputError(f"config.{'.'.join(here)}: {value!r}; allowed: {words}")
         changes[name] = value
     return dataclasses.replace(default, **changes)

@@ -14,18 +14,18 @@ the package: lenet_mnist, vgg8_fashion, resnet20_cifar, onnx. --model, --data an
 are short for --config.model.path, --config.data.path and --config.accelerator; with --model the
 configuration is onnx if no other is named. Every field can be set on the command line:
 
-    --config.search.episodes=100            evaluations in all
+    --config.search.episodes=100            evaluations of each seed
     --config.search.max_accuracy_drop=1.0   percentage points below the float network
-    --config.search.tuned=0                 how many policies are fine-tuned at most; five usually
-    --config.finetune.steps=2000            of each of them; docs/finetune.md
-    --config.search.goal=accuracy           the best within limits; or cost (least, the
-                                            default), or front (all trade-offs)
-    --config.limits.slots=300               the most allowed; also crossbars, area_mm2, ...
+    --config.search.tuned=0                 policies fine-tuned at most; the default is 5
+    --config.finetune.steps=2000            steps for each of them; docs/finetune.md
+    --config.search.goal=accuracy           the best accuracy within limits; or cost (the least
+                                            cost, the default), or front (all trade-offs)
+    --config.limits.slots=300               the largest value; also crossbars, area_mm2, ...
     --config.search.strategy=joint          apq, joint, or a baseline: random, uniform,
                                             lamp, greedy, genetic, cma_es
-    --config.scheme=pim_prune               what is pruned and how it is packed: column_vector
+    --config.scheme=pim_prune               how weights are pruned and packed: column_vector
                                             (default), or a baseline's (docs/cost_model.md)
-    --config.objective.energy_nj=0.5        what a metric counts; also slots, crossbars, ...
+    --config.objective.energy_nj=0.5        weight of a metric; also slots, crossbars, ...
     --config.data.path=my.npz               your images and labels (docs/data.md); also a folder
                                             of IDX files, such as MNIST's, or CIFAR-10's folder
     --config.model.path=net.onnx            your network, which is not trained; with
@@ -38,11 +38,11 @@ configuration is onnx if no other is named. Every field can be set on the comman
 A search that was stopped leaves checkpoint.safetensors in its work folder. The same command goes on
 from it with --resume, to the same result as if never stopped; with --noresume it begins anew.
 
-Ctrl-C ends a search and reports what there is; SIGTERM saves it and leaves at once.
+Ctrl-C ends a search and reports its result so far. SIGTERM saves the search and exits at once.
 
 Exit status: 0 done, or saved at SIGTERM; 2 input that cannot be used; 3 no policy meets the limits
 (the nearest is reported); 4 the mapping to crossbars does not compute the network; 130 interrupted
-(what there is has been written).
+(the evaluations so far are written).
 """
 
 import pathlib
@@ -54,7 +54,7 @@ from rich.console import RenderableType
 from apq_jax.run.flags import is_resume, parse
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, INTERRUPTED, OK
-from apq_jax.system.signals import Terminated, terminable
+from apq_jax.system.signals import Terminated, raise_on_sigterm
 
 
 def main(argv: list[str]) -> int:
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         # Imported only now because it loads for seconds, and a wrong flag should not wait.
         from apq_jax.run.job import run
 
-        with terminable():
+        with raise_on_sigterm():
             return run(config, workdir, command, report, resume)
     except InputError as error:
         print(f"apq_jax.search: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ from apq_jax import agent as agents
 from apq_jax import hardware
 from apq_jax.hardware import Accelerator
 from apq_jax.pipeline import judge, prepare, stages
-from apq_jax.pipeline.prepared import Prepared, evaluator
+from apq_jax.pipeline.prepared import Prepared, build_evaluator
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Space
 from apq_jax.strategies import Strategy, loop, surrogate
@@ -84,7 +84,7 @@ def _rows(seed: int, cache: pathlib.Path) -> list[dict[str, Any]]:
     # One space for all: what costs the same is told apart by its error.
     space = Space(levels, tuple(range(2, 9)), tuple(range(2, 9)))
     strategy = actor_critic(space, base.config.agent, (True, True, True), PARALLEL)
-    evaluate = evaluator(base)
+    evaluate = build_evaluator(base)
     tasks = [_task(rng, base) for _ in range(LEARNT_ON)]
     carry = loop.start(strategy, tasks[0].problem, jax.random.key(seed)[None], 0)
     for number, task in enumerate(tasks):
@@ -164,7 +164,7 @@ def _first(
         return jax.vmap(environment.reward, (None, 0))(problem, found) - 1e6 * misses
 
     known, imagined = draw(key, learnt)
-    evaluate = jax.jit(evaluator(task))
+    evaluate = jax.jit(build_evaluator(task))
     found = []
     for places in (known, imagined):
         policy = environment.decode_places(space, places)

@@ -21,10 +21,10 @@ import strategies  # beside this file
 
 from apq_jax.compression import finetune
 from apq_jax.compression.finetune import Images
-from apq_jax.compression.plan import weight_masks
+from apq_jax.compression.plan import expand_weight_masks
 from apq_jax.data import Dataset
 from apq_jax.pipeline import choose, judge, measure, stages
-from apq_jax.pipeline.prepared import Prepared, evaluator, scored
+from apq_jax.pipeline.prepared import Prepared, build_evaluator, run_float
 from apq_jax.strategies.loop import Record
 from apq_jax.system.cache import open_cache
 from apq_jax.types import Policy
@@ -82,7 +82,7 @@ def _spread(prepared: Prepared, count: int) -> Record:
 def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and divergence of each policy's fine-tuned network on unseen images."""
     model = prepared.network, prepared.subject.params
-    unseen = scored(
+    unseen = run_float(
         *model,
         np.concatenate([dataset.select_images, dataset.test_images]),
         np.concatenate([dataset.select_labels, dataset.test_labels]),
@@ -100,16 +100,16 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
         network, _ = finetune.finetune(
             *model,
             measure.compressed(prepared, policy),
-            weight_masks(prepared.subject.plan, policy),
+            expand_weight_masks(prepared.subject.plan, policy),
             jnp.asarray(policy.weight_bits),
             train,
             validate,
             jax.random.key(number),
             config.finetune,
             scale_bits=config.recovery.scale_bits,
-            augment=choose.augment_of(config.training),
+            augment=choose.build_augment(config.training),
         )
-        logits = jnp.asarray(measure.logits_of(prepared, network, np.asarray(unseen[0])))
+        logits = jnp.asarray(measure.compute_logits(prepared, network, np.asarray(unseen[0])))
         target = jax.nn.log_softmax(unseen[2])
         gap = (jnp.exp(target) * (target - jax.nn.log_softmax(logits))).sum(axis=-1)
         found.append((float(jnp.mean(logits.argmax(axis=-1) == unseen[1])), float(gap.mean())))
@@ -120,7 +120,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
 
 def _fewer(prepared: Prepared, record: Record) -> None:
     """Time and ranks of evaluations on the first images only."""
-    evaluate = evaluator(prepared)
+    evaluate = build_evaluator(prepared)
     policies = jax.tree.map(jnp.asarray, record.policy)
     whole = None
     for count in reversed(FEWER):

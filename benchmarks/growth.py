@@ -26,7 +26,7 @@ from apq_jax.config import Config, SearchOptions
 from apq_jax.data import Dataset
 from apq_jax.network.capture import capture
 from apq_jax.pipeline import prepare
-from apq_jax.pipeline.prepared import evaluator
+from apq_jax.pipeline.prepared import build_evaluator
 
 RESULTS = pathlib.Path(__file__).parent / "results/growth"
 USUAL = {"policies": 4, "images": 500, "layers": 4, "levels": 16, "width": 32}
@@ -84,7 +84,7 @@ def _measured(policies: int, images: int, layers: int, levels: int, width: int) 
     )
     accelerator = hardware.load(config.accelerator)
     prepared = prepare.prepare(network, params, dataset, accelerator, config)
-    run = compiled(evaluator(prepared))
+    run = compiled(build_evaluator(prepared))
     arguments = prepared.subject, drawn(prepared, policies)
     start = time.perf_counter()
     program = run.lower(*arguments).compile()

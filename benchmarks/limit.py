@@ -28,7 +28,7 @@ import numpy as np
 from jax import lax
 from speed import compiled, drawn, prepared_of, write
 
-from apq_jax.pipeline.prepared import evaluator
+from apq_jax.pipeline.prepared import build_evaluator
 from apq_jax.system import cache
 
 RESULTS = pathlib.Path(__file__).parent / "results/limit"
@@ -119,7 +119,7 @@ def _rates() -> dict[str, float]:
 
 def _measured(name: str) -> dict[str, Any]:
     prepared, _ = prepared_of(name, 0)
-    run = compiled(evaluator(prepared))
+    run = compiled(build_evaluator(prepared))
     policies = drawn(prepared, POLICIES[name])
     arguments, count = (prepared.subject, policies), len(policies.level)
     jax.config.update("jax_enable_compilation_cache", False)

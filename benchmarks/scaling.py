@@ -34,7 +34,7 @@ from apq_jax.config import Config, SearchOptions
 from apq_jax.hardware import PRESETS
 from apq_jax.network.capture import capture
 from apq_jax.pipeline import prepare, stages
-from apq_jax.run.network import train
+from apq_jax.run.network import load_or_train
 from apq_jax.sweep import group
 from apq_jax.sweep.mesh import connect_processes, make_mesh
 from apq_jax.sweep.points import Point
@@ -120,7 +120,7 @@ def _worker(
     options = SearchOptions(episodes=episodes, tuned=0, finalists=8)
     config, cache = Config(search=options), open_cache()
     dataset = data.load(config.data.path, config.data.name)
-    apply_fn, params = train(dataset, config, cache)
+    apply_fn, params = load_or_train(dataset, config, cache)
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     usual = PRESETS[config.accelerator]
     accelerators = [

@@ -44,7 +44,7 @@ from apq_jax.models.create import build, build_trained
 from apq_jax.models.options import ModelOptions
 from apq_jax.network.capture import capture
 from apq_jax.pipeline import judge, prepare, stages
-from apq_jax.pipeline.prepared import Prepared, evaluator
+from apq_jax.pipeline.prepared import Prepared, build_evaluator
 from apq_jax.problem import environment
 from apq_jax.strategies import loop
 from apq_jax.system.cache import find_cache, open_cache
@@ -155,7 +155,7 @@ def _agent(prepared: Prepared) -> Steps:
         costs = (getattr(cost, name) for name in Evaluation._fields[2:])
         return Evaluation(jnp.clip(0.9 + 1e-3 * bits, 0.0, 1.0), jnp.exp(-0.1 * bits), *costs)
 
-    strategy, stage = stages.strategy_of(prepared), stages.stages(prepared)[0]
+    strategy, stage = stages.build_strategy(prepared), stages.build_stages(prepared)[0]
     carry = loop.start(strategy, stage.problem, stage.keys, 10**6)
     for _, record in loop.resume(strategy, evaluate, prepared.subject, stage.problem, carry, 2):
         yield len(record.reward), 0.0
@@ -164,7 +164,7 @@ def _agent(prepared: Prepared) -> Steps:
 def evaluation_seconds(prepared: Prepared) -> float:
     """Seconds of one evaluation from the images on, of policies drawn at random."""
     policies = drawn(prepared, prepared.config.search.parallel)
-    run = compiled(evaluator(prepared))
+    run = compiled(build_evaluator(prepared))
     jax.block_until_ready(run(prepared.subject, policies))
     start = time.perf_counter()
     jax.block_until_ready(run(prepared.subject, policies))

@@ -97,7 +97,7 @@ def main() -> int:
 
 def _network(prepared: Prepared) -> str:
     """Tells networks apart by their weights."""
-    return checkpoint.weights_identity(prepared.subject.params)["weights"][:16]
+    return checkpoint.identify_weights(prepared.subject.params)["weights"][:16]
 
 
 def _path(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
@@ -116,7 +116,7 @@ def prepared_of(
         tree.seed = seed
     config = from_config_dict(tree)
     dataset = data.load(config.data.path, config.data.name)
-    dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
+    dataset = data.limit_images(dataset, config.data.search_images, config.data.select_images)
     apply_fn, params, _ = build_trained(config.model, config.training, dataset, cache)
     captured = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
     prepared = prepare.prepare(captured, params, dataset, hardware.load(config.accelerator), config)
@@ -148,7 +148,7 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
         "hypervolume": pareto.hypervolume(
             gain, 100 * (expected - full), pareto.MIN_GAIN, -pareto.MAX_LOST
         ),
-        "chosen": float(gain[choice.number]),
+        "chosen": float(gain[choice.place]),
         "meets_limit": choice.meets_limit,
         "lost": 100 * (choice.float_accuracy - choice.accuracy),
         "evaluations": len(gain),

@@ -1,6 +1,6 @@
 """LeNet-5 on MNIST-5k: the whole main job in about four minutes on two CPU cores.
 
-Every field and its default stands in apq_jax/config.py; set here what differs, or on the command
+apq_jax/config.py has every field and its default. Set fields that differ here, or on the command
 line: --config.search.episodes=100.
 """
 
@@ -10,5 +10,5 @@ from apq_jax import config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The defaults are this network's."""
+    """Returns the defaults, which are made for this network."""
     return config.to_config_dict(config.Config())

@@ -3,10 +3,10 @@
     python -m apq_jax.search --config=configs/onnx.py \\
         --config.model.path=net.onnx --config.data.path=data.npz
 
-The network is not trained. Fine-tuning sees the images as they are: set training.max_shift and
-training.flip to what yours was trained with.
+The network is not trained. Fine-tuning does not augment images by default: set training.max_shift
+and training.flip as your network was trained.
 
-Every field and its default stands in apq_jax/config.py; set here what differs.
+apq_jax/config.py has every field and its default. Set fields that differ here.
 """
 
 import ml_collections
@@ -16,7 +16,7 @@ from apq_jax.models.options import ModelOptions, Training
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """What differs from LeNet-5; the paths are still to be given."""
+    """Returns the fields that differ from LeNet-5's; set the paths on the command line."""
     return config.to_config_dict(
         config.Config(
             model=ModelOptions(path="net.onnx"),

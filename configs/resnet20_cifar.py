@@ -1,12 +1,12 @@
-"""ResNet-20 on CIFAR-10, which nothing installs: --config.data.path names its folder.
+"""ResNet-20 on CIFAR-10, which no package installs: --config.data.path names its folder.
 
 The package carries weights for JPEG-recompressed images of CIFAR-10 (85.2 % on test, float16,
-552 kB), so that nobody who has those need train them. Other images, or another seed, train for 20
-epochs of 45,000 images, AdamW with cosine decay, shifts of four pixels and mirroring, and for eight
-more from half the learning rate: six to twelve minutes of one core each. A training that was
-stopped goes on. The weights carried went through float16 between the two parts.
+552 kB), which therefore need no training. Other images, or another seed, train for 20 epochs of
+45,000 images with AdamW, cosine decay, shifts of four pixels and mirroring, and for eight more
+epochs from half the learning rate: six to twelve minutes of one core each. A stopped training
+resumes. The carried weights were rounded to float16 between the two parts.
 
-Every field and its default stands in apq_jax/config.py; set here what differs.
+apq_jax/config.py has every field and its default. Set fields that differ here.
 """
 
 import ml_collections
@@ -16,7 +16,7 @@ from apq_jax.models.options import Training
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """What differs from LeNet-5."""
+    """Returns the fields that differ from LeNet-5's."""
     return config.to_config_dict(
         config.Config(
             data=config.DataOptions(name="cifar_10", search_images=500),

@@ -1,8 +1,8 @@
-"""LeNet-5 on MNIST-5k on a hundred accelerators: which operation unit, in which crossbar?
+"""LeNet-5 on MNIST-5k on a hundred accelerators, to find the best operation unit and crossbar.
 
     python -m apq_jax.sweep --config=configs/sweep_ou.py
 
-docs/scaling.md says what `sweep` holds.
+docs/scaling.md describes the fields of `sweep`.
 """
 
 import ml_collections
@@ -11,7 +11,7 @@ from apq_jax import config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A run's fields, and what the sweep goes over."""
+    """Returns a run's fields, and the fields and values that the sweep varies."""
     tree = config.to_config_dict(
         config.Config(search=config.SearchOptions(episodes=200, tuned=0, finalists=8))
     )

@@ -1,10 +1,10 @@
 """VGG-8 at an eighth of its width on Fashion-MNIST: 93.9 % on test.
 
-The weights are carried by the package (apq_jax/checkpoints, float16, 414 kB), so that nobody need
-train them. Training anew, with another seed say: 16 epochs of 54,000 images, AdamW with cosine
-decay, shifts of two pixels and mirroring; 33 minutes on two cores that other work shared.
+The package carries the weights (apq_jax/checkpoints, float16, 414 kB), which therefore need no
+training. Another seed trains for 16 epochs of 54,000 images with AdamW, cosine decay, shifts of two
+pixels and mirroring: 33 minutes on two cores that other work shared.
 
-Every field and its default stands in apq_jax/config.py; set here what differs.
+apq_jax/config.py has every field and its default. Set fields that differ here.
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ from apq_jax.models.options import Training
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """What differs from LeNet-5."""
+    """Returns the fields that differ from LeNet-5's."""
     return config.to_config_dict(
         config.Config(
             data=config.DataOptions(name="fashion_mnist", search_images=500),

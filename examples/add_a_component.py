@@ -1,10 +1,10 @@
-"""An accelerator with components of your own: other numbers, and a part that no preset has.
+"""Builds an accelerator with components of your own: other numbers, and a part of no preset.
 
 python examples/add_a_component.py
 
-The component table has a fixed list of names, for each needs a number of actions (see
-docs/cost_model.md). What has an area and no action of its own goes into `ima_other` or
-`tile_other`, which every accelerator has; `number` says how many there are.
+The component table has a fixed list of names, because each name needs a number of actions (see
+docs/cost_model.md). A part that has an area but no action goes into `ima_other` or `tile_other`,
+which every accelerator has; `number` says how many of the part there are.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from apq_jax.hardware.workloads import WORKLOADS
 
 base = PRESETS["isaac_ou"]
 
-# Changed: index memory in 22 nm SRAM; the numbers are made up and say so in `source`.
+# Changed: index memory in 22 nm SRAM. The numbers are made up, and `source` says so.
 small = dataclasses.replace(
     base.components.index_memory, area_um2=0.06, energy_pj=0.05, node_nm=22.0, source="example"
 )
@@ -32,7 +32,8 @@ layers = WORKLOADS["vgg8"]
 bits = np.full(len(layers), 8)
 
 
-def shown(accelerator: Accelerator) -> None:
+def show(accelerator: Accelerator) -> None:
+    """Prints the power and area of an IMA, and the cost of VGG-8."""
     chip = accelerator.chip()
     cost = crossbar.compute_cost(layers, crossbar.count_dense(layers, bits, chip), chip, bits)
     power, area = accelerator.totals()["ima"]
@@ -42,10 +43,10 @@ def shown(accelerator: Accelerator) -> None:
     )
 
 
-shown(base)
-shown(mine)
+show(base)
+show(mine)
 
-# As a file for --config.accelerator=mine.toml, with every number and its source.
+# The text of a file for --config.accelerator=mine.toml, with every number and its source.
 text = dumps(mine)
 same = loads(text, "mine.toml") == mine
 print(f"mine.toml has {len(text.splitlines())} lines; it reads back: {same}")

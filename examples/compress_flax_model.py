@@ -1,4 +1,4 @@
-"""Your own Flax model, from trained weights to a policy that meets an accuracy limit.
+"""Compresses your own Flax model, from trained weights to a policy that meets an accuracy limit.
 
 python examples/compress_flax_model.py
 """
@@ -22,7 +22,7 @@ class Net(nn.Module):
         return nn.Dense(4)(nn.relu(nn.Dense(32)(x.reshape(x.shape[0], -1))))
 
 
-# Four classes, each a pattern of its own under noise; any images [N, H, W, C] will do.
+# Four classes, each a pattern with noise. Any images [N, H, W, C] will do.
 rng = np.random.default_rng(0)
 patterns = rng.random((4, 8, 8, 1), np.float32)
 parts = []
@@ -32,7 +32,7 @@ for count in (400, 100, 100, 100):  # train, search, selection, test
     parts += [np.clip(patterns[labels] + noise, 0, 1).astype(np.float32), labels]
 dataset = apq_jax.Dataset("patterns", 4, *parts)
 
-# Any training will do, too: this is plain optax.
+# Any training will do. This one is plain optax.
 model, optimiser = Net(), optax.adam(3e-3)
 params = model.init(jax.random.key(0), dataset.train_images[:1])
 state = optimiser.init(params)
@@ -55,7 +55,7 @@ for _ in range(60):
 network = apq_jax.capture(model.apply, params, dataset.train_images[:2])
 print(network)  # every parameter: mapped to crossbars, digital or refused
 
-# A budget that takes seconds; without it `joint`, 600 evaluations, 32 levels
+# A budget that takes seconds. The defaults are `joint`, 600 evaluations and 32 levels.
 search = apq_jax.SearchOptions(
     strategy="genetic", episodes=48, probes=4, moment_images=64, max_accuracy_drop=1, tuned=0
 )
@@ -64,8 +64,8 @@ prepared = apq_jax.prepare(network, params, dataset, apq_jax.preset("isaac_ou"),
 record = apq_jax.joined(apq_jax.search_policies(prepared))
 choice = apq_jax.choose(prepared, record, dataset)
 
-measured = apq_jax.measure(prepared, choice.network, dataset.test_images, dataset.test_labels)
-slots = record.evaluation.slots[choice.number]
-dense = float(prepared.problem.dense[0])  # of environment.METRICS the first: slots
+measured = apq_jax.measure(prepared, choice.compressed, dataset.test_images, dataset.test_labels)
+slots = record.evaluation.slots[choice.place]
+dense = float(prepared.problem.dense[0])  # the first of metrics.METRICS: slots
 print(f"test accuracy {measured.accuracy:.3f}, float {measured.float_accuracy:.3f}")
 print(f"{slots} operation-unit slots, {dense / slots:.1f} times less than dense at 8 bits")

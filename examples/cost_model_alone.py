@@ -1,9 +1,9 @@
-"""The cost model inside a search that is not ours: an evolution strategy written right here.
+"""Uses the cost model inside a search of your own, a small evolution strategy.
 
 python examples/cost_model_alone.py
 
-Searched: the cheapest bits and keep levels of ResNet-18's layers of which a stand-in for accuracy
-stays above a limit. Policies are rated by the thousand in one compiled program.
+It searches the bits and keep levels of ResNet-18's layers that cost the least energy while a
+stand-in for accuracy stays above a limit. One compiled program rates policies by the thousand.
 """
 
 import jax
@@ -17,13 +17,13 @@ from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.types import Policy
 
 layers, accelerator = WORKLOADS["resnet18"], PRESETS["isaac_ou"]
-keep = np.geomspace(1.0, 0.1, 8)  # ratio of every keep level, [K]
+keep = np.geomspace(1.0, 0.1, 8)  # keep ratio of every level, [K]
 
-# How many column-vectors of each row group survive, [K, G]; without weights, all alike.
+# Column-vectors that survive in each row group, [K, G]. Without weights, all groups are alike.
 survivors = [
-    np.repeat(np.ceil(keep * one.columns).astype(np.int32)[:, None], groups, axis=1)
-    for one in layers
-    for groups in [one.groups * one.count_row_groups(accelerator.unit_rows)]
+    np.repeat(np.ceil(keep * layer.columns).astype(np.int32)[:, None], groups, axis=1)
+    for layer in layers
+    for groups in [layer.groups * layer.count_row_groups(accelerator.unit_rows)]
 ]
 chip = accelerator.chip()
 tables = crossbar.tabulate_column_vectors(layers, survivors, accelerator.unit_rows, chip, slices=4)
@@ -33,18 +33,18 @@ low, high = jnp.asarray([[0], [2], [2]]), jnp.asarray([[7], [8], [8]])  # level,
 
 
 def fitness(genes: jax.Array) -> jax.Array:
-    """Of one policy, genes [3, L] in [0, 1]: the logarithm of energy, and what is missed."""
+    """Computes log energy, plus a penalty, of the policy of genes [3, L] in [0, 1]."""
     policy = Policy(*jnp.round(low + genes * (high - low)).astype(jnp.int32))
     cost = look_up_costs(prices, policy)
-    # In place of a network: errors of pruning and rounding, added up over the layers.
-    lost = ((1 - jnp.asarray(keep)[policy.level]) ** 2).sum() / 40
-    lost += (4.0**-policy.weight_bits + 4.0**-policy.input_bits).sum() / 4
-    return jnp.log(cost.energy_nj) + 1e3 * jnp.maximum(lost - 0.05, 0)
+    # Stands for a network: errors of pruning and rounding, added up over the layers.
+    error = ((1 - jnp.asarray(keep)[policy.level]) ** 2).sum() / 40
+    error += (4.0**-policy.weight_bits + 4.0**-policy.input_bits).sum() / 4
+    return jnp.log(cost.energy_nj) + 1e3 * jnp.maximum(error - 0.05, 0)
 
 
 @jax.jit
 def generation(carry, key):
-    """1,024 children of a mean [3, L]; the best 128 are the next mean."""
+    """Draws 1,024 children of a mean [3, L]; the mean of the best 128 is the next one."""
     mean, sigma = carry
     children = jnp.clip(mean + sigma * jax.random.normal(key, (1024, *mean.shape)), 0, 1)
     order = jnp.argsort(jax.vmap(fitness)(children))

@@ -1,9 +1,10 @@
-"""Gradients through a compressed network: integers forward, straight through rounding backward.
+"""Takes gradients through a compressed network, whose rounding passes them straight through.
 
 python examples/differentiate.py
 
-`finetune.apply` is differentiable in what is learnt (docs/finetune.md), so any loss of the
-integer network's outputs can be descended. Here: how far a 2-bit network is from its float self.
+`finetune.apply_learnt` is differentiable in its learnt values (docs/finetune.md), so any loss of
+the integer network's outputs can be descended. Here, the loss is how far the logits of a network
+with 2-bit weights are from the float network's.
 """
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import apq_jax
 from apq_jax.compression import finetune
 from apq_jax.compression.options import PlanOptions
-from apq_jax.compression.plan import weight_masks
+from apq_jax.compression.plan import expand_weight_masks
 
 rng = np.random.default_rng(0)
 params = {
@@ -40,9 +41,9 @@ prepared = apq_jax.prepare(network, params, dataset, apq_jax.preset("isaac_ou"),
 
 # Every layer at keep level 1 of 4, with 2-bit weights and 4-bit inputs.
 policy = apq_jax.Policy(*(np.full(len(network.layers), value, np.int32) for value in (1, 2, 4)))
-masks = weight_masks(prepared.subject.plan, policy)
+masks = expand_weight_masks(prepared.subject.plan, policy)
 compressed = apq_jax.compressed(prepared, policy)
-fixed, learnt = finetune.begin(compressed, masks, jnp.asarray(policy.weight_bits))
+fixed, learnt = finetune.split_learnt(compressed, masks, jnp.asarray(policy.weight_bits))
 
 x = jnp.asarray(dataset.train_images)
 target = apply_fn(params, x)
@@ -51,8 +52,8 @@ target = apply_fn(params, x)
 @jax.jit
 @jax.value_and_grad
 def gap(learnt):
-    """Mean squared difference of the logits."""
-    return jnp.mean((finetune.apply(network, params, fixed, learnt, x) - target) ** 2)
+    """Computes the mean squared difference of the logits."""
+    return jnp.mean((finetune.apply_learnt(network, params, fixed, learnt, x) - target) ** 2)
 
 
 first, gradient = gap(learnt)

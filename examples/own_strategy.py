@@ -1,9 +1,9 @@
-"""A search strategy of your own: three pure functions and a state, beside random policies.
+"""Writes a search strategy, three pure functions and a state, and compares it with random policies.
 
 python examples/own_strategy.py
 
-Hill climbing: every proposal is the best policy so far with a few choices drawn anew. What a
-strategy may know and how to search with it from the command line: docs/search.md.
+The strategy is hill climbing: every proposal is the best policy so far, with a few choices drawn
+anew. docs/search.md says what a strategy may know, and how the command line can use it.
 """
 
 from typing import NamedTuple
@@ -20,11 +20,14 @@ from apq_jax.strategies.random import random
 
 
 class Best(NamedTuple):
-    places: jax.Array  # [L, D] int32, the best policy's place among the choices of every action
+    """The best policy so far."""
+
+    places: jax.Array  # [L, D] int32, its place among the choices of every action
     reward: jax.Array  # [] float32
 
 
-def climbing(space: environment.Space, parallel: int, changed: float = 0.2) -> Strategy:
+def climb(space: environment.Space, parallel: int, changed: float = 0.2) -> Strategy:
+    """Builds the strategy, which proposes `parallel` policies at a time."""
     sizes = jnp.asarray(space.sizes)  # [D]: keep levels, weight bits, input bits
 
     def init(key, problem):  # unpruned, at the most bits
@@ -52,7 +55,7 @@ def climbing(space: environment.Space, parallel: int, changed: float = 0.2) -> S
     return Strategy(init, ask, tell)
 
 
-# A network of two layers on four noisy patterns; its weights are those of a trained one's shape.
+# A network of two layers, fitted to four noisy patterns.
 rng = np.random.default_rng(0)
 patterns = rng.random((4, 16), np.float32)
 parts = []
@@ -75,7 +78,7 @@ search = apq_jax.SearchOptions(episodes=160, probes=4, moment_images=32, tuned=0
 config = apq_jax.Config(search=search, plan=PlanOptions(levels=8))
 prepared = apq_jax.prepare(network, params, dataset, apq_jax.preset("isaac_ou"), config)
 for name, strategy in (
-    ("climbing", climbing(prepared.space, 8)),
+    ("climbing", climb(prepared.space, 8)),
     ("random", random(prepared.space, 8)),
 ):
     record = apq_jax.joined(apq_jax.search_policies(prepared, strategy=strategy))

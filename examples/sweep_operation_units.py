@@ -1,9 +1,9 @@
-"""What a network costs with operation units of other sizes: the cost model alone, no weights.
+"""Computes a network's cost for operation units of several sizes, without weights.
 
 python examples/sweep_operation_units.py
 
-Small units need converters of few bits, but many reads; a whole crossbar is read at once, by
-converters of 8 bits. Here ResNet-20, unpruned, 8-bit weights and inputs.
+Small units need converters of few bits but many reads. A whole crossbar is read at once, but by
+converters of 8 bits. The network is ResNet-20, unpruned, with 8-bit weights and inputs.
 """
 
 import dataclasses
@@ -24,22 +24,23 @@ accelerators = [
 ]
 
 
-def cost(chip):
+def compute_cost(chip):
+    """Computes the cost of the network on a chip."""
     return crossbar.compute_cost(layers, crossbar.count_dense(layers, bits, chip), chip, bits)
 
 
 print(
     f"{'unit':>8} {'ADC':>4} {'slots':>8} {'energy, uJ':>11} {'latency, ms':>12} {'area, mm2':>10}"
 )
-for one in accelerators:
-    found = cost(one.chip())  # on the host: exact
+for accelerator in accelerators:
+    cost = compute_cost(accelerator.chip())  # exact, because it is computed on the host
     print(
-        f"{one.name:>8} {one.adc_resolution:3}b {found.slots:8,} {found.energy_nj * 1e-3:11.1f} "
-        f"{found.latency_us * 1e-3:12.2f} {found.area_mm2:10.2f}"
+        f"{accelerator.name:>8} {accelerator.adc_resolution:3}b {cost.slots:8,} "
+        f"{cost.energy_nj * 1e-3:11.1f} {cost.latency_us * 1e-3:12.2f} {cost.area_mm2:10.2f}"
     )
 
-# The same in one compiled program: an accelerator is numbers, stacked they are mapped over.
-chips = jax.tree.map(lambda *numbers: np.stack(numbers), *(one.chip() for one in accelerators))
-together = jax.jit(jax.vmap(cost))(chips)
-best = int(together.energy_nj.argmin())
+# The same in one compiled program, because a chip is a tree of numbers that can be stacked.
+chips = jax.tree.map(lambda *numbers: np.stack(numbers), *(a.chip() for a in accelerators))
+costs = jax.jit(jax.vmap(compute_cost))(chips)
+best = int(costs.energy_nj.argmin())
 print(f"least energy: units of {accelerators[best].name}")

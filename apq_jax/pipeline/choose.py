@@ -1,9 +1,9 @@
-"""Which of the evaluated policies is the result; the selection images decide.
+"""Chooses which of the evaluated policies is the result, by its accuracy on the selection images.
 
-Without fine-tuning, finalists are measured, and the best that meets the limits wins. With it
-(`search.tuned`) the search was let lose `search.headroom` more than is allowed, and policies beyond
-the limit are fine-tuned to find the cheapest that then meets it. Along the front of cost and
-expected accuracy a cheaper policy loses more, hence by bisection.
+Without fine-tuning, the finalists are measured, and the best that meets the limits wins. With
+fine-tuning (`search.tuned`), the search may lose `search.headroom` points more than the limit
+allows, and policies beyond the limit are fine-tuned to find the cheapest that then meets it.
+Bisection finds it, because a cheaper policy on the front of cost and expected accuracy loses more.
 """
 
 import functools
@@ -20,63 +20,63 @@ from apq_jax import metrics
 from apq_jax.compression import finetune, plan_cache
 from apq_jax.compression.compressed import Compressed
 from apq_jax.compression.finetune import Images
-from apq_jax.compression.plan import weight_masks
+from apq_jax.compression.plan import expand_weight_masks
 from apq_jax.data import Dataset
-from apq_jax.data.scoring import accuracy as accuracy_of
+from apq_jax.data.scoring import compute_accuracy
 from apq_jax.models import training
 from apq_jax.models.options import Training
+from apq_jax.pipeline import measure
 from apq_jax.pipeline.judge import Judged, find_knee, judge, take
-from apq_jax.pipeline.measure import compressed, logits_of
 from apq_jax.pipeline.prepared import (
     Prepared,
-    asked,
+    collect_limits,
     evaluate_many,
-    limits_of,
-    quotient,
-    scored,
+    remove_headroom,
+    restore_fractions,
+    run_float,
 )
 from apq_jax.problem import environment, pareto
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees
 from apq_jax.types import Policy
 
-SCHEMA = 1  # of a kept fine-tuning, and of the code that goes on from it
+SCHEMA = 1  # of the file of a fine-tuning, and of the code that resumes it
 
 
-# (which policy, steps done, loss of the best) -> whether to stop
+# (how many policies are done, steps of this one, its least loss) -> whether to stop
 Progress = Callable[[int, int, float], bool]
 
 
 class Tuned(NamedTuple):
-    """What fine-tuning a policy gave."""
+    """The result of fine-tuning one policy."""
 
-    number: int  # its place in the record
+    place: int  # the policy's place in the record
     steps: int
     seconds: float
-    loss_before: float  # finetune's, on the search images
+    loss_before: float  # `finetune`'s loss on the search images
     loss: float
     accuracy: float  # on the selection images
     meets_limit: bool
-    finished: bool  # or was stopped
+    finished: bool  # False: stopped before its last step
 
 
 class Choice(NamedTuple):
-    """The policy that was chosen, and what the selection images said of it."""
+    """A policy, its compressed network, and their accuracies, fractions of 1."""
 
-    number: int  # its place in the record
+    place: int  # the policy's place in the record
     policy: Policy  # [L] fields, on the host
-    network: Compressed
-    fine_tuned: bool  # whether the network is
-    finalists: int  # how many there were
+    compressed: Compressed
+    fine_tuned: bool  # whether `compressed` is fine-tuned
+    finalists: int  # how many policies were compared before fine-tuning
     search_accuracy: float  # on the search images
     accuracy: float  # on the selection images
-    float_accuracy: float
-    misses: tuple[pareto.Miss, ...]  # limits that it does not meet there
-    tuned: tuple[Tuned, ...] = ()  # every policy that was, in that order
+    float_accuracy: float  # of the float network, on the selection images
+    misses: tuple[pareto.Miss, ...]  # limits that it does not meet on the selection images
+    tuned: tuple[Tuned, ...] = ()  # every policy that was fine-tuned, in order
 
     @property
     def meets_limit(self) -> bool:
-        """Whether it meets all."""
+        """Whether it meets all limits."""
         return not self.misses
 
 
@@ -87,71 +87,80 @@ def choose(
     on_progress: Progress | None = None,
     cache: pathlib.Path | None = None,
 ) -> Choice:
-    """The best policy that meets the limits on the selection images.
+    """Returns the best policy that meets the limits on the selection images.
 
-    The best is the cheapest, or the most accurate where that is the goal; of a front, the knee.
-    Where none meets the limits, the nearest. At most `search.tuned` policies are fine-tuned.
+    The best policy is the cheapest (goal cost), the most accurate (goal accuracy) or the knee
+    (goal front). If none meets the limits, it is the nearest. At most `search.tuned` policies are
+    fine-tuned.
 
     Args:
       prepared: as it was searched.
-      record: all that was evaluated.
-      dataset: training images fine-tune, the search half says when to stop, the selection half
-        chooses.
-      on_progress: called now and then; where it returns True fine-tuning ends, and what there is
-        is chosen from.
-      cache: a folder that keeps fine-tuned networks: none is fine-tuned twice, and what was cut
-        off goes on.
+      record: every evaluation of the search.
+      dataset: training images fine-tune, search images say when to stop, selection images choose.
+      on_progress: called after every look of `finetune`; if it returns True, fine-tuning ends, and
+        the choice is among the policies so far.
+      cache: folder of fine-tuned networks. A policy found there is not fine-tuned again, and an
+        unfinished one resumes; None keeps none.
+
+    Raises:
+      InputError: the cache cannot be written.
     """
     judged = judge(prepared, record)
-    plain = _choose_untuned(prepared, record, judged, dataset)
-    options, found = prepared.config.search, [plain]
+    untuned = _choose_untuned(prepared, record, judged, dataset)
+    options, choices = prepared.config.search, [untuned]
     tuned: list[Tuned] = []
-    numbers = _worth_tuning(prepared, record, judged, plain) if options.tuned else np.zeros(0, int)
-    low, high = 0, len(numbers)  # below `low` the limits are met, from `high` on they are not
-    while low < high and len(tuned) < options.tuned and all(one.finished for one in tuned):
-        at = (low + high) // 2 if options.goal == "cost" else low
+    candidates = np.zeros(0, int)
+    if options.tuned:
+        candidates = _list_candidates(prepared, record, judged, untuned)
+    low, high = 0, len(candidates)  # below `low` the limits are met, from `high` on they are not
+    while low < high and len(tuned) < options.tuned and all(row.finished for row in tuned):
+        middle = (low + high) // 2 if options.goal == "cost" else low
         progress = None if on_progress is None else functools.partial(on_progress, len(tuned))
-        one = _fine_tuned(prepared, record, dataset, plain, int(numbers[at]), progress, cache)
-        found.append(one)
-        tuned += one.tuned
-        low, high = (at + 1, high) if one.meets_limit or options.goal != "cost" else (low, at)
-    accuracy = np.asarray([one.accuracy for one in found])
-    of_found = np.asarray([one.number for one in found])
-    benefit = judged.gain[of_found]
-    measured = _measured(prepared, record, plain.float_accuracy, of_found, accuracy)
-    short = pareto.shortfall(*measured)
-    keys = (-accuracy,) if options.goal != "cost" else (-accuracy, -benefit)
-    return found[int(np.lexsort((*keys, short))[0])]._replace(tuned=tuple(tuned))
+        place = int(candidates[middle])
+        choice = _fine_tune(prepared, record, dataset, untuned, place, progress, cache)
+        choices.append(choice)
+        tuned += choice.tuned
+        if choice.meets_limit or options.goal != "cost":
+            low = middle + 1
+        else:
+            high = middle
+    accuracy = np.asarray([choice.accuracy for choice in choices])
+    places = np.asarray([choice.place for choice in choices])
+    limited = _collect_limited(prepared, record, untuned.float_accuracy, places, accuracy)
+    keys = (-accuracy,) if options.goal != "cost" else (-accuracy, -judged.gain[places])
+    best = int(np.lexsort((*keys, pareto.shortfall(*limited)))[0])
+    return choices[best]._replace(tuned=tuple(tuned))
 
 
-def _measured(
+def _collect_limited(
     prepared: Prepared,
     record: Record,
     float_accuracy: float,
-    numbers: np.ndarray,
+    places: np.ndarray,
     accuracy: np.ndarray,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """What limits may hold for, by name, of policies by number in the record; and the limits."""
-    costs = {name: getattr(record.evaluation, name)[numbers] for name in metrics.METRICS}
+    """Returns what limits may bound, of the policies at `places`, and the limits, both by name."""
+    costs = {name: getattr(record.evaluation, name)[places] for name in metrics.METRICS}
     drop = 100.0 * (float_accuracy - accuracy)
-    return {"accuracy_drop": drop, **costs}, limits_of(prepared.config)
+    return {"accuracy_drop": drop, **costs}, collect_limits(prepared.config)
 
 
-def untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
-    """The best of the finalists as they are, as `choose` has it."""
+def choose_untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
+    """Returns the best finalist as `choose` does, but fine-tunes no policy."""
     return _choose_untuned(prepared, record, judge(prepared, record), dataset)
 
 
 def _choose_untuned(prepared: Prepared, record: Record, judged: Judged, dataset: Dataset) -> Choice:
-    best = _best_finalist(prepared, record, judged, dataset)
-    policy = jax.tree.map(lambda x: x[best.number], record.policy)
+    best = _find_best_finalist(prepared, record, judged, dataset)
+    policy = jax.tree.map(lambda x: x[best.place], record.policy)
+    accuracy = record.evaluation.accuracy[best.place]
     return Choice(
-        best.number,
+        best.place,
         policy,
-        compressed(prepared, policy),
+        measure.compressed(prepared, policy),
         False,
         best.finalists,
-        float(quotient(record.evaluation.accuracy[best.number], len(dataset.search_labels))),
+        float(restore_fractions(accuracy, len(dataset.search_labels))),
         best.accuracy,
         best.float_accuracy,
         best.misses,
@@ -159,97 +168,102 @@ def _choose_untuned(prepared: Prepared, record: Record, judged: Judged, dataset:
 
 
 class Finalist(NamedTuple):
-    """A policy as the selection images see it before any fine-tuning."""
+    """A policy before fine-tuning, as measured on the selection images."""
 
-    number: int  # its place in the record
-    finalists: int  # how many there were
+    place: int  # the policy's place in the record
+    finalists: int  # how many policies were compared
     accuracy: float  # on the selection images
-    float_accuracy: float
-    misses: tuple[pareto.Miss, ...]  # limits that it does not meet there
+    float_accuracy: float  # of the float network, on the selection images
+    misses: tuple[pareto.Miss, ...]  # limits that it does not meet on the selection images
 
 
-def best_finalist(prepared: Prepared, record: Record, dataset: Dataset) -> Finalist:
-    """The best of `search.finalists` policies that the selection images are shown."""
-    return _best_finalist(prepared, record, judge(prepared, record), dataset)
+def find_best_finalist(prepared: Prepared, record: Record, dataset: Dataset) -> Finalist:
+    """Measures `search.finalists` policies on the selection images and returns the best."""
+    return _find_best_finalist(prepared, record, judge(prepared, record), dataset)
 
 
-def _best_finalist(
+def _find_best_finalist(
     prepared: Prepared, record: Record, judged: Judged, dataset: Dataset
 ) -> Finalist:
     config = prepared.config.search
     if config.goal == "front":
-        numbers = np.asarray([find_knee(judged)])
+        places = np.asarray([find_knee(judged)])
     else:
-        new = pareto.find_distinct(record.policy)
-        of_new = take(judged, new)
-        accuracy = of_new.expected_accuracy
-        benefit = accuracy if config.goal == "accuracy" else of_new.gain
-        evaluated = jax.tree.map(lambda x: x[new], record.evaluation)
-        short = np.asarray(environment.shortfall(asked(prepared), evaluated))
-        numbers = new[pareto.choose_finalists(benefit, accuracy, short, config.finalists)]
-    policies = jax.tree.map(lambda x: x[numbers], record.policy)
-    seen = scored(
+        distinct = pareto.find_distinct(record.policy)
+        gain, expected, *_ = take(judged, distinct)
+        benefit = expected if config.goal == "accuracy" else gain
+        evaluated = jax.tree.map(lambda x: x[distinct], record.evaluation)
+        short = np.asarray(environment.shortfall(remove_headroom(prepared), evaluated))
+        places = distinct[pareto.choose_finalists(benefit, expected, short, config.finalists)]
+    policies = jax.tree.map(lambda x: x[places], record.policy)
+    images, labels, reference = run_float(
         prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
     )
-    accuracies = evaluate_many(prepared, policies, *seen).accuracy
-    found = quotient(accuracies, len(dataset.select_labels))
-    float_accuracy = accuracy_of(seen[2], dataset.select_labels)
-    measured, limits = _measured(prepared, record, float_accuracy, numbers, found)
-    benefit = found if config.goal == "accuracy" else judged.gain[numbers]
+    evaluated = evaluate_many(prepared, policies, images, labels, reference)
+    accuracy = restore_fractions(evaluated.accuracy, len(dataset.select_labels))
+    float_accuracy = compute_accuracy(reference, dataset.select_labels)
+    limited = _collect_limited(prepared, record, float_accuracy, places, accuracy)
+    benefit = accuracy if config.goal == "accuracy" else judged.gain[places]
     order = np.argsort(-benefit, kind="stable")
-    place = int(order[np.argmin(pareto.shortfall(measured, limits)[order])])
-    misses = pareto.find_misses(measured, limits, place)
-    return Finalist(int(numbers[place]), len(numbers), float(found[place]), float_accuracy, misses)
+    best = int(order[np.argmin(pareto.shortfall(*limited)[order])])
+    misses = pareto.find_misses(*limited, best)
+    return Finalist(int(places[best]), len(places), float(accuracy[best]), float_accuracy, misses)
 
 
-def _worth_tuning(prepared: Prepared, record: Record, judged: Judged, plain: Choice) -> np.ndarray:
-    """Places in the record of what may be fine-tuned, the most accurate first.
+def _list_candidates(
+    prepared: Prepared, record: Record, judged: Judged, untuned: Choice
+) -> np.ndarray:
+    """Returns the places in the record of the policies worth fine-tuning, most accurate first.
 
-    To find the cheapest, what is on the front from the plain choice on: as many as bisection tells
-    apart, evenly over the objective. For accuracy, the most accurate within the limits.
+    Goal cost: the untuned choice and the front's cheaper policies, spread evenly over the
+    objective, as many as bisection can tell apart. Goal accuracy: the untuned choice and the most
+    accurate policies within the limits. Goal front: the untuned choice.
     """
-    options = prepared.config.search
+    options, first = prepared.config.search, untuned.place
     if options.goal == "front":
-        return np.asarray([plain.number])
-    new = pareto.find_distinct(record.policy)
-    worth, accuracy, _, meets = take(judged, new)
+        return np.asarray([first])
+    distinct = pareto.find_distinct(record.policy)
+    gain, accuracy, _, feasible = take(judged, distinct)
     if options.goal == "accuracy":
-        numbers = new[meets][np.argsort(-accuracy[meets], kind="stable")]
-        return np.asarray([plain.number, *numbers[numbers != plain.number][: options.tuned - 1]])
-    if plain.meets_limit:
-        meets = meets & (worth > judged.gain[plain.number])
-    numbers = new[meets][pareto.find_pareto_front(worth[meets], accuracy[meets])][::-1]
-    most = 2**options.tuned - 2
-    if len(numbers) > most:
-        rising = judged.gain[numbers]
-        wanted = np.linspace(rising[0], rising[-1], most)
-        numbers = numbers[np.unique(np.abs(rising[:, None] - wanted).argmin(axis=0))]
-    return np.asarray([plain.number, *numbers])
+        places = distinct[feasible][np.argsort(-accuracy[feasible], kind="stable")]
+        return np.asarray([first, *places[places != first][: options.tuned - 1]])
+    if untuned.meets_limit:
+        feasible = feasible & (gain > judged.gain[first])
+    front = pareto.find_pareto_front(gain[feasible], accuracy[feasible])
+    places = distinct[feasible][front][::-1]
+    max_count = 2**options.tuned - 2  # with the untuned choice, all that bisection tells apart
+    if len(places) > max_count:
+        gains = judged.gain[places]  # rising
+        wanted = np.linspace(gains[0], gains[-1], max_count)
+        places = places[np.unique(np.abs(gains[:, None] - wanted).argmin(axis=0))]
+    return np.asarray([first, *places])
 
 
-def _fine_tuned(
+def _fine_tune(
     prepared: Prepared,
     record: Record,
     dataset: Dataset,
-    plain: Choice,
-    number: int,
+    untuned: Choice,
+    place: int,
     on_progress: Callable[[int, float], bool] | None,
     cache: pathlib.Path | None,
 ) -> Choice:
-    """The policy of this number in the record, fine-tuned and measured."""
+    """Fine-tunes and measures the policy at a place in the record."""
     start, config = time.perf_counter(), prepared.config
-    policy = jax.tree.map(lambda x: x[number], record.policy)
-    masks = weight_masks(prepared.subject.plan, policy)
-    before = compressed(prepared, policy)
+    policy = jax.tree.map(lambda x: x[place], record.policy)
+    masks = expand_weight_masks(prepared.subject.plan, policy)
+    before = measure.compressed(prepared, policy)
     bits, params = jnp.asarray(policy.weight_bits), prepared.subject.params
     path = None
     if cache is not None:
-        values = pytrees.digest((params, before, masks, bits))
+        values = pytrees.compute_digest((params, before, masks, bits))
         options = config.finetune, config.recovery, config.training, config.seed
         data = dataset.fingerprint("train"), dataset.fingerprint("search")
-        model = plan_cache.model_identity(prepared.network, params)
-        path = plan_cache.file(cache / "finetuned", (SCHEMA, *model, values, *options, *data))
-    network, tuning = finetune.finetune(
+        model = plan_cache.identify_model(prepared.network, params)
+        path = plan_cache.locate_file(
+            cache / "finetuned", (SCHEMA, *model, values, *options, *data)
+        )
+    compressed, tuning = finetune.finetune(
         prepared.network,
         params,
         before,
@@ -260,36 +274,38 @@ def _fine_tuned(
         jax.random.key(config.seed),
         config.finetune,
         scale_bits=config.recovery.scale_bits,
-        augment=augment_of(config.training) if dataset.train_images.ndim == 4 else None,
+        augment=build_augment(config.training) if dataset.train_images.ndim == 4 else None,
         on_progress=on_progress,
         path=path,
     )
-    searched, accuracy = (
-        accuracy_of(logits_of(prepared, network, images), labels)
+    search_accuracy, accuracy = (
+        compute_accuracy(measure.compute_logits(prepared, compressed, images), labels)
         for images, labels in (
             (dataset.search_images, dataset.search_labels),
             (dataset.select_images, dataset.select_labels),
         )
     )
-    one = plain._replace(
-        number=number,
-        policy=policy,
-        network=network,
-        fine_tuned=True,
-        search_accuracy=searched,
-        accuracy=accuracy,
+    limited = _collect_limited(
+        prepared, record, untuned.float_accuracy, np.asarray([place]), np.asarray([accuracy])
     )
-    place, alone = np.asarray([number]), np.asarray([accuracy])
-    measured = _measured(prepared, record, plain.float_accuracy, place, alone)
-    misses = pareto.find_misses(*measured, 0)
-    took = time.perf_counter() - start
+    misses = pareto.find_misses(*limited, 0)
+    seconds = time.perf_counter() - start
     losses = float(tuning.before), float(tuning.loss)
-    done = finetune.finished(tuning, config.finetune)
-    tuned = Tuned(number, int(tuning.step), took, *losses, accuracy, not misses, done)
-    return one._replace(misses=misses, tuned=(tuned,))
+    finished = finetune.is_finished(tuning, config.finetune)
+    tuned = Tuned(place, int(tuning.step), seconds, *losses, accuracy, not misses, finished)
+    return untuned._replace(
+        place=place,
+        policy=policy,
+        compressed=compressed,
+        fine_tuned=True,
+        search_accuracy=search_accuracy,
+        accuracy=accuracy,
+        misses=misses,
+        tuned=(tuned,),
+    )
 
 
-@functools.lru_cache(maxsize=16)  # the same object for the same options: compiled once
-def augment_of(options: Training) -> finetune.Augment:
-    """What training did to its images."""
+@functools.lru_cache(maxsize=16)  # because `finetune` compiles once for each augment object
+def build_augment(options: Training) -> finetune.Augment:
+    """Returns the augmentation that the network was trained with."""
     return functools.partial(training.augment, max_shift=options.max_shift, flip=options.flip)

@@ -24,7 +24,7 @@ class Judged(NamedTuple):
 
 
 def judge(prepared: Prepared, record: Record) -> Judged:
-    """Judges every policy of a record once; `take` gives those of some policies."""
+    """Judges every policy of a record; `take` selects some of them afterwards."""
     problem, objective = prepared.problem, prepared.config.objective
     weights = np.asarray([getattr(objective, name) for name in metrics.METRICS])
     ratios = np.asarray(_log_ratios(problem, record.evaluation), np.float64)
@@ -38,10 +38,10 @@ def judge(prepared: Prepared, record: Record) -> Judged:
 
 
 def take(judged: Judged, indices: np.ndarray) -> Judged:
-    """Returns what the policies at these places are worth."""
+    """Selects the policies at `indices`."""
     return Judged(*(values[indices] for values in judged))
 
 
 def find_knee(judged: Judged) -> int:
-    """Returns the place of the knee of the front of gain and expected accuracy."""
+    """Returns the index of the knee of the front of gain and expected accuracy."""
     return pareto.find_knee(judged.gain, -judged.points_lost, pareto.MIN_GAIN, -pareto.MAX_LOST)

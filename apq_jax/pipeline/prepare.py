@@ -1,4 +1,4 @@
-"""A network made ready to be searched: calibrated, planned and priced; what a policy is worth."""
+"""Makes a network ready to be searched: calibrates, plans and prices it, and sets its problem."""
 
 import dataclasses
 import functools
@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from apq_jax import crossbar
 from apq_jax.compression import converters, plan_cache, quantization
 from apq_jax.compression.evaluator import Subject
 from apq_jax.compression.prices import build_prices, move_to_device
 from apq_jax.config import Config
 from apq_jax.data import Dataset
-from apq_jax.data.scoring import accuracy as accuracy_of
+from apq_jax.data.scoring import compute_accuracy
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
 from apq_jax.network.capture import Network, extract_matrices
@@ -22,29 +23,32 @@ from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline.prepared import (
     LimitError,
     Prepared,
+    collect_limits,
     evaluate_many,
-    limits_of,
-    scored,
+    run_float,
 )
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space, allow_all
 from apq_jax.system.errors import InputError
 from apq_jax.types import Policy
 
-_PROBE_PRICES = (0.03, 100.0)  # from nothing lost to nearly everything
+_PROBE_PRICES = (0.03, 100.0)  # prices of cost, from no accuracy lost to nearly all of it
 _PROBE_IMAGES = 1000
 _CALIBRATION_IMAGES = 5000
 
 
-def space_of(config: Config, accelerator: Accelerator) -> Space:
-    """The policies that a run may propose: of bits that cost the same, the most.
+def build_space(config: Config, accelerator: Accelerator) -> Space:
+    """Builds the space of policies that a run may propose.
+
+    Of several bits that cost the same, the space has only the most.
 
     Raises:
-      InputError: the cells hold more bits than any weight has, or the converters fewer than are
-        to be searched; or the scheme cannot be searched so.
+      InputError: cells hold more bits than any weight has, converters have fewer bits than are
+        searched, or the scheme does not fit the accelerator or the options.
     """
     search = config.search
-    pairs = accelerator.signed == "differential"  # the sign is which cell of a pair
+    # A differential pair's sign needs no bit of a cell.
+    pairs = accelerator.signed == "differential"
     if accelerator.cell_bits > max(search.max_weight_bits - pairs, 1):
         raise InputError(
             f"accelerator.cell_bits: {accelerator.cell_bits}; allowed: up to "
@@ -53,21 +57,22 @@ def space_of(config: Config, accelerator: Accelerator) -> Space:
         )
     weight_bits = range(search.min_weight_bits, search.max_weight_bits + 1)
     input_bits = range(search.min_input_bits, search.max_input_bits + 1)
-    slices = {accelerator.slices(bits): bits for bits in weight_bits}  # the last one stays
-    steps = {-(-bits // accelerator.dac_bits): bits for bits in input_bits}
-    most, least = accelerator.adc_resolution, search.min_adc_bits
-    if least > most:
+    slices = {accelerator.slices(bits): bits for bits in weight_bits}  # later, larger bits replace
+    steps = {crossbar.ceil_div(bits, accelerator.dac_bits): bits for bits in input_bits}
+    min_bits, max_bits = search.min_adc_bits, accelerator.adc_resolution
+    if min_bits > max_bits:
         raise InputError(
-            f"config.search.min_adc_bits: {least}; allowed: up to the {most} bits of the "
+            f"config.search.min_adc_bits: {min_bits}; allowed: up to the {max_bits} bits of the "
             "accelerator's converters, or 0 to leave them as they are"
         )
-    adc_bits = tuple(range(least, most + 1)) if 0 < least < most else ()
+    adc_bits = tuple(range(min_bits, max_bits + 1)) if 0 < min_bits < max_bits else ()
     space = Space(config.plan.levels, tuple(slices.values()), tuple(steps.values()), adc_bits)
-    _need_scheme(config, accelerator, space)
+    _check_scheme(config, accelerator, space)
     return space
 
 
-def _need_scheme(config: Config, accelerator: Accelerator, space: Space) -> None:
+def _check_scheme(config: Config, accelerator: Accelerator, space: Space) -> None:
+    """Raises InputError if the scheme does not fit the accelerator or the options."""
     scheme, resolution = config.scheme, accelerator.adc_resolution
     if scheme == "dense" and space.levels > 1:
         raise InputError(
@@ -79,16 +84,16 @@ def _need_scheme(config: Config, accelerator: Accelerator, space: Space) -> None
             f"accelerator.mapping: {accelerator.mapping!r} with scheme {scheme}, whose crossbars "
             "it gives no image of; allowed: 'isaac'"
         )
-    # What converters lose is known of the row groups that column-vectors leave as they are.
+    # Only column-vectors leave the row groups as they are, for which converters' errors are known.
     if scheme != "column_vector" and (space.adc_bits or resolution < accelerator.lossless_adc_bits):
         raise InputError(
             f"config.scheme: {scheme!r} with converters of fewer than "
             f"{accelerator.lossless_adc_bits} bits (accelerator.adc_bits, search.min_adc_bits); "
             "allowed: column_vector, or lossless converters"
         )
-    # A pruned weight beside one that stays is held, as 0.
-    held = scheme in ("sre", "sre_weights") and accelerator.signed == "offset"
-    if held and space.weight_bits[0] == 1:
+    # A unit of these schemes holds a pruned weight beside a survivor as 0.
+    holds_zeros = scheme in ("sre", "sre_weights") and accelerator.signed == "offset"
+    if holds_zeros and space.weight_bits[0] == 1:
         raise InputError(
             f"config.search.min_weight_bits: 1 with scheme {scheme}, whose units hold pruned "
             "weights, which one-bit offset cells cannot; allowed: 2 or more, or differential pairs"
@@ -103,9 +108,9 @@ def prepare(
     config: Config,
     cache: pathlib.Path | None = None,
 ) -> Prepared:
-    """Calibrates, plans and builds the tables; fits what a nat of divergence costs.
+    """Calibrates and plans a network, builds its tables, and fits the accuracy lost per nat.
 
-    Only training images are used, but for the float network's outputs on the search images.
+    Search images serve only for the float network's outputs; everything else is of training images.
 
     Args:
       network: from `capture`.
@@ -113,13 +118,13 @@ def prepare(
       dataset: images and labels.
       accelerator: the hardware.
       config: the run's.
-      cache: a folder that keeps statistics and Plan; None keeps nothing.
+      cache: folder of the files of statistics and Plan; None writes none.
 
     Raises:
-      InputError: what `space_of` says, or the cache cannot be written.
-      LimitError: a limit is below the least that any policy can have.
+      InputError: as `build_space`, or the cache cannot be written.
+      LimitError: a limit is below the least value that any policy has.
     """
-    space_of(config, accelerator)  # refuses before the work
+    build_space(config, accelerator)  # refuses before the work
     weights = extract_matrices(network, params)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     moment_images = train[: config.search.moment_images]
@@ -127,22 +132,22 @@ def prepare(
     statistics, layers = plan_cache.calibrate_and_plan(
         network, params, weights, train, len(moment_images), blocks, config.plan, cache
     )
-    images = scored(network, params, dataset.search_images, dataset.search_labels)
-    unpriced: Any = None  # what the accelerator adds
+    images = run_float(network, params, dataset.search_images, dataset.search_labels)
+    unpriced: Any = None  # `_aim` sets the accelerator's prices
     subject = Subject(params, layers, statistics, unpriced, moment_images, *images)
-    float_accuracy = accuracy_of(subject.reference, dataset.search_labels)
-    prepared = _aimed(network, subject, accelerator, config, float_accuracy, 1.0)
-    drop = jnp.asarray(_drop_per_nat(prepared, dataset), jnp.float32)
+    float_accuracy = compute_accuracy(subject.reference, dataset.search_labels)
+    prepared = _aim(network, subject, accelerator, config, float_accuracy, 1.0)
+    drop = jnp.asarray(_fit_drop_per_nat(prepared, dataset), jnp.float32)
     return prepared._replace(problem=prepared.problem._replace(drop_per_nat=drop))
 
 
 def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepared:
-    """The same network and Plan for another accelerator, limit, goal or objective.
+    """Prepares the same network and Plan for another accelerator, limit, goal or objective.
 
     Raises:
-      InputError: the Plan is of another scheme or of other blocks, such as operation units of
-        another height give, or made with other options.
-      LimitError: a limit is below the least that any policy can have.
+      InputError: as `build_space`, or the Plan does not serve: its scheme, its options or its
+        blocks (operation units of another height have others) differ.
+      LimitError: a limit is below the least value that any policy has.
     """
     if config.scheme != prepared.config.scheme:
         raise InputError(
@@ -153,25 +158,18 @@ def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepare
         prepared.network.layers, blocks, prepared.subject.plan, strict=True
     ):
         if block != planned.block:
-            was = planned.block
+            allowed = f"{planned.block.high} x {planned.block.wide}"
             raise InputError(
                 f"accelerator: {layer.name} would be pruned in blocks of {block.high} x "
-                f"{block.wide}; allowed: {was.high} x {was.wide}, the Plan's"
+                f"{block.wide}; allowed: {allowed}, the Plan's"
             )
     if config.plan != prepared.config.plan:
         raise InputError(f"config.plan: {config.plan}; allowed: {prepared.config.plan}")
-    of = prepared.problem
-    return _aimed(
-        prepared.network,
-        prepared.subject,
-        accelerator,
-        config,
-        float(of.float_accuracy),
-        float(of.drop_per_nat),
-    )
+    known = float(prepared.problem.float_accuracy), float(prepared.problem.drop_per_nat)
+    return _aim(prepared.network, prepared.subject, accelerator, config, *known)
 
 
-def _aimed(
+def _aim(
     network: Network,
     subject: Subject,
     accelerator: Accelerator,
@@ -179,19 +177,19 @@ def _aimed(
     float_accuracy: float,
     drop_per_nat: float,
 ) -> Prepared:
-    """Builds the tables of the accelerator and the problem that they and the limits make."""
-    space = space_of(config, accelerator)
+    """Builds the accelerator's tables and prices, and the problem with the search's limits."""
+    space = build_space(config, accelerator)
     masks, bits = [np.asarray(layer.mask) for layer in subject.plan], quantization.MAX_BITS
     tables = schemes.tabulate_counts(network.layers, masks, config.scheme, accelerator, bits)
     prices = build_prices(network.layers, tables, accelerator.chip(), bits, bits)
-    limits = _search_limits(config)
+    limits = _collect_search_limits(config)
     max_drop = limits.pop("accuracy_drop", np.inf) / 100.0
-    least = build.find_min_costs(prices, space)
-    for name, most in limits.items():
-        if least[name] > most:
+    min_costs = build.find_min_costs(prices, space)
+    for name, limit in limits.items():
+        if min_costs[name] > limit:
             raise LimitError(
-                f"config.limits.{name}: {most:g}; allowed: at least {_rounded_up(least[name]):g}, "
-                "the least of any policy, or 0 for no limit"
+                f"config.limits.{name}: {limit:g}; allowed: at least "
+                f"{_round_up(min_costs[name]):g}, the least of any policy, or 0 for no limit"
             )
     accuracy_first = config.search.goal == "accuracy"
     problem = build.build_problem(
@@ -199,7 +197,7 @@ def _aimed(
         subject.plan,
         subject.statistics,
         prices,
-        converters.cells_of(accelerator),
+        converters.get_cells(accelerator),
         space,
         {} if accuracy_first else dataclasses.asdict(config.objective),
         float(accuracy_first),
@@ -213,40 +211,46 @@ def _aimed(
     return Prepared(network, accelerator, space, config, subject, problem, tables)
 
 
-def _search_limits(config: Config) -> dict[str, float]:
-    """Those that the search keeps: fine-tuning is to win back what is lost beyond the limit."""
-    limits, search = limits_of(config), config.search
+def _collect_search_limits(config: Config) -> dict[str, float]:
+    """Returns the limits of the search, which add the headroom that fine-tuning wins back."""
+    limits, search = collect_limits(config), config.search
     if "accuracy_drop" in limits and search.tuned:
         limits["accuracy_drop"] += search.headroom
     return limits
 
 
-def _rounded_up(value: float) -> float:
-    """To four digits, so that what is said to be allowed is."""
+def _round_up(value: float) -> float:
+    """Rounds up to four digits, so that the value that a message allows is allowed."""
     digits = 3 - int(np.floor(np.log10(value)))
     return float(np.ceil(value * 10.0**digits) / 10.0**digits)
 
 
-def _drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
+def _fit_drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
     """Fits accuracy lost per nat on closed-form policies and training images."""
     space, problem = prepared.space, prepared.problem
-    start = prepared.config.search.moment_images  # images that no moment is matched on
-    part = slice(start, start + _PROBE_IMAGES)
+    # Images after those that moments are matched on, unless there are no more.
+    start = prepared.config.search.moment_images
     if len(dataset.train_images) <= start:
-        part = slice(0, _PROBE_IMAGES)
-    images, labels = dataset.train_images[part], dataset.train_labels[part]
-    subject = prepared.subject
-    seen = scored(prepared.network, subject.params, images, labels)
-    policies = _probes(problem, space, prepared.config.search.probes)
-    found = evaluate_many(prepared, policies, *seen)
+        start = 0
+    part = slice(start, start + _PROBE_IMAGES)
+    images, labels, reference = run_float(
+        prepared.network,
+        prepared.subject.params,
+        dataset.train_images[part],
+        dataset.train_labels[part],
+    )
+    policies = _build_probes(problem, space, prepared.config.search.probes)
+    evaluation = evaluate_many(prepared, policies, images, labels, reference)
     return build.fit_drop_per_nat(
-        accuracy_of(seen[2], labels), np.asarray(found.accuracy), np.asarray(found.divergence)
+        compute_accuracy(reference, labels),
+        np.asarray(evaluation.accuracy),
+        np.asarray(evaluation.divergence),
     )
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _probes(problem: Problem, space: Space, count: int) -> Policy:
-    """The closed forms of `count` prices: [count, L]."""
+def _build_probes(problem: Problem, space: Space, count: int) -> Policy:
+    """Builds the closed-form policies of `count` prices of cost, [count, L] fields."""
     allowed = allow_all(problem, space)
     return jax.vmap(lambda price: environment.solve_closed_form(problem, space, price, allowed))(
         jnp.geomspace(*_PROBE_PRICES, count)

@@ -1,4 +1,4 @@
-"""A network ready to be searched, and what a policy of it is worth."""
+"""Holds a network ready to be searched, and evaluates its policies."""
 
 import dataclasses
 from typing import NamedTuple
@@ -22,39 +22,41 @@ from apq_jax.types import Evaluation, Policy
 
 
 class LimitError(InputError):
-    """A limit below the least that any policy can have on the accelerator."""
+    """A limit lies below the least value that any policy has on the accelerator."""
 
 
 class Prepared(NamedTuple):
-    """A network ready to be searched."""
+    """A network of L layers, ready to be searched."""
 
     network: Network
     accelerator: Accelerator
     space: Space
     config: Config
-    subject: Subject  # scored on the search half of validation
-    problem: Problem
-    tables: crossbar.Counts  # [L, K, S], on the host
+    subject: Subject  # with the images of the search
+    problem: Problem  # with the limits of the search
+    tables: crossbar.Counts  # [L, K, S], on the host: K keep levels, up to S bit slices
 
 
-def limits_of(config: Config) -> dict[str, float]:
-    """The limits of a run's result by name, as `archive` has them."""
-    set_ = {name: most for name, most in dataclasses.asdict(config.limits).items() if most}
-    drop = {"accuracy_drop": config.search.max_accuracy_drop}
-    return (drop if config.search.goal == "cost" else {}) | set_
+def collect_limits(config: Config) -> dict[str, float]:
+    """Returns the limits of a run's result by name, as `pareto.shortfall` takes them."""
+    limits = {name: limit for name, limit in dataclasses.asdict(config.limits).items() if limit}
+    if config.search.goal == "cost":
+        return {"accuracy_drop": config.search.max_accuracy_drop} | limits
+    return limits
 
 
-def asked(prepared: Prepared) -> Problem:
-    """The problem with the limits of the run, without the headroom of the search."""
-    drop = limits_of(prepared.config).get("accuracy_drop", np.inf) / 100.0
-    of = prepared.problem
-    return of._replace(min_accuracy=jnp.maximum(of.float_accuracy - drop, of.min_accuracy))
+def remove_headroom(prepared: Prepared) -> Problem:
+    """Returns the problem with the limits of the result, which allow no headroom."""
+    problem = prepared.problem
+    drop = collect_limits(prepared.config).get("accuracy_drop", np.inf) / 100.0
+    min_accuracy = jnp.maximum(problem.float_accuracy - drop, problem.min_accuracy)
+    return problem._replace(min_accuracy=min_accuracy)
 
 
-def scored(
+def run_float(
     network: Network, params: Params, images: np.ndarray, labels: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Images, labels and the float network's logits on them."""
+    """Runs the float network; returns images, labels [N] and its logits [N, classes]."""
     logits = run_in_chunks(
         lambda chunk: compute_float_logits(network, params, jnp.asarray(chunk)),
         images,
@@ -63,25 +65,30 @@ def scored(
     return jnp.asarray(images), jnp.asarray(labels), jnp.asarray(logits)
 
 
-def quotient(accuracy: ArrayLike, count: int) -> np.ndarray:
-    """The quotients of whole numbers that float32 accuracies on `count` images stand for."""
+def restore_fractions(accuracy: ArrayLike, count: int) -> np.ndarray:
+    """Returns the exact fractions of `count` images that float32 accuracies were rounded from."""
     return np.round(np.asarray(accuracy, np.float64) * count) / count
 
 
-def evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:
-    """What tells a policy's worth on so many images, those of the search where None."""
+def build_evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:
+    """Returns the evaluator of one policy on `images` images; None: as many as the search has."""
     network, subject, search = prepared.network, prepared.subject, prepared.config.search
     count = len(subject.images) if images is None else images
-    cells = converters.cells_of(prepared.accelerator)
-    cells = converters.deciding(cells, bool(prepared.space.adc_bits))
     cuts = cuts_of(
         network, subject.params, count + len(subject.moment_images), search.memory_mb * 2**20
     )
-    return Evaluator(network, cells, prepared.config.recovery, images_at_once(prepared), cuts)
+    cells, recovery = get_cells(prepared), prepared.config.recovery
+    return Evaluator(network, cells, recovery, choose_chunk(prepared), cuts)
 
 
-def images_at_once(prepared: Prepared) -> int:
-    """Scored images at a time."""
+def get_cells(prepared: Prepared) -> converters.Cells:
+    """Returns the cells that converters read; equal for all accelerators that compute alike."""
+    cells = converters.get_cells(prepared.accelerator)
+    return converters.simplify_cells(cells, bool(prepared.space.adc_bits))
+
+
+def choose_chunk(prepared: Prepared) -> int:
+    """Returns how many images are scored at a time."""
     return prepared.config.search.chunk or chunk_of(prepared.network)
 
 
@@ -92,7 +99,13 @@ def evaluate_many(
     labels: jax.Array,
     reference: jax.Array,
 ) -> Evaluation:
-    """Policies [N, L] on other images than the search's, one after the other: [N] fields."""
-    evaluate = evaluator(prepared, len(images))
+    """Evaluates policies [N, L] one by one on images that are not the search's: [N] fields.
+
+    Args:
+      prepared: the network.
+      policies: [N, L] fields.
+      images, labels, reference: from `run_float`.
+    """
+    evaluate = build_evaluator(prepared, len(images))
     subject = prepared.subject._replace(images=images, labels=labels, reference=reference)
     return jax.tree.map(np.asarray, many(evaluate, subject, jax.tree.map(jnp.asarray, policies)))

@@ -1,4 +1,4 @@
-"""The chosen policy in its crossbars, and the proof that they compute the quantized network."""
+"""Maps the chosen policy to crossbars, and proves that they compute the quantized network."""
 
 import dataclasses
 import functools
@@ -9,71 +9,83 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax import crossbar
-from apq_jax.compression import compressed, converters
-from apq_jax.compression.plan import weight_masks
-from apq_jax.data.scoring import accuracy, run_in_chunks
+from apq_jax.compression import converters
+from apq_jax.compression.compressed import Compressed
+from apq_jax.compression.plan import expand_weight_masks
+from apq_jax.data.scoring import compute_accuracy, run_in_chunks
 from apq_jax.hardware import adc
 from apq_jax.mapping import Mapping, Scales, count_layer_map, datapath, map_layer
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.types import Policy
 
-_CURVE_IMAGES = 100, 1000  # least and most
-_CURVE_SUMS = 10**9  # analogue sums to execute a point with: seconds, not minutes
+_CURVE_IMAGES = 100, 1000  # fewest and most of a point
+_CURVE_SUMS = 10**9  # analogue sums of a point, so that it takes seconds, not minutes
+_CHUNK = 100  # images executed at a time
 
 
-def mapped(prepared: Prepared, policy: Policy, network: compressed.Compressed) -> Mapping:
-    """A policy's network in its crossbars, packed by the configured scheme."""
-    # The convention of the dense network matters only to schemes that are not searched with it.
+def map_to_crossbars(prepared: Prepared, policy: Policy, compressed: Compressed) -> Mapping:
+    """Packs a policy's compressed network into crossbars, by the configured scheme."""
+    # The layout of dense matrices does not matter here, because `prepare` refuses the schemes that
+    # depend on it with any other layout than isaac.
     accelerator = dataclasses.replace(prepared.accelerator, mapping="isaac")
     scheme = prepared.config.scheme
-    packing = "sre" if scheme == "sre_weights" else scheme  # the same, of other blocks
-    masks = weight_masks(prepared.subject.plan, policy)
+    packing = "sre" if scheme == "sre_weights" else scheme  # both pack alike; their blocks differ
+    masks = expand_weight_masks(prepared.subject.plan, policy)
     maps = []
-    for at, (layer, found, mask) in enumerate(
-        zip(prepared.network.layers, network, masks, strict=True)
+    for index, (layer, integers, mask) in enumerate(
+        zip(prepared.network.layers, compressed, masks, strict=True)
     ):
-        bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
-        levels = np.asarray(found.levels, np.int32)
-        one = map_layer(layer, levels, np.asarray(mask), *bits, packing, accelerator)
-        stops = 0 if policy.adc_bits is None else int(policy.adc_bits[at])
-        maps.append(one._replace(adc_bits=stops))
-    scales = (Scales(*(np.asarray(getattr(x, n)) for n in Scales._fields)) for x in network)
-    return Mapping(accelerator, packing, tuple(maps), tuple(scales), _digital(prepared))
+        bits = int(policy.weight_bits[index]), int(policy.input_bits[index])
+        levels = np.asarray(integers.levels, np.int32)
+        layer_map = map_layer(layer, levels, np.asarray(mask), *bits, packing, accelerator)
+        adc_bits = 0 if policy.adc_bits is None else int(policy.adc_bits[index])
+        maps.append(layer_map._replace(adc_bits=adc_bits))
+    scales = (Scales(*(np.asarray(getattr(x, n)) for n in Scales._fields)) for x in compressed)
+    return Mapping(accelerator, packing, tuple(maps), tuple(scales), _collect_digital(prepared))
 
 
-def _digital(prepared: Prepared) -> dict[str, np.ndarray]:
-    """Parameters that no crossbar holds, by name."""
-    names = {layer.name for layer in prepared.network.layers}
+def _collect_digital(prepared: Prepared) -> dict[str, np.ndarray]:
+    """Returns the parameters that no crossbar holds, by name."""
+    in_crossbars = {layer.name for layer in prepared.network.layers}
     leaves = jax.tree_util.tree_leaves_with_path(prepared.subject.params)
-    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    return {name: np.asarray(leaf) for name, leaf in found.items() if name not in names}
+    params = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in params.items() if name not in in_crossbars}
 
 
 class Proof(NamedTuple):
-    """What executing a mapping showed."""
+    """The comparison of an executed mapping with the quantized network and the cost model."""
 
     mismatches: int  # accumulators that differ from the quantized network's
-    compared: int
+    compared: int  # accumulators
     images: int
-    same_class: int  # images that the whole executed network gives the same class
-    levels_differ: int  # input levels on the way there that differ, by ties of rounding
-    scales_agree: bool  # all of them, bit for bit
-    counts_agree: bool  # crossbars, units, index bits and actions with the cost model's
+    same_class: int  # images to which the executed network gives the quantized one's class
+    levels_differ: int  # input levels that differ in that execution, because rounding has ties
+    scales_agree: bool  # whether all scales are equal, bit for bit
+    counts_agree: bool  # whether crossbars, units, index bits and actions are the cost model's
 
 
 def prove(
     prepared: Prepared,
     policy: Policy,
-    network: compressed.Compressed,
+    compressed: Compressed,
     mapping: Mapping,
     parts: datapath.Parts,
     images: np.ndarray,
 ) -> Proof:
-    """Executes the mapping on images and compares every accumulator of every layer."""
+    """Executes the mapping on images and compares every accumulator of every layer.
+
+    Args:
+      prepared: as it was searched.
+      policy: [L] fields.
+      compressed: the policy's integer network.
+      mapping: the policy's crossbars, from `map_to_crossbars`.
+      parts: the mapping's data paths, from `datapath.build_parts`.
+      images: [N, ...].
+    """
     arguments = (
         prepared.network,
         prepared.subject.params,
-        network,
+        compressed,
         parts,
         mapping.accelerator,
         jnp.asarray(images),
@@ -85,70 +97,78 @@ def prove(
     actions = crossbar.count_actions(
         prepared.network.layers, expected, chip, np.asarray(policy.input_bits, np.int64)
     )
-    costed = {**expected._asdict(), **actions}
-    found = (
-        count_layer_map(one, mapping.scheme, mapping.accelerator)
-        | datapath.count_performed_actions(one, mapping.accelerator)
-        for one in mapping.maps
+    modelled = {**expected._asdict(), **actions}
+    counts = (
+        count_layer_map(layer_map, mapping.scheme, mapping.accelerator)
+        | datapath.count_performed_actions(layer_map, mapping.accelerator)
+        for layer_map in mapping.maps
     )
     return Proof(
-        sum(one.mismatches for one in checks),
-        sum(one.compared for one in checks),
+        sum(check.mismatches for check in checks),
+        sum(check.compared for check in checks),
         len(images),
         whole.same_class,
         whole.levels_differ,
         scales_agree=all(
             np.array_equal(value, getattr(layer, name))
-            for layer, scales in zip(network, mapping.scales, strict=True)
+            for layer, scales in zip(compressed, mapping.scales, strict=True)
             for name, value in scales._asdict().items()
         ),
         counts_agree=all(
-            value == costed[name][at] for at, one in enumerate(found) for name, value in one.items()
+            count == modelled[name][index]
+            for index, layer_counts in enumerate(counts)
+            for name, count in layer_counts.items()
         ),
     )
 
 
 class AdcPoint(NamedTuple):
-    """A network with converters of so many bits."""
+    """A network's accuracy and cost if every converter has `bits` bits."""
 
     bits: int
-    accuracy: float  # executed
-    images: int  # that it was executed on
+    accuracy: float  # of the executed data path, a fraction of 1
+    images: int  # on how many it was executed
     energy_nj: float
     area_mm2: float
 
 
-def adc_curve(
+def measure_adc_curve(
     prepared: Prepared,
     policy: Policy,
-    network: compressed.Compressed,
+    compressed: Compressed,
     parts: datapath.Parts,
     images: np.ndarray,
     labels: np.ndarray,
 ) -> list[AdcPoint]:
-    """Accuracy of the executed data path and cost, from lossless converters down to one bit.
+    """Measures accuracy and cost for converters from lossless ones down to one bit.
 
-    The same in all layers, whatever the policy's are; the scales stay as they are. Where lossless
-    is more than a converter can have, from the most that it can. Of the images the first ones, as
-    many as take seconds.
+    All layers have converters of the same bits, whatever the policy's are; the scales stay. The
+    curve starts at `adc.MAX_BITS` if lossless converters would need more. It executes only the
+    first images, as many as take seconds.
+
+    Args:
+      prepared, policy, compressed, parts: as in `prove`.
+      images: [N, ...].
+      labels: [N] int.
     """
-    layers, step = prepared.network.layers, 100
-    each = sum(
+    layers, params = prepared.network.layers, prepared.subject.params
+    sums = sum(
         path.steps * banks.outputs.size * layer.positions
         for (path, banks), layer in zip(parts, layers, strict=True)
     )
-    count = int(np.clip(_CURVE_SUMS // max(each, 1), *_CURVE_IMAGES))
+    count = int(np.clip(_CURVE_SUMS // max(sums, 1), *_CURVE_IMAGES))
     images, labels = images[:count], labels[:count]
     level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy[:3])
     points = []
     for bits in range(min(prepared.accelerator.lossless_adc_bits, adc.MAX_BITS), 0, -1):
-        one = dataclasses.replace(prepared.accelerator, adc_bits=bits)
-        converter = converters.converter(one)
-        params = prepared.subject.params
-        run = functools.partial(datapath.apply, prepared.network, params, network, parts, converter)
-        logits = run_in_chunks(run, images, step)
-        counts = crossbar.look_up_counts(prepared.tables, one.chip(), level, weight_bits)
-        cost = crossbar.compute_cost(layers, counts, one.chip(), input_bits)
+        accelerator = dataclasses.replace(prepared.accelerator, adc_bits=bits)
+        converter, chip = converters.build_converter(accelerator), accelerator.chip()
+        run = functools.partial(
+            datapath.apply, prepared.network, params, compressed, parts, converter
+        )
+        logits = run_in_chunks(run, images, _CHUNK)
+        counts = crossbar.look_up_counts(prepared.tables, chip, level, weight_bits)
+        cost = crossbar.compute_cost(layers, counts, chip, input_bits)
         costs = float(cost.energy_nj), float(cost.area_mm2)
-        points.append(AdcPoint(bits, accuracy(logits, labels), len(images), *costs))
+        points.append(AdcPoint(bits, compute_accuracy(logits, labels), len(images), *costs))
     return points

@@ -1,12 +1,14 @@
-"""The search of the main job, in stages; with the modules beside it, the main job as functions.
+"""Runs the search of the main job, in stages.
+
+With the modules beside it, the main job is four calls:
 
     prepared = prepare(network, params, dataset, accelerator, config)
     record = joined(search_policies(prepared))
-    chosen = choose(prepared, record, dataset)
-    measured = measure(prepared, chosen.network, dataset.test_images, dataset.test_labels)
+    choice = choose(prepared, record, dataset)
+    measured = measure(prepared, choice.compressed, dataset.test_images, dataset.test_labels)
 
-Training images prepare and fine-tune; one half of validation is searched on, the other chooses;
-test measures.
+Training images prepare and fine-tune. One half of the validation images scores the search, the
+other half chooses. Test images measure.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.config import Config, SearchOptions
-from apq_jax.pipeline.prepared import Prepared, evaluator
+from apq_jax.pipeline.prepared import Prepared, build_evaluator
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy, loop
 from apq_jax.strategies.actor_critic import actor_critic
@@ -33,43 +35,44 @@ from apq_jax.strategies.options import ActorCriticOptions, GeneticOptions
 from apq_jax.strategies.random import random
 from apq_jax.strategies.uniform import uniform
 
-FRONT_DROPS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # points lost that the front is searched at
-HEADROOM_SHARES = (1.0, 0.5, 0.0)  # what fine-tuning wins back is not known while searching
-_BLIND = ("random", "uniform", "lamp")  # strategies to which the limits are nothing
+FRONT_DROPS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # goal front: each stage's limit, points lost
+# Stages with less and less headroom, because the search cannot know what fine-tuning wins back.
+HEADROOM_SHARES = (1.0, 0.5, 0.0)
+_BLIND = ("random", "uniform", "lamp")  # strategies that ignore the limits
 
 
 class Stage(NamedTuple):
-    """Searches of one problem."""
+    """S searches of one problem, one a seed."""
 
     problem: Problem
     keys: jax.Array  # [S]
-    budget: int  # evaluations of each
+    budget: int  # evaluations of each search
 
 
 class Standing(NamedTuple):
-    """Where a run's searches stand between two chunks."""
+    """The state of a run's searches between two chunks."""
 
-    stage: np.ndarray  # [] int32, number of the stage
+    stage: np.ndarray  # [] int32, index of the stage
     carry: loop.Carry
 
 
-def strategy_of(prepared: Prepared) -> Strategy:
-    """The strategy that the configuration names; equal ones are one, compiled once."""
+def build_strategy(prepared: Prepared) -> Strategy:
+    """Builds the strategy that the configuration names; equal ones are one object."""
     config, layers = prepared.config, len(prepared.network.layers)
-    budget = max(stage.budget for stage in stages(prepared))
-    return _strategy(config.search, config.agent, prepared.space, layers, budget)
+    budget = max(stage.budget for stage in build_stages(prepared))
+    return _build_strategy(config.search, config.agent, prepared.space, layers, budget)
 
 
-@functools.lru_cache(maxsize=16)
-def _strategy(
+@functools.lru_cache(maxsize=16)  # because each object compiles its own program
+def _build_strategy(
     search: SearchOptions, agent: ActorCriticOptions, space: Space, layers: int, budget: int
 ) -> Strategy:
     parallel = search.parallel
     pruning = round(budget * search.pruning_share)
     breeding = GeneticOptions(agent.population, agent.warmup, agent.breeding)
-    # Every step ranks all that the buffer may hold.
-    room = max(search.episodes, agent.population, parallel)
-    agent = dataclasses.replace(agent, capacity=min(agent.capacity, room))
+    # The buffer is no larger than the search fills it, because every step ranks all its slots.
+    max_capacity = max(search.episodes, agent.population, parallel)
+    agent = dataclasses.replace(agent, capacity=min(agent.capacity, max_capacity))
     return {
         "apq": lambda: apq(space, agent, parallel, pruning, search.pruning_drop),
         "joint": lambda: actor_critic(space, agent, (True,) * len(space.sizes), parallel),
@@ -82,82 +85,92 @@ def _strategy(
     }[search.strategy]()
 
 
-def stages(prepared: Prepared) -> list[Stage]:
-    """What a run searches, one after the other: one accuracy limit, then the next.
+def build_stages(prepared: Prepared) -> list[Stage]:
+    """Splits a run's search into stages, each with its own accuracy limit and share of the budget.
 
-    A front at `FRONT_DROPS`; the cheapest that is fine-tuned with all of the headroom, then less.
+    `list_drops` has the limits. A run without any has one stage, the problem as it is.
     """
     search, problem = prepared.config.search, prepared.problem
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds_of(prepared.config)])
-    drops = drops_of(prepared.config)
+    keys = jnp.stack([jax.random.key(seed) for seed in list_seeds(prepared.config)])
+    drops = list_drops(prepared.config)
     if not drops:
         return [Stage(problem, keys, search.episodes)]
     count = len(drops)
-    each = jax.vmap(lambda key: jax.random.split(key, count))(keys)  # [S, count]
+    stage_keys = jax.vmap(lambda key: jax.random.split(key, count))(keys)  # [S, count]
     budgets = np.diff(np.arange(count + 1) * search.episodes // count)
     return [
         Stage(
             problem._replace(
                 min_accuracy=problem.float_accuracy - drop / 100.0,
-                phase=jnp.asarray(at / count, jnp.float32),  # other closed forms
+                phase=jnp.asarray(index / count, jnp.float32),
             ),
-            each[:, at],
-            int(budgets[at]),
+            stage_keys[:, index],
+            int(budgets[index]),
         )
-        for at, drop in enumerate(drops)
+        for index, drop in enumerate(drops)
     ]
 
 
-def drops_of(config: Config) -> tuple[float, ...]:
-    """Points lost that a run searches at, falling; none where one problem is searched as it is."""
+def list_drops(config: Config) -> tuple[float, ...]:
+    """Lists the accuracy limits of a run's stages, in points lost, falling; () for one stage."""
     search = config.search
     if search.strategy in _BLIND:
         return ()
     if search.goal == "front":
         return FRONT_DROPS
     if search.goal == "cost" and search.tuned and search.headroom:
-        return tuple(search.max_accuracy_drop + x * search.headroom for x in HEADROOM_SHARES)
+        drop, headroom = search.max_accuracy_drop, search.headroom
+        return tuple(drop + share * headroom for share in HEADROOM_SHARES)
     return ()
 
 
-def seeds_of(config: Config) -> range:
-    """The seeds of a run's searches, [S]."""
+def list_seeds(config: Config) -> range:
+    """Lists the seeds of a run's S searches."""
     return range(config.seed, config.seed + config.search.seeds)
 
 
-def batch_of(config: Config) -> loop.Batch:
-    """How several searches share a program: side by side only where that is faster."""
-    asked = config.search.batch_seeds
-    if asked != "auto":
-        return "vmap" if asked == "vmap" else "map"
+def choose_batch(config: Config) -> loop.Batch:
+    """Chooses how several searches share a program: side by side only where that is faster."""
+    batch = config.search.batch_seeds
+    if batch != "auto":
+        return "vmap" if batch == "vmap" else "map"
     return "map" if config.search.seeds == 1 or jax.default_backend() == "cpu" else "vmap"
 
 
 def start(prepared: Prepared, strategy: Strategy) -> Standing:
-    """The beginning of a run's searches."""
-    return _entered(0, stages(prepared)[0], strategy)
+    """Builds the state of a run's searches before their first evaluation."""
+    return _enter(0, build_stages(prepared)[0], strategy)
 
 
-def _entered(
-    number: int, stage: Stage, strategy: Strategy, before: Standing | None = None
+def _enter(
+    index: int, stage: Stage, strategy: Strategy, previous: Standing | None = None
 ) -> Standing:
-    """The beginning of a stage, with what was learnt before where that holds."""
+    """Builds the first state of a stage; a transferable strategy keeps what it has learnt."""
     carry = loop.start(strategy, stage.problem, stage.keys, stage.budget)
-    if before is not None and strategy.transferable:
-        carry = carry._replace(state=before.carry.state)
-    return Standing(np.asarray(number, np.int32), carry)
+    if previous is not None and strategy.transferable:
+        carry = carry._replace(state=previous.carry.state)
+    return Standing(np.asarray(index, np.int32), carry)
 
 
-def go_on(
+def resume(
     prepared: Prepared, strategy: Strategy, standing: Standing, chunk: int = 2
 ) -> Iterator[tuple[Standing, Record]]:
-    """Runs the searches from where they stand to their end; yields each chunk and where it led."""
-    evaluate, batch = evaluator(prepared), batch_of(prepared.config)
-    first = int(standing.stage)
-    for number, stage in list(enumerate(stages(prepared)))[first:]:
-        if number > first:
-            standing = _entered(number, stage, strategy, standing)
-        subject = prepared.subject
+    """Runs the searches from `standing` to their end; yields after each chunk.
+
+    Args:
+      prepared: from `prepare`.
+      strategy: static.
+      standing: from `start`, or a state that this function has yielded.
+      chunk: batches of policies of each search between two looks from the host.
+
+    Yields:
+      The state after a chunk, and the record of the chunk's evaluations.
+    """
+    evaluate, batch = build_evaluator(prepared), choose_batch(prepared.config)
+    subject, first = prepared.subject, int(standing.stage)
+    for index, stage in list(enumerate(build_stages(prepared)))[first:]:
+        if index > first:
+            standing = _enter(index, stage, strategy, standing)
         for carry, record in loop.resume(
             strategy, evaluate, subject, stage.problem, standing.carry, chunk, batch
         ):
@@ -165,29 +178,31 @@ def go_on(
             yield standing, record
 
 
-def nothing(prepared: Prepared) -> Record:
-    """The record of no evaluation."""
+def build_empty_record(prepared: Prepared) -> Record:
+    """Builds a record without evaluations, which has the search's fields and dtypes."""
     layers = len(prepared.network.layers)
-    return loop.build_empty_record(evaluator(prepared), prepared.subject, prepared.space, layers)
+    return loop.build_empty_record(
+        build_evaluator(prepared), prepared.subject, prepared.space, layers
+    )
 
 
 def search_policies(
     prepared: Prepared, chunk: int = 2, strategy: Strategy | None = None
 ) -> Iterator[Record]:
-    """Runs the configured strategy, or one's own; yields what each chunk of batches evaluated.
+    """Runs the configured strategy, or your own; yields the evaluations of every chunk.
 
     Args:
       prepared: from `prepare`.
       chunk: batches of policies of each search between two looks from the host.
-      strategy: static; None: what `config.search.strategy` names.
+      strategy: static; None takes the one that `config.search.strategy` names.
 
     Yields:
-      Records of the N policies of a chunk, [N, L] and [N], on the host.
+      Records of a chunk's N policies, [N, L] and [N] fields, on the host.
     """
-    strategy = strategy_of(prepared) if strategy is None else strategy
-    return (record for _, record in go_on(prepared, strategy, start(prepared, strategy), chunk))
+    strategy = build_strategy(prepared) if strategy is None else strategy
+    return (record for _, record in resume(prepared, strategy, start(prepared, strategy), chunk))
 
 
 def joined(records: Iterable[Record]) -> Record:
-    """Chunks of a search as one record: policies [N, L], evaluations and rewards [N]."""
+    """Joins the records of chunks into one: policies [N, L], evaluations and rewards [N]."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *records)

@@ -1,12 +1,13 @@
-"""Where the searches of a run stand, in one file, so that they go on bit for bit.
+"""Saves the searches of a run in one file, so that they resume bit for bit.
 
-A safetensors file: the state of the searches and all that they evaluated, an array a leaf under
-the leaf's path; in the header what decides the numbers, which must be the same to go on, and a
-checksum. The file before the newest is kept beside it and stands in where the newest is damaged.
+The safetensors file holds the state and the record of the searches, one array a leaf, under the
+leaf's path. Its header holds an identity, everything that decides the numbers, and a checksum. A
+run resumes only with an equal identity. The checkpoint before the newest stays beside it, and
+serves if the newest is damaged.
 
-Why not orbax-checkpoint, tried as of 0.12.8: it read a changed bit as if nothing were wrong,
-refused arrays without elements, printed tracebacks of its threads where files were cut off, and
-made fourteen files of a megabyte. What is kept is small, and on the first process's host anyway.
+It is not orbax-checkpoint because 0.12.8, when tried, read a changed bit without an error, refused
+arrays without elements, printed tracebacks of its threads for cut files, and made fourteen files of
+a megabyte. A checkpoint is small, and lies on the first process's host anyway.
 """
 
 import dataclasses
@@ -29,64 +30,68 @@ from apq_jax.network.capture import Network
 from apq_jax.pipeline.stages import Standing
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees, versions
-from apq_jax.system.errors import InputError, in_one_line, shown
+from apq_jax.system.errors import InputError, make_one_line, quote_name
 
-SCHEMA = 2  # of the file, and of the code that goes on from it
+SCHEMA = 2  # of the file, and of the code that resumes it
 
 
-# Their contents count.
+# Fields that are not compared, because their files' contents are.
 _ELSEWHERE = ("config.cache_dir", "config.data.path", "config.model.path", "config.accelerator")
 
 
 class Saved(NamedTuple):
-    """A checkpoint as it was read: whole, but not yet held against a run."""
+    """A checkpoint as read: undamaged, but not yet compared with a run."""
 
     path: pathlib.Path
     identity: dict[str, str]
-    seconds: float  # that the searches took so far
+    seconds: float  # that the searches have taken
     evaluations: int
     tensors: dict[str, np.ndarray]
 
 
-def identity(config: Config, accelerator: Accelerator, dataset: Dataset) -> dict[str, str]:
-    """What decides a search's numbers, by name, but for the network's weights."""
+def identify_run(config: Config, accelerator: Accelerator, dataset: Dataset) -> dict[str, str]:
+    """Returns everything that decides a search's numbers by name, except the network."""
     tree = {
         "config": to_config_dict(config).to_dict(),
         "accelerator": dataclasses.asdict(accelerator),
-        "versions": {**versions.versions(), "backend": jax.default_backend()},
+        "versions": {**versions.read_versions(), "backend": jax.default_backend()},
     }
-    found = {
+    identity = {
         name: repr(value)
-        for name, value in _flat(tree)
-        if name not in _ELSEWHERE and not name.startswith("config.finetune.")  # comes after it
+        for name, value in _flatten(tree)
+        # Fine-tuning comes after the search.
+        if name not in _ELSEWHERE and not name.startswith("config.finetune.")
     }
-    del found["versions.python"]
-    return found | {"data": dataset.fingerprint(), "schema": str(SCHEMA)}
+    del identity["versions.python"]
+    return identity | {"data": dataset.fingerprint(), "schema": str(SCHEMA)}
 
 
-def weights_identity(params: Any) -> dict[str, str]:
-    """The network's weights, for the same use."""
-    return {"weights": pytrees.digest(params)}
+def identify_weights(params: Any) -> dict[str, str]:
+    """Returns the part of an identity that the network's weights decide."""
+    return {"weights": pytrees.compute_digest(params)}
 
 
-def network_identity(network: Network, params: Any) -> dict[str, str]:
-    """The network's weights and what is computed with them: two files may share the weights."""
-    program = repr(plan_cache.model_identity(network, params)).encode()
-    return weights_identity(params) | {"program": hashlib.sha256(program).hexdigest()}
+def identify_network(network: Network, params: Any) -> dict[str, str]:
+    """Returns the part of an identity that the network decides: its weights and its program.
+
+    The weights are not enough, because two models may share them.
+    """
+    program = repr(plan_cache.identify_model(network, params)).encode()
+    return identify_weights(params) | {"program": hashlib.sha256(program).hexdigest()}
 
 
-def _flat(tree: Any, *walked: str) -> list[tuple[str, Any]]:
+def _flatten(tree: Any, *walked: str) -> list[tuple[str, Any]]:
     if not isinstance(tree, dict):
         return [(".".join(walked), tree)]
-    return [leaf for name, value in tree.items() for leaf in _flat(value, *walked, str(name))]
+    return [leaf for name, value in tree.items() for leaf in _flatten(value, *walked, str(name))]
 
 
-def difference(saved: Saved, here: dict[str, str]) -> str | None:
-    """The first field of `here` that is another in the checkpoint, in words; None: none is."""
+def find_difference(saved: Saved, here: dict[str, str]) -> str | None:
+    """Says in words which field of `here` the checkpoint has otherwise; None if all are equal."""
     for name, value in here.items():
-        there = saved.identity.get(name, "nothing")
-        if there != value:
-            return f"{name}: {there[:60]} in the checkpoint, {value[:60]} here"
+        saved_value = saved.identity.get(name, "nothing")
+        if saved_value != value:
+            return f"{name}: {saved_value[:60]} in the checkpoint, {value[:60]} here"
     return None
 
 
@@ -97,57 +102,58 @@ def save(
     standing: Standing,
     record: Record,
 ) -> None:
-    """Writes a checkpoint; the one that was there becomes the one before.
+    """Writes a checkpoint; renames the one that was the newest to `name_previous`.
 
     Raises:
       InputError: it cannot be written.
     """
-    tensors = pytrees.leaves({"standing": standing, "record": record})
+    tensors = pytrees.flatten_leaves({"standing": standing, "record": record})
     description = json.dumps(
         {"identity": identity, "seconds": seconds, "evaluations": len(record.reward)}
     )
-    metadata = {"description": description, "sha256": pytrees.digest(tensors, description)}
+    metadata = {"description": description, "sha256": pytrees.compute_digest(tensors, description)}
     try:
         if path.exists():
-            os.replace(path, before(path))
+            os.replace(path, name_previous(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
     pytrees.write_tensors(path, tensors, metadata)
 
 
-def before(path: pathlib.Path) -> pathlib.Path:
-    """Where the checkpoint before the newest is."""
+def name_previous(path: pathlib.Path) -> pathlib.Path:
+    """Names the file of the checkpoint before the newest, `path`."""
     return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
 def exists(path: pathlib.Path) -> bool:
-    """Whether there is anything to go on from."""
-    return path.exists() or before(path).exists()
+    """Returns whether there is a checkpoint."""
+    return path.exists() or name_previous(path).exists()
 
 
 def remove(path: pathlib.Path) -> None:
     """Removes a checkpoint and the one before it."""
-    for one in (path, before(path)):
-        one.unlink(missing_ok=True)
+    for file in (path, name_previous(path)):
+        file.unlink(missing_ok=True)
 
 
 def read(path: pathlib.Path) -> Saved | None:
-    """Reads the newest checkpoint; None where there is none.
+    """Reads the newest checkpoint; returns None if there is none.
 
-    Where it is damaged, or missing since writing it was cut off, the one before it, with a warning.
+    Reads the one before it if the newest is damaged (with a warning), or missing, because a run may
+    end between renaming the one and writing the other.
 
     Raises:
-      InputError: neither can be read, or is a checkpoint.
+      InputError: a file cannot be read, or is no checkpoint.
     """
-    earlier = before(path)
+    previous = name_previous(path)
     try:
-        found = _read(path)
+        saved = _read(path)
     except InputError as error:
-        if not earlier.exists():
+        if not previous.exists():
             raise InputError(f"{error}; --noresume begins anew and deletes it") from error
-        logging.warning("%s; goes on from %s", error, earlier)
-        return _read(earlier)
-    return _read(earlier) if found is None else found
+        logging.warning("%s; goes on from %s", error, previous)
+        return _read(previous)
+    return _read(previous) if saved is None else saved
 
 
 def _read(path: pathlib.Path) -> Saved | None:
@@ -156,65 +162,68 @@ def _read(path: pathlib.Path) -> Saved | None:
     tensors, metadata = pytrees.read_tensors(path)
     try:
         description = metadata["description"]
-        if metadata["sha256"] != pytrees.digest(tensors, description):
+        if metadata["sha256"] != pytrees.compute_digest(tensors, description):
             raise ValueError("its contents are not those of its checksum")
         tree = json.loads(description)
         return Saved(path, tree["identity"], tree["seconds"], tree["evaluations"], tensors)
     except (TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: is damaged ({in_one_line(error)})") from error
+        raise InputError(f"{path}: is damaged ({make_one_line(error)})") from error
 
 
 def restore(
-    saved: Saved, standing: Standing, nothing: Record, levels: int
+    saved: Saved, standing: Standing, empty: Record, levels: int
 ) -> tuple[Standing, Record]:
-    """A checkpoint's searches and what they evaluated.
+    """Restores a checkpoint's searches: their state, and the record of their evaluations.
 
     Args:
       saved: from `read`.
-      standing: the same searches at their beginning, for names, shapes and dtypes.
-      nothing: a record of no evaluation, for the same.
+      standing: the same searches at their beginning, which has the names, shapes and dtypes.
+      empty: a record without evaluations, for the same.
       levels: K, the keep levels of a policy.
 
     Raises:
-      InputError: another array is needed, or a number is out of its range.
+      InputError: an array is missing, unknown or of another shape, or a number is out of range.
     """
-    like = {"standing": standing, "record": nothing}
-    expected = pytrees.leaves(like)
+    like = {"standing": standing, "record": empty}
+    expected = pytrees.flatten_leaves(like)
     for name in sorted(expected.keys() ^ saved.tensors.keys()):
         wrong = "missing" if name in expected else "unknown"
-        raise InputError(f"{saved.path}: {shown(name)}: {wrong}; the strategy's state is another")
+        raise InputError(
+            f"{saved.path}: {quote_name(name)}: {wrong}; the strategy's state is another"
+        )
     for name, value in expected.items():
-        found = saved.tensors[name]
-        shape = value.shape
+        tensor, shape = saved.tensors[name], value.shape
         if name.startswith("record/"):
             shape = saved.evaluations, *value.shape[1:]
-        if (found.shape, found.dtype) != (shape, value.dtype):
+        if (tensor.shape, tensor.dtype) != (shape, value.dtype):
             raise InputError(
-                f"{saved.path}: {name}: {found.dtype} of shape {found.shape}; "
+                f"{saved.path}: {name}: {tensor.dtype} of shape {tensor.shape}; "
                 f"allowed: {value.dtype} of shape {shape}"
             )
     flat, tree = jax.tree.flatten(like)
     leaves = [
-        _restored(saved.tensors[name], leaf) for name, leaf in zip(expected, flat, strict=True)
+        _restore_leaf(saved.tensors[name], leaf) for name, leaf in zip(expected, flat, strict=True)
     ]
-    found = jax.tree.unflatten(tree, leaves)
-    standing, record = found["standing"], found["record"]
-    left, most = standing.carry.left, quantization.MAX_BITS
-    for name, values, least, greatest in (
+    restored = jax.tree.unflatten(tree, leaves)
+    standing, record = restored["standing"], restored["record"]
+    left, max_bits = standing.carry.left, quantization.MAX_BITS
+    for name, values, smallest, largest in (
         ("record.policy.level", record.policy.level, 0, levels - 1),
-        ("record.policy.weight_bits", record.policy.weight_bits, 1, most),
-        ("record.policy.input_bits", record.policy.input_bits, 1, most),
+        ("record.policy.weight_bits", record.policy.weight_bits, 1, max_bits),
+        ("record.policy.input_bits", record.policy.input_bits, 1, max_bits),
         ("record.policy.adc_bits", record.policy.adc_bits, 1, adc.MAX_BITS),
         ("record.search", record.search, 0, len(left) - 1),
     ):
         if values is None or not values.size:
             continue
-        if not (least <= values.min() and values.max() <= greatest):
-            raise InputError(f"{saved.path}: {name}: out of range; allowed: {least} to {greatest}")
+        if not (smallest <= values.min() and values.max() <= largest):
+            raise InputError(
+                f"{saved.path}: {name}: out of range; allowed: {smallest} to {largest}"
+            )
     return standing, record
 
 
-def _restored(value: np.ndarray, like: Any) -> Any:
+def _restore_leaf(value: np.ndarray, like: Any) -> Any:
     if isinstance(like, np.ndarray):
         return value
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):

@@ -1,28 +1,28 @@
-"""How long a run will take on two cores, foretold from what its network multiplies."""
+"""Predicts how long a run takes on two cores, from the multiplications of its network."""
 
 from collections.abc import Sequence
 
 from apq_jax.config import Config
 from apq_jax.types import Layer
 
-# Fitted to runs of LeNet-5, VGG-8 and ResNet-20, of which the longest took twice what is foretold.
-_A_RUN, _A_LAYER = 10.0, 8.0  # seconds, most of them compiling
-_A_POLICY, _A_PRODUCT = 0.04, 5e-11  # seconds of an evaluation; of each multiplication in it
-_A_STEP, _A_TUNED_PRODUCT = 0.02, 2e-10  # seconds of a step of fine-tuning, likewise
-_ROUNDED = 10.0  # times as long, where converters round
+# Seconds, fitted to runs of LeNet-5, VGG-8 and ResNet-20; the longest took twice the prediction.
+_A_RUN, _A_LAYER = 10.0, 8.0  # most of them compile
+_A_POLICY, _A_PRODUCT = 0.04, 5e-11  # an evaluation, and each multiplication in it
+_A_STEP, _A_TUNED_PRODUCT = 0.02, 2e-10  # a step of fine-tuning, and each multiplication in it
+_ROUNDED = 10.0  # factor of an evaluation's seconds if converters round
 
 
-def foretold(
+def predict_seconds(
     layers: Sequence[Layer], config: Config, images: int, rounds: bool, done: int = 0
 ) -> float:
-    """Seconds from planning to report.
+    """Predicts the seconds from planning to report.
 
     Args:
       layers: the network's.
       config: the run's.
-      images: that a policy is evaluated on.
+      images: how many images a policy is evaluated on.
       rounds: whether converters give fewer bits than an analogue sum has.
-      done: evaluations of a run that goes on.
+      done: evaluations that a resumed run has done.
     """
     search, tuning = config.search, config.finetune
     work = sum(layer.multiplications for layer in layers)
@@ -36,6 +36,6 @@ def foretold(
     )
 
 
-def words(seconds: float) -> str:
-    """In seconds, or in minutes from two of them on."""
+def format_seconds(seconds: float) -> str:
+    """Formats a duration in seconds, or in minutes from two minutes on."""
     return f"{seconds:.0f} s" if round(seconds) < 120 else f"{seconds / 60:.0f} min"

@@ -8,10 +8,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from apq_jax.config import Config, allowed, from_config_dict, to_config_dict
+from apq_jax.config import Config, describe_allowed, from_config_dict, to_config_dict
 from apq_jax.system.errors import InputError
 
-# Short flags of those who bring a network, images and an accelerator.
+# Short flags, for users who bring a network, images and an accelerator.
 SHORT = {
     "model": "config.model.path",
     "data": "config.data.path",
@@ -28,7 +28,7 @@ def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
     arguments, path = _split_config(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict(
-        "config", config_file(path), flag_values=values, sys_argv=arguments
+        "config", read_config(path), flag_values=values, sys_argv=arguments
     )
     flags.DEFINE_string("workdir", "runs/latest", "Folder of the run.", flag_values=values)
     flags.DEFINE_boolean("resume", None, "Go on, or begin anew.", flag_values=values)
@@ -39,7 +39,7 @@ def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
         if field is None:
             raise InputError(str(error).splitlines()[0]) from error
         name, value = field.groups()
-        raise InputError(f"config.{name}: {value!r}; allowed: {allowed(name)}") from error
+        raise InputError(f"config.{name}: {value!r}; allowed: {describe_allowed(name)}") from error
     workdir = pathlib.Path(str(values["workdir"].value))
     return from_config_dict(values["config"].value), workdir, values["resume"].value
 
@@ -60,7 +60,7 @@ def _split_config(argv: list[str]) -> tuple[list[str], str]:
                 "--resume, --noresume, --help"
             )
         field = name.removeprefix("config.") if name.startswith("config.") else ""
-        words = allowed(field) if field else ""  # refuses an unknown field
+        words = describe_allowed(field) if field else ""  # refuses an unknown field
         if not equals:
             value = next(rest, "")
             if not value or value.startswith("--"):
@@ -104,8 +104,8 @@ def find_config(path: str) -> pathlib.Path:
     raise InputError(f"--config: {path!r} is not a file; allowed: a Python file")
 
 
-def config_file(path: str) -> ConfigDict:
-    """Runs `get_config()` of a configuration; fields that it leaves out have their defaults.
+def read_config(path: str) -> ConfigDict:
+    """Runs a configuration's `get_config()`; fields that it leaves out take their defaults.
 
     Raises:
       InputError: there is no such configuration, or it cannot be run.

@@ -1,4 +1,4 @@
-"""The main job of one run, from data to result files."""
+"""Runs the main job in a folder, from data to result files and report."""
 
 import pathlib
 import sys
@@ -14,23 +14,23 @@ from apq_jax.mapping import load as load_mapping
 from apq_jax.mapping import save as save_mapping
 from apq_jax.network.capture import capture
 from apq_jax.pipeline import measure, prepare, prove
-from apq_jax.pipeline.choose import Choice, choose, untuned
-from apq_jax.pipeline.prepared import Prepared, limits_of
+from apq_jax.pipeline.choose import Choice, choose, choose_untuned
+from apq_jax.pipeline.prepared import Prepared, collect_limits
 from apq_jax.run import checkpoint, duration, write
 from apq_jax.run import result as results
-from apq_jax.run.network import train
+from apq_jax.run.network import load_or_train
 from apq_jax.run.searches import Searches
 from apq_jax.strategies.loop import Record
 from apq_jax.system.cache import open_cache
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import INTERRUPTED, LIMIT_MISSED, OK, WRONG_MAPPING
-from apq_jax.system.files import locked, write_whole
-from apq_jax.system.signals import Interrupt, Terminated, interruptible
-from apq_jax.system.terminal import bar, console
+from apq_jax.system.files import lock_folder, write_whole
+from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts
+from apq_jax.system.terminal import console, show_bar
 
 _PROOF_IMAGES = 32
 
-# Writes the report of a finished run into its folder; returns what the terminal shows of it.
+# (folder of a finished run) -> the summary for the terminal; writes the report into the folder
 Report = Callable[[pathlib.Path], RenderableType]
 
 
@@ -41,22 +41,27 @@ def run(
     report: Report,
     resume: bool | None = None,
 ) -> int:
-    """The main job, from data to report; returns the exit status.
+    """Runs the main job, from data to report; returns the exit status.
 
     Args:
       config: the run's.
-      workdir: its folder.
-      command: what repeats it.
+      workdir: folder of the run.
+      command: the command line that repeats the run.
       report: called once the results are written.
-      resume: go on from the folder's checkpoint; or begin anew; None refuses to choose where the
-        checkpoint is of this configuration.
+      resume: True resumes from the folder's checkpoint, False begins anew; None begins anew unless
+        the folder has a checkpoint of this configuration, which it refuses to overwrite.
+
+    Raises:
+      InputError: a file or a field cannot be used, or the checkpoint does not fit `resume`.
+      Terminated: SIGTERM ended the run; its checkpoint is written.
+      KeyboardInterrupt: Ctrl-C came before the first evaluation.
     """
     cache = open_cache(config.cache_dir)
     dataset = data.load(config.data.path, config.data.name)
-    dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
+    dataset = data.limit_images(dataset, config.data.search_images, config.data.select_images)
     accelerator = hardware.load(config.accelerator)
-    prepare.space_of(config, accelerator)  # refuses before the network is trained
-    with locked(workdir):
+    prepare.build_space(config, accelerator)  # refuses before the network is trained
+    with lock_folder(workdir):
         return _run(config, workdir, command, report, resume, cache, dataset, accelerator)
 
 
@@ -70,40 +75,41 @@ def _run(
     dataset: data.Dataset,
     accelerator: hardware.Accelerator,
 ) -> int:
+    """Runs the main job in its locked folder; returns the exit status."""
     options = config.search
-    identity = checkpoint.identity(config, accelerator, dataset)
-    saved = _saved(workdir, identity, resume)
+    identity = checkpoint.identify_run(config, accelerator, dataset)
+    saved = _read_saved(workdir, identity, resume)
     write_whole(workdir / "command.txt", command + "\n")  # fails now rather than after the search
     seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
     console.print(
         f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
         f"{options.strategy} search of {options.episodes} policies{seeds} for "
-        f"{metrics.describe_goal(options.goal, limits_of(config))}.\n"
+        f"{metrics.describe_goal(options.goal, collect_limits(config))}.\n"
         f"{'Reads' if config.model.path else 'Trains'} the network"
         f"{'' if config.model.path else ' unless it is cached'}, plans, searches, fine-tunes, "
         f"reports to {workdir}.",
         soft_wrap=True,
     )
-    apply_fn, params = train(dataset, config, cache)
+    apply_fn, params = load_or_train(dataset, config, cache)
     try:
         network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
-    except ValueError as error:  # only of a user's own
+    except ValueError as error:  # only from a user's own model
         raise InputError(f"{config.model}: {' '.join(str(error).split())}") from error
     for operation in network.operations:
         if operation.status == "refused":
             console.print(f"not mapped: {operation.name}: {operation.reason}")
     rounds = options.min_adc_bits or accelerator.adc_resolution < accelerator.lossless_adc_bits
-    images, done = len(dataset.search_images), saved.evaluations if saved is not None else 0
+    images, done = len(dataset.search_images), 0 if saved is None else saved.evaluations
     work = sum(layer.multiplications for layer in network.layers)
-    seconds = duration.foretold(network.layers, config, images, bool(rounds), done)
+    seconds = duration.predict_seconds(network.layers, config, images, bool(rounds), done)
     console.print(
         f"{len(network.layers)} layers, {work:,} "
-        f"multiplications an image: about {duration.words(seconds)} on two cores.",
+        f"multiplications an image: about {duration.format_seconds(seconds)} on two cores.",
         soft_wrap=True,
     )
-    identity |= checkpoint.network_identity(network, params)
+    identity |= checkpoint.identify_network(network, params)
     if saved is not None:
-        _need_same(saved, identity)
+        _check_same(saved, identity)
     with console.status(f"plans {len(network.layers)} layers"):
         prepared = prepare.prepare(network, params, dataset, accelerator, config, cache)
     searches = Searches(prepared, workdir / write.CHECKPOINT, identity, saved)
@@ -111,14 +117,14 @@ def _run(
     if saved is None:
         checkpoint.remove(searches.path)
     write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
-    with interruptible() as interrupt:
+    with catch_interrupts() as interrupt:
         try:
             searches.run(interrupt)
             if interrupt.terminated:
                 raise Terminated
             return _finish(prepared, dataset, searches, command, report, interrupt, workdir, cache)
         except KeyboardInterrupt:
-            if not len(searches.record().reward):
+            if not len(searches.join_records().reward):
                 raise
             searches.write()
             print(
@@ -129,10 +135,10 @@ def _run(
             return INTERRUPTED
 
 
-def _saved(
+def _read_saved(
     workdir: pathlib.Path, identity: dict[str, str], resume: bool | None
 ) -> checkpoint.Saved | None:
-    """The checkpoint to go on from, if any."""
+    """Reads the checkpoint to resume from; None if the run begins anew."""
     path = workdir / write.CHECKPOINT
     if resume is False:
         return None
@@ -144,19 +150,20 @@ def _saved(
             )
         return None
     if resume:
-        return _need_same(saved, identity)
-    if checkpoint.difference(saved, identity) is None:
+        return _check_same(saved, identity)
+    if checkpoint.find_difference(saved, identity) is None:
         raise InputError(
             f"{path}: an unfinished search of this configuration, {saved.evaluations} evaluations "
             "done; --resume goes on, --noresume begins anew"
         )
-    return None  # of another configuration: overwritten like the rest of its run
+    return None  # a run of another configuration, which this run overwrites
 
 
-def _need_same(saved: checkpoint.Saved, identity: dict[str, str]) -> checkpoint.Saved:
-    differs = checkpoint.difference(saved, identity)
-    if differs is not None:
-        raise InputError(f"{saved.path}: {differs}; allowed: the same, to go on")
+def _check_same(saved: checkpoint.Saved, identity: dict[str, str]) -> checkpoint.Saved:
+    """Returns the checkpoint; raises InputError if its run differs from this one."""
+    difference = checkpoint.find_difference(saved, identity)
+    if difference is not None:
+        raise InputError(f"{saved.path}: {difference}; allowed: the same, to go on")
     return saved
 
 
@@ -167,24 +174,24 @@ def _choose(
     interrupt: Interrupt,
     cache: pathlib.Path,
 ) -> Choice:
-    """The result, with a bar over the steps of fine-tuning; Ctrl-C ends that."""
+    """Chooses the result, with a bar over the steps of fine-tuning, which Ctrl-C ends."""
     config = prepared.config
-    most = config.search.tuned * config.finetune.steps
-    if interrupt.pressed or not most:
-        return untuned(prepared, record, dataset)
-    with bar("fine-tunes", most) as advance:
+    max_steps = config.search.tuned * config.finetune.steps
+    if interrupt.pressed or not max_steps:
+        return choose_untuned(prepared, record, dataset)
+    with show_bar("fine-tunes", max_steps) as advance:
         done = 0
 
-        def progress(number: int, steps: int, loss: float) -> bool:
+        def progress(policies: int, steps: int, loss: float) -> bool:
             nonlocal done
-            now = number * config.finetune.steps + steps
-            note = f"policy {number + 1} of up to {config.search.tuned}, loss {loss:.4f}"
+            now = policies * config.finetune.steps + steps
+            note = f"policy {policies + 1} of up to {config.search.tuned}, loss {loss:.4f}"
             advance(now - done, note)
             done = now
             return interrupt.pressed
 
         choice = choose(prepared, record, dataset, progress, cache)
-        advance(most - done)
+        advance(max_steps - done)
     return choice
 
 
@@ -198,29 +205,30 @@ def _finish(
     workdir: pathlib.Path,
     cache: pathlib.Path,
 ) -> int:
-    seconds, record = searches.seconds, searches.record()
+    """Chooses, measures, maps and proves; writes the results; returns the exit status."""
+    seconds, record = searches.seconds, searches.join_records()
     choice = _choose(prepared, record, dataset, interrupt, cache)
     if interrupt.terminated:
         raise Terminated
-    interrupted = interrupt.pressed  # what comes later cuts neither search nor fine-tuning short
+    interrupted = interrupt.pressed  # a later Ctrl-C cuts neither search nor fine-tuning short
     with console.status("measures on test, maps, writes the report"):
-        network = choice.network
-        measured = measure.measure(prepared, network, dataset.test_images, dataset.test_labels)
+        policy, compressed = choice.policy, choice.compressed
+        measured = measure.measure(prepared, compressed, dataset.test_images, dataset.test_labels)
         path = workdir / "mapping.safetensors"
-        save_mapping(path, prove.mapped(prepared, choice.policy, network))
-        mapping = load_mapping(path)  # what is delivered is what is proved
+        save_mapping(path, prove.map_to_crossbars(prepared, policy, compressed))
+        mapping = load_mapping(path)  # so that the proof is of the file that users get
         parts = datapath.build_parts(mapping.maps, mapping.accelerator)
         images, labels = dataset.select_images, dataset.select_labels
         few = images[:_PROOF_IMAGES]
-        found = prove.prove(prepared, choice.policy, network, mapping, parts, few)
-        curve = prove.adc_curve(prepared, choice.policy, network, parts, images, labels)
-        result = results.result(
-            prepared, dataset, record, choice, measured, seconds, command, interrupted, found, curve
+        proof = prove.prove(prepared, policy, compressed, mapping, parts, few)
+        curve = prove.measure_adc_curve(prepared, policy, compressed, parts, images, labels)
+        result = results.build_result(
+            prepared, dataset, record, choice, measured, seconds, command, interrupted, proof, curve
         )
-        write.write_weights(workdir / "weights.safetensors", prepared, choice.policy, network)
-        policy = {"layers": [layer.name for layer in prepared.network.layers]}
+        write.write_weights(workdir / "weights.safetensors", prepared, policy, compressed)
+        layers = {"layers": [layer.name for layer in prepared.network.layers]}
         write.write_json(
-            workdir / "policy.json", policy | results.policy_json(prepared, choice.policy)
+            workdir / "policy.json", layers | results.describe_policy(prepared, policy)
         )
         write.write_json(workdir / "result.json", result)
         summary = report(workdir)
@@ -231,9 +239,9 @@ def _finish(
     console.print(f"The figures: {workdir / 'result.json'}", soft_wrap=True)
     if not result["mapping"]["bit_exact"]:
         console.print(
-            f"The mapping is WRONG: {found.mismatches:,} of {found.compared:,} accumulators differ "
-            f"from the quantized network's; counts {'agree' if found.counts_agree else 'differ'}, "
-            f"scales {'agree' if found.scales_agree else 'differ'}. "
+            f"The mapping is WRONG: {proof.mismatches:,} of {proof.compared:,} accumulators differ "
+            f"from the quantized network's; counts {'agree' if proof.counts_agree else 'differ'}, "
+            f"scales {'agree' if proof.scales_agree else 'differ'}. "
             "This is a defect of apq_jax: please report it."
         )
         return WRONG_MAPPING

@@ -1,4 +1,4 @@
-"""The network of a run: trained, or read from the user's file."""
+"""Gets the network of a run: from the user's file, the cache, or training."""
 
 import pathlib
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from apq_jax import data
 from apq_jax.config import Config
 from apq_jax.models.create import build_trained, load_onnx
-from apq_jax.system.terminal import bar
+from apq_jax.system.terminal import show_bar
 
 
-def train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[Any, Any]:
-    """The model as a function, and its params."""
+def load_or_train(dataset: data.Dataset, config: Config, cache: pathlib.Path) -> tuple[Any, Any]:
+    """Reads the user's ONNX file, or trains the model; returns its apply function and params."""
     if config.model.path:
         return load_onnx(config.model, dataset)
-    with bar("training", config.training.all_epochs) as advance:
+    with show_bar("training", config.training.all_epochs) as advance:
         done = 0.0
 
         def progress(epochs: float, loss: float) -> None:

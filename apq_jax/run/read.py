@@ -1,4 +1,4 @@
-"""A run's result.json and search.csv, read and checked, and the words that say what was asked."""
+"""Reads and checks the result.json and search.csv of a run."""
 
 import csv
 import json
@@ -10,9 +10,9 @@ import numpy as np
 from apq_jax.metrics import METRICS
 from apq_jax.system.errors import InputError
 
-Rows = dict[str, np.ndarray]  # a column of search.csv each
-SCHEMA = 4  # of the result.json that is read here
-NEEDED: tuple[str, ...] = (  # fields of result.json
+Rows = dict[str, np.ndarray]  # the columns of search.csv by name, [N] each
+SCHEMA = 4  # of result.json
+NEEDED: tuple[str, ...] = (  # fields that result.json must have
     "config",
     "versions",
     "seed",
@@ -40,10 +40,10 @@ NEEDED: tuple[str, ...] = (  # fields of result.json
 
 
 def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
-    """result.json and the columns of search.csv.
+    """Reads result.json and the columns of search.csv from a run's folder.
 
     Raises:
-      InputError: either is missing, damaged or lacks a field.
+      InputError: a file is missing, damaged or lacks a field, or they differ in evaluations.
     """
     result, rows = read_result(folder / "result.json"), _read_rows(folder / "search.csv")
     if len(rows["reward"]) != result["search"].get("evaluations"):
@@ -55,10 +55,10 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
 
 
 def read_result(path: pathlib.Path) -> dict[str, Any]:
-    """result.json.
+    """Reads a result.json.
 
     Raises:
-      InputError: it is missing, damaged or lacks a field.
+      InputError: the file is missing, damaged, of another schema or lacks a field.
     """
     try:
         result = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What result.json says of a run: figures, costs and their ratios."""
+"""Builds result.json: the figures of a run, its costs and their ratios."""
 
 import dataclasses
 from typing import Any
@@ -14,86 +14,91 @@ from apq_jax.pipeline import stages
 from apq_jax.pipeline.choose import Choice
 from apq_jax.pipeline.judge import Judged, find_knee, judge
 from apq_jax.pipeline.measure import Measured
-from apq_jax.pipeline.prepared import Prepared, limits_of, quotient
+from apq_jax.pipeline.prepared import Prepared, collect_limits, restore_fractions
 from apq_jax.pipeline.prove import AdcPoint, Proof
 from apq_jax.problem import pareto
 from apq_jax.run.read import SCHEMA
 from apq_jax.strategies.loop import Record
-from apq_jax.system.versions import versions
+from apq_jax.system.versions import read_versions
 from apq_jax.types import Policy
 
 
-def keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
-    """The keep ratios of a policy's levels, [..., L]."""
+def look_up_keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
+    """Looks up the keep ratios of a policy's levels, [..., L]."""
     keep = np.stack([np.asarray(layer.keep) for layer in prepared.subject.plan])
     return keep[np.arange(len(keep)), np.asarray(policy.level)]
 
 
-def dense_cost(prepared: Prepared, bits: int) -> dict[str, Any]:
-    """The unpruned network's cost at `bits`-bit weights and inputs on the same accelerator."""
-    return _dense(prepared, prepared.accelerator, bits)
+def compute_dense_cost(prepared: Prepared, bits: int) -> dict[str, Any]:
+    """Computes the unpruned network's cost at `bits`-bit weights and inputs, by name."""
+    return _compute_dense(prepared, prepared.accelerator, bits)
 
 
-def _dense(prepared: Prepared, accelerator: Accelerator, bits: int) -> dict[str, Any]:
+def _compute_dense(prepared: Prepared, accelerator: Accelerator, bits: int) -> dict[str, Any]:
     layers = prepared.network.layers
     all_bits = np.full(len(layers), bits)
     counts = crossbar.count_dense(layers, all_bits, accelerator.chip())
-    return _cost(prepared, accelerator, counts, all_bits)
+    return _compute_cost(prepared, accelerator, counts, all_bits)
 
 
-def _cost(
+def _compute_cost(
     prepared: Prepared,
     accelerator: Accelerator,
     counts: crossbar.Counts,
     input_bits: np.ndarray,
     adc_bits: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Every figure of a network's cost, exact where it is a count."""
+    """Computes every figure of a network's cost, by name; counts are exact."""
     layers, chip = prepared.network.layers, accelerator.chip()
     layer_costs = crossbar.compute_layer_costs(layers, counts, chip, input_bits, adc_bits)
     cost = crossbar.sum_costs(layer_costs, chip)
-    found = {name: value.item() for name, value in cost._asdict().items()}
+    figures = {name: value.item() for name, value in cost._asdict().items()}
     energy = crossbar.compute_energy(layers, counts, chip, input_bits, adc_bits)
-    # Operations of the dense network: what is pruned is never taken off the work done.
+    # Operations of the dense network, because pruned work counts as done.
     operations = 2 * sum(layer.positions * layer.weights for layer in layers)
-    return found | {
-        "bottleneck": layers[found["bottleneck"]].name,
+    return figures | {
+        "bottleneck": layers[figures["bottleneck"]].name,
         "units": int(counts.units.sum()),
         "activations": int(crossbar.count_activations(layers, counts, chip, input_bits).sum()),
-        "gops_per_mm2": operations / (found["period_us"] * 1e3) / found["area_mm2"],
-        "gops_per_w": operations / found["energy_nj"],
+        "gops_per_mm2": operations / (figures["period_us"] * 1e3) / figures["area_mm2"],
+        "gops_per_w": operations / figures["energy_nj"],
         "energy_by_component_nj": {name: float(value.sum()) for name, value in energy.items()},
-        "area_by_component_mm2": _area(accelerator, cost, float(layer_costs.memory_um2.sum())),
+        "area_by_component_mm2": _compute_area(
+            accelerator, cost, float(layer_costs.memory_um2.sum())
+        ),
     }
 
 
-def _area(accelerator: Accelerator, cost: crossbar.Cost, memory_um2: float) -> dict[str, float]:
-    """What `area_mm2` is the sum of."""
-    each, tile = accelerator.crossbars_per_ima, accelerator.imas_per_tile
-    imas = cost.crossbars / each
-    tiles = imas / tile
+def _compute_area(
+    accelerator: Accelerator, cost: crossbar.Cost, memory_um2: float
+) -> dict[str, float]:
+    """Computes the area of every component in mm2; the sum is `area_mm2`."""
+    crossbars_per_ima, imas_per_tile = accelerator.crossbars_per_ima, accelerator.imas_per_tile
+    imas = cost.crossbars / crossbars_per_ima
+    tiles = imas / imas_per_tile
     if accelerator.round_hierarchy:
-        tiles = crossbar.ceil_div(cost.allocated // each, tile)
-        imas = tiles * tile
-    parts = accelerator.area_um2(imas * each, imas, tiles) | {"index_memory": memory_um2}
+        tiles = crossbar.ceil_div(cost.allocated // crossbars_per_ima, imas_per_tile)
+        imas = tiles * imas_per_tile
+    crossbars = imas * crossbars_per_ima
+    parts = accelerator.area_um2(crossbars, imas, tiles) | {"index_memory": memory_um2}
     return {name: float(um2) * 1e-6 for name, um2 in parts.items()}
 
 
-def policy_json(prepared: Prepared, policy: Policy) -> dict[str, list]:
-    """A policy as it stands in result.json and policy.json."""
+def describe_policy(prepared: Prepared, policy: Policy) -> dict[str, list]:
+    """Returns a policy's keep ratios and bits as result.json and policy.json hold them."""
     return {
-        "keep": [float(f"{keep:.6g}") for keep in keep_ratios(prepared, policy)],
-        **{name: [int(one) for one in bits] for name, bits in bits_of(policy).items()},
+        "keep": [float(f"{keep:.6g}") for keep in look_up_keep_ratios(prepared, policy)],
+        **{name: [int(count) for count in bits] for name, bits in list_bits(policy).items()},
     }
 
 
-def bits_of(policy: Policy) -> dict[str, Any]:
-    """A policy's bits by name, those that it has."""
+def list_bits(policy: Policy) -> dict[str, Any]:
+    """Returns a policy's bits by name; without ADC bits if they are not searched."""
     fields = policy._asdict().items()
     return {name: bits for name, bits in fields if name != "level" and bits is not None}
 
 
-def result(
+def build_result(
     prepared: Prepared,
     dataset: Dataset,
     record: Record,
@@ -105,22 +110,32 @@ def result(
     proof: Proof,
     curve: list[AdcPoint],
 ) -> dict[str, Any]:
-    """result.json; docs/result.md describes it."""
+    """Builds the tree of result.json, which docs/result.md describes.
+
+    Args:
+      prepared, record, choice: as it was prepared, searched and chosen.
+      dataset: the images used.
+      measured: the choice on test images.
+      seconds: that the searches took.
+      command: repeats the run.
+      interrupted: whether Ctrl-C ended the search or the fine-tuning.
+      proof, curve: from `prove` and `measure_adc_curve`.
+    """
     accelerator, options = prepared.accelerator, prepared.config.search
     policy = jax.tree.map(lambda field: np.asarray(field, np.int64), choice.policy)
     chip = accelerator.chip()
     counts = crossbar.look_up_counts(prepared.tables, chip, policy.level, policy.weight_bits)
-    cost = _cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
-    dense = {bits: dense_cost(prepared, int(bits)) for bits in ("8", "16")}
-    beside = build_matching_isaac(accelerator)
-    isaac = {bits: _dense(prepared, beside, int(bits)) for bits in ("8", "16")}
+    cost = _compute_cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
+    dense = {bits: compute_dense_cost(prepared, int(bits)) for bits in ("8", "16")}
+    matching_isaac = build_matching_isaac(accelerator)
+    isaac = {bits: _compute_dense(prepared, matching_isaac, int(bits)) for bits in ("8", "16")}
     judged = judge(prepared, record)
-    scored = len(dataset.search_labels)
+    images = len(dataset.search_labels)
     return {
         "schema": SCHEMA,
         "command": command,
         "config": config.to_config_dict(prepared.config).to_dict(),
-        "versions": versions(),
+        "versions": read_versions(),
         "seed": prepared.config.seed,
         "interrupted": interrupted,
         "data": {
@@ -132,18 +147,18 @@ def result(
         },
         "float": {
             "validation_accuracy": choice.float_accuracy,
-            "search_accuracy": float(quotient(prepared.problem.float_accuracy, scored)),
+            "search_accuracy": float(restore_fractions(prepared.problem.float_accuracy, images)),
             "test_accuracy": measured.float_accuracy,
         },
         "goal": options.goal,
-        "limits": limits_of(prepared.config),
+        "limits": collect_limits(prepared.config),
         "best": {
-            "policy": policy_json(prepared, policy),
-            "evaluation": choice.number + 1,
-            "seed": prepared.config.seed + int(record.search[choice.number]),
+            "policy": describe_policy(prepared, policy),
+            "evaluation": choice.place + 1,
+            "seed": prepared.config.seed + int(record.search[choice.place]),
             "validation_accuracy": choice.accuracy,
             "search_accuracy": choice.search_accuracy,
-            "expected_accuracy": float(judged.expected_accuracy[choice.number]),
+            "expected_accuracy": float(judged.expected_accuracy[choice.place]),
             "test_accuracy": measured.accuracy,
             "test_difference": {
                 "mean": measured.difference,
@@ -167,7 +182,7 @@ def result(
             for metric in metrics.COSTS.values()
             if metric.ratio
         },
-        "adc_laws": _laws(prepared, counts, policy),
+        "adc_laws": _compare_adc_laws(prepared, counts, policy),
         "accelerator": accelerator.name,
         "notes": accelerator.notes(),
         "mapping": {
@@ -177,7 +192,7 @@ def result(
             "index_bits": cost["index_bits"],
         },
         "adc_curve": [point._asdict() for point in curve],
-        "layers": _layers(prepared, policy, counts),
+        "layers": _build_layers(prepared, policy, counts),
         "search": {
             "strategy": options.strategy,
             "evaluations": len(record.reward),
@@ -185,36 +200,39 @@ def result(
             "seconds": seconds,
             "evaluations_per_second": len(record.reward) / max(seconds, 1e-9),
             "finalists": choice.finalists,
-            "drops": list(stages.drops_of(prepared.config)),
+            "drops": list(stages.list_drops(prepared.config)),
             "drop_per_nat": float(prepared.problem.drop_per_nat),
-            "seeds": _seeds(prepared, record, judged),
+            "seeds": _build_seeds(prepared, record, judged),
         },
-        "finetune": _finetune(prepared, record, judged, choice),
-        "front": _front(record, judged),
-        "pareto": _pareto(record, judged),
+        "finetune": _build_finetune(prepared, record, judged, choice),
+        "front": _build_front(record, judged),
+        "pareto": _build_pareto(record, judged),
     }
 
 
-def _laws(
+def _compare_adc_laws(
     prepared: Prepared, counts: crossbar.Counts, policy: Policy
 ) -> dict[str, dict[str, float]]:
-    """The ratio of energy and area over dense at 8 bits, were the converters' law another."""
-    found: dict[str, dict[str, float]] = {}
+    """Computes the ratios of energy and area over dense at 8 bits, under every ADC law."""
+    ratios: dict[str, dict[str, float]] = {}
     for law in adc.LAWS:
-        one = dataclasses.replace(prepared.accelerator, adc_law=law)
-        isaac = build_matching_isaac(one)
-        cost = _cost(prepared, one, counts, policy.input_bits, policy.adc_bits)
-        found[law] = {
+        accelerator = dataclasses.replace(prepared.accelerator, adc_law=law)
+        isaac = build_matching_isaac(accelerator)
+        cost = _compute_cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
+        ratios[law] = {
             f"{metric.ratio}_over_{over}_8": (
-                _dense(prepared, other, 8)[metric.field] / cost[metric.field]
+                _compute_dense(prepared, base, 8)[metric.field] / cost[metric.field]
             )
-            for over, other in (("dense", one), ("isaac", isaac))
+            for over, base in (("dense", accelerator), ("isaac", isaac))
             for metric in (metrics.COSTS["energy_nj"], metrics.COSTS["area_mm2"])
         }
-    return found
+    return ratios
 
 
-def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list[dict[str, Any]]:
+def _build_layers(
+    prepared: Prepared, policy: Policy, counts: crossbar.Counts
+) -> list[dict[str, Any]]:
+    """Builds a row for every layer: shape, policy, cost, and cost at dense 8 bits."""
     layers, chip = prepared.network.layers, prepared.accelerator.chip()
     eight = np.full(len(layers), 8)
     dense = crossbar.count_dense(layers, eight, chip)
@@ -225,7 +243,7 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
     area = crossbar.compute_area(costs, chip)
     activations = crossbar.count_activations(layers, counts, chip, policy.input_bits)
     use = schemes.compute_utilisation(layers, counts, policy.weight_bits, prepared.accelerator)
-    chosen = policy_json(prepared, policy)
+    chosen = describe_policy(prepared, policy)
     return [
         {
             "name": layer.name,
@@ -233,105 +251,108 @@ def _layers(prepared: Prepared, policy: Policy, counts: crossbar.Counts) -> list
             "columns": layer.columns,
             "groups": layer.groups,
             "positions": layer.positions,
-            **{field: values[at] for field, values in chosen.items()},
+            **{field: values[index] for field, values in chosen.items()},
             **{
-                name: int(getattr(costs, name)[at]) for name in ("crossbars", "slots", "index_bits")
+                name: int(getattr(costs, name)[index])
+                for name in ("crossbars", "slots", "index_bits")
             },
-            "allocated": int(costs.imas[at]) * prepared.accelerator.crossbars_per_ima,
-            "units": int(counts.units[at]),
-            "activations": int(activations[at]),
-            "area_pro_rata_mm2": float(area[at]),
-            "latency_us": float(costs.latency_us[at]),
-            "energy_nj": float(costs.energy_nj[at]),
-            "energy_by_component_nj": {name: float(nj[at]) for name, nj in energy.items()},
-            "actions": {name: int(number[at]) for name, number in actions.items()},
-            "utilisation": {name: value[at].item() for name, value in use.items()},
+            "allocated": int(costs.imas[index]) * prepared.accelerator.crossbars_per_ima,
+            "units": int(counts.units[index]),
+            "activations": int(activations[index]),
+            "area_pro_rata_mm2": float(area[index]),
+            "latency_us": float(costs.latency_us[index]),
+            "energy_nj": float(costs.energy_nj[index]),
+            "energy_by_component_nj": {name: float(nj[index]) for name, nj in energy.items()},
+            "actions": {name: int(count[index]) for name, count in actions.items()},
+            "utilisation": {name: value[index].item() for name, value in use.items()},
             "dense_8": {
-                "crossbars": int(dense_costs.crossbars[at]),
-                "slots": int(dense_costs.slots[at]),
-                "energy_nj": float(dense_costs.energy_nj[at]),
+                "crossbars": int(dense_costs.crossbars[index]),
+                "slots": int(dense_costs.slots[index]),
+                "energy_nj": float(dense_costs.energy_nj[index]),
             },
         }
-        for at, layer in enumerate(layers)
+        for index, layer in enumerate(layers)
     ]
 
 
-def _front(record: Record, judged: Judged) -> dict[str, Any]:
-    """The front in all dimensions, and what is said of the one of two in a number or a point."""
+def _build_front(record: Record, judged: Judged) -> dict[str, Any]:
+    """Builds the front in all dimensions, and hypervolume and knee of the one in two."""
     gain, lost = judged.gain, judged.points_lost
     costs = [np.asarray(getattr(record.evaluation, name)) for name in metrics.METRICS]
     front = pareto.find_non_dominated(-np.stack([lost, *costs], axis=1))
-    least, most = pareto.MIN_GAIN, pareto.MAX_LOST
     return {
-        "hypervolume": pareto.hypervolume(gain, -lost, least, -most),
-        "reference": {"gain": least, "points_lost": most},
+        "hypervolume": _compute_hypervolume(gain, lost),
+        "reference": {"gain": pareto.MIN_GAIN, "points_lost": pareto.MAX_LOST},
         "knee": find_knee(judged) + 1,
         "non_dominated": (front + 1).tolist(),
     }
 
 
-def _finetune(
+def _build_finetune(
     prepared: Prepared, record: Record, judged: Judged, choice: Choice
 ) -> list[dict[str, Any]]:
-    """A row a policy that was fine-tuned, in that order."""
-    dense = dense_cost(prepared, 8)
+    """Builds a row for every fine-tuned policy, in order."""
+    dense = compute_dense_cost(prepared, 8)
     return [
         {
-            "evaluation": one.number + 1,
-            "slots_over_dense_8": dense["slots"] / float(record.evaluation.slots[one.number]),
-            "expected_accuracy": float(judged.expected_accuracy[one.number]),
-            "loss_before": one.loss_before,
-            "loss": one.loss,
-            "steps": one.steps,
-            "seconds": one.seconds,
-            "validation_accuracy": one.accuracy,
-            "meets_limit": one.meets_limit,
+            "evaluation": tuned.place + 1,
+            "slots_over_dense_8": dense["slots"] / float(record.evaluation.slots[tuned.place]),
+            "expected_accuracy": float(judged.expected_accuracy[tuned.place]),
+            "loss_before": tuned.loss_before,
+            "loss": tuned.loss,
+            "steps": tuned.steps,
+            "seconds": tuned.seconds,
+            "validation_accuracy": tuned.accuracy,
+            "meets_limit": tuned.meets_limit,
         }
-        for one in choice.tuned
+        for tuned in choice.tuned
     ]
 
 
-def _seeds(prepared: Prepared, record: Record, judged: Judged) -> dict[str, Any]:
-    """The best that each seed found within the limits, and their spread.
+def _build_seeds(prepared: Prepared, record: Record, judged: Judged) -> dict[str, Any]:
+    """Builds the best value within the limits of every seed, and the spread of these values.
 
-    Of the front, which has no limit, the hypervolume.
+    The value is the objective, the expected accuracy or, of a front, the hypervolume.
     """
     goal = prepared.config.search.goal
-    gain, expected, lost, meets = judged
-    each: list[dict[str, Any]] = []
-    for number, seed in enumerate(stages.seeds_of(prepared.config)):
-        own = record.search == number
+    gain, expected, lost, feasible = judged
+    rows: list[dict[str, Any]] = []
+    for index, seed in enumerate(stages.list_seeds(prepared.config)):
+        own = record.search == index
         best = None
         if goal == "front":
-            least, most = pareto.MIN_GAIN, pareto.MAX_LOST
-            best = pareto.hypervolume(gain[own], -lost[own], least, -most)
-        elif (own & meets).any():
-            best = float((expected if goal == "accuracy" else gain)[own & meets].max())
-        each.append({"seed": seed, "evaluations": int(own.sum()), "best": best})
-    found = [one["best"] for one in each if one["best"] is not None]
+            best = _compute_hypervolume(gain[own], lost[own])
+        elif (own & feasible).any():
+            best = float((expected if goal == "accuracy" else gain)[own & feasible].max())
+        rows.append({"seed": seed, "evaluations": int(own.sum()), "best": best})
+    values = [row["best"] for row in rows if row["best"] is not None]
     spread = {"least": 0.0, "median": 0.5, "most": 1.0}
     return {
-        "batch": stages.batch_of(prepared.config),
+        "batch": stages.choose_batch(prepared.config),
         "of": {"cost": "objective", "accuracy": "expected accuracy", "front": "hypervolume"}[goal],
-        "each": each,
+        "each": rows,
         **{
-            name: float(np.quantile(found, part)) if found else None
-            for name, part in spread.items()
+            name: float(np.quantile(values, quantile)) if values else None
+            for name, quantile in spread.items()
         },
     }
 
 
-def _pareto(record: Record, judged: Judged) -> list[dict[str, Any]]:
-    """Policies that none beats in both the objective and the expected accuracy."""
+def _compute_hypervolume(gain: np.ndarray, lost: np.ndarray) -> float:
+    return pareto.hypervolume(gain, -lost, pareto.MIN_GAIN, -pareto.MAX_LOST)
+
+
+def _build_pareto(record: Record, judged: Judged) -> list[dict[str, Any]]:
+    """Builds a row for every policy that none beats in both objective and expected accuracy."""
     gain, expected = judged.gain, judged.expected_accuracy
     front = pareto.find_pareto_front(gain, expected)
     names = ("accuracy", *metrics.METRICS)
     return [
         {
-            "evaluation": int(number) + 1,
-            "gain": float(gain[number]),
-            "expected_accuracy": float(expected[number]),
-            **{name: getattr(record.evaluation, name)[number].item() for name in names},
+            "evaluation": int(place) + 1,
+            "gain": float(gain[place]),
+            "expected_accuracy": float(expected[place]),
+            **{name: getattr(record.evaluation, name)[place].item() for name in names},
         }
-        for number in front
+        for place in front
     ]

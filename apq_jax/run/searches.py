@@ -1,4 +1,4 @@
-"""The searches of a run as they go: shown, and kept in its work folder so that they can go on."""
+"""Runs the searches of a run, shows them, and saves them in its folder so that they can resume."""
 
 import pathlib
 import time
@@ -13,11 +13,18 @@ from apq_jax.run.write import write_search
 from apq_jax.strategies.loop import Record
 from apq_jax.system.errors import InputError
 from apq_jax.system.signals import Interrupt
-from apq_jax.system.terminal import bar
+from apq_jax.system.terminal import show_bar
 
 
 class Searches:
-    """All seeds' searches of one run."""
+    """The searches of all seeds of one run, and the files that follow them.
+
+    Args:
+      prepared: from `prepare`.
+      path: the checkpoint's; search.csv and tensorboard/ lie beside it.
+      identity: of the run, for its checkpoints.
+      saved: the checkpoint to resume from; None begins anew.
+    """
 
     def __init__(
         self,
@@ -27,50 +34,54 @@ class Searches:
         saved: checkpoint.Saved | None,
     ) -> None:
         self.prepared, self.path, self.identity = prepared, path, identity
-        self.strategy = stages.strategy_of(prepared)
-        standing, record = stages.start(prepared, self.strategy), stages.nothing(prepared)
-        self.before = 0.0  # seconds
+        self.strategy = stages.build_strategy(prepared)
+        standing = stages.start(prepared, self.strategy)
+        record = stages.build_empty_record(prepared)
+        self.seconds_before = 0.0  # that the searches took before the checkpoint
         if saved is not None:
-            levels = prepared.space.levels
-            standing, record = checkpoint.restore(saved, standing, record, levels)
-            self.before = saved.seconds
-            if saved.path != path:  # what is damaged must not become the one before
+            standing, record = checkpoint.restore(saved, standing, record, prepared.space.levels)
+            self.seconds_before = saved.seconds
+            if saved.path != path:  # a damaged newest file must not replace the one before it
                 path.unlink(missing_ok=True)
         self.records, self.standing = [record], standing
         self.began = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """That the searches have taken, with those before the checkpoint."""
-        return self.before + time.perf_counter() - self.began
+        """Seconds that the searches have taken, with those before the checkpoint."""
+        return self.seconds_before + time.perf_counter() - self.began
 
-    def record(self) -> Record:
-        """All that was evaluated."""
+    def join_records(self) -> Record:
+        """Returns the record of every evaluation so far."""
         return stages.joined(self.records)
 
     def write(self) -> None:
-        """The checkpoint and search.csv."""
-        record = self.record()
+        """Writes the checkpoint and search.csv."""
+        record = self.join_records()
         checkpoint.save(self.path, self.identity, self.seconds, self.standing, record)
         write_search(self.path.parent / "search.csv", self.prepared, record)
 
     def run(self, interrupt: Interrupt) -> None:
-        """Until done or Ctrl-C; the files are kept up."""
+        """Runs the searches to their end or Ctrl-C, and writes their files now and then.
+
+        Raises:
+          InputError: the strategy proposed no policy, or a file cannot be written.
+        """
         search = self.prepared.config.search
         with (
-            tensorboard.written(self.path.parent / "tensorboard") as write,
-            bar("search", search.episodes * search.seeds) as advance,
+            tensorboard.open_curves(self.path.parent / "tensorboard") as write,
+            show_bar("search", search.episodes * search.seeds) as advance,
         ):
-            self._go_on(interrupt, _shower(self.prepared, write, advance))
+            self._run_chunks(interrupt, _build_show(self.prepared, write, advance))
         self.write()
-        if not len(self.record().reward):  # a strategy that proposes nothing
+        if not len(self.join_records().reward):
             raise InputError("search.strategy: it proposed no policy")
 
-    def _go_on(self, interrupt: Interrupt, show: Callable[[Record], None]) -> None:
+    def _run_chunks(self, interrupt: Interrupt, show: Callable[[Record], None]) -> None:
         with interrupt.held():
-            show(self.records[0])  # what came before the checkpoint
+            show(self.records[0])  # the record that the checkpoint held
         next_write = 0.0
-        for standing, record in stages.go_on(self.prepared, self.strategy, self.standing):
+        for standing, record in stages.resume(self.prepared, self.strategy, self.standing):
             with interrupt.held():
                 self.records.append(record)
                 self.standing = standing
@@ -78,35 +89,38 @@ class Searches:
                 start = time.monotonic()
                 if start >= next_write:
                     self.write()
-                    # Files are written whole each time, so the longer it takes the rarer.
+                    # Writes become rarer as files grow, because each writes them whole.
                     next_write = start + max(1.0, 20 * (time.monotonic() - start))
             if interrupt.pressed:
                 break
 
 
-def _shower(prepared: Prepared, write: tensorboard.Write, advance: Any) -> Callable[[Record], None]:
-    """Shows records on TensorBoard, a curve a seed, and on the progress bar."""
-    dense_slots = result.dense_cost(prepared, 8)["slots"]
-    seeds = stages.seeds_of(prepared.config)
+def _build_show(
+    prepared: Prepared, write: tensorboard.Write, advance: Any
+) -> Callable[[Record], None]:
+    """Builds the function that shows records on TensorBoard, a curve a seed, and on the bar."""
+    dense_slots = result.compute_dense_cost(prepared, 8)["slots"]
+    seeds = stages.list_seeds(prepared.config)
     best: list[Any] = [None] * len(seeds)
     done = [0] * len(seeds)
 
     def show(record: Record) -> None:
-        measured, meets = record.evaluation, judge(prepared, record).feasible
-        for at, (reward, search) in enumerate(zip(record.reward, record.search, strict=True)):
-            # What meets the limits is better, whatever the reward.
-            found = meets[at], reward, measured.slots[at], measured.accuracy[at]
-            if best[search] is None or found[:2] > best[search][:2]:
-                best[search] = found
+        feasible = judge(prepared, record).feasible
+        slots, accuracy = record.evaluation.slots, record.evaluation.accuracy
+        for place, (reward, search) in enumerate(zip(record.reward, record.search, strict=True)):
+            # A policy within the limits is better than one beyond them, whatever the reward.
+            figures = feasible[place], reward, slots[place], accuracy[place]
+            if best[search] is None or figures[:2] > best[search][:2]:
+                best[search] = figures
             tag = f"/seed_{seeds[search]}" if len(seeds) > 1 else ""
             values = {"reward": reward, "best": best[search][1]}
-            values |= {"accuracy": measured.accuracy[at], "slots": measured.slots[at]}
+            values |= {"accuracy": accuracy[place], "slots": slots[place]}
             for name, value in values.items():
                 write(name + tag, value, done[search])
             done[search] += 1
-        of_seeds = [one for one in best if one is not None]
-        *_, slots, accuracy = max(of_seeds, default=(True, 0, 1, 0))
-        note = f"best {dense_slots / slots:.1f}x fewer slots, {100 * accuracy:.1f} %"
+        shown = [figures for figures in best if figures is not None]
+        *_, best_slots, best_accuracy = max(shown, default=(True, 0, 1, 0))
+        note = f"best {dense_slots / best_slots:.1f}x fewer slots, {100 * best_accuracy:.1f} %"
         advance(len(record.reward), note if any(done) else "")
 
     return show

@@ -1,4 +1,4 @@
-"""Curves of a run for TensorBoard."""
+"""Writes a run's curves for TensorBoard."""
 
 import contextlib
 import pathlib
@@ -12,15 +12,16 @@ Write: TypeAlias = Callable[[str, float, int], None]  # curve, value, step
 
 
 @contextlib.contextmanager
-def written(folder: pathlib.Path) -> Iterator[Write]:
-    """Yields what appends a value to a curve of the folder's event file.
+def open_curves(folder: pathlib.Path) -> Iterator[Write]:
+    """Opens an event file in the folder; yields a function that appends a value to a curve.
 
-    Not tensorboardX's SummaryWriter, whose thread a full disk kills, after which it waits for ever.
+    tensorboardX's SummaryWriter does not serve: a full disk kills its thread, and then it waits for
+    ever.
 
     Raises:
       InputError: the file cannot be written.
     """
-    # Imported where it is used: it takes its time.
+    # Imported only now because it loads slowly.
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.summary import scalar
@@ -44,5 +45,5 @@ def written(folder: pathlib.Path) -> Iterator[Write]:
     try:
         yield write
     finally:
-        with contextlib.suppress(OSError):  # of a full disk the checkpoint tells
+        with contextlib.suppress(OSError):  # a full disk is reported by the checkpoint
             events.close()

@@ -1,4 +1,4 @@
-"""The files that a run leaves; each is written whole."""
+"""Writes the files that a run leaves, each of them whole."""
 
 import csv
 import io
@@ -13,14 +13,14 @@ from apq_jax.compression.compressed import Compressed
 from apq_jax.pipeline.judge import judge
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.problem import pareto
-from apq_jax.run.result import bits_of, keep_ratios
+from apq_jax.run.result import list_bits, look_up_keep_ratios
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 from apq_jax.types import Policy
 
-FILES = (  # and command.txt, tensorboard/
+FILES = (  # with command.txt and tensorboard/, all that a finished run leaves
     "accelerator.toml",
     "search.csv",
     "result.json",
@@ -39,11 +39,11 @@ FILES = (  # and command.txt, tensorboard/
     "fullness.png",
     "occupancy.png",
 )
-CHECKPOINT = "checkpoint.safetensors"  # of a search that is not finished
+CHECKPOINT = "checkpoint.safetensors"  # of an unfinished search
 
 
 def clear(workdir: pathlib.Path, *more: str) -> None:
-    """Removes what an earlier run left in the folder, so that no two runs are mixed there.
+    """Removes the files of an earlier run from the folder, so that no two runs are mixed.
 
     Args:
       workdir: the folder.
@@ -66,15 +66,15 @@ def write_json(path: pathlib.Path, tree: Any) -> None:
 
 
 def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None:
-    """search.csv: every evaluation, in order."""
+    """Writes search.csv: one row for every evaluation, in order."""
     names = [layer.name for layer in prepared.network.layers]
     judged = judge(prepared, record)
     measured = record.evaluation
-    number = np.arange(1, len(record.reward) + 1)
+    evaluation = np.arange(1, len(record.reward) + 1)
     first = pareto.find_first(record.policy) + 1
     columns = {
-        "evaluation": number,
-        "repeats": np.where(first == number, 0, first),
+        "evaluation": evaluation,
+        "repeats": np.where(first == evaluation, 0, first),
         "seed": prepared.config.seed + record.search,
         "accuracy": measured.accuracy,
         "expected_accuracy": judged.expected_accuracy,
@@ -83,9 +83,9 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
         "reward": record.reward,
         "feasible": judged.feasible.astype(int),
     }
-    keep = keep_ratios(prepared, record.policy)
-    for field, values in {"keep": keep, **bits_of(record.policy)}.items():
-        columns |= {f"{field}.{name}": values[:, at] for at, name in enumerate(names)}
+    keep = look_up_keep_ratios(prepared, record.policy)
+    for field, values in {"keep": keep, **list_bits(record.policy)}.items():
+        columns |= {f"{field}.{name}": values[:, layer] for layer, name in enumerate(names)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -98,18 +98,18 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
 
 
 def write_weights(
-    path: pathlib.Path, prepared: Prepared, policy: Policy, network: Compressed
+    path: pathlib.Path, prepared: Prepared, policy: Policy, compressed: Compressed
 ) -> None:
-    """weights.safetensors: integer levels, masks, scales and what turns sums into outputs."""
+    """Writes weights.safetensors: integer levels, masks, scales, multipliers and offsets."""
     metadata = {"unit_rows": str(prepared.accelerator.unit_rows), "scheme": prepared.config.scheme}
     tensors = {}
-    layers = zip(prepared.network.layers, network, prepared.subject.plan, strict=True)
-    for at, (layer, found, planned) in enumerate(layers):
-        mask = planned.mask[int(policy.level[at])]
+    layers = zip(prepared.network.layers, compressed, prepared.subject.plan, strict=True)
+    for index, (layer, integers, planned) in enumerate(layers):
+        mask = planned.mask[int(policy.level[index])]
         for name in ("levels", "weight_scale", "multiplier", "offset", "input_scale", "input_zero"):
-            tensors[f"{layer.name}/{name}"] = np.asarray(getattr(found, name))
+            tensors[f"{layer.name}/{name}"] = np.asarray(getattr(integers, name))
         tensors[f"{layer.name}/mask"] = np.asarray(mask).astype(np.uint8)
         metadata[f"{layer.name}/block"] = f"{planned.block.high} x {planned.block.wide}"
-        for name, bits in bits_of(policy).items():
-            metadata[f"{layer.name}/{name}"] = str(int(bits[at]))
+        for name, bits in list_bits(policy).items():
+            metadata[f"{layer.name}/{name}"] = str(int(bits[index]))
     pytrees.write_tensors(path, tensors, metadata)

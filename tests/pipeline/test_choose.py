@@ -14,7 +14,7 @@ import apq_jax
 from apq_jax.compression.options import FinetuneOptions, PlanOptions
 from apq_jax.config import Config, Limits, SearchOptions
 from apq_jax.data import Dataset
-from apq_jax.data.scoring import accuracy as accuracy_of
+from apq_jax.data.scoring import compute_accuracy
 from apq_jax.pipeline import choose, judge, measure, stages
 from apq_jax.pipeline.choose import Choice
 from apq_jax.pipeline.prepared import Prepared, remove_headroom, run_float
@@ -87,18 +87,19 @@ def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
 
 def test_candidates_are_the_front_from_the_plain_choice_on() -> None:
     prepared, record, dataset = searched()
-    plain = choose.choose_untuned(prepared, record, dataset)
-    numbers = choose._list_candidates(prepared, record, plain)
-    assert numbers[0] == plain.number
-    gain, accuracy = judge.gain(prepared, record), judge.expected_accuracy(prepared, record)
-    assert (np.diff(gain[numbers[1:]]) > 0).all()
-    assert (np.diff(accuracy[numbers[1:]]) < 0).all()
-    assert (accuracy[numbers[1:]] >= 0.2 - 1e-6).all()
-    if plain.meets_limit:
-        assert (gain[numbers[1:]] > gain[plain.number]).all()
+    untuned = choose.choose_untuned(prepared, record, dataset)
+    judged = judge.judge(prepared, record)
+    places = choose._list_candidates(prepared, record, judged, untuned)
+    assert places[0] == untuned.place
+    gain, accuracy = judged.gain, judged.expected_accuracy
+    assert (np.diff(gain[places[1:]]) > 0).all()
+    assert (np.diff(accuracy[places[1:]]) < 0).all()
+    assert (accuracy[places[1:]] >= 0.2 - 1e-6).all()
+    if untuned.meets_limit:
+        assert (gain[places[1:]] > gain[untuned.place]).all()
     allowed = np.flatnonzero(accuracy >= 0.2)
     front = set(allowed[pareto.find_pareto_front(gain[allowed], accuracy[allowed])])
-    assert set(numbers[1:]) <= front
+    assert set(places[1:]) <= front
 
 
 @pytest.mark.parametrize("meets", range(8))
@@ -107,44 +108,44 @@ def test_bisection_finds_the_last_that_meets_the_limit(
 ) -> None:
     """Of seven, rising in gain and loss, the first `meets` lose less than the limit."""
     prepared, record, dataset = searched(tuned=3)
-    gain = judge.gain(prepared, record)
+    gain = judge.judge(prepared, record).gain
     _, order = np.unique(gain, return_index=True)  # rising
-    numbers = order[np.linspace(0, len(order) - 1, 7).astype(int)]
-    monkeypatch.setattr(choose, "_list_candidates", lambda *_: numbers)
+    places = order[np.linspace(0, len(order) - 1, 7).astype(int)]
+    monkeypatch.setattr(choose, "_list_candidates", lambda *_: places)
     asked: list[int] = []
 
-    def tuned(
-        prepared: Any, record: Any, dataset: Any, plain: Choice, number: int, *_: Any
+    def fine_tune(
+        prepared: Any, record: Any, dataset: Any, untuned: Choice, place: int, *_: Any
     ) -> Choice:
-        place = numbers.tolist().index(number)
-        asked.append(place)
-        accuracy = 0.99 - 0.001 * place - (0.5 if place >= meets else 0.0)
-        row = choose.Tuned(number, 4, 0.0, 1.0, 0.5, accuracy, place < meets, True)
-        missed = () if place < meets else (pareto.Miss("accuracy_drop", 50.0, 10.0),)
-        return plain._replace(number=number, accuracy=accuracy, misses=missed, tuned=(row,))
+        index = places.tolist().index(place)
+        asked.append(index)
+        accuracy = 0.99 - 0.001 * index - (0.5 if index >= meets else 0.0)
+        row = choose.Tuned(place, 4, 0.0, 1.0, 0.5, accuracy, index < meets, True)
+        missed = () if index < meets else (pareto.Miss("accuracy_drop", 50.0, 10.0),)
+        return untuned._replace(place=place, accuracy=accuracy, misses=missed, tuned=(row,))
 
-    monkeypatch.setattr(choose, "_fine_tune", tuned)
+    monkeypatch.setattr(choose, "_fine_tune", fine_tune)
     found = choose.choose(prepared, record, dataset)
     assert len(asked) == len(set(asked)) <= 3
     assert asked[0] == 3
-    assert [one.number for one in found.tuned] == numbers[asked].tolist()
-    plain = choose.choose_untuned(prepared, record, dataset)
+    assert [row.place for row in found.tuned] == places[asked].tolist()
+    untuned = choose.choose_untuned(prepared, record, dataset)
     if meets:
-        best = numbers[meets - 1]
-        better = plain.meets_limit and gain[plain.number] > gain[best]
-        assert found.number == (plain.number if better else best)
+        best = places[meets - 1]
+        better = untuned.meets_limit and gain[untuned.place] > gain[best]
+        assert found.place == (untuned.place if better else best)
 
 
 def test_nothing_is_fine_tuned_where_none_is_asked_for() -> None:
     prepared, record, dataset = searched(tuned=0)
     found = choose.choose(prepared, record, dataset)
-    plain = choose.choose_untuned(prepared, record, dataset)
-    assert found.number == plain.number
+    untuned = choose.choose_untuned(prepared, record, dataset)
+    assert found.place == untuned.place
     assert not found.fine_tuned
     assert found.tuned == ()
     jax.tree.map(
         np.testing.assert_array_equal,
-        found.network,
+        found.compressed,
         measure.compressed(prepared, found.policy),
     )
 
@@ -165,8 +166,8 @@ def test_what_is_kept_is_not_done_again(tmp_path: pathlib.Path) -> None:
     calls.clear()
     again = choose.choose(prepared, record, dataset, progress, tmp_path)
     assert not calls
-    assert again.number == first.number
-    jax.tree.map(np.testing.assert_array_equal, again.network, first.network)
+    assert again.place == first.place
+    jax.tree.map(np.testing.assert_array_equal, again.compressed, first.compressed)
     # Other options, other files.
     config = dataclasses.replace(CONFIG.finetune, rate=1e-2)
     other = prepared._replace(config=dataclasses.replace(prepared.config, finetune=config))
@@ -180,8 +181,9 @@ def test_where_it_is_told_to_stop_what_there_is_is_chosen_from() -> None:
     found = choose.choose(prepared, record, dataset, lambda *_: True)
     (one,) = found.tuned
     assert (one.steps, one.finished) == (2, False)
-    accuracy = accuracy_of(
-        measure.compute_logits(prepared, found.network, dataset.select_images), dataset.select_labels
+    accuracy = compute_accuracy(
+        measure.compute_logits(prepared, found.compressed, dataset.select_images),
+        dataset.select_labels,
     )
     assert found.accuracy == accuracy
 
@@ -190,16 +192,16 @@ def test_for_accuracy_the_most_accurate_within_the_limits_are_tuned() -> None:
     prepared, record, dataset = searched(goal="accuracy", tuned=3)
     found = choose.choose(prepared, record, dataset)
     assert len(found.tuned) == 3
-    numbers = [one.number for one in found.tuned]
-    accuracy = judge.expected_accuracy(prepared, record)
-    assert accuracy[numbers[1]] >= accuracy[numbers[2]]
-    assert (record.evaluation.slots[numbers] <= 20).all()
-    plain = choose.choose_untuned(prepared, record, dataset)
-    assert found.accuracy == max(plain.accuracy, *(one.accuracy for one in found.tuned))
+    places = [row.place for row in found.tuned]
+    accuracy = judge.judge(prepared, record).expected_accuracy
+    assert accuracy[places[1]] >= accuracy[places[2]]
+    assert (record.evaluation.slots[places] <= 20).all()
+    untuned = choose.choose_untuned(prepared, record, dataset)
+    assert found.accuracy == max(untuned.accuracy, *(one.accuracy for one in found.tuned))
 
 
 def test_of_a_front_the_knee() -> None:
     prepared, record, dataset = searched(goal="front")
     found = choose.choose(prepared, record, dataset)
-    assert found.number == judge.knee(prepared, record)
+    assert found.place == judge.find_knee(judge.judge(prepared, record))
     assert len(found.tuned) == 1

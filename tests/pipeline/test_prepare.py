@@ -8,7 +8,7 @@ from helpers.small import SMALL, network
 
 import apq_jax
 from apq_jax.compression.options import PlanOptions
-from apq_jax.compression.plan import weight_masks
+from apq_jax.compression.plan import expand_weight_masks
 from apq_jax.config import Config, SearchOptions
 from apq_jax.hardware import PRESETS, Accelerator
 from apq_jax.mapping import datapath, schemes
@@ -28,7 +28,7 @@ def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
     space, rng = prepared.space, np.random.default_rng(0)
     level = np.minimum([1, 3], space.levels - 1)
     policy = Policy(level, *(rng.choice(bits, 2) for bits in (space.weight_bits, space.input_bits)))
-    masks = [np.asarray(mask) for mask in weight_masks(prepared.subject.plan, policy)]
+    masks = [np.asarray(mask) for mask in expand_weight_masks(prepared.subject.plan, policy)]
     assert all(mask.all() == (scheme == "dense") for mask in masks)
     compressed = measure.compressed(prepared, policy)
     for mask, layer in zip(masks, compressed, strict=True):

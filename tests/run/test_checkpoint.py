@@ -107,33 +107,33 @@ def test_checkpoints_of_another_search(
 def test_what_differs_is_named(saved: pathlib.Path) -> None:
     found = checkpoint.read(saved)
     assert found is not None
-    assert checkpoint.difference(found, IDENTITY) is None
-    words = checkpoint.difference(found, IDENTITY | {"config.seed": "1"})
+    assert checkpoint.find_difference(found, IDENTITY) is None
+    words = checkpoint.find_difference(found, IDENTITY | {"config.seed": "1"})
     assert words == "config.seed: 0 in the checkpoint, 1 here"
-    words = checkpoint.difference(found, IDENTITY | {"weights": "f"})
+    words = checkpoint.find_difference(found, IDENTITY | {"weights": "f"})
     assert words == "weights: nothing in the checkpoint, f here"
 
 
 @pytest.mark.parametrize("two", ["genetic"], indirect=True)
 def test_whether_a_run_goes_on(saved: pathlib.Path) -> None:
     folder, other = saved.parent, IDENTITY | {"data": "x"}
-    found = job._saved(folder, IDENTITY, True)
+    found = job._read_saved(folder, IDENTITY, True)
     assert found is not None
     assert found.evaluations == 16
-    assert job._saved(folder, IDENTITY, False) is None
-    assert job._saved(folder, other, None) is None
+    assert job._read_saved(folder, IDENTITY, False) is None
+    assert job._read_saved(folder, other, None) is None
     for identity, resume, says in (
         (IDENTITY, None, "16 evaluations done; --resume goes on, --noresume begins anew"),
         (other, True, "data: abc in the checkpoint, x here"),
     ):
         with pytest.raises(InputError, match=says):
-            job._saved(folder, identity, resume)
+            job._read_saved(folder, identity, resume)
     saved.unlink()
-    assert job._saved(folder, IDENTITY, None) is None
-    assert job._saved(folder, IDENTITY, True) is None  # nothing to go on from: it begins
+    assert job._read_saved(folder, IDENTITY, None) is None
+    assert job._read_saved(folder, IDENTITY, True) is None  # nothing to go on from: it begins
     (folder / "result.json").write_text("{}")
     with pytest.raises(InputError, match="the search is finished"):
-        job._saved(folder, IDENTITY, True)
+        job._read_saved(folder, IDENTITY, True)
 
 
 def test_what_decides_the_numbers() -> None:
@@ -141,8 +141,8 @@ def test_what_decides_the_numbers() -> None:
     dataset = Dataset("a", 2, *arrays)
 
     def changed(config: Config, accelerator: Accelerator, dataset: Dataset) -> list[str]:
-        one = checkpoint.identity(Config(), Accelerator(), Dataset("a", 2, *arrays))
-        other = checkpoint.identity(config, accelerator, dataset)
+        one = checkpoint.identify_run(Config(), Accelerator(), Dataset("a", 2, *arrays))
+        other = checkpoint.identify_run(config, accelerator, dataset)
         assert one.keys() == other.keys()
         return [name for name in one if one[name] != other[name]]
 
@@ -155,4 +155,4 @@ def test_what_decides_the_numbers() -> None:
     others = [np.ones((2, 1)), *arrays[1:]]
     assert changed(Config(), Accelerator(), Dataset("a", 2, *others)) == ["data"]
     a, b = ({"w": jnp.full(3, value)} for value in (1.0, 2.0))
-    assert checkpoint.weights_identity(a) != checkpoint.weights_identity(b)
+    assert checkpoint.identify_weights(a) != checkpoint.identify_weights(b)

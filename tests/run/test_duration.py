@@ -28,18 +28,18 @@ def test_a_run_is_its_layers_its_policies_and_its_steps() -> None:
     # 10 + 3 x 8, 200 policies of 500 images each, 3,000 steps of 64 images.
     policies = 200 * (0.04 + 5e-11 * 500 * 405_600)
     steps = 3000 * (0.02 + 2e-10 * 64 * 405_600)
-    found = duration.foretold(LENET, CONFIG, images=400, rounds=False)
+    found = duration.predict_seconds(LENET, CONFIG, images=400, rounds=False)
     assert found == pytest.approx(34 + policies + steps)
-    later = duration.foretold(LENET, CONFIG, images=400, rounds=False, done=150)
+    later = duration.predict_seconds(LENET, CONFIG, images=400, rounds=False, done=150)
     assert later == pytest.approx(34 + policies / 4 + steps)
     untuned = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, tuned=0))
-    assert duration.foretold(LENET, untuned, images=400, rounds=True) == pytest.approx(
+    assert duration.predict_seconds(LENET, untuned, images=400, rounds=True) == pytest.approx(
         34 + 10 * policies
     )
 
 
 def test_minutes_from_two_on() -> None:
-    assert [duration.words(seconds) for seconds in (48.4, 119.4, 119.6, 1234.0)] == [
+    assert [duration.format_seconds(seconds) for seconds in (48.4, 119.4, 119.6, 1234.0)] == [
         "48 s",
         "119 s",
         "2 min",

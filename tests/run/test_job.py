@@ -458,19 +458,19 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     refused(f"{saved.evaluations} evaluations done; --resume goes on, --noresume begins", *flags)
     other = [*flags, "--config.search.episodes=161", "--resume"]
     refused("config.search.episodes: 160 in the checkpoint, 161 here; allowed: the same", *other)
-    checkpoint.before(kept).unlink(missing_ok=True)
+    checkpoint.name_previous(kept).unlink(missing_ok=True)
     kept.write_bytes(content[: len(content) // 2])
     for flag in ("--resume", "--resume=true", "--config.seed=0"):
         refused("is damaged", *flags, flag)
     # The one before stands in.
-    checkpoint.before(kept).write_bytes(content)
+    checkpoint.name_previous(kept).write_bytes(content)
 
     (stopped / "search.csv").unlink(missing_ok=True)
     process = started([*flags, "--resume"], stopped / "search.csv")
     process.terminate()
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    assert f"goes on from {checkpoint.before(kept)}" in printed
+    assert f"goes on from {checkpoint.name_previous(kept)}" in printed
     assert re.search(r"Resume with\npython -m apq_jax.search .*--resume\n", printed)
     assert not (stopped / "result.json").exists()
     after = checkpoint.read(kept)

@@ -504,7 +504,7 @@ def test_a_folder_is_one_sweeps_and_a_kill_leaves_what_was_kept(
     saved = checkpoint.read(kept)
     assert saved is not None
     resumed = started(tmp_path, inputs, more, "--resume")
-    wait_for(checkpoint.before(kept), resumed)
+    wait_for(checkpoint.name_previous(kept), resumed)
     resumed.terminate()
     said, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, said
