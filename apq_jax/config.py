@@ -22,7 +22,7 @@ GOALS = ("cost", "accuracy", "front")
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """Where the images come from."""
+    """The images: their data set, and how many of them serve."""
 
     # An installed data set; cifar_10 needs a path.
     name: str = define_choice("mnist_5k", data.NAMES)
@@ -58,7 +58,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
-    """What is searched, and how long."""
+    """The search: its goal, strategy, budget, and the bits that it may choose."""
 
     # cost: the least cost; accuracy: the best accuracy within `limits`; front: all trade-offs.
     goal: str = define_choice("cost", GOALS)
@@ -95,7 +95,7 @@ class SearchOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A run: what is searched, on what, and how. Static.
+    """All options of a run. Static.
 
     Ranges stand beside the fields' defaults; `from_config_dict` checks them.
     """
@@ -142,7 +142,7 @@ def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
 
 
 def _check_together(config: Config) -> None:
-    """Raises InputError where fields contradict each other."""
+    """Raises InputError if fields contradict each other."""
     search = config.search
     for kind in ("weight", "input"):
         low, high = (getattr(search, f"{end}_{kind}_bits") for end in ("min", "max"))

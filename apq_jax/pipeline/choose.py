@@ -76,7 +76,7 @@ class Choice(NamedTuple):
 
     @property
     def meets_limit(self) -> bool:
-        """Whether it meets all limits."""
+        """Returns whether the policy meets all limits."""
         return not self.misses
 
 
@@ -108,26 +108,23 @@ def choose(
     judged = judge(prepared, record)
     untuned = _choose_untuned(prepared, record, judged, dataset)
     options, choices = prepared.config.search, [untuned]
-    tuned: list[Tuned] = []
+    by_cost, tuned = options.goal == "cost", list[Tuned]()
     candidates = np.zeros(0, int)
     if options.tuned:
         candidates = _list_candidates(prepared, record, judged, untuned)
     low, high = 0, len(candidates)  # below `low` the limits are met, from `high` on they are not
     while low < high and len(tuned) < options.tuned and all(row.finished for row in tuned):
-        middle = (low + high) // 2 if options.goal == "cost" else low
+        middle = (low + high) // 2 if by_cost else low
         progress = None if on_progress is None else functools.partial(on_progress, len(tuned))
         place = int(candidates[middle])
         choice = _fine_tune(prepared, record, dataset, untuned, place, progress, cache)
         choices.append(choice)
         tuned += choice.tuned
-        if choice.meets_limit or options.goal != "cost":
-            low = middle + 1
-        else:
-            high = middle
+        low, high = (low, middle) if by_cost and not choice.meets_limit else (middle + 1, high)
     accuracy = np.asarray([choice.accuracy for choice in choices])
     places = np.asarray([choice.place for choice in choices])
     limited = _collect_limited(prepared, record, untuned.float_accuracy, places, accuracy)
-    keys = (-accuracy,) if options.goal != "cost" else (-accuracy, -judged.gain[places])
+    keys = (-accuracy, -judged.gain[places]) if by_cost else (-accuracy,)
     best = int(np.lexsort((*keys, pareto.shortfall(*limited)))[0])
     return choices[best]._replace(tuned=tuple(tuned))
 

@@ -15,9 +15,9 @@ _log_ratios, _shortfall = jax.jit(environment.log_ratios), jax.jit(environment.s
 
 
 class Judged(NamedTuple):
-    """What N evaluated policies are worth, on the host."""
+    """The worth of N evaluated policies, on the host."""
 
-    gain: np.ndarray  # [N] Σ_m weight_m ln(dense_m / cost_m), the weights those of the objective
+    gain: np.ndarray  # [N] Σ_m weight_m ln(dense_m / cost_m), with the objective's weights
     expected_accuracy: np.ndarray  # [N] on the search images
     points_lost: np.ndarray  # [N] percentage points of expected accuracy below the float network
     feasible: np.ndarray  # [N] bool: expected accuracy and costs meet the search's limits

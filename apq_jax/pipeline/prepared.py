@@ -88,7 +88,7 @@ def get_cells(prepared: Prepared) -> converters.Cells:
 
 
 def choose_chunk(prepared: Prepared) -> int:
-    """Returns how many images are scored at a time."""
+    """Chooses how many images are scored at a time."""
     return prepared.config.search.chunk or chunk_of(prepared.network)
 
 

@@ -29,13 +29,14 @@ def look_up_keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
     return keep[np.arange(len(keep)), np.asarray(policy.level)]
 
 
-def compute_dense_cost(prepared: Prepared, bits: int) -> dict[str, Any]:
-    """Computes the unpruned network's cost at `bits`-bit weights and inputs, by name."""
-    return _compute_dense(prepared, prepared.accelerator, bits)
+def compute_dense_cost(
+    prepared: Prepared, bits: int, accelerator: Accelerator | None = None
+) -> dict[str, Any]:
+    """Computes the unpruned network's cost at `bits`-bit weights and inputs, by name.
 
-
-def _compute_dense(prepared: Prepared, accelerator: Accelerator, bits: int) -> dict[str, Any]:
-    layers = prepared.network.layers
+    The accelerator is that of `prepared` unless another is given.
+    """
+    accelerator, layers = accelerator or prepared.accelerator, prepared.network.layers
     all_bits = np.full(len(layers), bits)
     counts = crossbar.count_dense(layers, all_bits, accelerator.chip())
     return _compute_cost(prepared, accelerator, counts, all_bits)
@@ -128,7 +129,7 @@ def build_result(
     cost = _compute_cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
     dense = {bits: compute_dense_cost(prepared, int(bits)) for bits in ("8", "16")}
     matching_isaac = build_matching_isaac(accelerator)
-    isaac = {bits: _compute_dense(prepared, matching_isaac, int(bits)) for bits in ("8", "16")}
+    isaac = {bits: compute_dense_cost(prepared, int(bits), matching_isaac) for bits in ("8", "16")}
     judged = judge(prepared, record)
     images = len(dataset.search_labels)
     return {
@@ -221,7 +222,7 @@ def _compare_adc_laws(
         cost = _compute_cost(prepared, accelerator, counts, policy.input_bits, policy.adc_bits)
         ratios[law] = {
             f"{metric.ratio}_over_{over}_8": (
-                _compute_dense(prepared, base, 8)[metric.field] / cost[metric.field]
+                compute_dense_cost(prepared, 8, base)[metric.field] / cost[metric.field]
             )
             for over, base in (("dense", accelerator), ("isaac", isaac))
             for metric in (metrics.COSTS["energy_nj"], metrics.COSTS["area_mm2"])

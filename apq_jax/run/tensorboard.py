@@ -26,21 +26,21 @@ def open_curves(folder: pathlib.Path) -> Iterator[Write]:
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.summary import scalar
 
-    def failed(error: OSError) -> InputError:
+    def build_error(error: OSError) -> InputError:
         return InputError(f"{folder}: cannot be written ({error.strerror})")
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         events = EventsWriter(str(folder / "events"))
     except OSError as error:
-        raise failed(error) from error
+        raise build_error(error) from error
 
     def write(curve: str, value: float, step: int) -> None:
         event = Event(summary=scalar(curve, value), step=step, wall_time=time.time())
         try:
             events.write_event(event)
         except OSError as error:
-            raise failed(error) from error
+            raise build_error(error) from error
 
     try:
         yield write
