@@ -26,6 +26,7 @@ from apq_jax.export.finished_run import read_finished_run
 from apq_jax.export.onnx_check import build_onnx, compare_with_runtime, describe_agreement
 from apq_jax.export.simulators import read_workload, write_files
 from apq_jax.system.errors import InputError
+from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
 
 
@@ -56,8 +57,8 @@ def main(argv: list[str]) -> int:
                 print(path)
     except InputError as error:
         print(f"apq_jax.export: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return BAD_INPUT
+    return OK
 
 
 def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:

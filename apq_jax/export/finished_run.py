@@ -20,7 +20,7 @@ from apq_jax.network.capture import Network, capture
 from apq_jax.network.jaxpr import Params
 from apq_jax.run.read import read_result
 from apq_jax.system import pytrees
-from apq_jax.system.errors import InputError, in_one_line, shown
+from apq_jax.system.errors import InputError, make_one_line, quote_name
 
 
 class FinishedRun(NamedTuple):
@@ -51,7 +51,7 @@ def read_finished_run(folder: pathlib.Path) -> FinishedRun:
     try:
         network = capture(apply_fn, params, jnp.asarray(dataset.test_images[:2]))
     except ValueError as error:
-        raise InputError(f"{config.model}: {in_one_line(error)}") from error
+        raise InputError(f"{config.model}: {make_one_line(error)}") from error
     if network.layers != tuple(layer_map.layer for layer_map in mapping.maps):
         raise InputError(
             f"{folder / 'mapping.safetensors'}: its layers are not those of {config.model} on "
@@ -72,7 +72,7 @@ def read_config(path: pathlib.Path) -> Config:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: config: cannot be used ({in_one_line(error)})") from error
+        raise InputError(f"{path}: config: cannot be used ({make_one_line(error)})") from error
 
 
 def _require_lossless(mapping: Mapping) -> None:
@@ -101,7 +101,7 @@ def read_compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
             tensor = tensors.get(f"{name}/{field}")
             if tensor is None or not np.array_equal(tensor, value):
                 raise InputError(
-                    f"{path}: {shown(f'{name}/{field}')}: missing or not that of "
+                    f"{path}: {quote_name(f'{name}/{field}')}: missing or not that of "
                     "mapping.safetensors; allowed: both files of one run"
                 )
         levels = jnp.asarray(_check_levels(path, tensors.get(f"{name}/levels"), layer_map))
@@ -115,7 +115,7 @@ def _check_levels(path: pathlib.Path, levels: Any, layer_map: LayerMap) -> np.nd
     """Returns a layer's levels if they are int8 [γ, R, C] and within the layer's bits."""
     layer, max_level = layer_map.layer, compute_max_level(layer_map.weight_bits)
     shape = layer.groups, layer.rows, layer.columns
-    where = f"{path}: {shown(f'{layer.name}/levels')}"
+    where = f"{path}: {quote_name(f'{layer.name}/levels')}"
     if levels is None or levels.dtype != np.int8 or levels.shape != shape:
         raise InputError(f"{where}: {_describe(levels)}; allowed: int8 of shape {shape}")
     largest = int(np.abs(levels.astype(np.int32)).max())
@@ -141,15 +141,16 @@ def _fill_params(path: pathlib.Path, like: Any, mapping: Mapping) -> Params:
     """Returns params with the mapping's digital values; weights in its crossbars become 0."""
     in_crossbars = {layer_map.layer.name for layer_map in mapping.maps}
 
-    def fill(where: Any, like: Any) -> jax.Array:
-        name = jax.tree_util.keystr(where, simple=True, separator="/")
+    def fill(key_path: Any, like: Any) -> jax.Array:
+        name = jax.tree_util.keystr(key_path, simple=True, separator="/")
         tensor = mapping.digital.get(name)
         if name in in_crossbars and tensor is None:
             return jnp.zeros(like.shape, like.dtype)
         if tensor is None or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            where = f"{path}: {quote_name(f'digital/{name}')}"
             raise InputError(
-                f"{path}: {shown(f'digital/{name}')}: {_describe(tensor)}; allowed: the model's, "
-                f"{like.dtype} of shape {like.shape}"
+                f"{where}: {_describe(tensor)}; allowed: the model's, {like.dtype} of shape "
+                f"{like.shape}"
             )
         return jnp.asarray(tensor)
 

@@ -1,4 +1,4 @@
-"""An equation of a jaxpr on its way into an ONNX graph, and what every translation shares."""
+"""A jaxpr's equation as its translation into ONNX gets it, and helpers of all translations."""
 
 import functools
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apq_jax.export.onnx_graph import Data, Graph, Known, Sizes, Value
+from apq_jax.export.onnx_graph import Data, Graph, Known, Shape, Value
 
-DTYPES: dict[str, int] = {  # of data: TensorProto.DataType
+DTYPES: dict[str, int] = {  # of values that depend on the data, as TensorProto.DataType
     "float32": 1,
     "uint8": 2,
     "int8": 3,
@@ -21,8 +21,8 @@ class Call(NamedTuple):
     """An equation of a jaxpr."""
 
     params: dict[str, Any]
-    values: list[Value]
-    sizes: list[Sizes]  # of the results
+    values: list[Value]  # the operands
+    shapes: list[Shape]  # of the results
     dtypes: list[Any]  # of the results
 
 
@@ -30,33 +30,41 @@ Primitive: TypeAlias = Callable[[Graph, Call], list[Value]]
 
 
 def list_result(function: Callable[[Graph, Call], Data]) -> Primitive:
-    """Of a function of one result."""
+    """Makes a Primitive of a function that returns its one result without a list."""
 
     @functools.wraps(function)
-    def listed(graph: Graph, call: Call) -> list[Value]:
+    def primitive(graph: Graph, call: Call) -> list[Value]:
         return [function(graph, call)]
 
-    return listed
+    return primitive
 
 
 def add_operator(graph: Graph, op: str, call: Call, *values: Value, **attributes: Any) -> Data:
-    """An operator whose result is shaped as the call's first."""
+    """Adds an elementwise operator; the result has the shape and dtype of the call's first.
+
+    Args:
+      graph, call: the graph, and the equation.
+      op: the operator's name.
+      *values: the operands.
+      **attributes: the operator's; `dtype` replaces the result's.
+    """
     dtype = attributes.pop("dtype", call.dtypes[0])
-    return graph.elementwise(op, list(values), call.sizes[0], dtype, **attributes)
+    return graph.add_elementwise(op, list(values), call.shapes[0], dtype, **attributes)
 
 
 def make_scalar(value: float, dtype: Any = np.float32) -> Known:
-    """A constant that is broadcast."""
+    """Returns one number as a value, which operators broadcast."""
     array = np.asarray(value, dtype)
     return Known(array, array)
 
 
-def is_filled_with(value: Value, wanted: float) -> bool:
-    return isinstance(value, Known) and bool((np.asarray(value.small) == wanted).all())
+def is_filled_with(value: Value, scalar: float) -> bool:
+    """Returns whether a value is known and equals one number everywhere."""
+    return isinstance(value, Known) and bool((np.asarray(value.small) == scalar).all())
 
 
 def get_operand(call: Call) -> Data:
-    """The operand of an operation that has one."""
+    """Returns the first operand, which must depend on the data."""
     value = call.values[0]
     assert isinstance(value, Data)
     return value

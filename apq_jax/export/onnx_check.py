@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.compression.compressed import apply
-from apq_jax.compression.evaluator import chunk_of
+from apq_jax.compression.evaluator import compute_chunk_size
 from apq_jax.export.finished_run import FinishedRun
 from apq_jax.export.onnx_model import export
-from apq_jax.system.errors import InputError, in_one_line
+from apq_jax.system.errors import InputError, make_one_line
 
 
 def build_onnx(run: FinishedRun) -> Any:
@@ -67,7 +67,7 @@ def compare_with_runtime(
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         feed = session.get_inputs()[0].name
         agreement = Agreement(0, 0, 0, 0, 0.0)
-        step = chunk_of(run.network)
+        step = compute_chunk_size(run.network)
         for start in range(0, len(images), step):
             part = slice(start, start + step)
             (logits,) = session.run(None, {feed: images[part]})
@@ -81,7 +81,7 @@ def compare_with_runtime(
                 max(agreement.difference, float(np.abs(logits - own_logits).max())),
             )
     except Exception as error:  # onnxruntime's exceptions share no narrower base
-        raise InputError(f"ONNX Runtime does not run the model ({in_one_line(error)})") from error
+        raise InputError(f"ONNX Runtime does not run the model ({make_one_line(error)})") from error
     return agreement
 
 

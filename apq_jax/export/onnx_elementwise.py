@@ -15,11 +15,12 @@ from apq_jax.export.onnx_graph import Data, Graph, Known, UnsupportedError, Valu
 
 
 def make_elementwise(op: str) -> Primitive:
+    """Returns the translation of a primitive that one operator expresses."""
     return list_result(lambda graph, call: add_operator(graph, op, call, *call.values))
 
 
 def pass_through(graph: Graph, call: Call) -> list[Value]:
-    """Operations that change nothing in an inference."""
+    """Translates primitives that change nothing in an inference: adds no node."""
     return call.values
 
 
@@ -27,7 +28,7 @@ def pass_through(graph: Graph, call: Call) -> list[Value]:
 def add_max(graph: Graph, call: Call) -> Data:
     if call.dtypes[0] == np.float32:
         for x, other in (call.values, call.values[::-1]):
-            if is_filled_with(other, 0.0) and isinstance(x, Data) and x.sizes == call.sizes[0]:
+            if is_filled_with(other, 0.0) and isinstance(x, Data) and x.shape == call.shapes[0]:
                 return add_operator(graph, "Relu", call, x)
     return add_operator(graph, "Max", call, *call.values)
 
@@ -58,30 +59,26 @@ def add_exp2(graph: Graph, call: Call) -> Data:
 
 @list_result
 def add_expm1(graph: Graph, call: Call) -> Data:
-    return add_operator(
-        graph, "Sub", call, add_operator(graph, "Exp", call, *call.values), make_scalar(1)
-    )
+    power = add_operator(graph, "Exp", call, *call.values)
+    return add_operator(graph, "Sub", call, power, make_scalar(1))
 
 
 @list_result
 def add_log1p(graph: Graph, call: Call) -> Data:
-    return add_operator(
-        graph, "Log", call, add_operator(graph, "Add", call, *call.values, make_scalar(1))
-    )
+    total = add_operator(graph, "Add", call, *call.values, make_scalar(1))
+    return add_operator(graph, "Log", call, total)
 
 
 @list_result
 def add_erfc(graph: Graph, call: Call) -> Data:
-    return add_operator(
-        graph, "Sub", call, make_scalar(1), add_operator(graph, "Erf", call, *call.values)
-    )
+    error = add_operator(graph, "Erf", call, *call.values)
+    return add_operator(graph, "Sub", call, make_scalar(1), error)
 
 
 @list_result
 def add_remainder(graph: Graph, call: Call) -> Data:
-    return add_operator(
-        graph, "Mod", call, *call.values, fmod=1
-    )  # with the sign of the first, as JAX
+    # fmod=1 takes the sign of the first operand, as JAX does.
+    return add_operator(graph, "Mod", call, *call.values, fmod=1)
 
 
 @list_result
@@ -103,12 +100,14 @@ def add_is_finite(graph: Graph, call: Call) -> Data:
 
 
 def make_logical(op: str, name: str) -> Primitive:
-    def function(graph: Graph, call: Call) -> Data:
+    """Returns the translation of the primitive `name`, which must be of truth values."""
+
+    def add_logical(graph: Graph, call: Call) -> Data:
         if call.dtypes[0] != np.bool_:
             raise UnsupportedError(f"{name} of {call.dtypes[0]}")
         return add_operator(graph, op, call, *call.values)
 
-    return list_result(function)
+    return list_result(add_logical)
 
 
 @list_result

@@ -1,7 +1,7 @@
-"""A graph of ONNX operators as it is written: nodes, constants, and values for any batch.
+"""A graph of ONNX operators while it is built: nodes, constants, and values for any batch.
 
-A network is traced with two batches side by side. Axes whose sizes differ grow with the batch and
-are left free; whatever else would depend on it is refused.
+A network is traced with two batch sizes. The axes whose sizes differ grow with the batch, and stay
+open in the model; anything else that depends on the batch size is refused.
 """
 
 import math
@@ -11,210 +11,218 @@ import numpy as np
 
 from apq_jax.models.onnx.values import Node
 
-BATCHES = (2, 3)  # that a network is traced with
+BATCHES = (2, 3)  # batch sizes with which a network is traced
 INPUT, OUTPUT = "images", "logits"
 
 
 class UnsupportedError(ValueError):
-    """What cannot be written as ONNX, in a few words."""
+    """The model needs an operation that ONNX cannot express; the message names the operation."""
 
 
-class Sizes(NamedTuple):
-    """A value's shape, as traced with either of `BATCHES`."""
+class Shape(NamedTuple):
+    """A value's shape, as traced with the smaller and the larger of `BATCHES`."""
 
     small: tuple[int, ...]
     large: tuple[int, ...]
 
     @property
-    def free(self) -> tuple[int, ...]:
-        """Axes that grow with the batch."""
+    def batch_axes(self) -> tuple[int, ...]:
+        """The axes that grow with the batch."""
         return tuple(k for k, (a, b) in enumerate(zip(*self, strict=True)) if a != b)
 
-    def dims(self) -> tuple[int, ...]:
-        """The shape for any batch, -1 at the axis that grows.
+    def get_dims(self) -> tuple[int, ...]:
+        """Returns the shape for any batch, with -1 for the axis that grows.
 
         Raises:
           UnsupportedError: several axes grow with the batch.
         """
-        if len(self.free) > 1:
+        if len(self.batch_axes) > 1:
             raise UnsupportedError("a shape with the batch in several axes")
-        return tuple(-1 if k in self.free else size for k, size in enumerate(self.small))
+        return tuple(-1 if k in self.batch_axes else size for k, size in enumerate(self.small))
 
-    def take(self, axes: tuple[int, ...]) -> "Sizes":
-        """The shape of these axes."""
-        return Sizes(*(tuple(shape[k] for k in axes) for shape in self))
+    def take(self, axes: tuple[int, ...]) -> "Shape":
+        """Returns the shape of the given axes alone, in their order."""
+        return Shape(*(tuple(shape[k] for k in axes) for shape in self))
 
-    def merged(self, *groups: tuple[int, ...]) -> "Sizes":
-        """The shape whose axes are the products of these groups of axes."""
-        return Sizes(*(tuple(math.prod(shape[k] for k in g) for g in groups) for shape in self))
+    def merge(self, *groups: tuple[int, ...]) -> "Shape":
+        """Returns the shape after each group of axes is merged into one axis."""
+        return Shape(*(tuple(math.prod(shape[k] for k in g) for g in groups) for shape in self))
 
 
 class Known(NamedTuple):
-    """A value that does not depend on the data, as traced with either of `BATCHES`."""
+    """A value that does not depend on the data, as traced with each of `BATCHES`."""
 
     small: Any  # array
     large: Any  # array
 
     @property
-    def sizes(self) -> Sizes:
-        return Sizes(np.shape(self.small), np.shape(self.large))
+    def shape(self) -> Shape:
+        return Shape(np.shape(self.small), np.shape(self.large))
 
 
 class Data(NamedTuple):
-    """A value that depends on the data: the named tensor, its axes transposed by `order`.
+    """A value that depends on the data: a tensor of the graph, transposed by `order`.
 
-    Transposing is put off, as most transpositions of images meet their inverse.
+    The graph transposes as late as possible, because most transpositions of images meet their
+    inverse.
     """
 
-    tensor: str
+    tensor: str  # name
     order: tuple[int, ...]
-    sizes: Sizes
+    shape: Shape  # after the transposition
     dtype: Any
 
-    def transposed(self, axes: tuple[int, ...]) -> "Data":
+    def transpose(self, axes: tuple[int, ...]) -> "Data":
+        """Returns the value with permuted axes; adds no node."""
         order = tuple(self.order[k] for k in axes)
-        return self._replace(order=order, sizes=self.sizes.take(axes))
+        return self._replace(order=order, shape=self.shape.take(axes))
 
 
 Value: TypeAlias = Known | Data
 
 
 class Graph:
-    """Nodes and constants, in the order in which they are added; no node stands twice."""
+    """Nodes and constants in the order in which they are added, without duplicates."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.tensors: dict[str, np.ndarray] = {}
-        self._made: dict[Any, tuple[str, ...]] = {}  # a node's content: its results
-        self._constants: dict[Any, str] = {}  # a constant's content: its name
+        self._results: dict[Any, tuple[str, ...]] = {}  # from a node's content to its results
+        self._constants: dict[Any, str] = {}  # from a constant's content to its name
         self._names = {INPUT, OUTPUT}
 
-    def constant(self, value: Any, name: str = "constant") -> str:
-        """The name of a constant: `name`, with a number where another has it."""
+    def add_constant(self, value: Any, name: str = "constant") -> str:
+        """Adds a constant; returns its name, which is numbered if `name` is taken."""
         value = np.asarray(value, order="C")
         key = name, value.dtype.str, value.shape, value.tobytes()
         if key not in self._constants:
-            self._constants[key] = self._unused(name)
+            self._constants[key] = self._reserve_name(name)
             self.tensors[self._constants[key]] = value
         return self._constants[key]
 
-    def node(self, op: str, *inputs: str, prefix: str = "", **attributes: Any) -> str:
-        """Adds an operation of one result, and names that."""
-        return self.parts(op, inputs, 1, prefix, **attributes)[0]
+    def add_node(self, op: str, *inputs: str, prefix: str = "", **attributes: Any) -> str:
+        """Adds an operation of one result; returns the result's name."""
+        return self.add_node_with_results(op, inputs, 1, prefix, **attributes)[0]
 
-    def parts(
+    def add_node_with_results(
         self, op: str, inputs: tuple[str, ...], count: int, prefix: str = "", **attributes: Any
     ) -> tuple[str, ...]:
-        """Adds an operation, and names its results."""
+        """Adds an operation of `count` results; returns their names."""
         key = op, inputs, count, repr(sorted(attributes.items()))
-        if key not in self._made:
-            name = self._unused(f"{prefix}{op}")
-            results = (name, *(self._unused(f"{name}:{k}") for k in range(1, count)))
+        if key not in self._results:
+            name = self._reserve_name(f"{prefix}{op}")
+            results = (name, *(self._reserve_name(f"{name}:{k}") for k in range(1, count)))
             self.nodes.append(Node(op, name, inputs, results, attributes))
-            self._made[key] = results
-        return self._made[key]
+            self._results[key] = results
+        return self._results[key]
 
-    def _unused(self, name: str) -> str:
-        found, count = name, 0
-        while found in self._names:
+    def _reserve_name(self, name: str) -> str:
+        unused, count = name, 0
+        while unused in self._names:
             count += 1
-            found = f"{name}_{count}"
-        self._names.add(found)
-        return found
+            unused = f"{name}_{count}"
+        self._names.add(unused)
+        return unused
 
-    def ints(self, values: Any) -> str:
-        """A constant list of whole numbers, such as axes."""
-        return self.constant(np.array(list(values), np.int64))
+    def add_ints(self, values: Any) -> str:
+        """Adds a constant list of whole numbers, such as axes; returns its name."""
+        return self.add_constant(np.array(list(values), np.int64))
 
-    def plain(self, value: Value) -> str:
-        """The tensor of a value as it is: no transposition is put off, no axis left out."""
+    def materialise(self, value: Value) -> str:
+        """Returns the tensor that holds a value in full: transposed, and repeated for the batch."""
         if isinstance(value, Known):
-            return self._expanded(collapse_batch(value, ()), value.sizes)
+            return self._expand_along_batch(collapse_batch(value, ()), value.shape)
         if value.order == tuple(range(len(value.order))):
             return value.tensor
-        return self.node("Transpose", value.tensor, perm=list(value.order))
+        return self.add_node("Transpose", value.tensor, perm=list(value.order))
 
-    def _expanded(self, array: np.ndarray, sizes: Sizes) -> str:
-        """A constant along the batch, repeated for as many as the input has."""
-        if not sizes.free:
-            return self.constant(array)
-        batch = self.node("Shape", INPUT, start=0, end=1)
-        parts = []
-        for axis, size in enumerate(sizes.small):
-            if axis not in sizes.free:
-                parts.append(self.ints([size]))
+    def _expand_along_batch(self, array: np.ndarray, shape: Shape) -> str:
+        """Returns the tensor of a constant that is repeated once per image of the input."""
+        if not shape.batch_axes:
+            return self.add_constant(array)
+        batch = self.add_node("Shape", INPUT, start=0, end=1)
+        lengths = []
+        for axis, size in enumerate(shape.small):
+            if axis not in shape.batch_axes:
+                lengths.append(self.add_ints([size]))
             else:
-                parts.append(self.node("Mul", batch, self.ints([size // BATCHES[0]])))
-        shape = self.node("Concat", *parts, axis=0)
-        return self.node("Expand", self.constant(array), shape)
+                lengths.append(self.add_node("Mul", batch, self.add_ints([size // BATCHES[0]])))
+        dims = self.add_node("Concat", *lengths, axis=0)
+        return self.add_node("Expand", self.add_constant(array), dims)
 
-    def laid_out(self, value: Value, order: tuple[int, ...]) -> str:
-        """The tensor that is the value once it is transposed by `order`."""
-        inverse = tuple(int(k) for k in np.argsort(order))
+    def lay_out(self, value: Value, order: tuple[int, ...]) -> str:
+        """Returns a tensor that gives the value when it is transposed by `order`."""
         if isinstance(value, Known):
-            value = wrap_tensor(self.plain(value), value.sizes, np.asarray(value.small).dtype)
-        return self.plain(value.transposed(inverse))
+            value = wrap_tensor(self.materialise(value), value.shape, np.asarray(value.small).dtype)
+        return self.materialise(value.transpose(invert(order)))
 
-    def reshaped(self, value: Data, sizes: Sizes) -> Data:
-        """The value with another shape."""
-        if value.sizes == sizes:
+    def reshape(self, value: Data, shape: Shape) -> Data:
+        """Returns the value with another shape."""
+        if value.shape == shape:
             return value
-        shape = self.ints(sizes.dims())
-        return wrap_tensor(self.node("Reshape", self.plain(value), shape), sizes, value.dtype)
+        inputs = self.materialise(value), self.add_ints(shape.get_dims())
+        return wrap_tensor(self.add_node("Reshape", *inputs), shape, value.dtype)
 
-    def elementwise(
-        self, op: str, values: list[Value], sizes: Sizes, dtype: Any, **attributes: Any
+    def add_elementwise(
+        self, op: str, values: list[Value], shape: Shape, dtype: Any, **attributes: Any
     ) -> Data:
-        """An operation whose operands are broadcast, in the layout that they have."""
+        """Adds an operation that broadcasts its operands, in the layout that the data has."""
         data = [value for value in values if isinstance(value, Data)]
-        identity = tuple(range(len(sizes.small)))
-        order = next((one.order for one in data if one.order != identity), identity)
-        # Along axes that a data operand has in full, a constant may be left to be broadcast.
+        identity = tuple(range(len(shape.small)))
+        order = next((value.order for value in data if value.order != identity), identity)
+        # A constant may keep size 1 along an axis that a data operand has in full, because ONNX
+        # broadcasts it there.
         full = tuple(
-            k for k in identity if any(x.sizes.take((k,)) == sizes.take((k,)) for x in data)
+            k for k in identity if any(x.shape.take((k,)) == shape.take((k,)) for x in data)
         )
         names = []
         for value in values:
-            if isinstance(value, Data) or not {*value.sizes.free} <= {*full}:
-                names.append(self.laid_out(value, order))
+            if isinstance(value, Data) or not {*value.shape.batch_axes} <= {*full}:
+                names.append(self.lay_out(value, order))
                 continue
             array = collapse_batch(value, full)
             if array.ndim:
-                array = array.transpose(np.argsort(order))
-            names.append(self.constant(array if array.size > 1 else array.reshape(())))
-        return Data(self.node(op, *names, **attributes), order, sizes, dtype)
+                array = array.transpose(invert(order))
+            names.append(self.add_constant(array if array.size > 1 else array.reshape(())))
+        return Data(self.add_node(op, *names, **attributes), order, shape, dtype)
 
 
-def wrap_tensor(tensor: str, sizes: Sizes, dtype: Any = np.float32) -> Data:
-    """A value that is a tensor as it is."""
-    return Data(tensor, tuple(range(len(sizes.small))), sizes, np.dtype(dtype))
+def invert(order: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the order of axes that undoes a transposition."""
+    return tuple(int(k) for k in np.argsort(order))
+
+
+def wrap_tensor(tensor: str, shape: Shape, dtype: Any = np.float32) -> Data:
+    """Returns the value that a tensor holds, without a transposition."""
+    return Data(tensor, tuple(range(len(shape.small))), shape, np.dtype(dtype))
 
 
 def collapse_batch(value: Known, uniform: tuple[int, ...]) -> np.ndarray:
-    """A known value for any batch; one number along the batch.
+    """Returns a known value for any batch, with size 1 along the batch.
 
     Args:
       value: the value.
-      uniform: further axes along which one number is enough where all are the same.
+      uniform: further axes that shrink to size 1 where all numbers along them are equal.
 
     Raises:
-      UnsupportedError: it depends on the batch.
+      UnsupportedError: the value depends on the batch.
     """
-    found = []
+    arrays = []
     for array in value:
         array = np.asarray(array)
         for axis in range(array.ndim):
             first = array.take([0], axis) if array.shape[axis] else array
-            same = (axis in uniform or axis in value.sizes.free) and _are_equal(first, array)
-            if axis in value.sizes.free and not same:
+            same = (axis in uniform or axis in value.shape.batch_axes) and _are_equal(first, array)
+            if axis in value.shape.batch_axes and not same:
                 raise UnsupportedError("a constant that differs along the batch")
             array = first if same else array
-        found.append(array)
-    if found[0].shape != found[1].shape or not _are_equal(*found):
+        arrays.append(array)
+    if arrays[0].shape != arrays[1].shape or not _are_equal(*arrays):
         raise UnsupportedError("a constant that depends on the size of the batch")
-    return found[0]
+    return arrays[0]
 
 
 def _are_equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Returns whether two arrays hold the same numbers; NaN equals NaN."""
     same = a == b
     return bool((same | ((a != a) & (b != b))).all())

@@ -1,17 +1,16 @@
 """A compressed network as an ONNX model of opset 17: integers and scales, QDQ.
 
-A mapped layer is what `evaluation.apply` computes, y = multiplier Σ u levels + offset:
+A mapped layer computes y = multiplier Σ u levels + offset, as `compression.compressed` does:
 
-    input    QuantizeLinear (uint8), Clip to 2^a - 1 where a < 8, DequantizeLinear
-    weight   DequantizeLinear of the integer levels, an output channel at a time
-    product  Conv or Gemm of both, in float32, and what is added to it
+    input    QuantizeLinear (uint8), Clip to 2^a - 1 if a < 8, DequantizeLinear
+    weight   DequantizeLinear of the integer levels, one scale an output channel
+    product  Conv or Gemm of both in float32, then Add of a bias
 
-The input's scale is its own, s; the weight's is multiplier / s, so that the product has the
-multiplier, which also holds what matched the output's moments. Since the dequantized input is
-s (u - zero), what is added is offset + multiplier zero Σ levels; and what a convolution reads
-outside of its input, u = zero, is 0. It is added by an operator of its own: ONNX Runtime rounds a
-bias inside of a quantized Conv or Gemm to whole multiples of the scales' product, which this is
-not. Everything else is written as the model has it.
+The input keeps its own scale s. The weight's scale is multiplier / s, because the product must have
+the multiplier, which also matches the output's moments. The dequantized input is s (u - zero), so
+the bias is offset + multiplier zero Σ levels, and a convolution's padding, u = zero, is 0. The bias
+is an Add of its own, because ONNX Runtime rounds a bias inside of a quantized Conv or Gemm to whole
+multiples of the scales' product. All other operations are written as the model has them.
 """
 
 from collections.abc import Iterable
@@ -22,7 +21,7 @@ import numpy as np
 from jax.extend import core
 
 from apq_jax.compression.compressed import Compressed, CompressedLayer
-from apq_jax.export.onnx_call import DTYPES, Call
+from apq_jax.export.onnx_call import DTYPES, Call, get_operand
 from apq_jax.export.onnx_graph import (
     BATCHES,
     INPUT,
@@ -30,9 +29,10 @@ from apq_jax.export.onnx_graph import (
     Data,
     Graph,
     Known,
-    Sizes,
+    Shape,
     UnsupportedError,
     Value,
+    invert,
     wrap_tensor,
 )
 from apq_jax.export.onnx_primitives import PRIMITIVES
@@ -43,10 +43,10 @@ from apq_jax.network.capture import Network, build_visit
 from apq_jax.network.jaxpr import Params, trace
 from apq_jax.system.errors import InputError
 
-OPSET, _IR = 17, 8  # of 2022; the newest operator that is used is Shape with a range, of opset 15
+OPSET, _IR = 17, 8  # both of 2022; `Shape` with a range needs opset 15
 
 
-# A mapped layer in a jaxpr: what it is replaced by while the model is traced.
+# Stands for a mapped layer's operation in the jaxpr.
 _LAYER = core.Primitive("apq_jax_layer")
 
 
@@ -56,37 +56,39 @@ def _infer_layer(x: Any, *, index: int, product: products.Product, shape: tuple[
 
 
 def export(network: Network, params: Params, compressed: Compressed) -> Any:
-    """The compressed network as an onnx.ModelProto of opset 17.
+    """Returns a compressed network as an onnx.ModelProto of opset 17.
 
-    Its input "images" is the network's, with any batch; its output "logits" is [batch, classes].
-    Of a layer, `NAME/levels` are the integers of `compressed`, int8: [C_out, C_in/γ, kernel] of a
-    convolution, [R, C] of a matrix product, [γ C, R] of one of several groups.
+    The model's input "images" is the network's, for any batch; its output "logits" is [batch,
+    classes]. A layer's initializer `NAME/levels` holds the integers of `compressed` as int8:
+    [C_out, C_in/γ, kernel] for a convolution, [R, C] for a matrix product, [γ C, R] for a matrix
+    product of several groups.
 
     Args:
-      network, params: the model; parameters that are mapped are not looked at.
-      compressed: its integers and scales.
+      network: from `capture`.
+      params: the model's parameters; values of mapped parameters are ignored.
+      compressed: the integers and scales of the mapped layers.
 
     Raises:
-      InputError: the package onnx is missing; converters lose something, which no ONNX operator
-        does; or the model uses what cannot be written, all of which is named.
+      InputError: the package onnx is missing; converters are lossy, which no ONNX operator
+        expresses; or the model uses operations that cannot be written (names all of them).
     """
     try:
-        import onnx  # optional: only who writes such files needs it
+        import onnx  # optional, because only this function needs it
     except ImportError as error:
         raise InputError(f"to write ONNX needs the package onnx: {INSTALL}") from error
     if any(layer.reading is not None for layer in compressed):
         raise InputError(
-            "lossy converters: no ONNX operator loses what they do; allowed: a network whose "
+            "lossy converters, which no ONNX operator expresses; allowed: a network whose "
             "converters are lossless"
         )
     graph = Graph()
     logits = _add_network(graph, network, params, compressed)
-    tensor = graph.node("Identity", graph.plain(logits))
+    tensor = graph.add_node("Identity", graph.materialise(logits))
     graph.nodes[-1] = graph.nodes[-1]._replace(outputs=(OUTPUT,))
     assert tensor not in {name for node in graph.nodes for name in node.inputs}
     helper = onnx.helper
     shape = ("batch", *network.example.shape[1:])
-    kind = DTYPES[str(network.example.dtype)]
+    logits_shape = ("batch", logits.shape.small[1])
     nodes = (
         helper.make_node(node.op, node.inputs, node.outputs, node.name, **node.attributes)
         for node in graph.nodes
@@ -95,12 +97,8 @@ def export(network: Network, params: Params, compressed: Compressed) -> Any:
     body = helper.make_graph(
         list(nodes),
         "apq_jax",
-        [helper.make_tensor_value_info(INPUT, kind, shape)],
-        [
-            helper.make_tensor_value_info(
-                OUTPUT, DTYPES["float32"], ("batch", logits.sizes.small[1])
-            )
-        ],
+        [helper.make_tensor_value_info(INPUT, DTYPES[str(network.example.dtype)], shape)],
+        [helper.make_tensor_value_info(OUTPUT, DTYPES["float32"], logits_shape)],
         list(tensors),
     )
     opsets = [helper.make_opsetid("", OPSET)]
@@ -108,22 +106,22 @@ def export(network: Network, params: Params, compressed: Compressed) -> Any:
 
 
 def _add_network(graph: Graph, network: Network, params: Params, compressed: Compressed) -> Data:
-    """Adds the network's nodes, and gives its logits."""
+    """Adds the network's nodes; returns the logits."""
     small, large = (_trace_layers(network, params, batch) for batch in BATCHES)
-    names = [[eqn.primitive.name for eqn in one.jaxpr.eqns] for one in (small, large)]
+    names = [[eqn.primitive.name for eqn in traced.jaxpr.eqns] for traced in (small, large)]
     if names[0] != names[1]:
         raise InputError("the model's operations depend on the size of the batch; allowed: not so")
-    size = Sizes(*((batch, *network.example.shape[1:]) for batch in BATCHES))
+    shape = Shape(*((batch, *network.example.shape[1:]) for batch in BATCHES))
     walk = _Walk(graph, network, compressed)
-    walk.bind(small.jaxpr.invars, [wrap_tensor(INPUT, size, network.example.dtype)])
+    walk.bind(small.jaxpr.invars, [wrap_tensor(INPUT, shape, network.example.dtype)])
     consts = zip(small.consts, large.consts, strict=True)
     walk.bind(small.jaxpr.constvars, [Known(*pair) for pair in consts])
     needed = _find_needed(small.jaxpr)
-    for at, pair in enumerate(zip(small.jaxpr.eqns, large.jaxpr.eqns, strict=True)):
-        if at in needed:
+    for index, pair in enumerate(zip(small.jaxpr.eqns, large.jaxpr.eqns, strict=True)):
+        if index in needed:
             walk.add(*pair)
-    if walk.refused:
-        raise InputError(f"cannot be written as ONNX: {', '.join(sorted(walk.refused))}")
+    if walk.refusals:
+        raise InputError(f"cannot be written as ONNX: {', '.join(sorted(walk.refusals))}")
     logits = walk.read(small.jaxpr.outvars[0], large.jaxpr.outvars[0])
     if isinstance(logits, Known) or logits.dtype != np.float32:
         raise InputError("the logits are not float32 numbers that depend on the images")
@@ -131,13 +129,13 @@ def _add_network(graph: Graph, network: Network, params: Params, compressed: Com
 
 
 def _trace_layers(network: Network, params: Params, batch: int) -> Any:
-    """The model's jaxpr, with an equation of `_LAYER` for each mapped operation."""
+    """Traces the model, with a `_LAYER` equation in place of each mapped operation."""
 
     def layer(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
-        def multiplied(x: jax.Array, weight: jax.Array) -> jax.Array:
-            return product.fold(product.multiply(x, product.matrix(weight)))
+        def compute(x: jax.Array, weight: jax.Array) -> jax.Array:
+            return product.fold(product.multiply(x, product.to_matrix(weight)))
 
-        shape = jax.eval_shape(multiplied, x, weight).shape
+        shape = jax.eval_shape(compute, x, weight).shape
         return _LAYER.bind(x, index=index, product=product, shape=shape)
 
     x = jax.ShapeDtypeStruct((batch, *network.example.shape[1:]), network.example.dtype)
@@ -146,60 +144,60 @@ def _trace_layers(network: Network, params: Params, batch: int) -> Any:
 
 
 def _find_needed(jaxpr: Any) -> set[int]:
-    """The equations that the results are made of."""
-    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
-    found = set()
-    for at in reversed(range(len(jaxpr.eqns))):
-        eqn = jaxpr.eqns[at]
-        if wanted.isdisjoint(eqn.outvars):
+    """Returns the indices of the equations that the jaxpr's results depend on."""
+    variables = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+    needed = set()
+    for index, eqn in reversed(list(enumerate(jaxpr.eqns))):
+        if variables.isdisjoint(eqn.outvars):
             continue
-        found.add(at)
-        wanted.update(atom for atom in eqn.invars if not isinstance(atom, core.Literal))
-    return found
+        needed.add(index)
+        variables.update(atom for atom in eqn.invars if not isinstance(atom, core.Literal))
+    return needed
 
 
 class _Walk:
-    """The values of a jaxpr, equation by equation; what cannot be written is gathered."""
+    """Adds a jaxpr to a graph, equation by equation, and collects refusals."""
 
     def __init__(self, graph: Graph, network: Network, compressed: Compressed) -> None:
         self.graph, self.network, self.compressed = graph, network, compressed
         self.values: dict[Any, Value] = {}
-        self.refused: set[str] = set()
+        self.refusals: set[str] = set()  # operations that cannot be written
 
     def bind(self, variables: Iterable[Any], values: Iterable[Value]) -> None:
+        """Sets the values of a jaxpr's variables."""
         self.values.update(zip(variables, values, strict=True))
 
     def read(self, small: Any, large: Any) -> Value:
+        """Returns the value of a variable or literal, given as traced with each of `BATCHES`."""
         if isinstance(small, core.Literal):
             aval: Any = small.aval
             return Known(*(np.asarray(atom.val, aval.dtype) for atom in (small, large)))
         return self.values[small]
 
     def add(self, small: Any, large: Any) -> None:
-        """Adds one equation, given as traced with either batch."""
+        """Adds one equation, given as traced with each of `BATCHES`."""
         values = [self.read(*pair) for pair in zip(small.invars, large.invars, strict=True)]
         if all(isinstance(value, Known) for value in values):
             sides: Any = enumerate((small, large))
-            found = [_evaluate(eqn, [value[k] for value in values]) for k, eqn in sides]
-            return self.bind(small.outvars, [Known(*pair) for pair in zip(*found, strict=True)])
-        avals = [one.aval for one in small.outvars]
-        sizes = [Sizes(a.shape, b.aval.shape) for a, b in zip(avals, large.outvars, strict=True)]
-        call = Call(small.params, values, sizes, [aval.dtype for aval in avals])
+            results = [_evaluate(eqn, [value[k] for value in values]) for k, eqn in sides]
+            return self.bind(small.outvars, [Known(*pair) for pair in zip(*results, strict=True)])
+        pairs = zip(small.outvars, large.outvars, strict=True)
+        shapes = [Shape(a.aval.shape, b.aval.shape) for a, b in pairs]
+        call = Call(small.params, values, shapes, [atom.aval.dtype for atom in small.outvars])
         try:
-            return self.bind(small.outvars, self._results(small.primitive.name, call))
+            return self.bind(small.outvars, self._translate(small.primitive.name, call))
         except UnsupportedError as error:
-            self.refused.add(str(error))
-        # Whatever comes after it is looked at, too, so that all is named at once.
-        dummies = [wrap_tensor(INPUT, *of) for of in zip(call.sizes, call.dtypes, strict=True)]
-        self.bind(small.outvars, dummies)
+            self.refusals.add(str(error))
+        # The walk goes on with dummies, so that one message names all operations.
+        types = zip(call.shapes, call.dtypes, strict=True)
+        self.bind(small.outvars, [wrap_tensor(INPUT, shape, dtype) for shape, dtype in types])
 
-    def _results(self, name: str, call: Call) -> list[Value]:
+    def _translate(self, name: str, call: Call) -> list[Value]:
+        """Adds the nodes of a primitive's call; returns its results."""
         if name == _LAYER.name:
-            (x,) = call.values
-            layer = self.network.layers[call.params["index"]]
-            found = self.compressed[call.params["index"]]
-            assert isinstance(x, Data)
-            return [_add_layer(self.graph, f"{layer.name}/", found, x, call)]
+            index = call.params["index"]
+            prefix = f"{self.network.layers[index].name}/"
+            return [_add_layer(self.graph, prefix, self.compressed[index], call)]
         if name not in PRIMITIVES:
             raise UnsupportedError(name)
         for dtype in call.dtypes:
@@ -213,11 +211,11 @@ def _evaluate(eqn: Any, arguments: Iterable[Any]) -> list[Any]:
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
-def _add_layer(graph: Graph, prefix: str, layer: CompressedLayer, x: Data, call: Call) -> Data:
-    product = call.params["product"]
+def _add_layer(graph: Graph, prefix: str, layer: CompressedLayer, call: Call) -> Data:
+    product, x, shape = call.params["product"], get_operand(call), call.shapes[0]
     if isinstance(product, products.Convolution):
-        return _add_convolution(graph, prefix, layer, product, x, call.sizes[0])
-    return _add_dot(graph, prefix, layer, product, x, call.sizes[0])
+        return _add_convolution(graph, prefix, layer, product, x, shape)
+    return _add_dot(graph, prefix, layer, product, x, shape)
 
 
 def _add_convolution(
@@ -226,17 +224,18 @@ def _add_convolution(
     layer: CompressedLayer,
     product: products.Convolution,
     x: Data,
-    sizes: Sizes,
+    shape: Shape,
 ) -> Data:
     levels = np.asarray(layer.levels).swapaxes(1, 2)  # γ, C, R
     levels = levels.reshape(-1, levels.shape[2] // int(np.prod(product.kernel)), *product.kernel)
-    images = _add_quantization(graph, prefix, layer, graph.plain(x.transposed(product.lhs_spec)))
+    images = graph.materialise(x.transpose(product.lhs_spec))
+    images = _add_quantization(graph, prefix, layer, images)
     kernel = _add_weights(graph, prefix, layer, levels, 0)
     window = Window(product.stride, product.padding, product.dilation, product.groups)
     name = add_conv(graph, images, kernel, window, prefix)
     bias = _compute_bias(layer).reshape(-1, *(1 for _ in product.kernel))
-    y = wrap_tensor(_add_bias(graph, prefix, name, bias), sizes.take(product.out_spec))
-    return y.transposed(tuple(int(k) for k in np.argsort(product.out_spec)))
+    y = wrap_tensor(_add_bias(graph, prefix, name, bias), shape.take(product.out_spec))
+    return y.transpose(invert(product.out_spec))
 
 
 def _add_dot(
@@ -245,70 +244,69 @@ def _add_dot(
     layer: CompressedLayer,
     product: products.Dot,
     x: Data,
-    sizes: Sizes,
+    shape: Shape,
 ) -> Data:
-    """A matrix product, of several groups at once where the weight has more axes."""
+    """Adds a matrix product; several groups are one batched product."""
     groups, rows, columns = layer.levels.shape
     batch, free, contract = product.batch, product.free, product.contract
-    x = x.transposed((*batch, *free, *contract))
+    x = x.transpose((*batch, *free, *contract))
     axes = tuple(range(len(x.order)))
     parts = axes[: len(batch)], axes[len(batch) : len(batch) + len(free)], axes[-len(contract) :]
-    x = graph.reshaped(x, x.sizes.merged(*parts[1 - bool(batch) :]))
-    shape = x.sizes
-    data = _add_quantization(graph, prefix, layer, graph.plain(x))
+    x = graph.reshape(x, x.shape.merge(*parts[1 - bool(batch) :]))
+    data = _add_quantization(graph, prefix, layer, graph.materialise(x))
     levels, bias = np.asarray(layer.levels), _compute_bias(layer)[:, None]
     if not batch:
         weights = _add_weights(graph, prefix, layer, levels[0], 1)
-        name, bias = graph.node("Gemm", data, weights, prefix=prefix), bias[0, 0]
-    else:  # scales of DequantizeLinear lie along one axis
+        name, bias = graph.add_node("Gemm", data, weights, prefix=prefix), bias[0, 0]
+    else:  # groups and columns share an axis at first, because DequantizeLinear's scales lie on one
         stacked = levels.swapaxes(1, 2).reshape(groups * columns, rows)
         weights = _add_weights(graph, prefix, layer, stacked, 0)
-        weights = graph.node("Reshape", weights, graph.ints((groups, columns, rows)))
-        weights = graph.node("Transpose", weights, perm=[0, 2, 1])
-        name = graph.node("MatMul", data, weights, prefix=prefix)
+        weights = graph.add_node("Reshape", weights, graph.add_ints((groups, columns, rows)))
+        weights = graph.add_node("Transpose", weights, perm=[0, 2, 1])
+        name = graph.add_node("MatMul", data, weights, prefix=prefix)
     name = _add_bias(graph, prefix, name, bias)
-    y = wrap_tensor(name, Sizes(*((*of[:-1], columns) for of in shape)))
+    y = wrap_tensor(name, Shape(*((*dims[:-1], columns) for dims in x.shape)))
     if product.weight_first:
-        y = y.transposed((*range(len(y.order) - 2), len(y.order) - 1, len(y.order) - 2))
-    return graph.reshaped(y, sizes)
+        y = y.transpose((*range(len(y.order) - 2), len(y.order) - 1, len(y.order) - 2))
+    return graph.reshape(y, shape)
 
 
 def _add_bias(graph: Graph, prefix: str, tensor: str, bias: np.ndarray) -> str:
-    return graph.node("Add", tensor, graph.constant(bias, f"{prefix}bias"), prefix=prefix)
+    return graph.add_node("Add", tensor, graph.add_constant(bias, f"{prefix}bias"), prefix=prefix)
 
 
 def _add_quantization(graph: Graph, prefix: str, layer: CompressedLayer, tensor: str) -> str:
-    """input_scale (u - zero), u = clip(round(x / input_scale) + zero, 0, 2^a - 1).
+    """Adds input_scale (u - zero) with u = clip(round(x / input_scale) + zero, 0, 2^a - 1).
 
-    QuantizeLinear rounds halves to even and clips to 255, so that clipping its levels to fewer is
-    the same as clipping to these at once.
+    QuantizeLinear rounds halves to even and clips to 255. A second clip to 2^a - 1 gives the same
+    levels as one clip to 2^a - 1 does.
     """
-    scale = graph.constant(np.float32(layer.input_scale), f"{prefix}input_scale")
-    zero = graph.constant(np.uint8(layer.input_zero), f"{prefix}input_zero")
-    levels = graph.node("QuantizeLinear", tensor, scale, zero, prefix=prefix)
+    scale = graph.add_constant(np.float32(layer.input_scale), f"{prefix}input_scale")
+    zero = graph.add_constant(np.uint8(layer.input_zero), f"{prefix}input_zero")
+    levels = graph.add_node("QuantizeLinear", tensor, scale, zero, prefix=prefix)
     bits = int(layer.input_bits)
     if bits < 8:
-        most = (graph.constant(np.uint8(value)) for value in (0, 2**bits - 1))
-        levels = graph.node("Clip", levels, *most, prefix=prefix)
-    return graph.node("DequantizeLinear", levels, scale, zero, prefix=prefix)
+        bounds = (graph.add_constant(np.uint8(level)) for level in (0, 2**bits - 1))
+        levels = graph.add_node("Clip", levels, *bounds, prefix=prefix)
+    return graph.add_node("DequantizeLinear", levels, scale, zero, prefix=prefix)
 
 
 def _add_weights(
     graph: Graph, prefix: str, layer: CompressedLayer, levels: np.ndarray, axis: int
 ) -> str:
-    """multiplier / input_scale times levels, whose output channels lie along `axis`."""
+    """Adds multiplier / input_scale times levels, whose output channels lie along `axis`."""
     scale = np.asarray(layer.multiplier, np.float64) / np.float64(layer.input_scale)
-    return graph.node(
+    return graph.add_node(
         "DequantizeLinear",
-        graph.constant(levels, f"{prefix}levels"),
-        graph.constant(scale.reshape(-1).astype(np.float32), f"{prefix}weight_scale"),
+        graph.add_constant(levels, f"{prefix}levels"),
+        graph.add_constant(scale.reshape(-1).astype(np.float32), f"{prefix}weight_scale"),
         prefix=prefix,
         axis=axis,
     )
 
 
 def _compute_bias(layer: CompressedLayer) -> np.ndarray:
-    """offset + multiplier zero Σ levels, [γ, C]."""
+    """Returns offset + multiplier zero Σ levels, [γ, C]."""
     sums = np.asarray(layer.levels, np.float64).sum(axis=1)
     multiplier, offset = (np.asarray(x, np.float64) for x in (layer.multiplier, layer.offset))
     return (offset + multiplier * float(layer.input_zero) * sums).astype(np.float32)

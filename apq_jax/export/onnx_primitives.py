@@ -1,53 +1,20 @@
-"""JAX's primitives as ONNX operators of opset 17: those of an inference.
+"""The JAX primitives of an inference, each with its translation into ONNX operators of opset 17.
 
-Every function takes the graph that it adds to and the `Call`, of whose values one at least depends
-on the data, and gives the results. It raises `UnsupportedError` for what the operators do not have.
+A translation gets the graph and the `Call`, at least one of whose values depends on the data. It
+adds nodes to the graph and returns the results, or raises `UnsupportedError` if no operator
+expresses the primitive.
 """
 
 import numpy as np
 
+from apq_jax.export import onnx_elementwise as elementwise
+from apq_jax.export import onnx_products as products
+from apq_jax.export import onnx_shapes as shapes
 from apq_jax.export.onnx_call import Primitive
-from apq_jax.export.onnx_elementwise import (
-    add_clamp,
-    add_convert,
-    add_erfc,
-    add_exp2,
-    add_expm1,
-    add_integer_pow,
-    add_is_finite,
-    add_log1p,
-    add_max,
-    add_not_equal,
-    add_remainder,
-    add_round,
-    add_rsqrt,
-    add_select,
-    add_square,
-    make_elementwise,
-    make_logical,
-    pass_through,
-)
-from apq_jax.export.onnx_products import add_convolution, add_dot, make_pooling, make_reduction
-from apq_jax.export.onnx_shapes import (
-    add_broadcast,
-    add_concatenate,
-    add_dynamic_slice,
-    add_gather,
-    add_pad,
-    add_reshape,
-    add_reverse,
-    add_slice,
-    add_split,
-    add_squeeze,
-    add_stack,
-    add_tile,
-    add_transpose,
-    add_unstack,
-)
 
 PRIMITIVES: dict[str, Primitive] = {
     **{
-        name: make_elementwise(op)
+        name: elementwise.make_elementwise(op)
         for name, op in {
             "abs": "Abs",
             "add": "Add",
@@ -77,49 +44,49 @@ PRIMITIVES: dict[str, Primitive] = {
         }.items()
     },
     **dict.fromkeys(
-        ("copy", "copy_p", "optimization_barrier", "sharding_constraint"), pass_through
+        ("copy", "copy_p", "optimization_barrier", "sharding_constraint"), elementwise.pass_through
     ),
-    "and": make_logical("And", "and"),
-    "broadcast_in_dim": add_broadcast,
-    "clamp": add_clamp,
-    "concatenate": add_concatenate,
-    "conv_general_dilated": add_convolution,
-    "convert_element_type": add_convert,
-    "dot_general": add_dot,
-    "dynamic_slice": add_dynamic_slice,
-    "erfc": add_erfc,
-    "exp2": add_exp2,
-    "expand_dims": add_squeeze,
-    "expm1": add_expm1,
-    "gather": add_gather,
-    "integer_pow": add_integer_pow,
-    "is_finite": add_is_finite,
-    "log1p": add_log1p,
-    "max": add_max,
-    "ne": add_not_equal,
-    "not": make_logical("Not", "not"),
-    "or": make_logical("Or", "or"),
-    "pad": add_pad,
-    "reduce_max": make_reduction("ReduceMax"),
-    "reduce_min": make_reduction("ReduceMin"),
-    "reduce_prod": make_reduction("ReduceProd"),
-    "reduce_sum": make_reduction("ReduceSum"),
-    "reduce_window_max": make_pooling("MaxPool", -np.inf),
-    "reduce_window_sum": make_pooling("AveragePool", 0.0),
-    "rem": add_remainder,
-    "reshape": add_reshape,
-    "rev": add_reverse,
-    "round": add_round,
-    "rsqrt": add_rsqrt,
-    "select_n": add_select,
-    "slice": add_slice,
-    "split": add_split,
-    "square": add_square,
-    "squeeze": add_squeeze,
-    "stack": add_stack,
-    "stop_gradient": pass_through,
-    "tile": add_tile,
-    "transpose": add_transpose,
-    "unstack": add_unstack,
-    "xor": make_logical("Xor", "xor"),
+    "and": elementwise.make_logical("And", "and"),
+    "broadcast_in_dim": shapes.add_broadcast,
+    "clamp": elementwise.add_clamp,
+    "concatenate": shapes.add_concatenate,
+    "conv_general_dilated": products.add_convolution,
+    "convert_element_type": elementwise.add_convert,
+    "dot_general": products.add_dot,
+    "dynamic_slice": shapes.add_dynamic_slice,
+    "erfc": elementwise.add_erfc,
+    "exp2": elementwise.add_exp2,
+    "expand_dims": shapes.add_squeeze,
+    "expm1": elementwise.add_expm1,
+    "gather": shapes.add_gather,
+    "integer_pow": elementwise.add_integer_pow,
+    "is_finite": elementwise.add_is_finite,
+    "log1p": elementwise.add_log1p,
+    "max": elementwise.add_max,
+    "ne": elementwise.add_not_equal,
+    "not": elementwise.make_logical("Not", "not"),
+    "or": elementwise.make_logical("Or", "or"),
+    "pad": shapes.add_pad,
+    "reduce_max": products.make_reduction("ReduceMax"),
+    "reduce_min": products.make_reduction("ReduceMin"),
+    "reduce_prod": products.make_reduction("ReduceProd"),
+    "reduce_sum": products.make_reduction("ReduceSum"),
+    "reduce_window_max": products.make_pooling("MaxPool", -np.inf),
+    "reduce_window_sum": products.make_pooling("AveragePool", 0.0),
+    "rem": elementwise.add_remainder,
+    "reshape": shapes.add_reshape,
+    "rev": shapes.add_reverse,
+    "round": elementwise.add_round,
+    "rsqrt": elementwise.add_rsqrt,
+    "select_n": elementwise.add_select,
+    "slice": shapes.add_slice,
+    "split": shapes.add_split,
+    "square": elementwise.add_square,
+    "squeeze": shapes.add_squeeze,
+    "stack": shapes.add_stack,
+    "stop_gradient": elementwise.pass_through,
+    "tile": shapes.add_tile,
+    "transpose": shapes.add_transpose,
+    "unstack": shapes.add_unstack,
+    "xor": elementwise.make_logical("Xor", "xor"),
 }

@@ -9,7 +9,7 @@ from apq_jax.export.onnx_graph import (
     Data,
     Graph,
     Known,
-    Sizes,
+    Shape,
     UnsupportedError,
     Value,
     collapse_batch,
@@ -17,131 +17,130 @@ from apq_jax.export.onnx_graph import (
 )
 
 
+def _apply(graph: Graph, op: str, x: Data, shape: Shape, *inputs: str, **attributes: Any) -> Data:
+    """Adds an operator on a value, with constants as its other inputs; returns its result."""
+    return wrap_tensor(
+        graph.add_node(op, graph.materialise(x), *inputs, **attributes), shape, x.dtype
+    )
+
+
+def _set_axis(shape: Shape, axis: int, size: int) -> Shape:
+    """Returns a shape with another size along one axis."""
+    return Shape(*((*dims[:axis], size, *dims[axis + 1 :]) for dims in shape))
+
+
 @list_result
 def add_reshape(graph: Graph, call: Call) -> Data:
     if call.params["dimensions"] is not None:
         raise UnsupportedError("reshape with dimensions")
-    return graph.reshaped(get_operand(call), call.sizes[0])
+    return graph.reshape(get_operand(call), call.shapes[0])
 
 
 @list_result
 def add_squeeze(graph: Graph, call: Call) -> Data:
-    """squeeze and expand_dims."""
-    return graph.reshaped(get_operand(call), call.sizes[0])
+    """Translates squeeze and expand_dims."""
+    return graph.reshape(get_operand(call), call.shapes[0])
 
 
 @list_result
 def add_transpose(graph: Graph, call: Call) -> Data:
-    return get_operand(call).transposed(tuple(call.params["permutation"]))
+    return get_operand(call).transpose(tuple(call.params["permutation"]))
 
 
 @list_result
 def add_broadcast(graph: Graph, call: Call) -> Data:
-    x, (sizes,) = get_operand(call), call.sizes
-    at = {axis: k for k, axis in enumerate(call.params["broadcast_dimensions"])}
-    stretched = Sizes(
-        *(
-            tuple(shape[at[k]] if k in at else 1 for k in range(len(sizes.small)))
-            for shape in x.sizes
-        )
+    x, (shape,) = get_operand(call), call.shapes
+    axes = {axis: k for k, axis in enumerate(call.params["broadcast_dimensions"])}
+    rank = range(len(shape.small))
+    x = graph.reshape(
+        x, Shape(*(tuple(dims[axes[k]] if k in axes else 1 for k in rank) for dims in x.shape))
     )
-    x = graph.reshaped(x, stretched)
-    if stretched == sizes:
+    if x.shape == shape:
         return x
-    if stretched.free != sizes.free:
+    if x.shape.batch_axes != shape.batch_axes:
         raise UnsupportedError("data repeated along the batch")
-    wanted = [1 if k in sizes.free else size for k, size in enumerate(sizes.small)]
-    return wrap_tensor(graph.node("Expand", graph.plain(x), graph.ints(wanted)), sizes, x.dtype)
+    dims = [1 if k in shape.batch_axes else size for k, size in enumerate(shape.small)]
+    return _apply(graph, "Expand", x, shape, graph.add_ints(dims))
 
 
 @list_result
 def add_concatenate(graph: Graph, call: Call) -> Data:
-    names = [graph.plain(value) for value in call.values]
+    names = [graph.materialise(value) for value in call.values]
     axis = call.params["dimension"]
-    return wrap_tensor(graph.node("Concat", *names, axis=axis), call.sizes[0], call.dtypes[0])
+    return wrap_tensor(graph.add_node("Concat", *names, axis=axis), call.shapes[0], call.dtypes[0])
 
 
 @list_result
 def add_stack(graph: Graph, call: Call) -> Data:
-    axis, (sizes,) = call.params["axis"], call.sizes
-    one_each = Sizes(*((*shape[:axis], 1, *shape[axis + 1 :]) for shape in sizes))
+    axis, (shape,) = call.params["axis"], call.shapes
     names = []
     for value in call.values:
-        data = wrap_tensor(graph.plain(value), value.sizes, call.dtypes[0])
-        names.append(graph.plain(graph.reshaped(data, one_each)))
-    return wrap_tensor(graph.node("Concat", *names, axis=axis), sizes, call.dtypes[0])
+        data = wrap_tensor(graph.materialise(value), value.shape, call.dtypes[0])
+        names.append(graph.materialise(graph.reshape(data, _set_axis(shape, axis, 1))))
+    return wrap_tensor(graph.add_node("Concat", *names, axis=axis), shape, call.dtypes[0])
 
 
 def add_unstack(graph: Graph, call: Call) -> list[Value]:
-    x, axis = get_operand(call), call.params["axis"]
-    each = [1] * len(call.sizes)
-    one_each = Sizes(*((*shape[:axis], 1, *shape[axis + 1 :]) for shape in x.sizes))
-    parts = _split_axis(graph, x, axis, each, [one_each] * len(each))
-    return [graph.reshaped(part, sizes) for part, sizes in zip(parts, call.sizes, strict=True)]
+    parts = _split_axis(graph, call, [1] * len(call.shapes))
+    return [graph.reshape(part, shape) for part, shape in zip(parts, call.shapes, strict=True)]
 
 
 def add_split(graph: Graph, call: Call) -> list[Value]:
-    return [
-        *_split_axis(
-            graph, get_operand(call), call.params["axis"], call.params["sizes"], call.sizes
-        )
-    ]
+    return [*_split_axis(graph, call, call.params["sizes"])]
 
 
-def _split_axis(graph: Graph, x: Data, axis: int, lengths: Any, sizes: list[Sizes]) -> list[Data]:
-    if axis in x.sizes.free:
+def _split_axis(graph: Graph, call: Call, lengths: Any) -> list[Data]:
+    """Adds the split of a call's operand into parts of the given lengths; returns the parts."""
+    x, axis = get_operand(call), call.params["axis"]
+    if axis in x.shape.batch_axes:
         raise UnsupportedError("the batch split")
-    inputs = graph.plain(x), graph.ints(lengths)
-    names = graph.parts("Split", inputs, len(sizes), axis=axis)
-    return [wrap_tensor(*of, x.dtype) for of in zip(names, sizes, strict=True)]
+    inputs = graph.materialise(x), graph.add_ints(lengths)
+    names = graph.add_node_with_results("Split", inputs, len(lengths), axis=axis)
+    shapes = (_set_axis(x.shape, axis, length) for length in lengths)
+    return [wrap_tensor(name, shape, x.dtype) for name, shape in zip(names, shapes, strict=True)]
 
 
 @list_result
 def add_tile(graph: Graph, call: Call) -> Data:
     x, repeats = get_operand(call), call.params["reps"]
-    if any(repeats[k] != 1 for k in x.sizes.free):
+    if any(repeats[k] != 1 for k in x.shape.batch_axes):
         raise UnsupportedError("data repeated along the batch")
-    return wrap_tensor(
-        graph.node("Tile", graph.plain(x), graph.ints(repeats)), call.sizes[0], x.dtype
-    )
+    return _apply(graph, "Tile", x, call.shapes[0], graph.add_ints(repeats))
 
 
 @list_result
 def add_gather(graph: Graph, call: Call) -> Data:
-    """Of known places along one axis; the axes that number them stand in its stead."""
-    (x, places), params, (sizes,) = call.values, call.params, call.sizes
-    numbers, taken = params["dimension_numbers"], params["slice_sizes"]
-    if isinstance(x, Known) or isinstance(places, Data) or len(numbers.start_index_map) != 1:
-        raise UnsupportedError("gather of other than known places along one axis")
-    (axis,), index = numbers.start_index_map, collapse_batch(places, ())[..., 0]
-    rest = tuple(k for k in range(len(sizes.small)) if not axis <= k < axis + index.ndim)
-    whole = all(
-        size == of
-        for k, (size, of) in enumerate(zip(taken, x.sizes.small, strict=True))
-        if k != axis
-    )
+    """Translates a gather of known indices along one axis, which the indices' axes replace."""
+    (x, indices), params, (shape,) = call.values, call.params, call.shapes
+    numbers, slice_sizes = params["dimension_numbers"], params["slice_sizes"]
+    refusal = UnsupportedError("gather of other than known places along one axis")
+    if isinstance(x, Known) or isinstance(indices, Data) or len(numbers.start_index_map) != 1:
+        raise refusal
+    (axis,), index = numbers.start_index_map, collapse_batch(indices, ())[..., 0]
+    rest = tuple(k for k in range(len(shape.small)) if not axis <= k < axis + index.ndim)
+    pairs = enumerate(zip(slice_sizes, x.shape.small, strict=True))
+    whole = all(length == size for k, (length, size) in pairs if k != axis)
     plain = (numbers.collapsed_slice_dims, numbers.offset_dims) == ((axis,), rest)
-    inside = index.size and index.min() >= 0 and index.max() < x.sizes.small[axis]
-    if not (whole and plain and inside) or axis in x.sizes.free:
-        raise UnsupportedError("gather of other than known places along one axis")
-    indices = graph.constant(index.astype(np.int64))
-    return wrap_tensor(graph.node("Gather", graph.plain(x), indices, axis=axis), sizes, x.dtype)
+    inside = index.size and index.min() >= 0 and index.max() < x.shape.small[axis]
+    if not (whole and plain and inside) or axis in x.shape.batch_axes:
+        raise refusal
+    return _apply(graph, "Gather", x, shape, graph.add_constant(index.astype(np.int64)), axis=axis)
 
 
 def _add_slice(
-    graph: Graph, x: Data, starts: list[int], ends: list[int], steps: list[int], sizes: Sizes
+    graph: Graph, x: Data, starts: list[int], ends: list[int], steps: list[int], shape: Shape
 ) -> Data:
-    """A slice; axes that are taken whole are left out, and the batch must be."""
+    """Adds a slice along the axes that it shortens, which must not include the batch."""
     axes = [
-        k for k, size in enumerate(x.sizes.small) if (starts[k], ends[k], steps[k]) != (0, size, 1)
+        k for k, size in enumerate(x.shape.small) if (starts[k], ends[k], steps[k]) != (0, size, 1)
     ]
-    if {*axes} & {*x.sizes.free}:
+    if {*axes} & {*x.shape.batch_axes}:
         raise UnsupportedError("a slice of the batch")
     if not axes:
         return x
-    settings = ([values[k] for k in axes] for values in (starts, ends))
-    inputs = [graph.ints(values) for values in (*settings, axes, [steps[k] for k in axes])]
-    return wrap_tensor(graph.node("Slice", graph.plain(x), *inputs), sizes, x.dtype)
+    first, last, step = ([values[k] for k in axes] for values in (starts, ends, steps))
+    inputs = [graph.add_ints(values) for values in (first, last, axes, step)]
+    return _apply(graph, "Slice", x, shape, *inputs)
 
 
 @list_result
@@ -149,30 +148,32 @@ def add_slice(graph: Graph, call: Call) -> Data:
     x, params = get_operand(call), call.params
     steps = params["strides"] or [1] * len(x.order)
     bounds = list(params["start_indices"]), list(params["limit_indices"])
-    return _add_slice(graph, x, *bounds, list(steps), call.sizes[0])
+    return _add_slice(graph, x, *bounds, list(steps), call.shapes[0])
 
 
 @list_result
 def add_dynamic_slice(graph: Graph, call: Call) -> Data:
-    x, *places = call.values
-    starts = [collapse_batch(place, ()) for place in places if isinstance(place, Known)]
-    if isinstance(x, Known) or len(starts) < len(places):
+    x, *indices = call.values
+    known = [collapse_batch(index, ()) for index in indices if isinstance(index, Known)]
+    if isinstance(x, Known) or len(known) < len(indices):
         raise UnsupportedError("dynamic_slice at a place that depends on data")
-    sizes, begin = call.params["slice_sizes"], []
-    for start, size, taken in zip(starts, x.sizes.small, sizes, strict=True):
-        begin.append(min(max(int(start), 0), size - taken))  # as JAX clamps it
-    ends = [start + taken for start, taken in zip(begin, sizes, strict=True)]
-    return _add_slice(graph, x, begin, ends, [1] * len(begin), call.sizes[0])
+    starts, ends = [], []
+    lengths = call.params["slice_sizes"]
+    for start, size, length in zip(known, x.shape.small, lengths, strict=True):
+        starts.append(min(max(int(start), 0), size - length))  # as JAX clamps it
+        ends.append(starts[-1] + length)
+    return _add_slice(graph, x, starts, ends, [1] * len(starts), call.shapes[0])
 
 
 @list_result
 def add_reverse(graph: Graph, call: Call) -> Data:
     x, axes = get_operand(call), call.params["dimensions"]
-    if {*axes} & {*x.sizes.free}:
+    if {*axes} & {*x.shape.batch_axes}:
         raise UnsupportedError("the batch reversed")
     ends = [np.iinfo(np.int64).min] * len(axes)
-    inputs = [graph.ints(v) for v in ([-1] * len(axes), ends, axes, [-1] * len(axes))]
-    return wrap_tensor(graph.node("Slice", graph.plain(x), *inputs), x.sizes, x.dtype)
+    back = [-1] * len(axes)
+    inputs = [graph.add_ints(values) for values in (back, ends, axes, back)]
+    return _apply(graph, "Slice", x, x.shape, *inputs)
 
 
 @list_result
@@ -181,17 +182,23 @@ def add_pad(graph: Graph, call: Call) -> Data:
     edges = call.params["padding_config"]
     if isinstance(x, Known) or isinstance(value, Data) or any(inner for _, _, inner in edges):
         raise UnsupportedError("pad between elements, or with data")
-    if any(low or high for k, (low, high, _) in enumerate(edges) if k in x.sizes.free):
+    if any(low or high for k, (low, high, _) in enumerate(edges) if k in x.shape.batch_axes):
         raise UnsupportedError("the batch padded")
     edges = [(low, high) for low, high, _ in edges]
-    return wrap_tensor(
-        pad_tensor(graph, graph.plain(x), edges, value.small), call.sizes[0], x.dtype
-    )
+    tensor = pad_tensor(graph, graph.materialise(x), edges, value.small)
+    return wrap_tensor(tensor, call.shapes[0], x.dtype)
 
 
 def pad_tensor(graph: Graph, tensor: str, edges: list[tuple[int, int]], value: Any) -> str:
-    """The tensor with `value` around it; negative edges are cut off."""
+    """Pads a tensor with `value`, and crops it where edges are negative; returns the result.
+
+    Args:
+      graph: the graph.
+      tensor: the tensor's name.
+      edges: elements added before and after, for each axis.
+      value: the number around the tensor.
+    """
     if not any(map(any, edges)):
         return tensor
     pads = [low for low, _ in edges] + [high for _, high in edges]
-    return graph.node("Pad", tensor, graph.ints(pads), graph.constant(value))
+    return graph.add_node("Pad", tensor, graph.add_ints(pads), graph.add_constant(value))

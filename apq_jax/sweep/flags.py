@@ -1,4 +1,4 @@
-"""The command line of a sweep: that of a search, and which devices and processes share it."""
+"""The command line of a sweep: a search's, and the devices and processes that share the sweep."""
 
 import pathlib
 import re
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from apq_jax.run.flags import config_file
-from apq_jax.system.errors import InputError, in_one_line
+from apq_jax.run.flags import read_config
+from apq_jax.system.errors import InputError, make_one_line
 
 _NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
 _FLAGS = ("config", "workdir", "coordinator", *_NUMBERS)
@@ -16,21 +16,21 @@ _RESUME = {"--resume": True, "--noresume": False}
 
 
 class Options(NamedTuple):
-    """The command line but for the configuration."""
+    """The command line without the configuration."""
 
     workdir: pathlib.Path
-    devices: int  # that processors are taken as
+    devices: int  # CPU devices of this process; 0 for one a core
     coordinator: str  # HOST:PORT, "auto", or "" for one process
     num_processes: int
     process_id: int
-    resume: bool | None  # None if not said
+    resume: bool | None  # None if neither --resume nor --noresume is given
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
-    """The configuration with its section `sweep`, and the rest.
+    """Parses flags; returns the configuration with its section `sweep`, and the options.
 
     Raises:
-      InputError: whatever is wrong with them, in one line.
+      InputError: a flag cannot be used; names the flag in one line.
     """
     resume = [_RESUME[flag] for flag in argv if flag in _RESUME]
     if len(resume) > 1:
@@ -42,13 +42,13 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
     for flag in argv:
         name, equals, _ = flag.removeprefix("--").partition("=")
         if not flag.startswith("--") or not equals or name.partition(".")[0] not in _FLAGS:
-            words = (
-                "--config=, --config.FIELD=, --workdir=, --devices=, --coordinator=, "
-                "--num-processes=, --process-id=, --resume, --noresume, --help"
+            raise InputError(
+                f"{flag!r}: not a flag; allowed: --config=, --config.FIELD=, --workdir=, "
+                "--devices=, --coordinator=, --num-processes=, --process-id=, --resume, "
+                "--noresume, --help"
             )
-            raise InputError(f"{flag!r}: not a flag; allowed: {words}")
     arguments = [flag for flag in argv if not flag.startswith("--config=")]
-    tree, values = config_file(paths[0]), flags.FlagValues()
+    tree, values = read_config(paths[0]), flags.FlagValues()
     flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     for name, bounds in _NUMBERS.items():
@@ -58,29 +58,29 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
         values(["sweep", *arguments])
     except (flags.Error, AttributeError, KeyError) as error:
         raise InputError(_describe_error(error, arguments)) from error
-    found: Any = {name: values[name].value for name in _FLAGS if name != "config"}
-    found |= {"workdir": pathlib.Path(found["workdir"]), "resume": next(iter(resume), None)}
-    options = Options(**found)
-    number, count = options.process_id, options.num_processes
-    if (options.coordinator not in ("", "auto")) != (count > 0) or number >= max(count, 1):
+    fields: Any = {name: values[name].value for name in _FLAGS if name != "config"}
+    fields |= {"workdir": pathlib.Path(fields["workdir"]), "resume": next(iter(resume), None)}
+    options = Options(**fields)
+    process, count = options.process_id, options.num_processes
+    if (options.coordinator not in ("", "auto")) != (count > 0) or process >= max(count, 1):
         raise InputError(
-            f"--coordinator={options.coordinator} --num-processes={count} --process-id={number}; "
+            f"--coordinator={options.coordinator} --num-processes={count} --process-id={process}; "
             "allowed: all three, process-id below num-processes; or --coordinator=auto alone"
         )
     return values["config"].value, options
 
 
 def _describe_error(error: Exception, arguments: list[str]) -> str:
-    """What is wrong with the flags; a field that there is not raises without its section."""
+    """Describes what is wrong with the flags, in one line."""
     if isinstance(error, flags.Error):
-        return re.sub(r"^flag ", "", in_one_line(error))
-    name = re.findall(r"\w+", str(error))[0]
+        return re.sub(r"^flag ", "", make_one_line(error))
+    name = re.findall(r"\w+", str(error))[0]  # of an unknown field, without its section
     field = next((flag for flag in arguments if f".{name}=" in flag), name)
     return f"{field}: there is no such field; allowed: those of the configuration file"
 
 
 def _use_underscores(flag: str) -> str:
-    """--num-processes=2 as --num_processes=2; other flags as they are."""
+    """Returns --num-processes=2 as --num_processes=2, and other flags unchanged."""
     name, equals, value = flag.removeprefix("--").partition("=")
     name = name.replace("-", "_")
     return f"--{name}{equals}{value}" if name in _NUMBERS else flag

@@ -1,4 +1,4 @@
-"""What a sweep keeps in its folder: the table, the report, and where the searches stand."""
+"""A sweep's folder: its table, its report, and the checkpoint of its searches."""
 
 import hashlib
 import pathlib
@@ -18,10 +18,9 @@ from apq_jax.report import html
 from apq_jax.run import checkpoint
 from apq_jax.run.write import CHECKPOINT
 from apq_jax.strategies.loop import Carry, Record
-from apq_jax.sweep import report as sweep_report
-from apq_jax.sweep import table
 from apq_jax.sweep.points import Point, get_base_config
-from apq_jax.sweep.table import Row
+from apq_jax.sweep.report import build_report
+from apq_jax.sweep.table import Row, format_csv, read_rows
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 
@@ -29,7 +28,7 @@ INTERVAL = 60.0  # seconds between two checkpoints
 
 
 class SweepFolder:
-    """A sweep's files. Of several processes the first alone reads and writes them."""
+    """The files of a sweep. Only the first of several processes reads and writes them."""
 
     def __init__(
         self,
@@ -39,36 +38,43 @@ class SweepFolder:
         dataset: Dataset,
         resume: bool | None,
     ) -> None:
-        """Looks at what is there.
+        """Reads the checkpoint and the table that are in the folder.
 
         Args:
           workdir: the folder.
-          points: the searches.
-          tree: where they come from.
-          dataset: what they are searched on.
-          resume: go on; or begin anew; None refuses to choose.
+          points: the sweep's searches.
+          tree: the sweep's configuration.
+          dataset: the searches' data.
+          resume: whether to resume the sweep in the folder; False deletes it, None refuses to
+            choose.
 
         Raises:
-          InputError: there is something else, or something damaged, or nothing can be written.
+          InputError: the folder holds another sweep or damaged files, or cannot be written to.
         """
         self.table, self.points = workdir / "sweep.csv", points
-        self.what = f"{get_base_config(tree).model} on {dataset.name}"
-        self.path = workdir / CHECKPOINT
-        self.rows: dict[int, Row] = {}
-        self.saved: checkpoint.Saved | None = None
-        self.writes = jax.process_index() == 0
-        self.written = time.monotonic()
-        if not self.writes:
+        self.title = f"{get_base_config(tree).model} on {dataset.name}"
+        self.rows: dict[int, Row] = {}  # by index of the point
+        self._checkpoint = workdir / CHECKPOINT
+        self._saved: checkpoint.Saved | None = None
+        self._is_writer = jax.process_index() == 0
+        self._last_write = time.monotonic()
+        if not self._is_writer:
             return
-        self.identity = _build_identity(tree, points, dataset)
+        self._identity = _build_identity(tree, points, dataset)
         if resume is not False:
-            self._look(resume)
-        if self.saved is None:
-            checkpoint.remove(self.path)
-            write_whole(self.table, "")  # fails now rather than after the searches
+            self._read(resume)
+        if self._saved is None:
+            checkpoint.remove(self._checkpoint)
+            write_whole(self.table, "")  # fails before the searches if the folder is read-only
 
-    def _look(self, resume: bool | None) -> None:
-        saved = checkpoint.read(self.path)
+    def _read(self, resume: bool | None) -> None:
+        """Reads the sweep in the folder, if there is one.
+
+        Raises:
+          InputError: the sweep is finished or another one, its files are damaged, or `resume` is
+            not True.
+        """
+        saved = checkpoint.read(self._checkpoint)
         if saved is None:
             if self.table.exists() and self.table.stat().st_size:
                 raise InputError(
@@ -76,99 +82,100 @@ class SweepFolder:
                     "which writes over it"
                 )
             return
-        self._need_same(saved, self.identity)
-        self.rows = table.read_rows(self.table, self.points)
+        self._require_same(saved)
+        self.rows = read_rows(self.table, self.points)
         if not resume:
             raise InputError(
-                f"{self.path}: an unfinished sweep of this configuration, {len(self.rows)} of "
-                f"{len(self.points)} searches done; --resume goes on, --noresume begins anew"
+                f"{self._checkpoint}: an unfinished sweep of this configuration, {len(self.rows)} "
+                f"of {len(self.points)} searches done; --resume goes on, --noresume begins anew"
             )
-        self.saved = saved
+        self._saved = saved
 
-    def _need_same(self, saved: checkpoint.Saved, identity: dict[str, str]) -> None:
-        differs = checkpoint.difference(saved, identity)
-        if differs is not None:
+    def _require_same(self, saved: checkpoint.Saved) -> None:
+        difference = checkpoint.find_difference(saved, self._identity)
+        if difference is not None:
             raise InputError(
-                f"{saved.path}: {differs}; allowed: the same, to go on; or --noresume, which "
+                f"{saved.path}: {difference}; allowed: the same, to go on; or --noresume, which "
                 "begins anew"
             )
 
-    def need_network(self, network: Network, params: Params) -> None:
-        """Holds the network against that of the checkpoint.
+    def require_network(self, network: Network, params: Params) -> None:
+        """Checks that the checkpoint, if there is one, is of this network.
 
         Raises:
-          InputError: it is another.
+          InputError: the checkpoint is of another network.
         """
-        if self.writes:
-            self.identity |= checkpoint.network_identity(network, params)
-            if self.saved is not None:
-                self._need_same(self.saved, self.identity)
+        if self._is_writer:
+            self._identity |= checkpoint.identify_network(network, params)
+            if self._saved is not None:
+                self._require_same(self._saved)
 
     @property
-    def due(self) -> bool:
-        """Whether the last was written an interval ago."""
-        return time.monotonic() - self.written >= INTERVAL
+    def is_due(self) -> bool:
+        """Whether the last write is INTERVAL ago."""
+        return time.monotonic() - self._last_write >= INTERVAL
 
-    def save(self, group: int, seconds: float, carry: Carry, record: Record) -> None:
-        """Keeps where the searches of a group stand.
+    def save_checkpoint(self, group: int, seconds: float, carry: Carry, record: Record) -> None:
+        """Writes the state and the evaluations of a group's searches.
 
         Raises:
-          InputError: it cannot be written.
+          InputError: the file cannot be written.
         """
-        if self.writes:
+        if self._is_writer:
             standing = Standing(np.asarray(group, np.int32), carry)
-            identity = self.identity | {"group": str(group)}
-            checkpoint.save(self.path, identity, seconds, standing, record)
-            self.written = time.monotonic()
+            identity = self._identity | {"group": str(group)}
+            checkpoint.save(self._checkpoint, identity, seconds, standing, record)
+            self._last_write = time.monotonic()
 
-    def restored(
-        self, group: int, carry: Carry, nothing: Record, levels: int
+    def restore_group(
+        self, group: int, start: Carry, empty: Record, levels: int
     ) -> tuple[Carry, Record, float]:
-        """Where the searches of a group stand, what they evaluated, and the seconds it took.
+        """Returns the state of a group's searches, their record, and the seconds they took.
 
         Args:
-          group: its number.
-          carry: the searches at their beginning, which they stand at if nothing is kept of them.
-          nothing: the record of no evaluation.
+          group: the group's index.
+          start: the state before the first chunk, returned if the checkpoint is of another group.
+          empty: the record of no evaluation.
           levels: K, the keep levels of a policy.
 
         Raises:
           InputError: the checkpoint does not fit.
         """
-        saved = self.saved
+        saved = self._saved
         if saved is None or saved.identity.get("group") != str(group):
-            return carry, nothing, 0.0
-        standing = Standing(np.asarray(group, np.int32), carry)
-        standing, record = checkpoint.restore(saved, standing, nothing, levels)
-        if saved.path != self.path:  # what is damaged must not become the one before
-            self.path.unlink(missing_ok=True)
+            return start, empty, 0.0
+        standing = Standing(np.asarray(group, np.int32), start)
+        standing, record = checkpoint.restore(saved, standing, empty, levels)
+        if saved.path != self._checkpoint:  # so that no damaged file becomes the one before
+            self._checkpoint.unlink(missing_ok=True)
         return standing.carry, record, saved.seconds
 
-    def write(self, report: bool = False) -> None:
-        """The table, and the report that is made of it.
+    def write_table(self, with_report: bool = False) -> None:
+        """Writes the table, and the report if asked for; nothing as long as there are no rows.
 
         Raises:
-          InputError: they cannot be written.
+          InputError: a file cannot be written.
         """
-        if self.writes and self.rows:
-            write_whole(self.table, table.format_csv(self.rows))
-            self.written = time.monotonic()
-            if report:
-                rows = [self.rows[at] for at in sorted(self.rows)]
-                told = sweep_report.build_report(rows, list(self.points[0].values), self.what)
-                write_whole(self.table.with_name("report.html"), html.render_html(told))
+        if self._is_writer and self.rows:
+            write_whole(self.table, format_csv(self.rows))
+            self._last_write = time.monotonic()
+            if with_report:
+                rows = [self.rows[index] for index in sorted(self.rows)]
+                report = build_report(rows, list(self.points[0].values), self.title)
+                write_whole(self.table.with_name("report.html"), html.render_html(report))
 
-    def finish(self) -> None:
-        """Nothing is left to go on from."""
-        if self.writes:
-            checkpoint.remove(self.path)
+    def remove_checkpoint(self) -> None:
+        """Deletes the checkpoint, because a finished sweep has nothing to resume."""
+        if self._is_writer:
+            checkpoint.remove(self._checkpoint)
 
 
 def _build_identity(tree: ConfigDict, points: list[Point], dataset: Dataset) -> dict[str, str]:
+    """Returns what decides the searches' numbers, by name; a resumed sweep must have the same."""
     config = get_base_config(tree)
-    found = checkpoint.identity(config, hardware.load(config.accelerator), dataset)
+    identity = checkpoint.identify_run(config, hardware.load(config.accelerator), dataset)
     for name, value in tree.sweep.to_dict().items():
-        found[f"config.sweep.{name}"] = repr(value)
-    # Files of accelerators may have changed.
+        identity[f"config.sweep.{name}"] = repr(value)
+    # The configuration alone is not enough, because accelerators' files may have changed.
     accelerators: Any = repr([point.accelerator for point in points]).encode()
-    return found | {"accelerators": hashlib.sha256(accelerators).hexdigest()}
+    return identity | {"accelerators": hashlib.sha256(accelerators).hexdigest()}

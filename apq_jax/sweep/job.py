@@ -1,11 +1,11 @@
-"""A sweep from data to table: groups of searches, one after the other."""
+"""Runs a sweep from data to table: groups of searches, one after the other."""
 
 import contextlib
 import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,72 +20,84 @@ from apq_jax.network.capture import Network, capture
 from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline import prepare, stages
 from apq_jax.pipeline.prepared import LimitError, Prepared
-from apq_jax.system.exit_status import OK
-from apq_jax.run.network import train
+from apq_jax.run.network import load_or_train
 from apq_jax.strategies.loop import Carry, Record
-from apq_jax.sweep import group as groups_
 from apq_jax.sweep import processes
 from apq_jax.sweep.folder import SweepFolder
-from apq_jax.sweep.group import build_unreachable_row, run_group, split_record, start_group
+from apq_jax.sweep.group import (
+    build_row,
+    build_unreachable_row,
+    run_group,
+    split_record,
+    start_group,
+)
 from apq_jax.sweep.mesh import Mesh, make_mesh
 from apq_jax.sweep.points import Point, get_base_config, get_side_by_side, group_points, list_points
 from apq_jax.system.cache import open_cache
-from apq_jax.system.files import locked
-from apq_jax.system.terminal import bar, console
+from apq_jax.system.exit_status import OK
+from apq_jax.system.files import lock_folder
+from apq_jax.system.terminal import console, show_bar
 
 
 def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> int:
-    """The sweep, from data to table; returns the exit status.
+    """Runs a sweep and writes its table and report; returns the exit status.
 
     Args:
-      tree: as `sweep_points.points_of` has it.
-      workdir: its folder.
-      resume: go on from the folder's checkpoint; or begin anew; None refuses to choose.
+      tree: the configuration that `points.list_points` describes.
+      workdir: the sweep's folder.
+      resume: whether to resume the sweep in the folder; False begins anew, None refuses to choose.
 
     Raises:
-      InputError: input that cannot be used; the points are looked at before anything is computed.
-      KeyboardInterrupt, Terminated: a signal; what was done is kept.
+      InputError: the input cannot be used; all points are checked before anything is computed.
+      KeyboardInterrupt, Terminated: a signal came; finished searches are saved.
     """
     with contextlib.ExitStack() as held:
         with processes.fail_together():
             points, config = list_points(tree), get_base_config(tree)
             cache = open_cache(config.cache_dir)
             dataset = data.load(config.data.path, config.data.name)
-            dataset = data.limited(dataset, config.data.search_images, config.data.select_images)
+            dataset = data.limit_images(
+                dataset, config.data.search_images, config.data.select_images
+            )
             if jax.process_index() == 0:
-                held.enter_context(locked(workdir))
-            kept = SweepFolder(workdir, points, tree, dataset, resume)
+                held.enter_context(lock_folder(workdir))
+            folder = SweepFolder(workdir, points, tree, dataset, resume)
         mesh, total = make_mesh(), sum(point.config.search.episodes for point in points)
         console.print(
-            f"{kept.what}: {len(points):,} searches of {total:,} policies in all, "
-            f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {kept.table}.",
+            f"{folder.title}: {len(points):,} searches of {total:,} policies in all, "
+            f"on {mesh.size} device{'s' if mesh.size > 1 else ''}, into {folder.table}.",
             soft_wrap=True,
         )
-        # The network is that of the configuration's own seed: swept seeds are the searches'.
-        with processes.take_turns():  # the others find what it has kept
-            apply_fn, params = train(dataset, config, cache)
+        # Swept seeds are the searches' only. The network keeps the configuration's own seed.
+        with processes.take_turns():  # so that the others load the network that the first trained
+            apply_fn, params = load_or_train(dataset, config, cache)
         network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
         with processes.fail_together():
-            kept.need_network(network, params)
+            folder.require_network(network, params)
         groups = group_points(network, points)
-        there = [at in kept.rows for at in range(len(points))]
-        done = processes.broadcast_from_first(np.asarray(there, np.int32))
+        done = _find_done(folder, range(len(points)))
         console.print(f"{len(groups)} groups that share a program each")
-        with bar("sweep", total) as advance, processes.watch_signals() as stops:
-            sweep = _Sweep(points, network, params, dataset, mesh, cache, kept, stops, advance)
-            for number, places in enumerate(groups):
-                if done[places].all():
-                    advance(sum(points[at].config.search.episodes for at in places))
+        with show_bar("sweep", total) as advance, processes.watch_signals() as check:
+            sweep = _Sweep(points, network, params, dataset, mesh, cache, folder, check, advance)
+            for group, indices in enumerate(groups):
+                if done[indices].all():
+                    advance(sum(points[index].config.search.episodes for index in indices))
                 else:
-                    sweep.group(number, places, get_side_by_side(tree))
-                    jax.clear_caches()  # Linux lets a process map only so many programs
-        kept.finish()
+                    sweep.search_group(group, indices, get_side_by_side(tree))
+                    jax.clear_caches()  # because Linux limits the programs that a process maps
+        folder.remove_checkpoint()
     console.print(f"The report: {workdir / 'report.html'}", soft_wrap=True)
     return OK
 
 
+def _find_done(folder: SweepFolder, indices: Iterable[int]) -> np.ndarray:
+    """Returns which of the points have rows in the first process's table, [N] of 0 and 1."""
+    done = [index in folder.rows for index in indices]
+    return processes.broadcast_from_first(np.asarray(done, np.int32))
+
+
 class _Sweep(NamedTuple):
-    """What all groups share."""
+    """The parts of a sweep that all groups share."""
 
     points: list[Point]
     network: Network
@@ -93,87 +105,96 @@ class _Sweep(NamedTuple):
     dataset: Dataset
     mesh: Mesh
     cache: pathlib.Path
-    kept: SweepFolder
-    stops: Callable[[], None]  # raises where a signal asks for an end; all processes call it alike
-    advance: Callable[[int], Any]
+    folder: SweepFolder
+    check_signals: Callable[[], None]  # from `processes.watch_signals`
+    advance: Callable[[int], Any]  # gets the number of policies that were evaluated
 
-    def group(self, number: int, places: list[int], side_by_side: int) -> None:
-        """Searches the points at these places, which share a program, and writes their rows."""
-        kept, start = self.kept, time.perf_counter()
-        places, prepared = self._prepared(places)
-        if not places:
-            kept.write(report=True)
+    def search_group(self, group: int, indices: list[int], side_by_side: int) -> None:
+        """Searches the points of a group, and writes their rows."""
+        folder, start = self.folder, time.perf_counter()
+        indices, prepared = self._prepare(indices)
+        if not indices:
+            folder.write_table(with_report=True)
             return
         first = prepared[0]
-        nothing, levels = stages.nothing(first), first.space.levels
+        empty, levels = stages.build_empty_record(first), first.space.levels
         with processes.fail_together():
-            carry, record, before = kept.restored(number, start_group(prepared), nothing, levels)
-        carry, records = processes.broadcast_from_first(carry), [processes.broadcast_rows(record)]
-        self.advance(len(record.reward))
+            initial, record, before = folder.restore_group(
+                group, start_group(prepared), empty, levels
+            )
+        initial = processes.broadcast_from_first(initial)
+        records = [processes.broadcast_rows(record)]
+        self.advance(len(records[0].reward))
 
-        def seconds() -> float:
+        def measure_seconds() -> float:
             return before + time.perf_counter() - start
 
-        def save(stands: Carry) -> None:
-            kept.save(number, seconds(), stands, stages.joined(records))
+        def save(carry: Carry) -> None:
+            folder.save_checkpoint(group, measure_seconds(), carry, stages.joined(records))
 
         with processes.fail_together():
-            save(carry)
-        for stands, found in run_group(prepared, self.mesh, carry, side_by_side):
-            records.append(found)
-            self.advance(len(found.reward))
-            if kept.due or not stands.left.any():  # rows are made of what was kept
-                save(stands)
-            self._stop_after(functools.partial(save, stands))
-        self._rows(places, prepared, stages.joined(records), seconds())
-        kept.write(report=True)
+            save(initial)
+        for carry, record in run_group(prepared, self.mesh, initial, side_by_side):
+            records.append(record)
+            self.advance(len(record.reward))
+            # The last state is always saved, because the rows must be of saved evaluations.
+            if folder.is_due or not carry.left.any():
+                save(carry)
+            self._stop_after(functools.partial(save, carry))
+        self._add_rows(indices, prepared, stages.joined(records), measure_seconds())
+        folder.write_table(with_report=True)
 
     def _stop_after(self, save: Callable[[], None]) -> None:
+        """Saves and raises if a signal asks for an end."""
         try:
-            self.stops()
+            self.check_signals()
         except BaseException:
             save()
             raise
 
-    def _prepared(self, places: list[int]) -> tuple[list[int], list[Prepared]]:
-        """Those that can meet their limits, and the others as rows."""
-        one = self.points[places[0]]
-        # Limits are each point's own: none may keep the group from its Plan.
-        free = dataclasses.replace(one.config, limits=Limits())
+    def _prepare(self, indices: list[int]) -> tuple[list[int], list[Prepared]]:
+        """Prepares a group; returns the points that can meet their limits, prepared.
+
+        The other points get their rows at once.
+        """
+        point = self.points[indices[0]]
+        # Limits are dropped, because one point's unreachable limit must not stop the group's Plan.
+        config = dataclasses.replace(point.config, limits=Limits())
         with processes.take_turns():
             first = prepare.prepare(
-                self.network, self.params, self.dataset, one.accelerator, free, self.cache
+                self.network, self.params, self.dataset, point.accelerator, config, self.cache
             )
-        able, prepared = [], []
-        for at in places:
-            point = self.points[at]
+        reachable, prepared = [], []
+        for index in indices:
+            point = self.points[index]
             try:
                 prepared.append(prepare.aim(first, point.accelerator, point.config))
-                able.append(at)
+                reachable.append(index)
             except LimitError as error:
-                self.kept.rows[at] = build_unreachable_row(point, error)
+                self.folder.rows[index] = build_unreachable_row(point, error)
                 self.advance(point.config.search.episodes)
-        return able, prepared
+        return reachable, prepared
 
-    def _rows(
-        self, places: list[int], prepared: list[Prepared], record: Record, seconds: float
+    def _add_rows(
+        self, indices: list[int], prepared: list[Prepared], record: Record, seconds: float
     ) -> None:
-        """Of the searches at these places, those that are still to be made: one a process."""
-        kept, each = self.kept, split_record(record, len(places))
-        there = processes.broadcast_from_first(np.asarray([at in kept.rows for at in places], np.int32))
-        missing = np.flatnonzero(there == 0)
+        """Adds the rows that a group's points still lack; each process builds one at a time."""
+        folder, records = self.folder, split_record(record, len(indices))
+        missing = np.flatnonzero(_find_done(folder, indices) == 0)
         count, own = jax.process_count(), jax.process_index()
-        for some in (missing[at : at + count] for at in range(0, len(missing), count)):
+        for start in range(0, len(missing), count):
+            batch = missing[start : start + count]  # a search for each process
             row = None
-            if own < len(some):
-                at = int(some[own])
-                point = self.points[places[at]]
-                row = groups_.build_row(
-                    point, prepared[at], each[at], self.dataset, seconds / len(places)
+            if own < len(batch):
+                search = int(batch[own])
+                point = self.points[indices[search]]
+                row = build_row(
+                    point, prepared[search], records[search], self.dataset, seconds / len(indices)
                 )
-            found = processes.gather_from_all(row)
-            for at, row_there in zip((places[one] for one in some), found, strict=False):
-                kept.rows[at] = row_there | self.points[at].values
-            if kept.due:
-                kept.write()
-            self._stop_after(kept.write)
+            rows = processes.gather_from_all(row)
+            for search, values in zip(batch, rows, strict=False):
+                index = indices[search]
+                folder.rows[index] = values | self.points[index].values
+            if folder.is_due:
+                folder.write_table()
+            self._stop_after(folder.write_table)

@@ -1,9 +1,9 @@
-"""Searches of many accelerators and limits in one compiled program, over a mesh of devices.
+"""Searches for many accelerators and limits in one compiled program, over a mesh of devices.
 
-Searches that differ in prices, limits and seeds alone share a program. Each device has one at a
-time, so that what a search finds depends on neither the number of devices nor its neighbours: bit
-for bit the same on one device, on eight, and alone. Or it has several side by side, where that is
-faster; they find the same but for how sums are rounded.
+Searches that differ only in prices, limits and seeds share a program. A device runs one search at a
+time, so that a search's results depend on neither the number of devices nor the other searches:
+they are bit for bit the same on one device, on eight, and alone. A device may also run several
+searches side by side, which can be faster; then sums are rounded differently.
 """
 
 import functools
@@ -27,24 +27,25 @@ AXIS = "searches"
 
 
 class PerSearch(NamedTuple):
-    """What every search has for itself: [S, ...] fields."""
+    """The arrays that differ between searches; [S, ...] each."""
 
     prices: Prices
     problem: Problem
 
 
 def make_mesh(devices: list[Any] | None = None) -> Mesh:
-    """A mesh of one axis over the devices, all of every process where None."""
-    found = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(found),), (AXIS,), (AxisType.Auto,), devices=found)
+    """Returns a mesh of one axis over devices; None takes all devices of all processes."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
 def connect_processes() -> None:
-    """Connects the processes, while they are in step: right after they have found each other.
+    """Lets all processes communicate once; call it right after they have found each other.
 
-    On CPUs a process waits 30 s for another's first word (Gloo's limit), and as long as it takes
-    for any that follows: without this, whoever trains a network for a minute is given up by the
-    rest. Connections are those of all devices, and those of a device a process.
+    Gloo, which connects processes on CPUs, waits 30 s for the first message of another process, and
+    without limit for later ones. Without this first message, the others would give up a process
+    that trains a network for a minute. Both kinds of connections are used once: over all devices,
+    and over one device a process.
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("meet")
@@ -54,11 +55,12 @@ def connect_processes() -> None:
 
 
 def stack_trees(parts: list[Any]) -> Any:
-    """S trees of arrays as one, on the host: [S, ...] each; keys as their words."""
+    """Stacks S trees of arrays on the host into one of [S, ...] each; keys become their words."""
     return jax.tree.map(lambda *leaves: np.stack([_to_words(leaf) for leaf in leaves]), *parts)
 
 
 def _to_words(leaf: Any) -> np.ndarray:
+    """Copies an array to the host; a random key becomes its words."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)
@@ -74,48 +76,52 @@ def run_chunks(
     mesh: Mesh,
     side_by_side: int = 1,
 ) -> Iterator[tuple[Carry, Record]]:
-    """Searches until the budgets are spent; yields what each chunk evaluated and where it led.
+    """Runs S searches until their budgets are spent; yields all states and a record each chunk.
 
-    Every process must call it alike, and has all of the results.
+    Every process must call it with the same arguments, and gets all results.
 
     Args:
-      strategy, evaluate: of every search.
-      subject: what all share; its prices are not looked at.
-      own: of each, from `stacked`.
-      carry: where the S searches stand, from `stacked`: on the host, keys as their words.
-      chunk: batches of policies of a search between two looks from the host.
-      mesh: from `mesh_of`.
-      side_by_side: searches of a device at a time, by `vmap` where it is more than one.
+      strategy, evaluate: of all searches.
+      subject: the network that all searches compress; its prices are ignored.
+      own: each search's prices and problem, from `stack_trees`.
+      carry: the searches' state, from `stack_trees`.
+      chunk: batches of policies that a search evaluates before the host sees the results.
+      mesh: from `make_mesh`.
+      side_by_side: searches that a device runs at a time, by `vmap` if more than one.
     """
-    blank, searches = _compile(strategy, evaluate, chunk, mesh, side_by_side)
-    split, same = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
-    room = mesh.size * side_by_side
-    unpriced: Any = None  # each has its own
-    subject = jax.device_put(subject._replace(prices=unpriced), same)
-    carry = jax.tree.map(np.array, carry)  # ours to write to
-    placed = np.zeros(0, int)  # which searches are on the devices
+    begin, advance = _compile(strategy, evaluate, chunk, mesh, side_by_side)
+    split, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+    capacity = mesh.size * side_by_side
+    unpriced: Any = None  # each search has its own prices
+    subject = jax.device_put(subject._replace(prices=unpriced), replicated)
+    carry = jax.tree.map(np.array, carry)  # copies, because results are written into them
+    placed = np.zeros(0, int)  # the searches on the devices
     memory: Any = None
     while carry.left.any():
-        now = np.flatnonzero(carry.left)[:room]
-        if not np.array_equal(now, placed):
-            # What is left empty repeats the last search, with no budget.
-            filled = np.append(now, np.full(room - len(now), now[-1]))
-            here, owned = (jax.tree.map(lambda x, at=filled: x[at], x) for x in (carry, own))
-            here.left[len(now) :] = 0
-            here, owned = (jax.device_put(x, split) for x in (here, owned))
-            memory = blank(owned, subject) if memory is None else memory
-            placed = now
-        memory, (here, found) = searches(memory, here, owned, subject)
-        record = loop.build_record(_take(_gather(found), len(now)))
-        for at, part in zip(
-            jax.tree.leaves(carry), jax.tree.leaves(_take(_gather(here), len(now))), strict=True
-        ):
-            at[now] = part
-        yield carry, record._replace(search=now[record.search].astype(np.int32))
+        running = np.flatnonzero(carry.left)[:capacity]
+        count = len(running)
+        if not np.array_equal(running, placed):
+            # Pads idle devices with copies of the last search whose budget is zero.
+            padded = np.append(running, np.full(capacity - count, running[-1]))
+            placed_carry, placed_own = (
+                jax.tree.map(lambda x, searches=padded: x[searches], x) for x in (carry, own)
+            )
+            placed_carry.left[count:] = 0
+            placed_carry, placed_own = (
+                jax.device_put(x, split) for x in (placed_carry, placed_own)
+            )
+            memory = begin(placed_own, subject) if memory is None else memory
+            placed = running
+        memory, (placed_carry, results) = advance(memory, placed_carry, placed_own, subject)
+        record = loop.build_record(_take(_gather(results), count))
+        updated = jax.tree.leaves(_take(_gather(placed_carry), count))
+        for leaf, new in zip(jax.tree.leaves(carry), updated, strict=True):
+            leaf[running] = new
+        yield carry, record._replace(search=running[record.search].astype(np.int32))
 
 
 def _gather(tree: Any) -> Any:
-    """On the host of every process."""
+    """Copies arrays to the host, in every process."""
     if jax.process_count() > 1:
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(np.asarray, tree)
@@ -125,33 +131,33 @@ def _gather(tree: Any) -> Any:
 def _compile(
     strategy: Strategy, evaluate: Evaluator, chunk: int, mesh: Mesh, side_by_side: int
 ) -> tuple[Callable, Callable]:
-    """What each device remembers at first, and a chunk of its searches."""
-    # What is remembered holds for all prices, so that it serves the device's next search, too.
-    # Side by side, searches would take every branch: they evaluate in full.
+    """Compiles two functions over the mesh: an empty memory, and a chunk of the searches."""
+    # A device keeps its memory of evaluations for the next search, because it holds for all prices.
+    # Searches side by side evaluate without memory, because `vmap` would run every branch anyway.
     blank, search = loop.build_search(strategy, evaluate, chunk, remembers=side_by_side == 1)
 
-    def one(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
+    def run_search(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
         carry = carry._replace(key=jax.random.wrap_key_data(carry.key))
-        here = subject._replace(prices=own.prices)
-        memory, (carry, found) = search(memory, carry, here, own.problem)
-        return memory, (carry._replace(key=jax.random.key_data(carry.key)), found)
+        subject = subject._replace(prices=own.prices)
+        memory, (carry, results) = search(memory, carry, subject, own.problem)
+        return memory, (carry._replace(key=jax.random.key_data(carry.key)), results)
 
-    def begin(own: PerSearch, subject: Subject) -> Any:
-        first = subject._replace(prices=_drop_axis(own.prices))
-        return _add_axis(blank(first))
+    def begin_device(own: PerSearch, subject: Subject) -> Any:
+        return _add_axis(blank(subject._replace(prices=_drop_axis(own.prices))))
 
-    def of_a_device(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
+    def run_device(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
         if side_by_side > 1:
-            return jax.vmap(one, (None, 0, 0, None), (None, 0))(memory, carry, own, subject)
-        memory, found = one(_drop_axis(memory), _drop_axis(carry), _drop_axis(own), subject)
-        return _add_axis(memory), _add_axis(found)
+            return jax.vmap(run_search, (None, 0, 0, None), (None, 0))(memory, carry, own, subject)
+        memory, carry, own = _drop_axis((memory, carry, own))
+        memory, results = run_search(memory, carry, own, subject)
+        return _add_axis(memory), _add_axis(results)
 
-    over = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
-    each, all_ = P(AXIS), P()
+    shard = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+    split, replicated = P(AXIS), P()
     return (
-        jax.jit(over(begin, in_specs=(each, all_), out_specs=each)),
+        jax.jit(shard(begin_device, in_specs=(split, replicated), out_specs=split)),
         jax.jit(
-            over(of_a_device, in_specs=(each, each, each, all_), out_specs=each),
+            shard(run_device, in_specs=(split, split, split, replicated), out_specs=split),
             donate_argnums=(0, 1),
         ),
     )

@@ -1,7 +1,8 @@
-"""What a sweep goes over: fields and their values, as runs and as groups that share a program."""
+"""The searches of a sweep: a configuration's combinations of values, and their groups."""
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from apq_jax import hardware
 from apq_jax.compression import converters
-from apq_jax.config import Config, Limits, Objective, allowed, from_config_dict
+from apq_jax.config import Config, Limits, Objective, describe_allowed, from_config_dict
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
 from apq_jax.network.capture import Network
@@ -19,20 +20,20 @@ from apq_jax.system.errors import InputError
 
 SECTION = ("over", "kind", "samples", "seed", "side_by_side")
 KINDS = ("grid", "list", "random")
-MAX_POINTS = 100_000  # points
-_SHARED = ("data", "model", "training", "finetune", "cache_dir")  # one network for all
+MAX_POINTS = 100_000
+_SHARED = ("data", "model", "training", "finetune", "cache_dir")  # sections that all searches share
 
 
 class Point(NamedTuple):
     """One search of a sweep."""
 
-    values: dict[str, Any]  # of the fields that are swept
+    values: dict[str, Any]  # of the swept fields
     accelerator: Accelerator
     config: Config
 
 
 def get_base_config(tree: ConfigDict) -> Config:
-    """The configuration of the network: a sweep's without what it goes over."""
+    """Returns a sweep's configuration without its section `sweep`."""
     return from_config_dict(ConfigDict(_drop_sweep(tree)))
 
 
@@ -41,34 +42,36 @@ def _drop_sweep(tree: ConfigDict) -> dict[str, Any]:
 
 
 def get_side_by_side(tree: ConfigDict) -> int:
-    """How many searches a device has at a time: `sweep.side_by_side`, 1 where it is not given.
+    """Returns the number of searches that a device runs at a time: `sweep.side_by_side` or 1.
 
     Raises:
-      InputError: it is no whole number from 1 to 4096.
+      InputError: it is not a whole number from 1 to 4096.
     """
-    found = tree.sweep.get("side_by_side", 1)
-    if type(found) is not int or not 1 <= found <= 4096:
-        raise InputError(f"config.sweep.side_by_side: {found!r}; allowed: 1 to 4096")
-    return found
+    count = tree.sweep.get("side_by_side", 1)
+    if type(count) is not int or not 1 <= count <= 4096:
+        raise InputError(f"config.sweep.side_by_side: {count!r}; allowed: 1 to 4096")
+    return count
 
 
 def list_points(tree: ConfigDict) -> list[Point]:
-    """The searches of a sweep, in order.
+    """Lists the searches of a sweep, in order.
 
     Args:
-      tree: the fields of a `Config`, and `sweep`: `over`, which holds fields of a `Config` and,
-        below `accelerator`, of an `Accelerator`, each with its values; `kind`, "grid" for all
-        combinations, "list" for the first values together, then the second, ..., "random" for
-        `samples` combinations, drawn with `seed` from the grid without repetition;
-        `side_by_side`, as `side_by_side_of` has it.
+      tree: the fields of a `Config`, and a section `sweep` of
+        `over`: fields of a `Config` and, below `accelerator`, of an `Accelerator`, with a list of
+          values each;
+        `kind`: "grid" for all combinations; "list" for the first values of all fields together,
+          then the second, and so on; "random" for a sample of the grid without repetition;
+        `samples`, `seed`: size and seed of the sample;
+        `side_by_side`: optional, see `get_side_by_side`.
 
     Raises:
-      InputError: a field that is none, a value that is not allowed, lists of different lengths.
+      InputError: a field is unknown, a value is not allowed, or lists differ in length.
     """
     fields, given = _drop_sweep(tree), tree.to_dict().get("sweep")
     if not isinstance(given, dict) or {*given, "side_by_side"} != set(SECTION):
         raise InputError(f"config.sweep: allowed: a section with {', '.join(SECTION)}")
-    get_side_by_side(tree)  # refuses before the rest
+    get_side_by_side(tree)  # raises early if the value is wrong
     base, sweep = ConfigDict(fields), ConfigDict(given)
     over = dict(_flatten(given["over"]))
     if not over:
@@ -76,57 +79,59 @@ def list_points(tree: ConfigDict) -> list[Point]:
     for name, values in over.items():
         if not isinstance(values, list | tuple) or not values:
             raise InputError(f"config.sweep.over.{name}: {values!r}; allowed: a list of values")
-    usual = from_config_dict(base)
-    accelerator = hardware.load(usual.accelerator)
+    accelerator = hardware.load(from_config_dict(base).accelerator)
     return [
         _build_point(dict(zip(over, values, strict=True)), base, accelerator)
         for values in _list_combinations(sweep, list(over.values()))
     ]
 
 
-def _flatten(tree: Any, *walked: str) -> Iterator[tuple[str, Any]]:
+def _flatten(tree: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of nested dicts with their dotted names."""
     if not isinstance(tree, dict):
-        yield ".".join(walked), tree
+        yield ".".join(path), tree
         return
     for name, value in tree.items():
-        yield from _flatten(value, *walked, name)
+        yield from _flatten(value, *path, name)
 
 
 def _list_combinations(sweep: ConfigDict, values: list[Any]) -> list[tuple[Any, ...]]:
+    """Lists the combinations of the fields' values that a sweep's `kind` asks for."""
     if sweep.kind not in KINDS:
         raise InputError(f"config.sweep.kind: {sweep.kind!r}; allowed: {', '.join(KINDS)}")
     if sweep.kind == "list":
-        lengths = sorted({len(one) for one in values})
+        lengths = sorted({len(of_field) for of_field in values})
         if len(lengths) > 1:
             raise InputError(
                 f"config.sweep.over: lists of {lengths[0]} and {lengths[-1]} values; allowed: as "
                 'many of each where config.sweep.kind is "list"'
             )
         return list(zip(*values, strict=True))
-    count = int(np.prod([len(one) for one in values], dtype=object))
-    wanted = count if sweep.kind == "grid" else sweep.samples
-    if type(wanted) is not int or not 1 <= wanted <= min(count, MAX_POINTS):
+    shape = [len(of_field) for of_field in values]  # of the grid
+    size = int(np.prod(shape, dtype=object))
+    count = size if sweep.kind == "grid" else sweep.samples
+    if type(count) is not int or not 1 <= count <= min(size, MAX_POINTS):
         field = "samples" if sweep.kind == "random" else "over"
         raise InputError(
-            f"config.sweep.{field}: {wanted!r} searches; allowed: 1 to {min(count, MAX_POINTS):,}"
+            f"config.sweep.{field}: {count!r} searches; allowed: 1 to {min(size, MAX_POINTS):,}"
         )
     if sweep.kind == "grid":
         return list(itertools.product(*values))
     if type(sweep.seed) is not int or sweep.seed < 0:
         raise InputError(f"config.sweep.seed: {sweep.seed!r}; allowed: a whole number, 0 or more")
-    drawn = np.random.default_rng(sweep.seed).choice(count, wanted, replace=False)
-    places = np.unravel_index(np.sort(drawn), [len(one) for one in values])
-    return [
-        tuple(one[k] for one, k in zip(values, at, strict=True)) for at in zip(*places, strict=True)
-    ]
+    sample = np.sort(np.random.default_rng(sweep.seed).choice(size, count, replace=False))
+    indices = np.stack(np.unravel_index(sample, shape), axis=1)  # [samples, fields]
+    return [tuple(map(operator.getitem, values, combination)) for combination in indices]
 
 
 def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelerator) -> Point:
+    """Builds the search that has these values of swept fields, and the base's otherwise."""
     changes, tree = {}, ConfigDict(base.to_dict())
+    accelerator_fields = {field.name for field in dataclasses.fields(Accelerator)} - {"components"}
     for name, value in values.items():
         section, _, field = name.partition(".")
         if section == "accelerator" and field:
-            if field not in {one.name for one in dataclasses.fields(Accelerator)} - {"components"}:
+            if field not in accelerator_fields:
                 raise InputError(
                     f"config.sweep.over.{name}: unknown; allowed: accelerator's fields"
                 )
@@ -136,8 +141,10 @@ def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelera
                 f"config.sweep.over.{name}: a sweep is of one network; allowed: fields of none of "
                 f"{', '.join(_SHARED)}"
             )
-        elif allowed(name).startswith("a section"):
-            raise InputError(f"config.sweep.over.{name}: {value!r}; allowed: {allowed(name)}")
+        elif describe_allowed(name).startswith("a section"):
+            raise InputError(
+                f"config.sweep.over.{name}: {value!r}; allowed: {describe_allowed(name)}"
+            )
         else:
             tree.update_from_flattened_dict({name: value})
     config = from_config_dict(tree)
@@ -154,21 +161,22 @@ def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelera
 
 
 def group_points(network: Network, points: list[Point]) -> list[list[int]]:
-    """Places of points whose searches share a Plan and a compiled program, in order.
+    """Groups points whose searches share a Plan and a compiled program; returns their indices.
 
-    They may differ in limits, objective, seed, and in whatever of the accelerator changes prices
-    alone: a group for each height of operation units, and where cells or DACs hold other bits.
+    Points of a group may differ in limits, objective, seed, and in parts of the accelerator that
+    only change prices. Other heights of operation units, or other bits of cells or DACs, need a
+    group of their own.
 
     Raises:
-      InputError: what `preparation.space_of` says.
+      InputError: as `pipeline.prepare.build_space`.
     """
-    found: dict[Any, list[int]] = {}
-    for at, (_, accelerator, config) in enumerate(points):
-        space = prepare.space_of(config, accelerator)
-        cells = converters.deciding(converters.cells_of(accelerator), bool(space.adc_bits))
+    groups: dict[Any, list[int]] = {}
+    for index, (_, accelerator, config) in enumerate(points):
+        space = prepare.build_space(config, accelerator)
+        cells = converters.simplify_cells(converters.get_cells(accelerator), bool(space.adc_bits))
         blocks = schemes.build_blocks(network.layers, config.scheme, accelerator)
         search = dataclasses.replace(config.search, max_accuracy_drop=0.0)
-        same = dataclasses.replace(
+        shared = dataclasses.replace(
             config,
             seed=0,
             accelerator="",
@@ -177,5 +185,5 @@ def group_points(network: Network, points: list[Point]) -> list[list[int]]:
             search=search,
             training=dataclasses.replace(config.training, seed=0),
         )
-        found.setdefault((space, cells, blocks, same), []).append(at)
-    return list(found.values())
+        groups.setdefault((space, cells, blocks, shared), []).append(index)
+    return list(groups.values())

@@ -1,6 +1,6 @@
-"""Processes that share one job: what one of them has, all have, and they end together.
+"""Functions for several processes that share one job: they exchange values and fail together.
 
-All of them must call these alike; one process alone has nobody to wait for.
+All processes must call each function in the same order. A single process never waits.
 """
 
 import itertools
@@ -14,12 +14,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from apq_jax.system.errors import InputError
-from apq_jax.system.signals import Terminated, interruptible
+from apq_jax.system.signals import Terminated, catch_interrupts
 
 
 @contextmanager
 def take_turns() -> Iterator[None]:
-    """The first process, then the others; what one of them cannot use ends all."""
+    """Runs the body in the first process, then in the others; all raise InputError if one does."""
     first = jax.process_index() == 0
     if not first:
         _raise_together()
@@ -31,33 +31,33 @@ def take_turns() -> Iterator[None]:
 
 @contextmanager
 def fail_together() -> Iterator[None]:
-    """All processes raise InputError where one does: none is left waiting for it."""
-    error = None
+    """Raises InputError in all processes if one raises it, so that none waits for the others."""
+    caught = None
     try:
         yield
-    except InputError as found:
-        error = found
-    _raise_together(error)
+    except InputError as error:
+        caught = error
+    _raise_together(caught)
 
 
 def _raise_together(error: InputError | None = None) -> None:
-    """Raises this process's error, or else another's."""
-    others = gather_from_all({} if error is None else {"error": str(error)})
+    """Raises this process's error, or else another process's."""
+    results = gather_from_all({} if error is None else {"error": str(error)})
     if error is not None:
         raise error
-    for other in filter(None, others):
-        raise InputError(f"another process: {other['error']}")
+    for result in filter(None, results):
+        raise InputError(f"another process: {result['error']}")
 
 
 def broadcast_from_first(tree: Any) -> Any:
-    """What the first process has, in all of them."""
+    """Returns the first process's tree of arrays, in all processes."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def broadcast_rows(tree: Any) -> Any:
-    """Arrays [N, ...] that the first process has, in all of them, which need not know N."""
+    """Returns the first process's arrays [N, ...], in all processes; only the first knows N."""
     count = int(broadcast_from_first(np.asarray(len(jax.tree.leaves(tree)[0]), np.int32)))
     if jax.process_count() == 1 or not count:
         return tree
@@ -66,39 +66,43 @@ def broadcast_rows(tree: Any) -> Any:
     return broadcast_from_first(tree)
 
 
-def gather_from_all(found: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """What each process made, as JSON has it, in their order, in all of them."""
+def gather_from_all(result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Returns the results of all processes, in their order, in all processes.
+
+    Results pass through JSON. A single process gets {} for None.
+    """
     if jax.process_count() == 1:
-        return [found or {}]
-    text = np.frombuffer(json.dumps(found).encode(), np.uint8)
+        return [result or {}]
+    text = np.frombuffer(json.dumps(result).encode(), np.uint8)
     size = int(multihost_utils.process_allgather(np.asarray(len(text), np.int32)).max())
     texts = multihost_utils.process_allgather(
         np.pad(text, (0, size - len(text)), constant_values=32)
     )
-    return [json.loads(bytes(one)) for one in np.asarray(texts)]
+    return [json.loads(bytes(row)) for row in np.asarray(texts)]
 
 
 @contextmanager
 def watch_signals() -> Iterator[Callable[[], None]]:
-    """What raises Terminated or KeyboardInterrupt once a signal has come.
+    """Yields a function that raises Terminated or KeyboardInterrupt once a signal has come.
 
-    Several processes agree on when: JAX tells all of them of the SIGTERM that one of them got.
+    Several processes raise Terminated in the same call, because JAX tells all of them of a SIGTERM
+    that one of them got.
     """
     if jax.process_count() > 1:
         steps = itertools.count()
 
-        def agreed() -> None:
+        def check_all() -> None:
             if multihost_utils.reached_preemption_sync_point(next(steps)):
                 raise Terminated
 
-        yield agreed
+        yield check_all
         return
-    with interruptible() as interrupt:
+    with catch_interrupts() as interrupt:
 
-        def noted() -> None:
+        def check() -> None:
             if interrupt.terminated:
                 raise Terminated
             if interrupt.pressed:
                 raise KeyboardInterrupt
 
-        yield noted
+        yield check

@@ -537,7 +537,7 @@ def test_flags_that_cannot_be_used(
         "--onnx",
         str(finished_run / "result.json"),
     )
-    refused(finished_run, capsys, "--onnx", "--nothing")
+    refused(finished_run, capsys, "unrecognized arguments: --nothing", "--nothing")
     refused(finished_run / "none", capsys, "cannot be read", "--onnx", "net.onnx")
 
 

@@ -426,3 +426,12 @@ def test_a_run_that_is_not_finished_or_of_another_model_is_refused(
     assert command.main([str(run), "--simulators", str(out)]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_command_that_names_no_file_is_refused(
+    run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([str(run)]) == 2
+    assert capsys.readouterr().err == (
+        "apq_jax.export: --onnx, --simulators: neither is given; allowed: one or both\n"
+    )
