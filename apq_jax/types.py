@@ -8,7 +8,7 @@ Dimensions, used everywhere: `L` layers, `K` keep levels, `γ` groups of a layer
 import dataclasses
 from typing import Any, NamedTuple, TypeAlias
 
-from apq_jax.system.fields import ranged
+from apq_jax.system.fields import define_range
 
 Array: TypeAlias = Any  # a jax.Array, or an np.ndarray on the host
 
@@ -65,10 +65,10 @@ class Evaluation(NamedTuple):
 class AgentOptions:
     """Sizes and learning rates of the actor-critic's networks. Static."""
 
-    hidden: int = ranged(64, 1, 65_536)  # units in each of two hidden layers
-    members: int = ranged(4, 1, 1024)  # critics in the ensemble
+    hidden: int = define_range(64, 1, 65_536)  # units in each of two hidden layers
+    members: int = define_range(4, 1, 1024)  # critics in the ensemble
     tables: bool = True  # the critic learns one number per choice and layer
     perceptron: bool = True  # the critic adds a perceptron over the whole episode
-    actor_rate: float = ranged(3e-4, 0.0, 1.0)
-    critic_rate: float = ranged(3e-3, 0.0, 1.0)
-    reach: float = ranged(0.2, 0.0, 1.0)  # largest correction of the base action
+    actor_rate: float = define_range(3e-4, 0.0, 1.0)
+    critic_rate: float = define_range(3e-3, 0.0, 1.0)
+    reach: float = define_range(0.2, 0.0, 1.0)  # largest correction of the base action

@@ -21,7 +21,7 @@ from apq_jax.compression.compressed import apply, compress
 from apq_jax.compression.options import PlanOptions, Recovery
 from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
-from apq_jax.data.scoring import accuracy
+from apq_jax.data.scoring import compute_accuracy
 from apq_jax.hardware import PRESETS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.models.weights import load_or_train
@@ -31,7 +31,7 @@ from apq_jax.types import Policy
 
 KEEPS = (0.5, 0.4, 0.3, 0.2)
 HEIGHT = 9
-CELLS = converters.cells_of(PRESETS["isaac_ou"])
+CELLS = converters.get_cells(PRESETS["isaac_ou"])
 PLAIN, MATCHED = Recovery(match_moments=False), Recovery()
 METHODS = {
     "l2, masked only": (PlanOptions(score="l2", compensate=False), PLAIN),
@@ -49,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     seeds = parser.parse_args().seeds
-    dataset = data.mnist_5k()
+    dataset = data.load_mnist_5k()
     images = jnp.concatenate([dataset.search_images, dataset.select_images])
     labels = jnp.concatenate([dataset.search_labels, dataset.select_labels])
     model = LeNet5(dataset.classes)
@@ -65,11 +65,13 @@ def main() -> int:
         train = jnp.asarray(dataset.train_images)
         statistics = calibration.calibrate(network, params, weights, train)
         statistics = calibration.match_images(network, params, weights, statistics, train[:256])
-        floats.append(accuracy(jax.jit(model.apply)(params, images), labels))
+        floats.append(compute_accuracy(jax.jit(model.apply)(params, images), labels))
         for name, (planned, recovery) in METHODS.items():
             blocks = (Block(HEIGHT),) * len(network.layers)
             layers = plan.build_plan(weights, statistics, blocks, planned)
-            levels = [int(np.abs(plan.keep_levels(planned) - keep).argmin()) for keep in KEEPS]
+            levels = [
+                int(np.abs(plan.compute_keep_ratios(planned) - keep).argmin()) for keep in KEEPS
+            ]
             count = len(network.layers)
             policies = Policy(
                 jnp.repeat(jnp.asarray(levels)[:, None], count, axis=1),

@@ -55,7 +55,7 @@ def _case(
 ) -> tuple[int, float, list[float]]:
     """Units, seconds to map, seconds of each run over all layers."""
     accelerator, rng = PRESETS["isaac_ou"], np.random.default_rng(0)
-    adc = converters.converter(accelerator)
+    adc = converters.build_converter(accelerator)
     units, mapped, runs = 0, 0.0, [0.0] * (repeats + 1)
     for layer in WORKLOADS[name]:
         shape = layer.groups, layer.rows, layer.columns

@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _layer() -> tuple[Any, ...]:
-    dataset = data.mnist_5k()
+    dataset = data.load_mnist_5k()
     model = LeNet5(dataset.classes)
     init = model.init(jax.random.key(0), jnp.asarray(dataset.train_images[:1]))
     options = dataclasses.replace(Config().training, seed=0)
@@ -66,7 +66,7 @@ def _layer() -> tuple[Any, ...]:
     planned = plan.build_plan(matrix[:1], statistics[:1], (block,), PlanOptions())[0]
     level = int(np.abs(np.asarray(planned.keep) - KEEP).argmin())
     layer = network.layers[0]
-    mask = np.asarray(pruning.weight_mask(planned.mask[level], block, layer.rows, layer.columns))
+    mask = np.asarray(pruning.expand_mask(planned.mask[level], block, layer.rows, layer.columns))
     levels = np.asarray(
         quantization.quantize_weight(
             planned.weights[level], mask, planned.scale[level, BITS - 1], jnp.asarray(BITS)
@@ -178,7 +178,7 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
     lines += ["", "sum                              " + " ".join(f"{t:6}" for t in total)]
     lines.append(f"offset: {offset} x Σ u = {offset} x {u.sum()} off each weight's first slice")
     path, banks = datapath.build_parts((found,), SMALL)[0]
-    outputs = datapath.execute(path, banks, converters.converter(SMALL), jnp.asarray(window))
+    outputs = datapath.execute(path, banks, converters.build_converter(SMALL), jnp.asarray(window))
     exact = window @ levels[0]
     lines += [
         "",

@@ -16,7 +16,7 @@ import jax
 
 from apq_jax import data
 from apq_jax.config import from_config_dict
-from apq_jax.data.scoring import accuracy, run_in_chunks
+from apq_jax.data.scoring import compute_accuracy, run_in_chunks
 from apq_jax.models.create import build_trained
 from apq_jax.models.weights import identify, load_shipped, save_shipped
 from apq_jax.system import cache
@@ -40,7 +40,7 @@ def main(path: str, data_path: str = "") -> None:
         images, labels = dataset.test_images, dataset.test_labels
         forward = jax.jit(functools.partial(apply_fn, weights))
         logits = run_in_chunks(forward, images, 500)
-        print(f"{name}: test accuracy {100 * accuracy(logits, labels):.2f} %")
+        print(f"{name}: test accuracy {100 * compute_accuracy(logits, labels):.2f} %")
     print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
 
 

@@ -1,4 +1,4 @@
-"""What the layers see on training images: input ranges, Gram matrices, output moments."""
+"""Measures each layer on training images: input range, Gram matrix, moments of the output."""
 
 import functools
 import pathlib
@@ -10,18 +10,18 @@ import numpy as np
 from jax import lax
 
 from apq_jax.compression import quantization
-from apq_jax.compression.gram import gram_blocks, whole_gram
+from apq_jax.compression.gram import compute_gram_blocks, join_gram_blocks
 from apq_jax.network import products
 from apq_jax.network.capture import Network, forward
 from apq_jax.network.jaxpr import Params
 from apq_jax.system.pytrees import Unfinished
 
-WHOLE_PRODUCTS = 2**38  # multiplications of a layer's Gram matrix that are always made
-_SAMPLE = 16384  # input values of a layer, drawn from all images, that its quantizer is fitted to
+WHOLE_PRODUCTS = 2**38  # a Gram matrix of at most so many multiplications takes all windows
+_SAMPLE = 16384  # input values, drawn from all images, to which a layer's quantizer is fitted
 
 
 class LayerStatistics(NamedTuple):
-    """Of one layer, over the calibration images and all output positions."""
+    """A layer's statistics over the calibration images and all output positions."""
 
     gram: jax.Array  # [γ, R, R] mean of x xᵀ
     mean: jax.Array  # [γ, R] mean of x
@@ -36,18 +36,20 @@ Statistics = tuple[LayerStatistics, ...]  # one a layer
 
 
 class _Sums(NamedTuple):
-    gram: tuple[jax.Array, ...]  # in blocks
-    mean: jax.Array
-    low: jax.Array
-    high: jax.Array
+    """A layer's statistics, summed over chunks of images; the range is over all of them."""
+
+    gram: tuple[jax.Array, ...]  # lower blocks, as `compute_gram_blocks` returns them
+    mean: jax.Array  # [γ, R]
+    low: jax.Array  # [] least input
+    high: jax.Array  # [] largest input
 
 
-class _Seen(NamedTuple):
-    """Where a calibration stands."""
+class _Progress(NamedTuple):
+    """The state of a calibration between two chunks."""
 
-    chunks: jax.Array  # [] int32, done
+    chunks: jax.Array  # [] int32, chunks done
     total: list[_Sums]  # one a layer
-    samples: list[jax.Array]  # [count, S] float32 a layer, zeros of what is to come
+    samples: list[jax.Array]  # [count, S] float32 a layer; zeros for chunks to come
 
 
 def calibrate(
@@ -59,20 +61,20 @@ def calibrate(
     windows: int = 64,
     unfinished: pathlib.Path | None = None,
 ) -> Statistics:
-    """Runs the float model over training images.
+    """Runs the float model over training images and returns every layer's statistics.
 
-    A layer's Gram matrix and mean are of all its windows (an image's output positions) where that
-    takes at most WHOLE_PRODUCTS multiplications; of a larger layer, of so many at random.
+    A layer has one window for each output position. Its Gram matrix and mean cover all windows if
+    that takes at most WHOLE_PRODUCTS multiplications; otherwise they cover windows at random.
 
     Args:
       network, params: the model.
-      weights: its matrices, [γ, R, C] a layer.
-      images: [N, ...]; a remainder of fewer than `chunk` is left out.
+      weights: the model's matrices, [γ, R, C] a layer.
+      images: [N, ...]; a remainder of fewer than `chunk` images is left out.
       chunk: images at a time.
-      windows: of a larger layer, at least so many for each of its R rows; fewer than 64 were seen
-        to raise the Plan's errors (docs/pruning.md).
-      unfinished: written whenever `trees.SAVE_SECONDS` have passed; where it is there, calibration
-        goes on from it, to the same result. It must belong to this very calibration.
+      windows: least number of random windows for each of a layer's R rows; fewer than 64 raised
+        the Plan's errors (docs/pruning.md).
+      unfinished: file for the state, written every `pytrees.SAVE_SECONDS`. If the file exists,
+        calibration resumes from it, to the same result; it must be of this very calibration.
 
     Raises:
       InputError: `unfinished` cannot be written.
@@ -81,9 +83,9 @@ def calibrate(
     count = images.shape[0] // chunk
     chunks = images[: count * chunk].reshape(count, chunk, *images.shape[1:])
 
-    orders: dict[int, np.ndarray] = {}  # of a layer's rows in `sums`, their places
+    row_orders: dict[int, np.ndarray] = {}  # by layer: each row of `sums` as a row of the matrix
 
-    def run(x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
+    def observe_chunk(x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
         sums: dict[int, _Sums] = {}
         samples: dict[int, jax.Array] = {}
 
@@ -92,105 +94,106 @@ def calibrate(
         ) -> jax.Array:
             del weight
             x = x.astype(jnp.float32)
-            found = product.extract_windows(x)
-            places = _places(found.shape, windows, count)
+            rows = product.extract_windows(x)
+            chosen = _choose_windows(rows.shape, windows, count)
             inside = product.mask_taps(x.shape)
-            some = found if len(places) == found.shape[1] else found[:, places]
-            orders[index] = product.locate_rows(some.shape[2])
-            blocks = gram_blocks(some, inside[places % len(inside)])
-            means = tuple(block / len(places) for block in blocks)
-            seen = _Sums(means, some.mean(axis=1), x.min(), x.max())
-            drawn = _draw(x, -(-_SAMPLE // count))
-            if index in sums:  # a weight that is used twice sees the inputs of both its uses
-                seen, drawn = _pooled(sums[index], seen), jnp.append(samples[index], drawn)
-            sums[index], samples[index] = seen, drawn
+            rows = rows if len(chosen) == rows.shape[1] else rows[:, chosen]
+            row_orders[index] = product.locate_rows(rows.shape[2])
+            blocks = compute_gram_blocks(rows, inside[chosen % len(inside)])
+            means = tuple(block / len(chosen) for block in blocks)
+            layer_sums = _Sums(means, rows.mean(axis=1), x.min(), x.max())
+            sample = _draw_sample(x, -(-_SAMPLE // count))
+            if index in sums:  # a weight that is used twice sees the inputs of both uses
+                layer_sums = _pool_sums(sums[index], layer_sums)
+                sample = jnp.append(samples[index], sample)
+            sums[index], samples[index] = layer_sums, sample
             return product.fold(product.convolve(x, weights[index]))
 
         forward(network, params, x, observe)
         order = range(len(network.layers))
         return [sums[index] for index in order], [samples[index] for index in order]
 
-    # A jitted step in a Python loop: inside a scan XLA's convolutions are slower.
+    # A jitted step in a Python loop, because XLA's convolutions are slower inside a scan.
     @functools.partial(jax.jit, donate_argnums=0)
-    def add(seen: _Seen, x: jax.Array) -> _Seen:
-        sums, samples = run(x)
-        total = [
-            _Sums(
-                jax.tree.map(jnp.add, a.gram, b.gram),
-                a.mean + b.mean,
-                jnp.minimum(a.low, b.low),
-                jnp.maximum(a.high, b.high),
-            )
-            for a, b in zip(seen.total, sums, strict=True)
-        ]
+    def add_chunk(progress: _Progress, x: jax.Array) -> _Progress:
+        sums, samples = observe_chunk(x)
+        total = [_add_sums(a, b) for a, b in zip(progress.total, sums, strict=True)]
         drawn = [
-            lax.dynamic_update_index_in_dim(a, b, seen.chunks, axis=0)
-            for a, b in zip(seen.samples, samples, strict=True)
+            lax.dynamic_update_index_in_dim(a, b, progress.chunks, axis=0)
+            for a, b in zip(progress.samples, samples, strict=True)
         ]
-        return _Seen(seen.chunks + 1, total, drawn)
+        return _Progress(progress.chunks + 1, total, drawn)
 
     @jax.jit
-    def statistics_of(seen: _Seen) -> Statistics:
+    def compute_statistics(progress: _Progress) -> Statistics:
         bits = jnp.arange(1, quantization.MAX_BITS + 1)
         statistics = []
         for index, w in enumerate(weights):
-            sums, sample = seen.total[index], seen.samples[index]
-            gram, mean = whole_gram(sums.gram) / count, sums.mean / count
-            places = np.argsort(orders[index])
-            gram, mean = gram[:, places][:, :, places], mean[:, places]
+            sums, sample = progress.total[index], progress.samples[index]
+            gram, mean = join_gram_blocks(sums.gram) / count, sums.mean / count
+            order = np.argsort(row_orders[index])
+            gram, mean = gram[:, order][:, :, order], mean[:, order]
             # The output is linear in the input, so its moments follow from the input's.
             output_mean = jnp.einsum("gr,grc->gc", mean, w)
-            square = jnp.einsum("grc,grs,gsc->gc", w, centred(gram, mean), w)
-            deviation = jnp.sqrt(jnp.maximum(square, 0.0))
+            variance = jnp.einsum("grc,grs,gsc->gc", w, compute_covariance(gram, mean), w)
+            deviation = jnp.sqrt(jnp.maximum(variance, 0.0))
             scale, zero, error = quantization.fit_input(sample.ravel(), sums.low, sums.high, bits)
             # Independent roundings of mean square e move an output by e Σ w².
-            noise = error * jnp.sum(w * w) / jnp.maximum(jnp.sum(square), 1e-12)
+            noise = error * jnp.sum(w * w) / jnp.maximum(jnp.sum(variance), 1e-12)
             statistics.append(
                 LayerStatistics(gram, mean, output_mean, deviation, scale, zero, noise)
             )
         return tuple(statistics)
 
-    sums, samples = jax.eval_shape(run, chunks[0])
-    # As a program: what is given away must not be one array twice.
-    seen = jax.jit(lambda: _nothing(sums, samples, count))()
-    keeper = Unfinished(unfinished)
-    seen = keeper.restore(seen)
-    for at in range(int(seen.chunks), count):
-        seen = jax.block_until_ready(add(seen, chunks[at]))
-        if keeper.due:
-            keeper.save(seen)
-    return statistics_of(seen)
+    sums, samples = jax.eval_shape(observe_chunk, chunks[0])
+    # Jitted, because `add_chunk` takes over the buffers and no two may be the same array.
+    progress = jax.jit(lambda: _start_progress(sums, samples, count))()
+    state_file = Unfinished(unfinished)
+    progress = state_file.restore(progress)
+    for index in range(int(progress.chunks), count):
+        progress = jax.block_until_ready(add_chunk(progress, chunks[index]))
+        if state_file.due:
+            state_file.save(progress)
+    return compute_statistics(progress)
 
 
-def _nothing(sums: list[_Sums], samples: list[jax.Array], count: int) -> _Seen:
-    """Before the first of `count` chunks that give such sums and samples."""
-    most = jnp.asarray(jnp.finfo(jnp.float32).max)
+def _start_progress(sums: list[_Sums], samples: list[jax.Array], count: int) -> _Progress:
+    """Returns the state before the first of `count` chunks, given a chunk's results as shapes."""
+    largest = jnp.asarray(jnp.finfo(jnp.float32).max)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), sums)
-    total = [one._replace(low=most, high=-most) for one in zeros]
-    return _Seen(jnp.zeros((), jnp.int32), total, [jnp.zeros((count, *x.shape)) for x in samples])
+    total = [layer._replace(low=largest, high=-largest) for layer in zeros]
+    return _Progress(
+        jnp.zeros((), jnp.int32), total, [jnp.zeros((count, *x.shape)) for x in samples]
+    )
 
 
-def _places(shape: tuple[int, ...], windows: int, count: int) -> np.ndarray:
-    """Which of a chunk's windows, [γ, M, R], count: at random, but fixed."""
-    groups, number, width = shape
-    most = -(-max(windows * width, WHOLE_PRODUCTS // (groups * width**2)) // count)
-    if number <= most:
-        return np.arange(number)
-    return np.sort(np.random.default_rng(0).choice(number, most, replace=False))
+def _choose_windows(shape: tuple[int, ...], windows: int, count: int) -> np.ndarray:
+    """Returns which of a chunk's M windows the Gram matrix takes: all, or some at fixed random.
+
+    Args:
+      shape: (γ, M, R) of the chunk's windows.
+      windows: least number for each of the R rows, over all chunks.
+      count: chunks.
+    """
+    groups, available, rows = shape
+    wanted = -(-max(windows * rows, WHOLE_PRODUCTS // (groups * rows**2)) // count)
+    if available <= wanted:
+        return np.arange(available)
+    return np.sort(np.random.default_rng(0).choice(available, wanted, replace=False))
 
 
-def shapes(weights: tuple[jax.Array, ...]) -> Statistics:
-    """What `calibrate` gives for matrices [γ, R, C], as ShapeDtypeStructs."""
+def infer_statistics_shapes(weights: tuple[jax.Array, ...]) -> Statistics:
+    """Returns ShapeDtypeStructs of what `calibrate` returns for matrices [γ, R, C]."""
 
     def floats(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    found = []
+    statistics = []
     for groups, rows, columns in (w.shape for w in weights):
         outputs, bits = floats(groups, columns), floats(quantization.MAX_BITS)
         inputs = floats(groups, rows, rows), floats(groups, rows)
-        found.append(LayerStatistics(*inputs, outputs, outputs, bits, bits, bits))
-    return tuple(found)
+        statistics.append(LayerStatistics(*inputs, outputs, outputs, bits, bits, bits))
+    return tuple(statistics)
 
 
 def match_images(
@@ -200,44 +203,51 @@ def match_images(
     statistics: Statistics,
     images: jax.Array,
 ) -> Statistics:
-    """Statistics with the output moments of these images in the place of those of all.
+    """Returns the statistics with the output moments of `images` instead of all images' moments.
 
-    A compressed layer's moments are taken on these images, too, so that what sets them apart
-    from the rest cancels: the mean of 256 images is off by a sixteenth of a deviation.
+    A compressed layer's moments are taken on the same images. What sets these images apart from
+    the rest then cancels; otherwise the mean of 256 images is off by 1/16 of a deviation.
     """
 
     @jax.jit
-    def moments(images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        found: dict[int, tuple[jax.Array, jax.Array]] = {}
+    def compute_moments(images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        moments: dict[int, tuple[jax.Array, jax.Array]] = {}
 
         def observe(
             index: int, product: products.Product, x: jax.Array, weight: jax.Array
         ) -> jax.Array:
             del weight
             y = product.convolve(x.astype(jnp.float32), weights[index])
-            found.setdefault(index, (y.mean(axis=1), y.std(axis=1)))
+            moments.setdefault(index, (y.mean(axis=1), y.std(axis=1)))
             return product.fold(y)
 
         forward(network, params, images, observe)
-        return [found[index] for index in range(len(network.layers))]
+        return [moments[index] for index in range(len(network.layers))]
 
     return tuple(
         layer._replace(output_mean=mean, output_deviation=deviation)
-        for layer, (mean, deviation) in zip(statistics, moments(images), strict=True)
+        for layer, (mean, deviation) in zip(statistics, compute_moments(images), strict=True)
     )
 
 
-def _draw(x: jax.Array, count: int) -> jax.Array:
-    """`count` values of x at fixed random places: at even strides they would share channels."""
+def _draw_sample(x: jax.Array, count: int) -> jax.Array:
+    """Draws `count` values of x at fixed random places, because even strides hit few channels."""
     return x.reshape(-1)[np.random.default_rng(0).integers(x.size, size=count)]
 
 
-def _pooled(a: _Sums, b: _Sums) -> _Sums:
-    low, high = jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high)
-    gram, mean = jax.tree.map(lambda x, y: (x + y) / 2, (a.gram, a.mean), (b.gram, b.mean))
-    return _Sums(gram, mean, low, high)
+def _add_sums(a: _Sums, b: _Sums) -> _Sums:
+    """Adds up Gram matrices and means, and joins the ranges."""
+    gram, mean = jax.tree.map(jnp.add, (a.gram, a.mean), (b.gram, b.mean))
+    return _Sums(gram, mean, jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
 
 
-def centred(gram: jax.Array, mean: jax.Array) -> jax.Array:
-    """Covariance of the input, E[x xᵀ] - E[x] E[x]ᵀ: [γ, R, R]."""
+def _pool_sums(a: _Sums, b: _Sums) -> _Sums:
+    """Averages the Gram matrices and means of two uses of a weight, and joins the ranges."""
+    total = _add_sums(a, b)
+    gram, mean = jax.tree.map(lambda x: x / 2, (total.gram, total.mean))
+    return total._replace(gram=gram, mean=mean)
+
+
+def compute_covariance(gram: jax.Array, mean: jax.Array) -> jax.Array:
+    """Returns the covariance of a layer's input, E[x xᵀ] - E[x] E[x]ᵀ: [γ, R, R]."""
     return gram - mean[:, :, None] * mean[:, None, :]

@@ -1,4 +1,4 @@
-"""The masked, quantized, integer forward pass of a policy's network."""
+"""Compresses a network to a policy, and runs the result: masked, quantized, in integers."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from apq_jax.compression import converters, quantization
 from apq_jax.compression.calibration import LayerStatistics, Statistics
 from apq_jax.compression.converters import Cells, Reading
 from apq_jax.compression.options import Recovery
-from apq_jax.compression.plan import Plan, weight_masks
+from apq_jax.compression.plan import Plan, expand_weight_masks
 from apq_jax.network import products
 from apq_jax.network.capture import Network, Replacement, forward
 from apq_jax.network.jaxpr import Params
@@ -19,18 +19,18 @@ from apq_jax.types import Policy
 
 
 class CompressedLayer(NamedTuple):
-    """A layer's integers and what turns its accumulators into outputs.
+    """A layer's integer weights, and the scales that turn its accumulators into outputs.
 
-    y = multiplier * Σ_r u_r levels_rc + offset, u unsigned input levels. The weight of `levels`
-    is `weight_scale * levels`; the multiplier holds it, the input scale and the moment-matching
-    scale; the offset holds the input's zero and the moment-matching shift. Where the converters
-    lose something, the accumulators are of the sums that they have rounded.
+    y = multiplier * Σ_r u_r levels_rc + offset, where u are unsigned input levels. A weight is
+    `weight_scale * levels`. The multiplier holds the weight scale, the input scale and the
+    moment-matching scale; the offset holds the input's zero point and the moment-matching shift.
+    Lossy converters round the sums before they are accumulated.
     """
 
     levels: jax.Array  # [γ, R, C] int8
     weight_scale: jax.Array  # [γ, C] float32
     input_scale: jax.Array  # [] float32
-    input_zero: jax.Array  # [] float32, whole
+    input_zero: jax.Array  # [] float32, a whole number
     input_bits: jax.Array  # [] int32
     multiplier: jax.Array  # [γ, C] float32, fixed point
     offset: jax.Array  # [γ, C] float32, fixed point
@@ -43,19 +43,21 @@ Compressed = tuple[CompressedLayer, ...]
 def quantize(
     plan: Plan, statistics: Statistics, cells: Cells, policy: Policy, scale_bits: int = 16
 ) -> Compressed:
-    """A policy's integer network, before its moments are matched: a gather, then rounding."""
+    """Gathers a policy's weights from the Plan and rounds them; moments are not matched yet."""
     lossy = policy.adc_bits is not None or cells.resolution < cells.lossless_bits
     layers = []
-    masks = weight_masks(plan, policy)
-    for index, (layer, seen, mask) in enumerate(zip(plan, statistics, masks, strict=True)):
+    masks = expand_weight_masks(plan, policy)
+    for index, (layer, measured, mask) in enumerate(zip(plan, statistics, masks, strict=True)):
         level, bits = policy.level[index], policy.weight_bits[index]
         input_bits = policy.input_bits[index]
         w = layer.weights[level]
         weight_scale = layer.scale[level, bits - 1]
         levels = quantization.quantize_weight(w, mask, weight_scale, bits)
-        scale, zero = seen.input_scale[input_bits - 1], seen.input_zero[input_bits - 1]
-        multiplier = quantization.fixed_point(scale * weight_scale, scale_bits)
-        offset = quantization.fixed_point(-multiplier * zero * levels.sum(axis=1), scale_bits)
+        scale, zero = measured.input_scale[input_bits - 1], measured.input_zero[input_bits - 1]
+        multiplier = quantization.round_to_fixed_point(scale * weight_scale, scale_bits)
+        offset = quantization.round_to_fixed_point(
+            -multiplier * zero * levels.sum(axis=1), scale_bits
+        )
         reading = None
         if lossy:
             adc_bits = cells.resolution if policy.adc_bits is None else policy.adc_bits[index]
@@ -67,51 +69,56 @@ def quantize(
 
 
 def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
-    """Σ_r u_r levels_rc, exact but for what the converters lose: [γ, M, C] int32.
+    """Computes Σ_r u_r levels_rc, exact except for lossy converters: [γ, M, C] int32.
 
-    Inputs are held as u - 128 in int8, the fastest exact matrix product on the backends we know;
-    128 Σ_r levels is added back.
+    Inputs are held as u - 128 in int8, because int8 has the fastest exact matrix product on the
+    known backends; 128 Σ_r levels is added back.
     """
 
-    def levels(x: jax.Array) -> jax.Array:
+    def to_int8(x: jax.Array) -> jax.Array:
         u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
         return (u - 128).astype(jnp.int8)
 
-    def apart(x: jax.Array) -> jax.Array:
-        # Always taken: no fusion crosses a branch. XLA's CPU backend would round anew for every
-        # window that a value is in.
-        return lax.cond(layer.input_bits > 0, levels, lambda x: jnp.zeros(x.shape, jnp.int8), x)
+    def to_int8_apart(x: jax.Array) -> jax.Array:
+        # This branch is always taken. It only stops XLA's CPU backend from fusing the rounding
+        # into the window extraction, which would repeat it once per window.
+        return lax.cond(layer.input_bits > 0, to_int8, lambda x: jnp.zeros(x.shape, jnp.int8), x)
 
-    has_windows = bool(product.kernel)
-    held = lax.platform_dependent(x, cpu=apart, default=levels) if has_windows else levels(x)
+    if product.kernel:
+        held = lax.platform_dependent(x, cpu=to_int8_apart, default=to_int8)
+    else:
+        held = to_int8(x)
     pad = (layer.input_zero - 128).astype(jnp.int8)
-    back = 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
+    shift = 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
     if layer.reading is None:
-        return product.multiply(held, layer.levels, pad) + back
+        return product.multiply(held, layer.levels, pad) + shift
     rows = product.unfold(held, pad)
-    sums = products.matmul(rows, layer.levels) + back
+    sums = products.matmul(rows, layer.levels) + shift
     inputs = rows.astype(jnp.int32) + 128
-    return sums + converters.lost(layer.reading, layer.levels, inputs, layer.input_bits)
+    return sums + converters.compute_conversion_errors(
+        layer.reading, layer.levels, inputs, layer.input_bits
+    )
 
 
 def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array) -> jax.Array:
-    """Logits [B, classes] of the compressed network for x [B, ...]."""
-    return forward(network, params, x, applying(dict(enumerate(compressed))))
+    """Returns the logits [B, classes] of a compressed network for x [B, ...]."""
+    return forward(network, params, x, build_replacement(dict(enumerate(compressed))))
 
 
-def applying(layers: Mapping[int, CompressedLayer]) -> Replacement:
-    """Computes with the integers of these layers, by index."""
+def build_replacement(layers: Mapping[int, CompressedLayer]) -> Replacement:
+    """Builds the replacement that runs each layer with its integers; layers are by index."""
 
     def replace(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
-        return product.fold(scaled(layers[index], accumulate(layers[index], product, x)))
+        return product.fold(rescale(layers[index], accumulate(layers[index], product, x)))
 
     return replace
 
 
-def scaled(layer: CompressedLayer, sums: jax.Array) -> jax.Array:
+def rescale(layer: CompressedLayer, sums: jax.Array) -> jax.Array:
+    """Turns accumulators [γ, M, C] into outputs, float32."""
     return layer.multiplier[:, None] * sums.astype(jnp.float32) + layer.offset[:, None]
 
 
@@ -125,8 +132,8 @@ def match_moments(
 ) -> Compressed:
     """Gives each output channel of every layer the float layer's mean and deviation.
 
-    Layers are matched in the order in which they run, each on the outputs of those already
-    matched. A channel that is constant takes multiplier 0 and the float mean.
+    Layers are matched in the order in which they run, each on the outputs of the layers matched
+    before it. A constant channel takes multiplier 0 and the float mean.
 
     Args:
       network, params: the model.
@@ -136,14 +143,14 @@ def match_moments(
       recovery: static.
     """
     matched = dict(enumerate(compressed))
-    forward(network, params, images, matching(matched, statistics, recovery))
+    forward(network, params, images, build_matching_replacement(matched, statistics, recovery))
     return tuple(matched[index] for index in range(len(matched)))
 
 
-def matching(
+def build_matching_replacement(
     layers: dict[int, CompressedLayer], statistics: Statistics, recovery: Recovery
 ) -> Replacement:
-    """Computes as `applying`, and matches each layer in its place the first time that it runs."""
+    """Like `build_replacement`, but matches each layer in `layers` the first time that it runs."""
     done: set[int] = set()
 
     def replace(
@@ -153,25 +160,28 @@ def matching(
         sums = accumulate(layers[index], product, x)
         if index not in done:
             done.add(index)
-            layers[index] = _matched(layers[index], sums, statistics[index], recovery)
-        return product.fold(scaled(layers[index], sums))
+            layers[index] = _match_layer(layers[index], sums, statistics[index], recovery)
+        return product.fold(rescale(layers[index], sums))
 
     return replace
 
 
-def _matched(
-    layer: CompressedLayer, sums: jax.Array, seen: LayerStatistics, recovery: Recovery
+def _match_layer(
+    layer: CompressedLayer, sums: jax.Array, measured: LayerStatistics, recovery: Recovery
 ) -> CompressedLayer:
+    """Sets multiplier and offset so that the outputs have the float layer's moments."""
     values = sums.astype(jnp.float32)
     mean, deviation = values.mean(axis=1), values.std(axis=1)
-    plain = layer.input_scale * layer.weight_scale
-    target = seen.output_deviation
-    alive = (target > 0) & (deviation * plain > 1e-6 * target)
-    ratio = target / jnp.where(alive, deviation * plain, 1.0)
+    scale = layer.input_scale * layer.weight_scale
+    target = measured.output_deviation
+    alive = (target > 0) & (deviation * scale > 1e-6 * target)
+    ratio = target / jnp.where(alive, deviation * scale, 1.0)
     ratio = jnp.clip(ratio, 1 / recovery.max_scale, recovery.max_scale)
-    multiplier = jnp.where(alive, plain * ratio, 0.0)
-    multiplier = quantization.fixed_point(multiplier, recovery.scale_bits)
-    offset = quantization.fixed_point(seen.output_mean - multiplier * mean, recovery.scale_bits)
+    multiplier = jnp.where(alive, scale * ratio, 0.0)
+    multiplier = quantization.round_to_fixed_point(multiplier, recovery.scale_bits)
+    offset = quantization.round_to_fixed_point(
+        measured.output_mean - multiplier * mean, recovery.scale_bits
+    )
     return layer._replace(multiplier=multiplier, offset=offset)
 
 
@@ -185,7 +195,7 @@ def compress(
     recovery: Recovery,
     policy: Policy,
 ) -> Compressed:
-    """A policy's network, moments matched on training `images` where `recovery` says so."""
+    """Compresses a network to a policy; matches moments on training `images` if `recovery` does."""
     compressed = quantize(plan, statistics, cells, policy, recovery.scale_bits)
     if not recovery.match_moments:
         return compressed

@@ -1,9 +1,9 @@
-"""What a policy is worth, with a memory of the first layers of policies that were evaluated.
+"""Evaluates policies, and remembers the activations behind the first layers of earlier policies.
 
-Layers run one after the other, so what comes out of the first k depends on what is done to those k
-alone, and a search comes back to the same choices for them again and again (docs/performance.md
-says how often). Their activations are kept, whole numbers rescaled as they left the crossbars, and
-a policy starts from the deepest that is there: bit for bit the result of starting from the images.
+Layers run one after the other, so the activations behind the first k layers depend only on the
+choices for these k layers, and a search repeats such choices often (docs/performance.md). The
+activations are kept, and a policy starts from the deepest ones that match its choices. The result
+is bit for bit the same as from the images.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ from apq_jax.compression.options import Recovery
 from apq_jax.compression.plan import Plan
 from apq_jax.compression.prices import Prices
 from apq_jax.network import segments
-from apq_jax.network.capture import Network
+from apq_jax.network.capture import Network, Replacement
 from apq_jax.network.jaxpr import Params
 from apq_jax.network.segments import Segments
 from apq_jax.types import Evaluation, Policy
 
 
 class Subject(NamedTuple):
-    """The arrays that the evaluation of a policy needs."""
+    """The arrays that evaluations need besides the policy."""
 
     params: Params
     plan: Plan
@@ -43,45 +43,47 @@ class Subject(NamedTuple):
     reference: jax.Array  # [N, classes] the float network's logits
 
 
-ENTRIES = 32  # of a cut, what is kept of that many policies
-_CHUNK, _CHUNK_BYTES = 500, 2**27  # images at most, and what their largest layer may take
-_CUTS = 3  # at most
-_LEAST_SAVING = 0.02  # of the multiplications, for a cut more
-_FOUND, _FALLS = 0.95, 0.72  # a search's share of policies whose first layer is there; a layer more
+ENTRIES = 32  # policies whose activations are kept at a cut
+_MAX_CHUNK, _CHUNK_BYTES = 500, 2**27  # images of a chunk, and bytes of its largest layer, at most
+_MAX_CUTS = 3
+_MIN_SAVING = 0.02  # share of the multiplications that one more cut has to save
+# Share of a search's policies whose first layer is remembered, and its factor for each layer more.
+_HIT_RATE, _HIT_DECAY = 0.95, 0.72
 
 
 class Activations(NamedTuple):
-    """What a piece of the network hands on, of all images."""
+    """The data that one segment of the network passes to the next, for all images."""
 
-    moments: list[jax.Array]  # of the moment images; none where moments are not matched
-    whole: list[jax.Array]  # [chunks, ...] of the scored images
-    rest: list[jax.Array]  # of those that do not fill a chunk
+    moments: list[jax.Array]  # of the moment images; empty if moments are not matched
+    whole: list[jax.Array]  # [chunks, ...], of the scored images in whole chunks
+    rest: list[jax.Array]  # of the scored images that do not fill a chunk
 
 
 class Table(NamedTuple):
-    """What is kept at one cut."""
+    """The entries that are kept at one cut."""
 
-    keys: jax.Array  # [entries, k, 4] int32, what was done to the first k layers
-    used: jax.Array  # [entries] int32, when an entry was last of use; -1: never filled
-    kept: Activations  # [entries + 1] each; the last is where what is not to be kept is written
+    keys: jax.Array  # [entries, k, 4] int32, the policy's choices for the first k layers
+    used: jax.Array  # [entries] int32, clock at an entry's last use; -1: never filled
+    activations: Activations  # [entries + 1] each; discarded activations are written to the last
 
 
 class Memory(NamedTuple):
-    """What is kept between evaluations."""
+    """The memory that is passed from one evaluation to the next."""
 
-    clock: jax.Array  # [] int32, evaluations so far
+    clock: jax.Array  # [] int32, evaluations done
     tables: tuple[Table, ...]  # one a cut
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """`(subject, policy) -> Evaluation`, a pure function. Static and hashable.
+    """The pure function `(subject, policy) -> Evaluation`. Static and hashable.
 
     Attributes:
-      network, recovery: of the policy's network.
-      cells: from `conversion.cells_of`.
+      network: the captured network.
+      cells: from `converters.get_cells`.
+      recovery: how moments are matched.
       chunk: scored images at a time; a remainder is scored as one smaller chunk.
-      cuts: layers before which activations are kept, rising.
+      cuts: indices of the layers before which activations are kept, rising.
     """
 
     network: Network
@@ -91,66 +93,79 @@ class Evaluator:
     cuts: tuple[int, ...] = ()
 
     def __call__(self, subject: Subject, policy: Policy) -> Evaluation:
-        """One policy, [L] fields, from the images on; `jax.lax.map` over many."""
-        parts, seen = self._pieces(subject), self._images(subject)
-        for at in range(len(self.cuts) + 1):
-            seen = self._advance(parts, at, subject, policy, seen)
-        return _scored(subject, policy, seen)
+        """Evaluates one policy, [L] fields, from the images on; use `jax.lax.map` for many."""
+        splits, activations = self._split_network(subject), self._chunk_images(subject)
+        for index in range(len(self.cuts) + 1):
+            activations = self._advance(splits, index, subject, policy, activations)
+        return _score(subject, policy, activations)
 
-    def blank(self, subject: Subject) -> Memory:
-        """Nothing remembered."""
-        parts, tables = self._pieces(subject), []
-        each = jax.ShapeDtypeStruct((len(self.network.layers),), jnp.int32)
-        policy, seen = Policy(each, each, each), jax.eval_shape(self._images, subject)
-        for at, cut in enumerate(self.cuts):
-            advance = functools.partial(self._advance, parts, at)
-            seen = jax.eval_shape(advance, subject, policy, seen)
-            kept = jax.tree.map(lambda x: jnp.zeros((ENTRIES + 1, *x.shape), x.dtype), seen)
+    def create_memory(self, subject: Subject) -> Memory:
+        """Creates the memory before any evaluation."""
+        splits, tables = self._split_network(subject), []
+        choices = jax.ShapeDtypeStruct((len(self.network.layers),), jnp.int32)
+        policy = Policy(choices, choices, choices)
+        activations = jax.eval_shape(self._chunk_images, subject)
+        for index, cut in enumerate(self.cuts):
+            advance = functools.partial(self._advance, splits, index)
+            activations = jax.eval_shape(advance, subject, policy, activations)
             keys = jnp.zeros((ENTRIES, cut, len(Policy._fields)), jnp.int32)
-            tables.append(Table(keys, jnp.full(ENTRIES, -1, jnp.int32), kept))
+            blank = jax.tree.map(lambda x: jnp.zeros((ENTRIES + 1, *x.shape), x.dtype), activations)
+            tables.append(Table(keys, jnp.full(ENTRIES, -1, jnp.int32), blank))
         return Memory(jnp.zeros((), jnp.int32), tuple(tables))
 
     def recall(
         self, memory: Memory, subject: Subject, policy: Policy, wanted: jax.Array
     ) -> tuple[Memory, Evaluation]:
-        """As a call, from the deepest cut that is remembered; zeros where it is not wanted."""
-        none = jnp.zeros_like(policy.level)
-        key = jnp.stack([none if x is None else x for x in policy], axis=1)  # L, fields
-        places = []  # for each cut, whether it is there and its place, or that of the least of use
+        """Evaluates a policy from the deepest remembered cut on, and updates the memory.
+
+        Args:
+          memory: from `create_memory` or the last call.
+          subject: the arrays.
+          policy: [L] fields.
+          wanted: [] bool; if False, nothing is computed and the evaluation is all zeros.
+        """
+        zeros = jnp.zeros_like(policy.level)
+        key = jnp.stack([zeros if x is None else x for x in policy], axis=1)  # [L, fields]
+        places = []  # of each cut: is it remembered, and the entry's index, else the oldest's
         for table, cut in zip(memory.tables, self.cuts, strict=True):
             same = (table.keys == key[:cut]).all(axis=(1, 2)) & (table.used >= 0)
             places.append((same.any(), jnp.where(same.any(), same.argmax(), table.used.argmin())))
-        # Number of the first piece to run: the deepest cut that is there.
-        start = jnp.max(jnp.asarray([0, *((at + 1) * hit for at, (hit, _) in enumerate(places))]))
+        # Index of the first segment to run, which follows the deepest remembered cut.
+        start = jnp.max(jnp.asarray([0, *((i + 1) * hit for i, (hit, _) in enumerate(places))]))
         start = jnp.where(wanted, start, len(self.cuts) + 1)
-        parts, seen, tables = self._pieces(subject), self._images(subject), []
-        for at, (table, (hit, place)) in enumerate(zip(memory.tables, places, strict=True)):
-            advance = functools.partial(self._advance, parts, at, subject, policy, seen)
-            recalled = functools.partial(_entry, table.kept, place)
-            nothing = functools.partial(zeros_of, recalled)
-            seen = lax.switch(jnp.sign(start - at - 1) + 1, (advance, recalled, nothing))
-            made = start <= at
-            where = jnp.where(made, place, ENTRIES)
+        splits, activations, tables = self._split_network(subject), self._chunk_images(subject), []
+        for index, (table, (hit, place)) in enumerate(zip(memory.tables, places, strict=True)):
+            advance = functools.partial(self._advance, splits, index, subject, policy, activations)
+            read = functools.partial(_read_entry, table.activations, place)
+            skip = functools.partial(build_zeros, read)
+            activations = lax.switch(jnp.sign(start - index - 1) + 1, (advance, read, skip))
+            computed = start <= index
+            target = jnp.where(computed, place, ENTRIES)
             tables.append(
                 Table(
-                    table.keys.at[where].set(key[: self.cuts[at]], mode="drop"),
+                    table.keys.at[target].set(key[: self.cuts[index]], mode="drop"),
                     table.used.at[place].set(
-                        jnp.where(hit | made, memory.clock, table.used[place])
+                        jnp.where(hit | computed, memory.clock, table.used[place])
                     ),
-                    jax.tree.map(lambda x, y, where=where: x.at[where].set(y), table.kept, seen),
+                    jax.tree.map(
+                        lambda x, y, target=target: x.at[target].set(y),
+                        table.activations,
+                        activations,
+                    ),
                 )
             )
 
-        def last() -> Evaluation:
-            return _scored(
-                subject, policy, self._advance(parts, len(self.cuts), subject, policy, seen)
+        def finish() -> Evaluation:
+            last = len(self.cuts)
+            return _score(
+                subject, policy, self._advance(splits, last, subject, policy, activations)
             )
 
-        found = lax.cond(wanted, last, functools.partial(zeros_of, last))
-        return Memory(memory.clock + 1, tuple(tables)), found
+        evaluation = lax.cond(wanted, finish, functools.partial(build_zeros, finish))
+        return Memory(memory.clock + 1, tuple(tables)), evaluation
 
-    def _pieces(self, subject: Subject) -> tuple[Segments, ...]:
-        """For the moment images, a chunk, and what does not fill one."""
+    def _split_network(self, subject: Subject) -> tuple[Segments, ...]:
+        """Splits the network at the cuts, for the moment images, a chunk and the rest."""
         count = len(subject.images)
         sizes = len(subject.moment_images), min(self.chunk, count), count % self.chunk
 
@@ -160,7 +175,8 @@ class Evaluator:
 
         return tuple(split(max(size, 1)) for size in sizes)
 
-    def _images(self, subject: Subject) -> Activations:
+    def _chunk_images(self, subject: Subject) -> Activations:
+        """Returns the images as the first segment's data."""
         count = len(subject.images)
         whole, step = count // self.chunk, self.chunk
         chunks = subject.images[: whole * step].reshape(whole, step, *subject.images.shape[1:])
@@ -172,56 +188,68 @@ class Evaluator:
 
     def _advance(
         self,
-        parts: tuple[Segments, ...],
-        at: int,
+        splits: tuple[Segments, ...],
+        index: int,
         subject: Subject,
         policy: Policy,
-        seen: Activations,
+        activations: Activations,
     ) -> Activations:
-        """Piece `at` of a policy's network, its layers' moments matched first."""
+        """Compresses the layers of a segment, matches their moments, and runs the segment.
+
+        Args:
+          splits: from `_split_network`.
+          index: of the segment.
+          subject: the arrays.
+          policy: [L] fields.
+          activations: the previous segment's.
+        """
         bounds = (0, *self.cuts, len(self.network.layers))
-        some = slice(bounds[at], bounds[at + 1])
+        inside = slice(bounds[index], bounds[index + 1])
         layers = compressed.quantize(
-            subject.plan[some],
-            subject.statistics[some],
+            subject.plan[inside],
+            subject.statistics[inside],
             self.cells,
-            jax.tree.map(lambda x: x[some], policy),
+            jax.tree.map(lambda x: x[inside], policy),
             self.recovery.scale_bits,
         )
-        ready = dict(enumerate(layers, start=bounds[at]))
+        ready = dict(enumerate(layers, start=bounds[index]))
 
-        def run(pieces: Segments, data: list[jax.Array], replace: Any) -> list[jax.Array]:
-            return pieces.run(at, self.network, subject.params, data, replace) if data else []
+        def run(split: Segments, data: list[jax.Array], replace: Replacement) -> list[jax.Array]:
+            return split.run(index, self.network, subject.params, data, replace) if data else []
 
-        of_moments, of_chunk, of_rest = parts
-        matching = compressed.matching(ready, subject.statistics, self.recovery)
-        moments = run(of_moments, seen.moments, matching)
-        applying = compressed.applying(ready)
-        whole = seen.whole and lax.map(lambda data: run(of_chunk, data, applying), seen.whole)
-        return Activations(moments, whole, run(of_rest, seen.rest, applying))
+        of_moments, of_chunk, of_rest = splits
+        # Matching changes `ready`, so the scored images come after the moment images.
+        match = compressed.build_matching_replacement(ready, subject.statistics, self.recovery)
+        moments = run(of_moments, activations.moments, match)
+        replace = compressed.build_replacement(ready)
+        whole = activations.whole and lax.map(
+            lambda data: run(of_chunk, data, replace), activations.whole
+        )
+        return Activations(moments, whole, run(of_rest, activations.rest, replace))
 
 
-def _entry(kept: Activations, place: jax.Array) -> Activations:
-    return jax.tree.map(lambda x: x[place], kept)
+def _read_entry(activations: Activations, place: jax.Array) -> Activations:
+    return jax.tree.map(lambda x: x[place], activations)
 
 
-def zeros_of(function: Callable[[], Any]) -> Any:
-    """Zeros like what it returns."""
+def build_zeros(function: Callable[[], Any]) -> Any:
+    """Builds zeros of the shapes and dtypes that `function` returns, without running it."""
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function))
 
 
-def _scored(subject: Subject, policy: Policy, seen: Activations) -> Evaluation:
-    """Of logits."""
+def _score(subject: Subject, policy: Policy, activations: Activations) -> Evaluation:
+    """Evaluates a policy from the last segment's activations, which are logits."""
     classes = subject.reference.shape[1]
-    logits = jnp.concatenate([x.reshape(-1, classes) for x in (*seen.whole, *seen.rest)])
+    batches = (*activations.whole, *activations.rest)
+    logits = jnp.concatenate([x.reshape(-1, classes) for x in batches])
     count = len(subject.labels)
     right = (logits.argmax(axis=-1) == subject.labels).sum(dtype=jnp.int32)
     target = jax.nn.log_softmax(subject.reference)
-    gap = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
+    divergence = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
     cost = prices.look_up_costs(subject.prices, policy)
     return Evaluation(
         right / count,
-        gap.sum() / count,
+        divergence.sum() / count,
         cost.crossbars,
         cost.slots,
         cost.area_mm2,
@@ -231,54 +259,58 @@ def _scored(subject: Subject, policy: Policy, seen: Activations) -> Evaluation:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def many(evaluate: Evaluator, subject: Subject, policies: Policy) -> Evaluation:
-    """Policies [N, L] one after the other, each from what those before it left: [N] fields."""
+def score_policies(evaluate: Evaluator, subject: Subject, policies: Policy) -> Evaluation:
+    """Evaluates policies [N, L] one after the other with one memory: [N] fields."""
 
-    def one(memory: Memory, policy: Policy) -> tuple[Memory, Evaluation]:
+    def recall(memory: Memory, policy: Policy) -> tuple[Memory, Evaluation]:
         return evaluate.recall(memory, subject, policy, jnp.asarray(True))
 
-    return lax.scan(one, evaluate.blank(subject), policies)[1]
+    return lax.scan(recall, evaluate.create_memory(subject), policies)[1]
 
 
-def chunk_of(network: Network) -> int:
-    """Images at a time: as many as the windows and sums of the largest layer leave room for."""
-    # Windows are int8, sums int32, and rescaling makes a float copy of them or two.
-    most = max(one.positions * one.groups * (one.rows + 12 * one.columns) for one in network.layers)
-    return min(max(_CHUNK_BYTES // most, 1), _CHUNK)
+def compute_chunk_size(network: Network) -> int:
+    """Computes how many images at a time leave the largest layer within _CHUNK_BYTES."""
+    # Windows are int8, sums are int32, and rescaling makes a float copy of the sums or two.
+    largest = max(
+        layer.positions * layer.groups * (layer.rows + 12 * layer.columns)
+        for layer in network.layers
+    )
+    return min(max(_CHUNK_BYTES // largest, 1), _MAX_CHUNK)
 
 
-def cuts_of(network: Network, params: Params, images: int, most: int) -> tuple[int, ...]:
-    """Where activations are worth keeping: the cuts that save the most multiplications.
+def place_cuts(network: Network, params: Params, images: int, max_bytes: int) -> tuple[int, ...]:
+    """Chooses the cuts whose memory saves the most multiplications.
 
-    How often a search finds the first k layers as it left them is taken as _FOUND * _FALLS^(k - 1).
+    Assumes that the first k layers of a policy are remembered at the rate
+    _HIT_RATE * _HIT_DECAY^(k - 1).
 
     Args:
       network, params: the model.
-      images: moment images and scored images.
-      most: bytes that all entries of all cuts may take.
+      images: number of moment images and scored images.
+      max_bytes: bytes that all entries of all cuts may take.
     """
     batch = network.example.shape[0]
-    kept = {
+    sizes = {
         cut: ENTRIES * -(-size // batch) * images
         for cut, size in segments.measure_cuts(network, params, network.example).items()
     }
     work = [layer.multiplications for layer in network.layers]
     best: tuple[int, ...] = ()
-    for count in range(1, _CUTS + 1):
-        fit = [
+    for count in range(1, _MAX_CUTS + 1):
+        fitting = [
             cuts
-            for cuts in itertools.combinations(sorted(kept), count)
-            if sum(kept[cut] for cut in cuts) <= most
+            for cuts in itertools.combinations(sorted(sizes), count)
+            if sum(sizes[cut] for cut in cuts) <= max_bytes
         ]
-        better = max(fit, key=lambda cuts: _saved(work, cuts), default=())
-        if _saved(work, better) - _saved(work, best) < _LEAST_SAVING:
+        better = max(fitting, key=lambda cuts: _estimate_saving(work, cuts), default=())
+        if _estimate_saving(work, better) - _estimate_saving(work, best) < _MIN_SAVING:
             break
         best = better
     return best
 
 
-def _saved(work: list[int], cuts: tuple[int, ...]) -> float:
-    """Share of the multiplications: a piece is spared where the cut at its end is found."""
+def _estimate_saving(work: list[int], cuts: tuple[int, ...]) -> float:
+    """Returns the expected share of the multiplications in segments whose end is remembered."""
     ends = itertools.pairwise((0, *cuts))
-    saved = math.fsum(sum(work[a:b]) * _FOUND * _FALLS ** (b - 1) for a, b in ends)
+    saved = math.fsum(sum(work[a:b]) * _HIT_RATE * _HIT_DECAY ** (b - 1) for a, b in ends)
     return saved / sum(work)

@@ -1,11 +1,11 @@
-"""Fine-tuning of a compressed network under its masks and bits, from the float network's logits.
+"""Fine-tunes a compressed network under its masks and bits, towards the float network's logits.
 
-Quantization-aware: what runs forward is the integer network, what is learnt are real numbers that
-round to its levels (straight-through estimator, Bengio et al., arXiv 1308.3432). Weights are learnt
-in units of their scale, which the multiplier holds, so that scales are learnt with it (as in
+Fine-tuning is quantization-aware: the integer network runs forward, and real numbers that round to
+its levels are learnt (straight-through estimator, Bengio et al., arXiv 1308.3432). Weights are
+learnt in units of their scale. The multiplier holds the scale, so scales are learnt with it (as in
 learned step sizes, Esser et al., ICLR 2020, 1902.08153). Masks, bits and input quantizers stay, so
-the result is mapped like any other. The target is the float network's logits on the same augmented
-images (distillation, Hinton et al., arXiv 1503.02531), beside the labels.
+the result is mapped like any compressed network. The targets are the labels and the float network's
+logits on the same augmented images (distillation, Hinton et al., arXiv 1503.02531).
 """
 
 import functools
@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from apq_jax.compression import compressed as integer
 from apq_jax.compression import converters, quantization
-from apq_jax.compression.compressed import Compressed, CompressedLayer
+from apq_jax.compression.compressed import Compressed, CompressedLayer, apply
 from apq_jax.compression.options import FinetuneOptions
 from apq_jax.network import products
 from apq_jax.network.capture import Network, compute_float_logits, forward, forward_float
@@ -33,38 +32,38 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
 
 
 class Learnt(NamedTuple):
-    """What is learnt of a layer."""
+    """The learnt parameters of a layer."""
 
     weight: jax.Array  # [γ, R, C] float32, in levels
-    multiplier: jax.Array  # [γ, C] float32, over the layer's largest at the start
+    multiplier: jax.Array  # [γ, C] float32, in units of the layer's largest at the start
     offset: jax.Array  # [γ, C] float32, likewise
 
 
 class Fixed(NamedTuple):
-    """What stays."""
+    """The parts of a layer that stay."""
 
     layer: CompressedLayer
     mask: jax.Array  # [γ, R, C] bool, survivors
     weight_bits: jax.Array  # [] int32
-    units: tuple[jax.Array, jax.Array]  # [] each, largest multiplier and offset
+    units: tuple[jax.Array, jax.Array]  # [] each, largest |multiplier| and |offset| at the start
 
 
 class Images(NamedTuple):
-    """What is learnt from, or looked at."""
+    """Labelled images, for training or validation."""
 
     images: jax.Array  # [N, ...]
     labels: jax.Array  # [N] int32
 
 
 class Tuning(NamedTuple):
-    """Where fine-tuning stands between two looks; all that is needed to go on."""
+    """The state of fine-tuning between two looks at the validation loss."""
 
     learnt: tuple[Learnt, ...]
     state: optax.OptState
     best: tuple[Learnt, ...]
-    loss: np.ndarray  # [] float32, of the best on the validation images
-    before: np.ndarray  # [] float32, of the network as it was
-    step: np.ndarray  # [] int32
+    loss: np.ndarray  # [] float32, validation loss of `best`
+    before: np.ndarray  # [] float32, validation loss before fine-tuning
+    step: np.ndarray  # [] int32, steps done
     stale: np.ndarray  # [] int32, looks since the best
 
 
@@ -85,112 +84,115 @@ def finetune(
     on_progress: Callable[[int, float], bool] | None = None,
     path: pathlib.Path | None = None,
 ) -> tuple[Compressed, Tuning]:
-    """Learns to give the float network's outputs, and the labels.
+    """Trains a compressed network on the float network's logits and the labels.
 
     Args:
       network, params: the model; parameters that no crossbar holds stay.
-      compressed: from `evaluation.compress`.
+      compressed: from `compressed.compress`.
       masks: [γ, R, C] bool a layer; a pruned weight stays 0.
       weight_bits: [L] int32.
-      train: what is learnt from.
-      validate: the best state is that of the least loss here, and no gain here ends it.
-      key: draws the batches and what `augment` does.
+      train: training images.
+      validate: validation images; the state with the least loss on them is returned, and training
+        ends after `options.patience` looks without gain.
+      key: draws the batches and the augmentation.
       options: static.
       scale_bits: of the fixed-point multipliers and offsets, `Recovery.scale_bits`.
-      augment: changes a batch of training images; static: the same object compiles once.
+      augment: changes a batch of training images. Static: one object compiles once.
       optimiser: of a tuple of `Learnt`, static likewise; None: Adam with the options' rates.
-      on_progress: called after every look with the steps done and the loss of the best; where it
-        returns True, fine-tuning ends without being finished.
-      path: where it stands is kept in this file, and taken up from it; what it ended with, too.
-        The file must belong to these very arguments.
+      on_progress: called after every look with the steps done and the best loss; if it returns
+        True, training stops, unfinished.
+      path: file for the state, the final one included. If the file exists, training resumes from
+        it; it must belong to these very arguments.
 
     Returns:
-      The network of the best state, of the same bits and masks, fixed point as before; and where
-      fine-tuning stands.
+      The compressed network of the best state, with the same masks, bits and fixed-point format;
+      and the state in which training stopped.
 
     Raises:
       InputError: the file cannot be written.
     """
-    fixed, learnt = begin(compressed, masks, weight_bits)
-    optimiser = usual_optimiser(options) if optimiser is None else optimiser
+    fixed, learnt = split_learnt(compressed, masks, weight_bits)
+    optimiser = build_optimiser(options) if optimiser is None else optimiser
     static: Any = network, options, augment, optimiser
     chunks = [
-        (part, compute_float_logits(network, params, part.images)) for part in _chunks(validate)
+        (part, compute_float_logits(network, params, part.images))
+        for part in _split_chunks(validate)
     ]
 
-    def look(learnt: tuple[Learnt, ...]) -> np.ndarray:
+    def validation_loss(learnt: tuple[Learnt, ...]) -> np.ndarray:
         losses = [
-            _validation_loss(network, scale_bits, options, params, fixed, learnt, *chunk)
+            _sum_validation_loss(network, scale_bits, options, params, fixed, learnt, *chunk)
             for chunk in chunks
         ]
         return np.asarray(sum(losses) / len(validate.labels), np.float32)
 
-    before, zero = look(learnt), np.asarray(0, np.int32)
+    before, zero = validation_loss(learnt), np.asarray(0, np.int32)
     tuning = Tuning(learnt, jax.jit(optimiser.init)(learnt), learnt, before, before, zero, zero)
-    keeper = Unfinished(path)
-    tuning = keeper.restore(tuning)
+    state_file = Unfinished(path)
+    tuning = state_file.restore(tuning)
     start = time.monotonic()
-    while not finished(tuning, options):
+    while not is_finished(tuning, options):
         learnt, state, step = tuning.learnt, tuning.state, int(tuning.step)
         until = min(step + options.look, options.steps)
-        for number in range(step, until):
-            at = jax.random.fold_in(key, number)
-            learnt, state = _step(*static, params, fixed, learnt, state, train, at)
-        loss = look(learnt)
+        for index in range(step, until):
+            step_key = jax.random.fold_in(key, index)
+            learnt, state = _take_step(*static, params, fixed, learnt, state, train, step_key)
+        loss = validation_loss(learnt)
         better = bool(loss < tuning.loss)
-        best, least = (learnt, loss) if better else (tuning.best, tuning.loss)
+        best, best_loss = (learnt, loss) if better else (tuning.best, tuning.loss)
         stale = np.asarray(0 if better else tuning.stale + 1, np.int32)
         if options.seconds and time.monotonic() - start >= options.seconds:
             stale = np.asarray(options.patience, np.int32)
         tuning = Tuning(
-            learnt, state, best, least, tuning.before, np.asarray(until, np.int32), stale
+            learnt, state, best, best_loss, tuning.before, np.asarray(until, np.int32), stale
         )
-        done = finished(tuning, options)
-        if done or keeper.due:
-            keeper.save(tuning)
-        if on_progress is not None and on_progress(until, float(least)) and not done:
+        done = is_finished(tuning, options)
+        if done or state_file.due:
+            state_file.save(tuning)
+        if on_progress is not None and on_progress(until, float(best_loss)) and not done:
             break
-    return _delivered(scale_bits, fixed, tuning.best), tuning
+    return _round_learnt(scale_bits, fixed, tuning.best), tuning
 
 
-def _chunks(images: Images) -> list[Images]:
+def _split_chunks(images: Images) -> list[Images]:
     starts = range(0, len(images.labels), _CHUNK)
     return [jax.tree.map(lambda x, i=i: x[i : i + _CHUNK], images) for i in starts]
 
 
-def finished(tuning: Tuning, options: FinetuneOptions) -> bool:
-    """Whether no step is left to do."""
+def is_finished(tuning: Tuning, options: FinetuneOptions) -> bool:
+    """Tells whether no step is left: all are done, or patience or time has run out."""
     return bool(tuning.step >= options.steps or tuning.stale >= options.patience)
 
 
 @jax.jit
-def begin(
+def split_learnt(
     compressed: Compressed, masks: tuple[jax.Array, ...], weight_bits: jax.Array
 ) -> tuple[tuple[Fixed, ...], tuple[Learnt, ...]]:
-    """What stays and what is learnt, where learning begins: the compressed network itself."""
+    """Splits a compressed network into its fixed parts and its learnt parameters."""
     fixed = tuple(
-        Fixed(layer, mask, bits, (_largest(layer.multiplier), _largest(layer.offset)))
+        Fixed(layer, mask, bits, (_find_largest(layer.multiplier), _find_largest(layer.offset)))
         for layer, mask, bits in zip(compressed, masks, weight_bits, strict=True)
     )
     learnt = tuple(
         Learnt(
-            one.layer.levels.astype(jnp.float32),
-            one.layer.multiplier / one.units[0],
-            one.layer.offset / one.units[1],
+            part.layer.levels.astype(jnp.float32),
+            part.layer.multiplier / part.units[0],
+            part.layer.offset / part.units[1],
         )
-        for one in fixed
+        for part in fixed
     )
     return fixed, learnt
 
 
-def _largest(x: jax.Array) -> jax.Array:
+def _find_largest(x: jax.Array) -> jax.Array:
+    """Returns the largest magnitude in x, or 1 if all are 0."""
     largest = jnp.abs(x).max()
     return jnp.where(largest > 0, largest, 1.0)
 
 
-@functools.lru_cache(maxsize=16)  # the same object for the same options: compiled once
-def usual_optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
-    """Adam, its rates falling by a cosine; one for levels, one for multipliers and offsets."""
+@functools.lru_cache(maxsize=16)  # one object for the same options, so that it compiles once
+def build_optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
+    """Builds Adam with two cosine-decayed rates: for levels, and for multipliers and offsets."""
 
     def adam(rate: float) -> optax.GradientTransformation:
         return optax.adam(optax.cosine_decay_schedule(rate, options.steps))
@@ -202,23 +204,25 @@ def usual_optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
     )
 
 
-def _loss(
+def _compute_loss(
     logits: jax.Array, reference: jax.Array, labels: jax.Array, options: FinetuneOptions
 ) -> jax.Array:
-    """Of each of B images, [B], in nats; logits are [B, classes].
+    """Computes the loss of B images, [B], in nats; logits are [B, classes].
 
-    (1 - w) T² KL(softmax(reference / T) || softmax(logits / T)) + w CE(labels, logits); with T
-    above 1 an image that both are sure of teaches, too (Hinton et al., section 2).
+    (1 - w) T² KL(softmax(reference / T) || softmax(logits / T)) + w CE(labels, logits). With T
+    above 1, images that both networks are sure of teach, too (Hinton et al., section 2).
     """
     t, weight = options.temperature, options.label_weight
-    gap = optax.losses.kl_divergence(jax.nn.log_softmax(logits / t), jax.nn.softmax(reference / t))
-    wrong = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return (1 - weight) * t**2 * gap + weight * wrong
+    divergence = optax.losses.kl_divergence(
+        jax.nn.log_softmax(logits / t), jax.nn.softmax(reference / t)
+    )
+    label_loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return (1 - weight) * t**2 * divergence + weight * label_loss
 
 
-# A jitted step in a Python loop, as in training.py: inside a scan XLA's convolutions are slower.
+# A jitted step in a Python loop, because XLA's convolutions are slower inside a scan.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _step(
+def _take_step(
     network: Network,
     options: FinetuneOptions,
     augment: Augment | None,
@@ -230,23 +234,25 @@ def _step(
     train: Images,
     key: jax.Array,
 ) -> tuple[tuple[Learnt, ...], optax.OptState]:
+    """Draws a batch and updates the learnt parameters and the optimiser's state."""
     draw_key, augment_key = jax.random.split(key)
-    at = jax.random.randint(draw_key, (options.batch,), 0, train.labels.shape[0])
-    x, labels = train.images[at], train.labels[at]
-    # Else what augments is fused into the first layer and done anew for every use of a pixel.
+    batch = jax.random.randint(draw_key, (options.batch,), 0, train.labels.shape[0])
+    x, labels = train.images[batch], train.labels[batch]
+    # Without the barrier XLA fuses the augmentation into the first layer, which repeats it for
+    # every use of a pixel.
     x = jax.lax.optimization_barrier(x if augment is None else augment(augment_key, x))
     reference = forward_float(network, params, x)
 
     def loss(learnt: tuple[Learnt, ...]) -> jax.Array:
-        logits = apply(network, params, fixed, learnt, x)
-        return _loss(logits, reference, labels, options).mean()
+        logits = apply_learnt(network, params, fixed, learnt, x)
+        return _compute_loss(logits, reference, labels, options).mean()
 
-    change, state = optimiser.update(jax.grad(loss)(learnt), state, learnt)
-    return optax.apply_updates(learnt, change), state
+    updates, state = optimiser.update(jax.grad(loss)(learnt), state, learnt)
+    return optax.apply_updates(learnt, updates), state
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _validation_loss(
+def _sum_validation_loss(
     network: Network,
     scale_bits: int,
     options: FinetuneOptions,
@@ -256,67 +262,72 @@ def _validation_loss(
     validate: Images,
     reference: jax.Array,
 ) -> jax.Array:
-    """Sum over images, of the integer network that would be delivered."""
-    tuned = _delivered(scale_bits, fixed, learnt)
-    logits = integer.apply(network, params, tuned, validate.images)
-    return _loss(logits, reference, validate.labels, options).sum()
+    """Sums the loss of the rounded network over validation images."""
+    compressed = _round_learnt(scale_bits, fixed, learnt)
+    logits = apply(network, params, compressed, validate.images)
+    return _compute_loss(logits, reference, validate.labels, options).sum()
 
 
-def _through(exact: jax.Array, smooth: jax.Array) -> jax.Array:
-    """`exact` forward, the gradient of `smooth` backward."""
+def _pass_straight_through(exact: jax.Array, smooth: jax.Array) -> jax.Array:
+    """Returns `exact` forward, and passes the gradient to `smooth` backward."""
     return smooth + jax.lax.stop_gradient(exact - smooth)
 
 
-def _levels(one: Fixed, weight: jax.Array) -> jax.Array:
-    """Whole levels of weights in levels: [γ, R, C] float32."""
-    unit = jnp.ones(weight.shape[::2])
-    return quantization.quantize_weight(weight, one.mask, unit, one.weight_bits)
+def _round_to_levels(fixed: Fixed, weight: jax.Array) -> jax.Array:
+    """Rounds a layer's learnt weights, in levels, to whole levels: [γ, R, C] float32."""
+    scale = jnp.ones(weight.shape[::2])
+    return quantization.quantize_weight(weight, fixed.mask, scale, fixed.weight_bits)
 
 
-def apply(
+def apply_learnt(
     network: Network,
     params: Params,
     fixed: tuple[Fixed, ...],
     learnt: tuple[Learnt, ...],
     x: jax.Array,
 ) -> jax.Array:
-    """Logits [B, classes], differentiable in what is learnt."""
+    """Returns the compressed network's logits [B, classes], differentiable in `learnt`."""
 
     def replace(
         index: int, product: products.Product, x: jax.Array, weight: jax.Array
     ) -> jax.Array:
         del weight
-        one, now = fixed[index], learnt[index]
-        layer, limit = one.layer, quantization.weight_limit(one.weight_bits)
+        fixed_part, learnt_part = fixed[index], learnt[index]
+        layer, limit = fixed_part.layer, quantization.get_max_weight_level(fixed_part.weight_bits)
         scale, zero = layer.input_scale, layer.input_zero
-        smooth = jnp.clip(x / scale + zero, 0, quantization.input_limit(layer.input_bits))
-        u = _through(quantization.quantize_input(x, scale, zero, layer.input_bits), smooth)
-        clipped = jnp.clip(now.weight, -limit, limit) * one.mask
-        levels = _through(_levels(one, now.weight), clipped)
-        # What lies outside the input is its zero: whole numbers below 2^24, so exact in float32.
+        smooth = jnp.clip(x / scale + zero, 0, quantization.get_max_input_level(layer.input_bits))
+        u = _pass_straight_through(
+            quantization.quantize_input(x, scale, zero, layer.input_bits), smooth
+        )
+        clipped = jnp.clip(learnt_part.weight, -limit, limit) * fixed_part.mask
+        levels = _pass_straight_through(_round_to_levels(fixed_part, learnt_part.weight), clipped)
+        # Padding reads the zero point. Sums are whole numbers below 2^24, so exact in float32.
         sums = product.convolve(u - zero, levels) + zero * levels.sum(axis=1, keepdims=True)
-        if layer.reading is not None:  # what converters round away has no gradient
+        if layer.reading is not None:  # errors of converters have no gradient
             windows = product.unfold(u, pad=zero).round().astype(jnp.int32)
             whole = levels.round().astype(jnp.int8), windows
-            sums += converters.lost(layer.reading, *whole, layer.input_bits).astype(jnp.float32)
-        multiplier, offset = (
-            part * unit for part, unit in zip((now.multiplier, now.offset), one.units, strict=True)
-        )
+            sums += converters.compute_conversion_errors(
+                layer.reading, *whole, layer.input_bits
+            ).astype(jnp.float32)
+        multiplier = learnt_part.multiplier * fixed_part.units[0]
+        offset = learnt_part.offset * fixed_part.units[1]
         return product.fold(multiplier[:, None] * sums + offset[:, None])
 
     return forward(network, params, x, replace)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _delivered(scale_bits: int, fixed: tuple[Fixed, ...], learnt: tuple[Learnt, ...]) -> Compressed:
-    """What was learnt as integers and fixed-point numbers."""
-    return tuple(_rounded(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
+def _round_learnt(
+    scale_bits: int, fixed: tuple[Fixed, ...], learnt: tuple[Learnt, ...]
+) -> Compressed:
+    """Rounds the learnt parameters to a compressed network."""
+    return tuple(_round_layer(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
 
 
-def _rounded(one: Fixed, now: Learnt, scale_bits: int) -> CompressedLayer:
-    fixed_point = functools.partial(quantization.fixed_point, bits=scale_bits)
-    return one.layer._replace(
-        levels=_levels(one, now.weight).astype(jnp.int8),
-        multiplier=fixed_point(now.multiplier * one.units[0]),
-        offset=fixed_point(now.offset * one.units[1]),
+def _round_layer(fixed: Fixed, learnt: Learnt, scale_bits: int) -> CompressedLayer:
+    multiplier, offset = learnt.multiplier * fixed.units[0], learnt.offset * fixed.units[1]
+    return fixed.layer._replace(
+        levels=_round_to_levels(fixed, learnt.weight).astype(jnp.int8),
+        multiplier=quantization.round_to_fixed_point(multiplier, scale_bits),
+        offset=quantization.round_to_fixed_point(offset, scale_bits),
     )

@@ -1,36 +1,42 @@
-"""The Gram matrix of a layer's windows: of wide ones half is copied, and padding is left out.
+"""Computes the Gram matrix of a layer's windows by blocks, without products of padding.
 
-Rows of a wide matrix are cut into pieces, of whole taps where taps are narrow. A block is the
-product of two pieces, over those windows in which both see anything of the image: with 3 x 3 taps
-and zeros around, over 4 x 4 positions 30 % of the multiplications are left, over 2 x 2 12 %.
+Rows of a wide matrix are cut into pieces of whole taps, or of parts of one wide tap. A block is the
+product of two pieces. Upper blocks are copied from lower ones, and windows in which either piece
+lies in the padding are left out. A 3 x 3 kernel with zero padding then takes 30 % of the
+multiplications over 4 x 4 positions, and 12 % over 2 x 2.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-WIDE = 1152  # a matrix of more rows is cut
-PIECE = 512  # rows of a piece, at most
+WIDE = 1152  # a matrix with more rows is cut
+PIECE = 512  # most rows of a piece
 
 
-def gram_blocks(windows: jax.Array, inside: np.ndarray) -> tuple[jax.Array, ...]:
-    """Σ x xᵀ in its lower blocks, [γ, rows of a piece, rows of another], row after row.
+def compute_gram_blocks(windows: jax.Array, inside: np.ndarray) -> tuple[jax.Array, ...]:
+    """Computes the lower blocks of Σ x xᵀ over windows x, block row after block row.
 
     Args:
-      windows: [γ, M, R], whose R rows are T equal parts, one a tap.
-      inside: [M, T] bool, on the host; a tap that is not is all zeros.
+      windows: [γ, M, R]; the R rows are T equal parts, one a tap.
+      inside: [M, T] bool, on the host; taps outside the image are all zeros.
+
+    Returns:
+      Blocks [γ, rows of a piece, rows of a piece before it or of itself].
     """
-    pieces = _pieces(windows.shape[2], inside)
-    return tuple(_product(windows, a, b) for i, a in enumerate(pieces) for b in pieces[: i + 1])
+    pieces = _cut_rows(windows.shape[2], inside)
+    return tuple(
+        _multiply_pieces(windows, a, b) for i, a in enumerate(pieces) for b in pieces[: i + 1]
+    )
 
 
-def whole_gram(blocks: tuple[jax.Array, ...]) -> jax.Array:
-    """The matrix of these blocks, [γ, R, R]."""
+def join_gram_blocks(blocks: tuple[jax.Array, ...]) -> jax.Array:
+    """Joins the lower blocks to the whole symmetric matrix, [γ, R, R]."""
     below: dict[tuple[int, int], jax.Array] = {}
     row = 0
     while len(below) < len(blocks):
         start = len(below)
-        below |= {(row, at): blocks[start + at] for at in range(row + 1)}
+        below |= {(row, column): blocks[start + column] for column in range(row + 1)}
         row += 1
     order = range(row)
     return jnp.block(
@@ -38,28 +44,30 @@ def whole_gram(blocks: tuple[jax.Array, ...]) -> jax.Array:
     )
 
 
-_Piece = tuple[slice, np.ndarray]  # rows; [M] bool, windows in which these see anything
+_Piece = tuple[slice, np.ndarray]  # rows; [M] bool, windows in which any of them is in the image
 
 
-def _pieces(rows: int, inside: np.ndarray) -> list[_Piece]:
+def _cut_rows(rows: int, inside: np.ndarray) -> list[_Piece]:
+    """Cuts the rows of a wide matrix into pieces; a narrow matrix is one piece."""
     taps = inside.shape[1]
     if rows <= WIDE:
         return [(slice(0, rows), np.ones(len(inside), bool))]
     tap = rows // taps
-    some = max(PIECE // tap, 1)  # taps of a piece
+    step = max(PIECE // tap, 1)  # taps of a piece
     pieces: list[_Piece] = []
-    for at in range(0, taps, some):
-        end = min(at + some, taps)
-        seen = np.any(inside[:, at:end], axis=1)
-        starts = range(at * tap, end * tap, PIECE)  # one, unless a tap alone is too wide
-        pieces += [(slice(start, min(start + PIECE, end * tap)), seen) for start in starts]
+    for first in range(0, taps, step):
+        end = min(first + step, taps)
+        visible = np.any(inside[:, first:end], axis=1)
+        starts = range(first * tap, end * tap, PIECE)  # one, unless a tap alone is too wide
+        pieces += [(slice(start, min(start + PIECE, end * tap)), visible) for start in starts]
     return pieces
 
 
-def _product(windows: jax.Array, a: _Piece, b: _Piece) -> jax.Array:
+def _multiply_pieces(windows: jax.Array, a: _Piece, b: _Piece) -> jax.Array:
+    """Computes a block, [γ, rows of a, rows of b], over the windows that both pieces see."""
     left, right = windows[:, :, a[0]], windows[:, :, b[0]]
     both = a[1] & b[1]
     if not both.all():
-        at = np.flatnonzero(both)
-        left, right = left[:, at], right[:, at]
+        chosen = np.flatnonzero(both)
+        left, right = left[:, chosen], right[:, chosen]
     return jnp.einsum("gmr,gms->grs", left, right)

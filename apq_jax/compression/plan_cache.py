@@ -1,9 +1,9 @@
-"""Keeps statistics and Plan on disk, so that no two runs compute the same ones.
+"""Keeps statistics and Plans on disk, because runs on the same model share them.
 
-A file holds the statistics of all layers, or the Plan of one layer, under a hash of all that
-decides them. It is written whole when its part is done, so that a killed run goes on with the next
-part. The hash covers values, not this package's code: raise SCHEMA when the code computes something
-else.
+A file holds the statistics of all layers, or the Plan of one layer. Its name is a hash of all
+inputs that decide the content. A file is written when its part is complete, so a killed run resumes
+with the next part. The hash does not cover this package's code: raise SCHEMA when the code computes
+something else.
 """
 
 import functools
@@ -22,10 +22,10 @@ from apq_jax.compression.pruning import Block
 from apq_jax.network.capture import Network
 from apq_jax.network.jaxpr import Params
 from apq_jax.system import pytrees
-from apq_jax.system.versions import TRAINING, versions
+from apq_jax.system.versions import TRAINING, read_versions
 
-SCHEMA = 3  # of the files, and of the code that makes them
-FOLDER = "plans"  # of the cache
+SCHEMA = 3  # version of the files and of the code that computes them
+FOLDER = "plans"  # in the cache
 _Tree = TypeVar("_Tree")
 
 
@@ -43,12 +43,12 @@ def calibrate_and_plan(
 
     Args:
       network, params: the model.
-      weights: its matrices, [γ, R, C] a layer.
+      weights: the model's matrices, [γ, R, C] a layer.
       images: training images [N, ...].
-      moment_images: how many of the images, from the first on, give the output moments.
-      blocks: the blocks that live or die together, one shape a layer.
-      options: the Plan's.
-      cache: a folder, in whose FOLDER the files lie; None keeps nothing.
+      moment_images: number of images, from the first on, that give the output moments.
+      blocks: each layer's block.
+      options: of the Plan.
+      cache: the files lie in its folder FOLDER; None: nothing is kept.
 
     Raises:
       InputError: the cache cannot be written.
@@ -63,34 +63,38 @@ def calibrate_and_plan(
         statistics = calibrate(None)
         return statistics, plan.build_plan(weights, statistics, blocks, options)
     folder = cache / FOLDER
-    identity = _identity(network, params, images, moment_images)
-    statistics = _cached(file(folder, identity), calibration.shapes(weights), calibrate)
+    identity = _identify_statistics(network, params, images, moment_images)
+    statistics = _load_or_compute(
+        locate_file(folder, identity), calibration.infer_statistics_shapes(weights), calibrate
+    )
     layers = []
     for index, (w, layer, block) in enumerate(zip(weights, statistics, blocks, strict=True)):
-        build = functools.partial(_plan_layer, w, layer, block, options)
-        path = file(folder, (*identity, index, block, options))
-        layers.append(_cached(path, jax.eval_shape(build), build))
+        build = functools.partial(_build_layer_plan, w, layer, block, options)
+        path = locate_file(folder, (*identity, index, block, options))
+        layers.append(_load_or_compute(path, jax.eval_shape(build), build))
     return statistics, tuple(layers)
 
 
-def _plan_layer(
+def _build_layer_plan(
     w: jax.Array,
     statistics: LayerStatistics,
     block: Block,
     options: PlanOptions,
     unfinished: pathlib.Path | None = None,
 ) -> LayerPlan:
-    del unfinished  # a layer's Plan takes seconds
+    del unfinished  # unused, because a layer's Plan takes only seconds
     return plan.build_plan((w,), (statistics,), (block,), options)[0]
 
 
-def _cached(path: pathlib.Path, like: _Tree, compute: Callable[[pathlib.Path], _Tree]) -> _Tree:
-    """Reads a pytree from `path`, or computes and writes it where the file is missing or unusable.
+def _load_or_compute(
+    path: pathlib.Path, like: _Tree, compute: Callable[[pathlib.Path], _Tree]
+) -> _Tree:
+    """Loads a pytree from `path`, or computes and saves it if the file is missing or unusable.
 
     Args:
       path: the file.
-      like: names, shapes and dtypes of the pytree.
-      compute: gives the pytree; takes a file in which it may keep unfinished work.
+      like: the pytree's ShapeDtypeStructs.
+      compute: (file for unfinished work) -> the pytree.
     """
     unfinished = path.with_suffix(".unfinished.safetensors")
     tree: _Tree | None = pytrees.load_if_usable(path, like)
@@ -101,21 +105,21 @@ def _cached(path: pathlib.Path, like: _Tree, compute: Callable[[pathlib.Path], _
     return tree
 
 
-def _identity(
+def _identify_statistics(
     network: Network, params: Params, images: jax.Array, moment_images: int
 ) -> tuple[Any, ...]:
-    """Returns all that decides the statistics, except this package's code."""
-    values = pytrees.digest((params, images))
-    return SCHEMA, *model_identity(network, params), values, moment_images
+    """Returns all inputs that decide the statistics, except this package's code."""
+    values = pytrees.compute_digest((params, images))
+    return SCHEMA, *identify_model(network, params), values, moment_images
 
 
-def model_identity(network: Network, params: Params) -> tuple[Any, ...]:
-    """Returns what computes: versions, device kind and program, but not the params' values."""
-    # The program's text tells models of equal params apart, and holds the constants in them.
+def identify_model(network: Network, params: Params) -> tuple[Any, ...]:
+    """Returns versions, device kind, program and layers of a model, without the params' values."""
+    # The program's text tells models with equal params apart, and holds the models' constants.
     program = jax.jit(lambda params, x: network.apply_fn(params, x)).lower(params, network.example)
-    return versions(TRAINING), jax.default_backend(), program.as_text(), network.layers
+    return read_versions(TRAINING), jax.default_backend(), program.as_text(), network.layers
 
 
-def file(folder: pathlib.Path, identity: tuple[Any, ...]) -> pathlib.Path:
-    """Returns the file in a folder that holds what an identity decides."""
+def locate_file(folder: pathlib.Path, identity: tuple[Any, ...]) -> pathlib.Path:
+    """Returns the path of the file in a folder that belongs to an identity."""
     return folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.safetensors"

@@ -1,8 +1,8 @@
-"""Scores of the blocks that are pruned, and the masks that follow.
+"""Scores blocks of weights for pruning, and masks the blocks with the lowest scores.
 
-The matrix [γ, R, C] is cut into blocks of `high` rows x `wide` columns, the last ones padded. A
-block lives or dies as a whole; apq_jax/mapping/schemes.py says how large each scheme's blocks are.
-A column-vector is a block of h x 1: one column of one row group, h rows of an operation unit.
+A matrix [γ, R, C] is cut into blocks of `high` rows x `wide` columns, the last ones padded. A block
+is kept or pruned as a whole; apq_jax/mapping/schemes.py sets the block of each scheme. A
+column-vector is a block of h x 1: one column of one row group, the h rows of an operation unit.
 
 I = ⌈R/high⌉ blocks lie below each other, J = ⌈C/wide⌉ beside each other.
 """
@@ -23,40 +23,40 @@ SCORES: tuple[str, ...] = get_args(Score)
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """The shape of the weights that live or die together. Static."""
+    """The shape of the weights that are kept or pruned together. Static."""
 
     high: int  # rows
     wide: int = 1  # columns
 
     def count(self, rows: int, columns: int) -> tuple[int, int]:
-        """(I, J) of a matrix."""
+        """Counts the blocks of a matrix, (I, J)."""
         return -(-rows // self.high), -(-columns // self.wide)
 
 
-def cut(w: np.ndarray, block: Block) -> np.ndarray:
-    """[γ, R, C] to [γ, I, high, J, wide], padded with zeros; on the host."""
+def cut_into_blocks(w: np.ndarray, block: Block) -> np.ndarray:
+    """Cuts [γ, R, C] into blocks [γ, I, high, J, wide], padded with zeros; on the host."""
     groups, rows, columns = w.shape
     down, across = block.count(rows, columns)
     padding = ((0, 0), (0, down * block.high - rows), (0, across * block.wide - columns))
     return np.pad(w, padding).reshape(groups, down, block.high, across, block.wide)
 
 
-def row_groups(w: jax.Array, height: int) -> jax.Array:
-    """[γ, R, C] to [γ, G, h, C], padded with zeros."""
+def split_row_groups(w: jax.Array, height: int) -> jax.Array:
+    """Splits [γ, R, C] into row groups [γ, G, h, C], padded with zeros."""
     groups, rows, columns = w.shape
     count = -(-rows // height)
     padded = jnp.pad(w, ((0, 0), (0, count * height - rows), (0, 0)))
     return padded.reshape(groups, count, height, columns)
 
 
-def weight_mask(mask: Array, block: Block, rows: int, columns: int) -> Array:
-    """Mask of blocks [..., I, J] to mask of weights [..., R, C]; on the host or traced."""
+def expand_mask(mask: Array, block: Block, rows: int, columns: int) -> Array:
+    """Expands a mask of blocks [..., I, J] to weights [..., R, C]; on the host or traced."""
     strips = mask.repeat(block.high, axis=-2)[..., :rows, :]
     return strips.repeat(block.wide, axis=-1)[..., :columns]
 
 
-def diagonal_blocks(matrix: jax.Array, height: int) -> jax.Array:
-    """The h x h blocks on the diagonal, [γ, R, R] to [γ, G, h, h]; padded with an identity."""
+def extract_diagonal_blocks(matrix: jax.Array, height: int) -> jax.Array:
+    """Extracts the h x h blocks on the diagonal of [γ, R, R], identity-padded: [γ, G, h, h]."""
     groups, rows, _ = matrix.shape
     count = -(-rows // height)
     extra = count * height - rows
@@ -66,54 +66,54 @@ def diagonal_blocks(matrix: jax.Array, height: int) -> jax.Array:
     return jnp.moveaxis(jnp.diagonal(blocks, axis1=1, axis2=3), -1, 1)
 
 
-def block_scores(w: jax.Array, metric: jax.Array, kind: Score, block: Block) -> jax.Array:
-    """How much each block matters; the least goes first.
+def score_blocks(w: jax.Array, matrices: jax.Array, kind: Score, block: Block) -> jax.Array:
+    """Scores how much each block matters; blocks with low scores are pruned first.
 
-    A block's score is the sum of its columns', for the loss is.
+    A block's score is the sum of its columns' scores, because the loss is such a sum.
 
     Args:
       w: [γ, R, C].
-      metric: what `score_metric` gave for this kind.
-      kind: `l2`, `l1` norm of the weights; `activation`, the norm of the weights times the root
-        mean square of their inputs (Wanda, Sun et al., ICLR 2024, summed over a block); `obs`,
-        the loss increase wᵀ [(H⁻¹)_gg]⁻¹ w of removing a column's part and letting the others
-        adjust (Optimal Brain Surgeon, Hassibi and Stork, NIPS 1992, for a block).
+      matrices: from `compute_score_matrices` for the same kind.
+      kind: `l1`, the sum of the weights' magnitudes; `l2`, the sum of their squares; `activation`,
+        the sum of the squares times their inputs' mean squares (Wanda, Sun et al., ICLR 2024);
+        `obs`, the loss increase wᵀ [(H⁻¹)_gg]⁻¹ w when a column's part is removed and its other
+        weights adjust (Optimal Brain Surgeon, Hassibi and Stork, NIPS 1992, for a block).
       block: static.
 
     Returns:
       [γ, I, J] float32, not negative.
     """
-    parts = row_groups(w, block.high)  # γ, I, high, C
+    parts = split_row_groups(w, block.high)  # [γ, I, high, C]
     if kind == "l1":
         scores = jnp.abs(parts).sum(axis=2)
     else:
-        scores = jnp.einsum("ngic,ngij,ngjc->ngc", parts, metric, parts)
+        scores = jnp.einsum("ngic,ngij,ngjc->ngc", parts, matrices, parts)
     groups, down, columns = scores.shape
     _, across = block.count(w.shape[1], columns)
     padded = jnp.pad(scores, ((0, 0), (0, 0), (0, across * block.wide - columns)))
     return padded.reshape(groups, down, across, block.wide).sum(axis=3)
 
 
-def score_metric(gram: jax.Array, kind: Score, height: int) -> jax.Array:
-    """The matrix of a block's rows that `block_scores` measures with, [γ, I, high, high].
+def compute_score_matrices(gram: jax.Array, kind: Score, height: int) -> jax.Array:
+    """Computes the matrices M of the scores wᵀ M w, one for each block's rows: [γ, I, high, high].
 
     Args:
       gram: [γ, R, R], damped so that it can be inverted.
-      kind: see `block_scores`.
+      kind: as in `score_blocks`; `l1` does not use the result.
       height: rows of a block.
     """
     eye = jnp.eye(gram.shape[-1])
     if kind == "activation":
-        return diagonal_blocks(gram * eye, height)
+        return extract_diagonal_blocks(gram * eye, height)
     if kind == "obs" and height < gram.shape[-1]:
-        return jnp.linalg.inv(diagonal_blocks(jnp.linalg.inv(gram), height))
-    # Of a whole column nothing is left that could adjust.
-    metric = gram if kind == "obs" else jnp.broadcast_to(eye, gram.shape)
-    return diagonal_blocks(metric, height)
+        return jnp.linalg.inv(extract_diagonal_blocks(jnp.linalg.inv(gram), height))
+    # A block of a whole column leaves no weights that could adjust.
+    matrix = gram if kind == "obs" else jnp.broadcast_to(eye, gram.shape)
+    return extract_diagonal_blocks(matrix, height)
 
 
 def keep_largest(scores: jax.Array, alive: jax.Array, count: jax.Array) -> jax.Array:
-    """Mask of the `count` blocks with the largest scores among those still alive.
+    """Returns the mask, True for the `count` blocks alive with the largest scores.
 
     Ties go to the block that comes first in (group, row, column) order.
     """

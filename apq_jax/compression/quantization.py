@@ -1,8 +1,8 @@
-"""Integer levels and scales, with traced bits; fixed-point digital scales.
+"""Quantizes weights and inputs to integer levels, with traced bits, and scales to fixed point.
 
-A weight is `scale * level`, level in ±(2^(q-1) - 1), and ±1 at one bit. An input is
-`scale * (u - zero)`, u unsigned in 0 .. 2^a - 1, because bit-serial DACs drive unsigned numbers;
-`zero` is 0 where the calibrated minimum is not negative.
+A weight is `scale * level`, where level lies in ±(2^(q-1) - 1) and is ±1 at one bit. An input is
+`scale * (u - zero)`, where u is unsigned, in 0 .. 2^a - 1, because bit-serial DACs drive unsigned
+numbers. The zero point `zero` is 0 if the calibrated minimum is not negative.
 """
 
 import functools
@@ -14,23 +14,24 @@ import numpy as np
 MAX_BITS = 8  # levels are held as int8, accumulated in int32: exact
 
 
-# Clipping points tried, as fractions of the range; of equals the first, the range itself.
+# Clipping points of the grid searches, as fractions of the range. The range itself comes first,
+# because ties go to the first.
 _WEIGHT_CLIPS = np.append(1.0, np.linspace(1.2, 0.2, 31))
 _INPUT_CLIPS = np.linspace(1.0, 0.1, 32)
 
 
-def weight_limit(bits: jax.Array) -> jax.Array:
-    """Largest level of a `bits`-bit weight, 2^(q-1) - 1, but 1 at one bit; float32."""
+def get_max_weight_level(bits: jax.Array) -> jax.Array:
+    """Returns the largest level of a `bits`-bit weight, 2^(q-1) - 1, but 1 at one bit; float32."""
     return jnp.maximum(jnp.exp2(jnp.asarray(bits, jnp.float32) - 1).round() - 1, 1)
 
 
-def input_limit(bits: jax.Array) -> jax.Array:
-    """Largest level of a `bits`-bit input, 2^a - 1; float32."""
+def get_max_input_level(bits: jax.Array) -> jax.Array:
+    """Returns the largest level of a `bits`-bit input, 2^a - 1; float32."""
     return jnp.exp2(jnp.asarray(bits, jnp.float32)).round() - 1
 
 
 def quantize_weight(w: jax.Array, mask: jax.Array, scale: jax.Array, bits: jax.Array) -> jax.Array:
-    """Weights to integer levels, rounded half to even.
+    """Rounds weights to integer levels, half to even.
 
     Args:
       w: [..., R, C] float32.
@@ -41,55 +42,55 @@ def quantize_weight(w: jax.Array, mask: jax.Array, scale: jax.Array, bits: jax.A
     Returns:
       [..., R, C] float32 whole numbers.
     """
-    limit = weight_limit(bits)
+    limit = get_max_weight_level(bits)
     rounded = jnp.clip(jnp.round(w / scale[..., None, :]), -limit, limit)
     sign = jnp.where(w < 0, -1.0, 1.0)
     return jnp.where(mask, jnp.where(bits == 1, sign, rounded), 0.0)
 
 
 def quantize_input(x: jax.Array, scale: jax.Array, zero: jax.Array, bits: jax.Array) -> jax.Array:
-    """Inputs to unsigned levels u = clip(round(x / s) + z, 0, 2^a - 1), float32 whole numbers."""
-    return jnp.clip(jnp.round(x / scale) + zero, 0, input_limit(bits))
+    """Rounds inputs to unsigned levels u = clip(round(x / s) + z, 0, 2^a - 1); float32."""
+    return jnp.clip(jnp.round(x / scale) + zero, 0, get_max_input_level(bits))
 
 
 def fit_weight_scale(
     w: jax.Array, mask: jax.Array, importance: jax.Array, bits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Scale of each output channel with the least weighted squared error, by a grid search.
+    """Finds each output channel's scale of least weighted squared error, by a grid search.
 
     Args:
       w: [R, C] float32.
       mask: [R, C] bool.
-      importance: [R], what a row's squared error counts: its input's mean square, or variance
-        where the output's mean is restored afterwards.
+      importance: [R], weight of a row's squared error: the mean square of its input, or the
+        variance if the output's mean is restored afterwards.
       bits: [] int32.
 
     Returns:
-      scale [C] float32, positive also where a column has no survivor; its error [C], the mean
-      square of the output's deviation if the rows' roundings are independent.
+      scale [C] float32, positive even if a column has no survivor; and its error [C], which is
+      the mean square change of the output if the rows' roundings are independent.
     """
     largest = jnp.max(jnp.abs(w) * mask, axis=0)
-    # At one bit the best magnitude is known, Σ i |w| / Σ i, and is the first that is tried.
+    # At one bit the best magnitude is known, Σ i |w| / Σ i, and is tried first.
     weighted = importance[:, None] * mask
     mean = jnp.sum(weighted * jnp.abs(w), axis=0) / jnp.maximum(weighted.sum(axis=0), 1e-30)
     base = jnp.where(bits == 1, mean, largest)
     base = jnp.where(base > 0, base, 1.0)
 
     fractions = jnp.asarray(_WEIGHT_CLIPS, jnp.float32)
-    tried = base * fractions[:, None] / weight_limit(bits)  # [F, C]
+    scales = base * fractions[:, None] / get_max_weight_level(bits)  # [F, C]
 
     def squares(w: jax.Array, mask: jax.Array, weight: jax.Array, scale: jax.Array) -> jax.Array:
         fitted = quantize_weight(w, mask, scale, bits) * scale[..., None, :]
         return weight[..., None] * (w * mask - fitted) ** 2
 
-    # A row at a time for all scales: seven times faster (4608 x 512) than a scale at a time.
+    # One row at a time for all scales is seven times faster (4608 x 512) than one scale at a time.
     def add_row(total: jax.Array, row: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        w, mask, weight = (one[None] for one in row)
-        return total + squares(w, mask, weight, tried)[:, 0], None
+        w, mask, weight = (x[None] for x in row)
+        return total + squares(w, mask, weight, scales)[:, 0], None
 
-    errors, _ = jax.lax.scan(add_row, jnp.zeros_like(tried), (w, mask, importance))
-    best = base * fractions[jnp.argmin(errors, axis=0)] / weight_limit(bits)
-    # Without the barrier XLA would join this sum with the caller's, in another order.
+    errors, _ = jax.lax.scan(add_row, jnp.zeros_like(scales), (w, mask, importance))
+    best = base * fractions[jnp.argmin(errors, axis=0)] / get_max_weight_level(bits)
+    # Without the barrier XLA fuses this sum with the caller's, which changes its order.
     return best, jax.lax.optimization_barrier(squares(w, mask, importance, best).sum(axis=0))
 
 
@@ -97,19 +98,19 @@ def fit_weight_scale(
 def fit_input(
     sample: jax.Array, low: jax.Array, high: jax.Array, bits: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scale and zero of a layer's input with the least squared error, by a grid search.
+    """Finds the scale and zero point of least squared error for a layer's input, by a grid search.
 
     Args:
       sample: [N] values of the input.
-      low: [] least value seen, high: [] largest.
-      bits: [A] int32, each number of bits to fit.
+      low, high: [], least and largest value of the input.
+      bits: [A] int32, the numbers of bits to fit.
 
     Returns:
-      scale [A] float32 positive, zero [A] float32 whole (0 where `low` is not negative), and
-      mean square error [A].
+      scale [A] float32, positive; zero point [A] float32, a whole number (0 if `low` is not
+      negative); and mean square error [A].
     """
-    limit = input_limit(bits)
-    low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)  # a padded convolution reads 0
+    limit = get_max_input_level(bits)
+    low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)  # because padding reads 0
     spread = jnp.where(high - low > 0, high - low, 1.0)
 
     def fit(fraction: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -123,11 +124,11 @@ def fit_input(
     return scales[best], zeros[best], errors[best]
 
 
-def fixed_point(x: jax.Array, bits: int = 16) -> jax.Array:
+def round_to_fixed_point(x: jax.Array, bits: int = 16) -> jax.Array:
     """Rounds to signed `bits`-bit fixed point with one power-of-two step for the whole array."""
     largest = jnp.max(jnp.abs(x))
     _, exponent = jnp.frexp(largest)
-    # What rounds up to 2^(bits - 1) needs the next step.
+    # If the largest rounds up to 2^(bits - 1), the step has to double.
     full = jnp.round(jnp.ldexp(largest, bits - 1 - exponent)) >= 2 ** (bits - 1)
     shift = bits - 1 - exponent - full
     return jnp.ldexp(jnp.round(jnp.ldexp(x, shift)), -shift)

@@ -1,11 +1,11 @@
-"""Images and labels: where they come from, and their splits. docs/data.md says which formats."""
+"""Loads labelled images and splits them; docs/data.md describes the formats."""
 
 import pathlib
 
 from apq_jax.data.cifar import FOLDER, is_cifar_10, load_cifar_10
-from apq_jax.data.dataset import Dataset, limited, standard_error
+from apq_jax.data.dataset import Dataset, compute_standard_error, limit_images
 from apq_jax.data.idx import is_idx, load_idx
-from apq_jax.data.mnist_5k import mnist_5k
+from apq_jax.data.mnist_5k import load_mnist_5k
 from apq_jax.data.npz import load_npz
 from apq_jax.system.errors import InputError
 
@@ -14,28 +14,28 @@ NAMES = ("mnist_5k", "fashion_mnist", "cifar_10")
 __all__ = [
     "NAMES",
     "Dataset",
-    "fashion_mnist",
-    "limited",
+    "compute_standard_error",
+    "limit_images",
     "load",
     "load_cifar_10",
+    "load_fashion_mnist",
     "load_idx",
+    "load_mnist_5k",
     "load_npz",
-    "mnist_5k",
-    "standard_error",
 ]
 
 
 def load(path: str | None, name: str = "mnist_5k") -> Dataset:
-    """The data set in `path`: an npz file or a folder; where it is empty, the installed `name`.
+    """Loads the data set in `path`, an npz file or a folder; without one, the installed `name`.
 
     Raises:
-      InputError: see `load_npz`, `load_idx`, `load_cifar_10`, `mnist_5k` and `fashion_mnist`; or
-        `cifar_10` without a path: nothing installs it.
+      InputError: see `load_npz`, `load_idx`, `load_cifar_10`, `load_mnist_5k` and
+        `load_fashion_mnist`; or `name` is `cifar_10`, which nothing installs, without a path.
     """
     if path:
         if not pathlib.Path(path).is_dir():
             return load_npz(path)
-        # The name says only which files to ask for in a folder that has none.
+        # In a folder with neither layout, the name decides which missing files the error names.
         is_cifar = is_cifar_10(path) or name == "cifar_10"
         return load_cifar_10(path) if is_cifar and not is_idx(path) else load_idx(path)
     if name == "cifar_10":
@@ -43,16 +43,16 @@ def load(path: str | None, name: str = "mnist_5k") -> Dataset:
             "config.data.name: 'cifar_10': nothing installs it; set config.data.path to the folder "
             f"{FOLDER} of CIFAR-10's binary version, or to one that holds it"
         )
-    return {"mnist_5k": mnist_5k, "fashion_mnist": fashion_mnist}[name]()
+    return {"mnist_5k": load_mnist_5k, "fashion_mnist": load_fashion_mnist}[name]()
 
 
-def fashion_mnist() -> Dataset:
-    """Fashion-MNIST (Xiao et al., arXiv 1708.07747) as Debian's package installs it.
+def load_fashion_mnist() -> Dataset:
+    """Loads Fashion-MNIST (Xiao et al., arXiv 1708.07747) from the folder of Debian's package.
 
     54,000 images for training, 1,000 for search, 5,000 for selection, 10,000 for test.
 
     Raises:
-      InputError: it is not installed, or see `load_idx`.
+      InputError: the package is not installed, or see `load_idx`.
     """
     if not FASHION_MNIST.is_dir():
         raise InputError(

@@ -1,7 +1,7 @@
-"""CIFAR-10 in its binary layout (Krizhevsky, "Learning multiple layers of features", 2009).
+"""Reads CIFAR-10's binary layout (Krizhevsky, "Learning multiple layers of features", 2009).
 
-A file is `RECORDS` records of one byte for the class and 3 x 32 x 32 for the pixels: all reds row
-by row, then the greens, then the blues.
+A file holds `RECORDS` records: one byte for the class, then 3 x 32 x 32 bytes for the pixels, all
+reds row by row, then the greens, then the blues.
 """
 
 import itertools
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apq_jax.data.dataset import Dataset, from_train_and_test, reason
+from apq_jax.data.dataset import Dataset, describe_error, split_training
 from apq_jax.system.errors import InputError
 
-FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
-FOLDER = "cifar-10-batches-bin"  # as the archive names it
+FILES = (*(f"data_batch_{index}.bin" for index in range(1, 6)), "test_batch.bin")
+FOLDER = "cifar-10-batches-bin"  # the archive's name for it
 RECORDS = 10_000  # in each file
 CLASSES = 10
 _BYTES = 1 + 3 * 32 * 32  # of a record
 
 
 def is_cifar_10(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder, or `FOLDER` in it, holds a file of this layout."""
-    return any(os.path.exists(_inner(folder) / file) for file in FILES)
+    """Tells whether a folder, or `FOLDER` in it, holds a file of this layout."""
+    return any(os.path.exists(_find_folder(folder) / file) for file in FILES)
 
 
 def load_cifar_10(folder: str | os.PathLike[str]) -> Dataset:
@@ -35,49 +35,53 @@ def load_cifar_10(folder: str | os.PathLike[str]) -> Dataset:
 
     Raises:
       InputError: a file is missing, does not hold `RECORDS` whole records of classes 0..9, or
-        repeats another; or the classes of training or of test are not equally frequent, as where
-        files have been swapped.
+        repeats another; or the classes of training or test differ in frequency (swapped files?).
     """
-    folder = _inner(folder)
-    records = {file: _read(folder / file) for file in FILES}
-    for one, other in itertools.combinations(FILES, 2):
-        if np.array_equal(records[one], records[other]):
-            raise InputError(f"{folder / other}: the same bytes as {one}; allowed: six that differ")
-    test = _pair(str(folder / FILES[-1]), [records.pop(FILES[-1])])
-    train = _pair(f"{folder}: the training batches", list(records.values()))
-    return from_train_and_test("cifar_10", str(folder), (*train, *test))
+    folder = _find_folder(folder)
+    records = {file: _read_records(folder / file) for file in FILES}
+    for first, other in itertools.combinations(FILES, 2):
+        if np.array_equal(records[first], records[other]):
+            raise InputError(
+                f"{folder / other}: the same bytes as {first}; allowed: six that differ"
+            )
+    test = _join_batches(str(folder / FILES[-1]), [records.pop(FILES[-1])])
+    train = _join_batches(f"{folder}: the training batches", list(records.values()))
+    return split_training("cifar_10", str(folder), (*train, *test))
 
 
-def _inner(folder: str | os.PathLike[str]) -> pathlib.Path:
+def _find_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns `FOLDER` in a folder, or the folder itself."""
     inner = pathlib.Path(folder, FOLDER)
-    return inner if os.path.isdir(inner) else pathlib.Path(folder)  # False where it is forbidden
+    return inner if os.path.isdir(inner) else pathlib.Path(folder)  # False without permission
 
 
-def _read(path: pathlib.Path) -> npt.NDArray[Any]:
-    """The records of a file, [RECORDS, 3073] uint8."""
+def _read_records(path: pathlib.Path) -> npt.NDArray[Any]:
+    """Reads the records of a file, [RECORDS, 3073] uint8."""
     size = RECORDS * _BYTES
     try:
         with path.open("rb") as file:
-            content = file.read(size + 1)  # no more into memory, whatever is there
+            content = file.read(size + 1)  # no more, because the file may be of any size
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({reason(error)}); CIFAR-10's binary version has it"
+            f"{path}: cannot be read ({describe_error(error)}); CIFAR-10's binary version has it"
         ) from error
     if len(content) != size:
-        found = f"more than {size:,}" if len(content) > size else f"{len(content):,}"
+        count = f"more than {size:,}" if len(content) > size else f"{len(content):,}"
         raise InputError(
-            f"{path}: {found} bytes; allowed: {size:,}, {RECORDS:,} records of {_BYTES:,}"
+            f"{path}: {count} bytes; allowed: {size:,}, {RECORDS:,} records of {_BYTES:,}"
         )
     records = np.frombuffer(content, np.uint8).reshape(RECORDS, _BYTES)
-    most = records[:, 0].max()
-    if most >= CLASSES:
-        at = int(records[:, 0].argmax())
-        raise InputError(f"{path}: label {most} of record {at}; allowed: 0 to {CLASSES - 1}")
+    largest = records[:, 0].max()
+    if largest >= CLASSES:
+        index = int(records[:, 0].argmax())
+        raise InputError(f"{path}: label {largest} of record {index}; allowed: 0 to {CLASSES - 1}")
     return records
 
 
-def _pair(where: str, records: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Images [N, 32, 32, 3] and labels [N] of some files, uint8; as many of every class."""
+def _join_batches(
+    where: str, records: list[npt.NDArray[Any]]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Joins files to images [N, 32, 32, 3] and labels [N], uint8, if every class is as frequent."""
     joined = np.concatenate(records)
     labels, pixels = joined[:, 0], joined[:, 1:]
     counts, each = np.bincount(labels, minlength=CLASSES), len(labels) // CLASSES

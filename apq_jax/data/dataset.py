@@ -1,4 +1,4 @@
-"""Labelled images in four disjoint splits: training, search, selection and test.
+"""Splits labelled images into four disjoint parts: training, search, selection and test.
 
 N is the number of images in a split, H and W the image size in pixels, C the channels.
 """
@@ -13,32 +13,35 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from apq_jax.system.errors import InputError, in_one_line
+from apq_jax.system.errors import InputError, make_one_line
 
 Images: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int32]
-FEWEST_IMAGES = 20  # in any split; an accuracy over fewer says nothing
-MOST_BYTES = 8 << 30  # of a data set in memory, as float32
+MIN_IMAGES = 20  # least of a split, because an accuracy over fewer says nothing
+MAX_BYTES = 8 << 30  # most of a data set in memory, as float32
 _SPLIT_SEED = 20240229
 
 
-# Split of each ten consecutive images of a class: 6 train, 1 search, 1 select, 2 test.
-# No two neighbours miss training, so a class of two images is always trained on.
+# The splits of ten consecutive images of a class: 6 train, 1 search, 1 select, 2 test.
+# One of any two neighbours is in training, so even a class of two images is trained on.
 _TRAIN, _SEARCH, _SELECT, _TEST = range(4)
-_WHOLE = (_TRAIN, _TEST, _TRAIN, _SEARCH, _TRAIN, _TRAIN, _TEST, _TRAIN, _SELECT, _TRAIN)
+_PAIR_PATTERN = (_TRAIN, _TEST, _TRAIN, _SEARCH, _TRAIN, _TRAIN, _TEST, _TRAIN, _SELECT, _TRAIN)
 
 
-# Of each sixty where the test images are given: 54 train, 1 search, 5 select.
-_OFFICIAL = tuple({5: _SEARCH}.get(at, _SELECT if at % 10 == 5 else _TRAIN) for at in range(60))
-HALVES = (0, 1)
+# The splits of sixty consecutive training images of a class: 54 train, 1 search, 5 select.
+_TRAINING_PATTERN = tuple(
+    part for held in (_SEARCH, *[_SELECT] * 5) for part in (*[_TRAIN] * 5, held, *[_TRAIN] * 4)
+)
+HALVES_PATTERN = (0, 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Images and their classes. Compared and hashed by identity.
 
-    No image is in two splits. Validation images are in two parts: one scores the search,
-    the other chooses among its finalists, so that the choice is not biased by the search.
+    No image is in two splits. Validation images are in two splits, because the choice among the
+    search's finalists must not be biased by the search: one split scores policies during the
+    search, the other chooses among the finalists.
     """
 
     name: str
@@ -53,7 +56,7 @@ class Dataset:
     test_labels: Labels  # [N]
 
     def fingerprint(self, split: str = "") -> str:
-        """SHA-256 (hex) over the number of classes and the arrays of a split, or all of them."""
+        """Returns the SHA-256 (hex) of the number of classes and one or all splits' arrays."""
         digest = hashlib.sha256(f"classes={self.classes}".encode())
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -63,21 +66,21 @@ class Dataset:
         return digest.hexdigest()
 
 
-def standard_error(accuracy: float, count: int) -> float:
-    """Standard error of an accuracy in 0..1 measured on `count` images: sqrt(p(1-p)/n)."""
+def compute_standard_error(accuracy: float, count: int) -> float:
+    """Computes the standard error of an accuracy p in 0..1 on n images: sqrt(p(1-p)/n)."""
     return math.sqrt(accuracy * (1.0 - accuracy) / count)
 
 
-def from_pair(name: str, path: str, images: Images, labels: Labels) -> Dataset:
-    """Splits images [N, H, W, C] with labels [N] within each class, repeats dropped."""
-    kept = first_of_each(path, "images", digests(images))
+def split_pair(name: str, path: str, images: Images, labels: Labels) -> Dataset:
+    """Splits images [N, H, W, C] with labels [N] within each class; drops repeated images."""
+    fresh = drop_repeats(path, "images", hash_images(images))
     arrays: list[Any] = []  # images and labels in turn
-    for part in stratify(labels[kept], _WHOLE):
-        arrays += [images[kept[part]], labels[kept[part]]]
-    return checked(path, Dataset(name, int(labels.max()) + 1, *arrays))
+    for part in stratify(labels[fresh], _PAIR_PATTERN):
+        arrays += [images[fresh[part]], labels[fresh[part]]]
+    return check_splits(path, Dataset(name, int(labels.max()) + 1, *arrays))
 
 
-def from_train_and_test(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]) -> Dataset:
+def split_training(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]) -> Dataset:
     """Splits official training images within each class: 54 train, 1 search, 5 select of 60.
 
     Args:
@@ -85,6 +88,9 @@ def from_train_and_test(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]
       path: for messages.
       arrays: training images [N, H, W, C] uint8 and labels [N], test images and labels. Training
         images that repeat one another or a test image are dropped.
+
+    Raises:
+      InputError: there are fewer training images than test images, or see `check_splits`.
     """
     images, labels, test_images, test_labels = arrays
     if len(images) < len(test_images):
@@ -92,34 +98,33 @@ def from_train_and_test(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]
             f"{path}: {len(images)} training images and {len(test_images)} test images; "
             "allowed: no fewer for training (have the files been swapped?)"
         )
-    seen = set(digests(test_images))
-    fresh = [number for number, digest in enumerate(digests(images)) if digest not in seen]
-    if len(fresh) < len(images):
-        dropped = len(images) - len(fresh)
+    tested = set(hash_images(test_images))
+    untested = [i for i, digest in enumerate(hash_images(images)) if digest not in tested]
+    if len(untested) < len(images):
+        dropped = len(images) - len(untested)
         logging.warning("%s: %d training images that test has, too, dropped", path, dropped)
-    images, labels = images[fresh], labels[fresh].astype(np.int32)
-    kept = first_of_each(path, "training images", digests(images))
+    images, labels = images[untested], labels[untested].astype(np.int32)
+    fresh = drop_repeats(path, "training images", hash_images(images))
     splits: list[Any] = []  # images and labels in turn
-    for part in stratify(labels[kept], _OFFICIAL):
-        splits += [as_float(images[kept[part]]), labels[kept[part]]]
-    splits += [as_float(test_images), test_labels.astype(np.int32)]
-    return checked(path, Dataset(name, int(labels.max(initial=0)) + 1, *splits))
+    for part in stratify(labels[fresh], _TRAINING_PATTERN):
+        splits += [convert_to_float32(images[fresh[part]]), labels[fresh[part]]]
+    splits += [convert_to_float32(test_images), test_labels.astype(np.int32)]
+    return check_splits(path, Dataset(name, int(labels.max(initial=0)) + 1, *splits))
 
 
-def limited(dataset: Dataset, search: int, select: int) -> Dataset:
-    """`dataset` with at most so many search and selection images; 0 is all of them.
+def limit_images(dataset: Dataset, search: int, select: int) -> Dataset:
+    """Returns `dataset` with at most `search` and `select` images in these splits; 0: all.
 
-    The first of each split stay: splits are shuffled, so these are drawn at random, and the same
-    every time.
+    The first images of a split stay. They are a random sample, the same every time, because splits
+    are shuffled with a fixed seed.
 
     Raises:
-      InputError: so few that an accuracy says nothing.
+      InputError: a count is below MIN_IMAGES, but not 0.
     """
     for field, count in (("search", search), ("select", select)):
-        if 0 < count < FEWEST_IMAGES:
+        if 0 < count < MIN_IMAGES:
             raise InputError(
-                f"config.data.{field}_images: {count}; allowed: 0 for all, or at least "
-                f"{FEWEST_IMAGES}"
+                f"config.data.{field}_images: {count}; allowed: 0 for all, or at least {MIN_IMAGES}"
             )
     return dataclasses.replace(
         dataset,
@@ -131,14 +136,18 @@ def limited(dataset: Dataset, search: int, select: int) -> Dataset:
     )
 
 
-def checked(path: str, dataset: Dataset) -> Dataset:
-    """Returns `dataset` if its splits are large enough and share the classes of training."""
+def check_splits(path: str, dataset: Dataset) -> Dataset:
+    """Returns `dataset` if its splits are large enough and share the classes of training.
+
+    Raises:
+      InputError: a split is too small or has a class without training images; or there is 1 class.
+    """
     for split in ("train", "search", "select", "test"):
         labels = getattr(dataset, f"{split}_labels")
-        if len(labels) < FEWEST_IMAGES:
+        if len(labels) < MIN_IMAGES:
             raise InputError(
                 f"{path}: the {split} split has {len(labels)} images; "
-                f"at least {FEWEST_IMAGES} are needed"
+                f"at least {MIN_IMAGES} are needed"
             )
         if labels.max() >= dataset.classes:
             raise InputError(
@@ -149,7 +158,7 @@ def checked(path: str, dataset: Dataset) -> Dataset:
         raise InputError(f"{path}: 1 class; at least 2 are needed")
     present = np.unique(dataset.train_labels)
     if len(present) != dataset.classes:
-        # Classes are sorted, so the first that is not its own index follows the gap.
+        # Classes are sorted, so the first class that differs from its index follows the gap.
         gaps = np.flatnonzero(present != np.arange(len(present)))
         missing = int(gaps[0]) if len(gaps) else len(present)
         raise InputError(
@@ -160,10 +169,10 @@ def checked(path: str, dataset: Dataset) -> Dataset:
 
 
 def stratify(labels: Labels, pattern: tuple[int, ...]) -> list[npt.NDArray[np.intp]]:
-    """Indices of each part, in shuffled order.
+    """Returns the indices of each part, in shuffled order.
 
-    Images are shuffled, lined up class after class, and dealt out by the repeated pattern;
-    a class therefore has its share in every part to within one round of the pattern.
+    Images are shuffled, lined up class after class, and dealt to parts by the repeated pattern.
+    A class therefore has its share in every part to within one round of the pattern.
     """
     shuffled = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -172,13 +181,13 @@ def stratify(labels: Labels, pattern: tuple[int, ...]) -> list[npt.NDArray[np.in
     return [shuffled[part[shuffled] == p] for p in range(max(pattern) + 1)]
 
 
-def digests(images: npt.NDArray[Any]) -> list[bytes]:
-    """A digest of every image."""
+def hash_images(images: npt.NDArray[Any]) -> list[bytes]:
+    """Returns the SHA-256 of every image."""
     return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
 
 
-def first_of_each(path: str, field: str, hashes: list[bytes]) -> npt.NDArray[np.intp]:
-    """Indices of the images that repeat no earlier one; says how many do."""
+def drop_repeats(path: str, field: str, hashes: list[bytes]) -> npt.NDArray[np.intp]:
+    """Returns the indices of images that repeat no earlier one, and warns of repeats."""
     first: dict[bytes, int] = {}
     for index, digest in enumerate(hashes):
         first.setdefault(digest, index)
@@ -187,15 +196,15 @@ def first_of_each(path: str, field: str, hashes: list[bytes]) -> npt.NDArray[np.
     return np.fromiter(first.values(), np.intp, len(first))
 
 
-def as_float(images: npt.NDArray[Any]) -> Images:
-    """Images [N, H, W, C] as float32; uint8 is divided by 255."""
+def convert_to_float32(images: npt.NDArray[Any]) -> Images:
+    """Converts images [N, H, W, C] to float32; uint8 is divided by 255."""
     if images.dtype == np.uint8:
         return np.divide(images, 255, dtype=np.float32)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 turns infinite, and is refused
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is refused
         return np.ascontiguousarray(images, np.float32)
 
 
-def reason(error: Exception) -> str:
-    """An error's message, in a line."""
+def describe_error(error: Exception) -> str:
+    """Returns an error's message in one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return in_one_line(text)
+    return make_one_line(text)

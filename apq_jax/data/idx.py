@@ -1,7 +1,7 @@
-"""A folder of IDX files, as MNIST and Fashion-MNIST are handed out.
+"""Reads a folder of IDX files, the format of MNIST and Fashion-MNIST.
 
-A file is gzip of: two zero bytes, the type (8: unsigned byte), the number of axes; each axis as a
-big-endian 32-bit number; the bytes.
+A file is gzip-compressed. It holds two zero bytes, the type (8: unsigned byte), the number of axes,
+each axis as a big-endian 32-bit number, and the bytes.
 """
 
 import gzip
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apq_jax.data.dataset import MOST_BYTES, Dataset, from_train_and_test, reason
+from apq_jax.data.dataset import MAX_BYTES, Dataset, describe_error, split_training
 from apq_jax.system.errors import InputError
 
 FILES = tuple(
@@ -26,55 +26,59 @@ _PIECE = 1 << 20
 
 
 def is_idx(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds one of the `FILES`."""
+    """Tells whether a folder holds one of the `FILES`."""
     return any(os.path.exists(pathlib.Path(folder, file)) for file in FILES)
 
 
 def load_idx(folder: str | os.PathLike[str], name: str = "") -> Dataset:
-    """Reads the four files `FILES` of a folder.
+    """Reads the four `FILES` of a folder; images are [N, H, W, 1].
 
     The training images are split 54 : 1 : 5 into training, search and selection within each class
     with a fixed seed; the test images stay together.
 
     Args:
       folder: holds the files.
-      name: of the data set; the folder's where empty.
+      name: of the data set; if empty, the folder's name.
 
     Raises:
-      InputError: a file is missing, is no IDX file of unsigned bytes with the number of axes that
-        its name says, holds fewer or more bytes than its header says, or does not fit the others.
-        No more is read into memory than the header says, nor more than 8 GiB as float32.
+      InputError: a file is missing, is not an IDX file of unsigned bytes with the number of axes in
+        its name, holds fewer or more bytes than its header says, or does not fit the other files.
+        A file is read up to the size in its header, which is at most 8 GiB as float32.
     """
     folder = pathlib.Path(folder)
     arrays = [_read(folder / file, 3 if "images" in file else 1) for file in FILES]
-    for at in (0, 2):
-        images, labels = arrays[at : at + 2]
+    for index in (0, 2):
+        images, labels = arrays[index : index + 2]
         if len(images) != len(labels):
             raise InputError(
-                f"{folder / FILES[at + 1]}: {len(labels)} labels; {FILES[at]} has "
+                f"{folder / FILES[index + 1]}: {len(labels)} labels; {FILES[index]} has "
                 f"{len(images)} images (have the files been swapped?)"
             )
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
         raise InputError(
-            f"{folder / FILES[2]}: images of {_by(arrays[2].shape[1:])} pixels; "
-            f"{FILES[0]} has {_by(arrays[0].shape[1:])}"
+            f"{folder / FILES[2]}: images of {_format_shape(arrays[2].shape[1:])} pixels; "
+            f"{FILES[0]} has {_format_shape(arrays[0].shape[1:])}"
         )
     arrays = [array[..., None] if array.ndim == 3 else array for array in arrays]
-    return from_train_and_test(name or folder.resolve().name, str(folder), arrays)
+    return split_training(name or folder.resolve().name, str(folder), arrays)
 
 
 def _read(path: pathlib.Path, axes: int) -> npt.NDArray[Any]:
-    """The array of an IDX file, uint8."""
+    """Reads the array of an IDX file, uint8."""
     try:
         with gzip.open(path) as file:
-            shape = _header(path, file, axes)
-            return np.frombuffer(_content(path, file, math.prod(shape)), np.uint8).reshape(shape)
+            shape = _read_header(path, file, axes)
+            return np.frombuffer(_read_content(path, file, math.prod(shape)), np.uint8).reshape(
+                shape
+            )
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as a gzip file ({reason(error)})") from error
+        raise InputError(
+            f"{path}: cannot be read as a gzip file ({describe_error(error)})"
+        ) from error
 
 
-def _header(path: pathlib.Path, file: Any, axes: int) -> tuple[int, ...]:
-    """The shape, from a header that is wholly checked."""
+def _read_header(path: pathlib.Path, file: Any, axes: int) -> tuple[int, ...]:
+    """Reads and checks the header, and returns the shape."""
     header = file.read(4 + 4 * axes)
     if len(header) < 4 + 4 * axes:
         raise InputError(f"{path}: ends within its header")
@@ -85,26 +89,28 @@ def _header(path: pathlib.Path, file: Any, axes: int) -> tuple[int, ...]:
         )
     shape = tuple(map(int, np.frombuffer(header, ">u4")[1:]))
     if 0 in shape:
-        raise InputError(f"{path}: {_by(shape)} values; allowed: at least one on every axis")
-    if 4 * math.prod(shape) > MOST_BYTES:
         raise InputError(
-            f"{path}: {_by(shape)} values, {4 * math.prod(shape) / 2**30:,.1f} GiB as float32; "
-            f"allowed: at most {MOST_BYTES >> 30} GiB"
+            f"{path}: {_format_shape(shape)} values; allowed: at least one on every axis"
+        )
+    if 4 * math.prod(shape) > MAX_BYTES:
+        raise InputError(
+            f"{path}: {_format_shape(shape)} values, {4 * math.prod(shape) / 2**30:,.1f} GiB as "
+            f"float32; allowed: at most {MAX_BYTES >> 30} GiB"
         )
     return shape
 
 
-def _content(path: pathlib.Path, file: Any, size: int) -> bytearray:
-    """Exactly `size` bytes and then the end. Memory grows with what is there, not with `size`."""
+def _read_content(path: pathlib.Path, file: Any, size: int) -> bytearray:
+    """Reads exactly `size` bytes and then the end; memory grows with the bytes read."""
     content = bytearray()
     while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
         content += piece
-    # At the end the checksum is compared.
+    # The last read compares the checksum.
     if len(content) < size or file.read(1):
-        found = f"{len(content)}" if len(content) < size else f"more than {size}"
-        raise InputError(f"{path}: {found} bytes after the header; its header says {size}")
+        count = f"{len(content)}" if len(content) < size else f"more than {size}"
+        raise InputError(f"{path}: {count} bytes after the header; its header says {size}")
     return content
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

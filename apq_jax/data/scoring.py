@@ -24,14 +24,14 @@ def run_in_chunks(
 
 
 def is_right(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Whether each of the logits [N, classes] is largest at its label [N]: [N] bool.
+    """Tells for each of the logits [N, classes] whether it is largest at its label [N]: [N] bool.
 
-    Logits with NaN are never right, because argmax would take the NaN for the largest.
+    Logits with NaN are never right, because argmax takes NaN for the largest.
     """
     logits = np.asarray(logits)
     return (logits.argmax(axis=-1) == np.asarray(labels)) & ~np.isnan(logits).any(axis=-1)
 
 
-def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
+def compute_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
     """Returns the fraction of logits [N, classes] that are largest at their label [N]."""
     return float(np.mean(is_right(logits, labels)))

@@ -5,7 +5,7 @@ import pathlib
 
 from apq_jax.system import fields
 from apq_jax.system.errors import InputError
-from apq_jax.system.fields import choice, ranged
+from apq_jax.system.fields import define_choice, define_range
 
 LAYOUTS = ("NCHW", "NHWC")  # axes of an ONNX file's input
 NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
@@ -15,10 +15,10 @@ NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
 class ModelOptions:
     """Tells which model is used."""
 
-    name: str = choice("lenet5", NAMES)
-    width: float = ranged(1.0, 0.01, 4.0)  # factor of VGG's and ResNet's channels
+    name: str = define_choice("lenet5", NAMES)
+    width: float = define_range(1.0, 0.01, 4.0)  # factor of VGG's and ResNet's channels
     path: str = ""  # an .onnx file instead, which is not trained; docs/own_model.md
-    layout: str = choice("NCHW", LAYOUTS)  # of that file's input
+    layout: str = define_choice("NCHW", LAYOUTS)  # of that file's input
 
     def __str__(self) -> str:
         if self.path:
@@ -42,14 +42,14 @@ class Training:
         warm restart (Loshchilov and Hutter, SGDR, ICLR 2017).
     """
 
-    epochs: int = ranged(30, 1, 10_000)
-    batch_size: int = ranged(64, 1, 100_000)
-    learning_rate: float = ranged(5e-3, 0.0, 10.0)
-    weight_decay: float = ranged(0.01, 0.0, 10.0)
-    max_shift: int = ranged(2, 0, 100)
+    epochs: int = define_range(30, 1, 10_000)
+    batch_size: int = define_range(64, 1, 100_000)
+    learning_rate: float = define_range(5e-3, 0.0, 10.0)
+    weight_decay: float = define_range(0.01, 0.0, 10.0)
+    max_shift: int = define_range(2, 0, 100)
     flip: bool = False
-    seed: int = ranged(0, 0, 2**31 - 1)
-    restart_epochs: int = ranged(0, 0, 10_000)
+    seed: int = define_range(0, 0, 2**31 - 1)
+    restart_epochs: int = define_range(0, 0, 10_000)
 
     @property
     def all_epochs(self) -> int:
@@ -59,7 +59,7 @@ class Training:
     def __post_init__(self) -> None:
         """Raises InputError if a field is out of range."""
         for field in dataclasses.fields(self):
-            value, values = getattr(self, field.name), fields.allowed(Training, field.name)
-            if not fields.admits(values, value):
-                words = fields.words(values, type(field.default))
+            value, values = getattr(self, field.name), fields.get_allowed(Training, field.name)
+            if not fields.is_allowed(values, value):
+                words = fields.describe_allowed(values, type(field.default))
                 raise InputError(f"training.{field.name}: {value}; allowed: {words}")

@@ -14,7 +14,7 @@ from apq_jax.data import Dataset
 from apq_jax.models.options import Training
 from apq_jax.models.training import ApplyFn, Params, Progress, TrainFn, train
 from apq_jax.system import pytrees
-from apq_jax.system.versions import TRAINING, versions
+from apq_jax.system.versions import TRAINING, read_versions
 
 SHIPPED = pathlib.Path(__file__).with_name("checkpoints")  # trained weights in float16
 
@@ -48,8 +48,8 @@ def load_or_train(
     identity = identify(model_name, dataset, options)
     metadata = {
         **identity,
-        "init": pytrees.digest(init_params),
-        **versions(TRAINING),
+        "init": pytrees.compute_digest(init_params),
+        **read_versions(TRAINING),
     }
     name = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
     path = pathlib.Path(cache_dir, f"{name}.safetensors")

@@ -10,7 +10,13 @@ from jax.typing import ArrayLike
 
 from apq_jax import crossbar
 from apq_jax.compression import converters
-from apq_jax.compression.evaluator import Evaluator, Subject, chunk_of, cuts_of, many
+from apq_jax.compression.evaluator import (
+    Evaluator,
+    Subject,
+    compute_chunk_size,
+    place_cuts,
+    score_policies,
+)
 from apq_jax.config import Config
 from apq_jax.data.scoring import run_in_chunks
 from apq_jax.hardware import Accelerator
@@ -60,7 +66,7 @@ def run_float(
     logits = run_in_chunks(
         lambda chunk: compute_float_logits(network, params, jnp.asarray(chunk)),
         images,
-        chunk_of(network),
+        compute_chunk_size(network),
     )
     return jnp.asarray(images), jnp.asarray(labels), jnp.asarray(logits)
 
@@ -74,7 +80,7 @@ def build_evaluator(prepared: Prepared, images: int | None = None) -> Evaluator:
     """Returns the evaluator of one policy on `images` images; None: as many as the search has."""
     network, subject, search = prepared.network, prepared.subject, prepared.config.search
     count = len(subject.images) if images is None else images
-    cuts = cuts_of(
+    cuts = place_cuts(
         network, subject.params, count + len(subject.moment_images), search.memory_mb * 2**20
     )
     cells, recovery = get_cells(prepared), prepared.config.recovery
@@ -89,7 +95,7 @@ def get_cells(prepared: Prepared) -> converters.Cells:
 
 def choose_chunk(prepared: Prepared) -> int:
     """Chooses how many images are scored at a time."""
-    return prepared.config.search.chunk or chunk_of(prepared.network)
+    return prepared.config.search.chunk or compute_chunk_size(prepared.network)
 
 
 def evaluate_many(
@@ -108,4 +114,6 @@ def evaluate_many(
     """
     evaluate = build_evaluator(prepared, len(images))
     subject = prepared.subject._replace(images=images, labels=labels, reference=reference)
-    return jax.tree.map(np.asarray, many(evaluate, subject, jax.tree.map(jnp.asarray, policies)))
+    return jax.tree.map(
+        np.asarray, score_policies(evaluate, subject, jax.tree.map(jnp.asarray, policies))
+    )

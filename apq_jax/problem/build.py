@@ -34,7 +34,7 @@ def build_problem(
 
     Args:
       prices: of every choice up to 8-bit weights and 8-bit inputs, on the host.
-      cells: static; from `converters.cells_of`.
+      cells: static; from `converters.get_cells`.
       objective: weights by metric (of METRICS), which are divided by their sum. If it is empty,
         closed forms pay for all limited metrics alike.
       quality: weight of accuracy in the reward.
@@ -214,7 +214,7 @@ def _score_lamp(layer: LayerPlan) -> np.ndarray:
     2021, arXiv 2010.07611). Blocks rank by magnitude, whatever score the plan used.
     """
     unpruned = np.asarray(layer.weights[0], np.float64)
-    blocks = pruning.cut(unpruned, layer.block)
+    blocks = pruning.cut_into_blocks(unpruned, layer.block)
     energy = np.sort(np.square(blocks).sum(axis=(2, 4)), axis=None)[::-1]
     counts = np.maximum(np.round(np.asarray(layer.keep, np.float64) * energy.size), 1).astype(int)
     return energy[counts - 1] / np.maximum(np.cumsum(energy)[counts - 1], 1e-30)

@@ -4,7 +4,7 @@ from typing import Any
 
 import rich.table
 
-from apq_jax.data import standard_error
+from apq_jax.data import compute_standard_error
 from apq_jax.metrics import INDEX_BITS, SEARCHED
 from apq_jax.report.wording import describe_verdict, format_costs
 
@@ -31,6 +31,6 @@ def build_summary(result: dict[str, Any]) -> rich.table.Table:
             f"{100 * before:.1f}",
             f"{100 * after:.1f}",
             f"{100 * (after - before):+.1f}",
-            f"±{100 * standard_error(after, images):.1f}",
+            f"±{100 * compute_standard_error(after, images):.1f}",
         )
     return table

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from apq_jax.data import standard_error
+from apq_jax.data import compute_standard_error
 from apq_jax.metrics import INDEX_BITS, Metric
 
 
 def format_accuracy(accuracy: float, images: int) -> str:
     """Formats an accuracy, a fraction of so many images, with its standard error, in percent."""
-    return f"{100 * accuracy:.1f} ± {100 * standard_error(accuracy, images):.1f} %"
+    return f"{100 * accuracy:.1f} ± {100 * compute_standard_error(accuracy, images):.1f} %"
 
 
 def format_ratio(base: float, cost: float) -> str:

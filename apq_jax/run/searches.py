@@ -78,11 +78,11 @@ class Searches:
             raise InputError("search.strategy: it proposed no policy")
 
     def _run_chunks(self, interrupt: Interrupt, show: Callable[[Record], None]) -> None:
-        with interrupt.held():
+        with interrupt.hold():
             show(self.records[0])  # the record that the checkpoint held
         next_write = 0.0
         for standing, record in stages.resume(self.prepared, self.strategy, self.standing):
-            with interrupt.held():
+            with interrupt.hold():
                 self.records.append(record)
                 self.standing = standing
                 show(record)

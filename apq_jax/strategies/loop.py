@@ -23,7 +23,7 @@ Batch = Literal["map", "vmap"]
 class Remembering(Protocol):
     """An `Evaluate` with a memory, which spares work that evaluations have in common."""
 
-    def blank(self, subject: Any) -> Any:
+    def create_memory(self, subject: Any) -> Any:
         """Returns the memory before any evaluation."""
 
     def recall(
@@ -85,7 +85,7 @@ def build_search(
       results are policies, evaluations, rewards and whether each is valid, [chunk, E].
     """
     if remembers and isinstance(evaluate, Remembering):
-        blank, recall = evaluate.blank, evaluate.recall
+        blank, recall = evaluate.create_memory, evaluate.recall
     else:
         blank, recall = _add_empty_memory(evaluate)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from apq_jax.system.fields import ranged
+from apq_jax.system.fields import define_range
 from apq_jax.types import AgentOptions
 
 
@@ -10,11 +10,11 @@ from apq_jax.types import AgentOptions
 class Breeding:
     """Options for breeding children from the best policies so far. Static."""
 
-    tournament: int = ranged(3, 1, 65_536)  # policies drawn per parent; the fittest is taken
-    changes: float = ranged(1.5, 0.0, 1e6)  # mean number of genes of a child that change
+    tournament: int = define_range(3, 1, 65_536)  # policies drawn per parent; the fittest is taken
+    changes: float = define_range(1.5, 0.0, 1e6)  # mean number of genes of a child that change
     # Standard deviation of a change, in choices; three times as much for keep levels.
-    steps: float = ranged(2.0, 0.0, 1e6)
-    anew: float = ranged(0.1, 0.0, 1.0)  # share of the changes that draw any choice instead
+    steps: float = define_range(2.0, 0.0, 1e6)
+    anew: float = define_range(0.1, 0.0, 1.0)  # share of the changes that draw any choice instead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +30,17 @@ class GeneticOptions:
 class ActorCriticOptions:
     """Options of the actor-critic. Static."""
 
-    warmup: int = ranged(24, 1, 1_000_000)  # evaluations of closed-form policies
-    imagined: int = ranged(64, 1, 65_536)  # largest count of imagined episodes per proposal
+    warmup: int = define_range(24, 1, 1_000_000)  # evaluations of closed-form policies
+    imagined: int = define_range(64, 1, 65_536)  # largest count of imagined episodes per proposal
     # Share of the imagined episodes that the actor walks; the others are crossings.
-    walks: float = ranged(0.5, 0.0, 1.0)
-    population: int = ranged(32, 1, 65_536)  # best policies so far, as starts of episodes
-    noise: float = ranged(0.15, 0.0, 1.0)  # standard deviation of a walk's noise
-    explore: float = ranged(0.2, 0.0, 1.0)  # share of a walk's actions that get noise
-    updates: int = ranged(64, 0, 100_000)  # of the critics per batch of evaluations
-    batch: int = ranged(64, 1, 100_000)  # episodes per update of a critic
-    actor_updates: int = ranged(16, 0, 100_000)  # of the actor per batch of evaluations
-    actor_batch: int = ranged(16, 1, 100_000)  # walks per update of the actor
-    capacity: int = ranged(4096, 1, 1_000_000)  # policies in the replay buffer
+    walks: float = define_range(0.5, 0.0, 1.0)
+    population: int = define_range(32, 1, 65_536)  # best policies so far, as starts of episodes
+    noise: float = define_range(0.15, 0.0, 1.0)  # standard deviation of a walk's noise
+    explore: float = define_range(0.2, 0.0, 1.0)  # share of a walk's actions that get noise
+    updates: int = define_range(64, 0, 100_000)  # of the critics per batch of evaluations
+    batch: int = define_range(64, 1, 100_000)  # episodes per update of a critic
+    actor_updates: int = define_range(16, 0, 100_000)  # of the actor per batch of evaluations
+    actor_batch: int = define_range(16, 1, 100_000)  # walks per update of the actor
+    capacity: int = define_range(4096, 1, 1_000_000)  # policies in the replay buffer
     networks: AgentOptions = AgentOptions()
     breeding: Breeding = Breeding()

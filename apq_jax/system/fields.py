@@ -1,36 +1,36 @@
-"""Fields of options: a default and, beside it, the values that are allowed."""
+"""Defines fields of options, with a default and the allowed values beside it."""
 
 import dataclasses
 from typing import Any
 
-Allowed = tuple[float, float] | tuple[str, ...]  # least and largest number; or the choices
+Allowed = tuple[float, float] | tuple[str, ...]  # least and largest number, or the choices
 
 
-def ranged(default: float, least: float, largest: float) -> Any:
-    """A dataclass field whose number is from `least` to `largest`."""
+def define_range(default: float, least: float, largest: float) -> Any:
+    """Defines a dataclass field for a number from `least` to `largest`."""
     return dataclasses.field(default=default, metadata={"allowed": (least, largest)})
 
 
-def choice(default: str, choices: tuple[str, ...]) -> Any:
-    """A dataclass field whose text is one of `choices`."""
+def define_choice(default: str, choices: tuple[str, ...]) -> Any:
+    """Defines a dataclass field for a text that is one of `choices`."""
     return dataclasses.field(default=default, metadata={"allowed": choices})
 
 
-def allowed(options: type, name: str) -> Allowed | None:
-    """The values that a field of a dataclass allows; None if its type decides alone."""
+def get_allowed(options: type, name: str) -> Allowed | None:
+    """Returns the values that a dataclass field allows; None: all of its type."""
     fields = {field.name: field for field in dataclasses.fields(options)}
     return fields[name].metadata.get("allowed")
 
 
-def admits(values: Allowed | None, value: Any) -> bool:
-    """Whether a value is among those that are allowed; NaN is in no range."""
+def is_allowed(values: Allowed | None, value: Any) -> bool:
+    """Tells whether a value is among the allowed ones; NaN is in no range."""
     if values is None:
         return True
     return value in values if _is_choice(values) else bool(values[0] <= value <= values[1])
 
 
-def words(values: Allowed | None, kind: type) -> str:
-    """Says in words which values a field of a kind allows: "a whole number, 1 to 10"."""
+def describe_allowed(values: Allowed | None, kind: type) -> str:
+    """Describes the values that a field of type `kind` allows: "a whole number, 1 to 10"."""
     if values is None:
         return {bool: "True or False", str: "text"}[kind]
     if _is_choice(values):

@@ -1,6 +1,6 @@
-"""Pytrees of arrays on disk, and the state of work that may be stopped.
+"""Saves and loads pytrees of arrays, and the state of unfinished work.
 
-A file is in the safetensors format, an array under each leaf's path, such as "params/conv1/kernel".
+A file is in the safetensors format. Each array has its leaf's path, such as "params/conv1/kernel".
 """
 
 import hashlib
@@ -17,18 +17,18 @@ import safetensors
 import safetensors.numpy
 from absl import logging
 
-from apq_jax.system.errors import InputError, in_one_line, shown
+from apq_jax.system.errors import InputError, make_one_line, quote_name
 from apq_jax.system.files import write_whole
 
 Tree: TypeAlias = Any  # a pytree of arrays
-Check: TypeAlias = Callable[[Tree], None]  # raises InputError where a tree makes no sense
-SAVE_SECONDS = 30.0  # between two states of unfinished work
+Check: TypeAlias = Callable[[Tree], None]  # raises InputError for a tree that makes no sense
+SAVE_SECONDS = 30.0  # least time between two saved states of unfinished work
 
 
 class Unfinished:
-    """The file in which work keeps its state, in case it is stopped or killed.
+    """The file in which work saves its state, because it may be stopped or killed.
 
-    Without a path nothing is kept.
+    Without a path, nothing is saved.
     """
 
     def __init__(self, path: pathlib.Path | None) -> None:
@@ -36,13 +36,13 @@ class Unfinished:
         self._saved = time.monotonic()
 
     def restore(self, start: Tree, check: Check = lambda tree: None) -> Tree:
-        """Returns the state on disk, or `start` if there is none that can be used."""
+        """Returns the saved state, or `start` if no usable state is on disk."""
         state = None if self._path is None else load_if_usable(self._path, start, check)
         return start if state is None else state
 
     @property
     def due(self) -> bool:
-        """Whether the last state is SAVE_SECONDS old."""
+        """Whether the last save, or the start, was SAVE_SECONDS ago."""
         return self._path is not None and time.monotonic() - self._saved >= SAVE_SECONDS
 
     def save(self, state: Tree) -> None:
@@ -64,7 +64,7 @@ def save(
     Raises:
       InputError: the file cannot be written.
     """
-    write_tensors(path, leaves(tree), metadata or {})
+    write_tensors(path, flatten_leaves(tree), metadata or {})
 
 
 def load(path: str | os.PathLike[str], like: Tree) -> Tree:
@@ -74,15 +74,15 @@ def load(path: str | os.PathLike[str], like: Tree) -> Tree:
       like: a pytree of arrays or ShapeDtypeStructs with the expected names, shapes and dtypes.
 
     Raises:
-      InputError: the file cannot be read, or holds other tensors than `like`, or values that
-        are not finite.
+      InputError: the file cannot be read, its tensors differ from `like`, or a value is not
+        finite.
     """
     tensors, _ = read_tensors(path)
     paths, structure = jax.tree.flatten_with_path(like)
-    expected = {_name(where): leaf for where, leaf in paths}
+    expected = {_format_path(where): leaf for where, leaf in paths}
     for name in sorted(tensors.keys() ^ expected.keys()):
         wrong = "missing" if name in expected else "unknown tensor"
-        raise InputError(f"{path}: {shown(name)}: {wrong}; {', '.join(expected)} are needed")
+        raise InputError(f"{path}: {quote_name(name)}: {wrong}; {', '.join(expected)} are needed")
     checked = [_check_tensor(path, name, tensors[name], leaf) for name, leaf in expected.items()]
     return jax.tree.unflatten(structure, checked)
 
@@ -127,8 +127,8 @@ def read_tensors(
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (safetensors.SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
-        # The last ones come from dtypes and shapes that NumPy does not have.
-        raise InputError(f"{path}: not a safetensors file ({in_one_line(error)})") from error
+        # The errors after SafetensorError come from dtypes and shapes that NumPy does not have.
+        raise InputError(f"{path}: not a safetensors file ({make_one_line(error)})") from error
 
 
 def _check_tensor(path: Any, name: str, tensor: np.ndarray, like: Any) -> jax.Array:
@@ -143,12 +143,12 @@ def _check_tensor(path: Any, name: str, tensor: np.ndarray, like: Any) -> jax.Ar
     return jnp.asarray(tensor)
 
 
-def _name(path: Any) -> str:
+def _format_path(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def leaves(tree: Tree) -> dict[str, np.ndarray]:
-    """Returns the leaves of a pytree on the host by path; random keys as their words.
+def flatten_leaves(tree: Tree) -> dict[str, np.ndarray]:
+    """Returns a pytree's leaves by path, on the host; a random key becomes its key data.
 
     Raises:
       InputError: two leaves have one name.
@@ -158,16 +158,16 @@ def leaves(tree: Tree) -> dict[str, np.ndarray]:
     for path, leaf in paths:
         if jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        arrays[_name(path)] = np.asarray(leaf, order="C")
+        arrays[_format_path(path)] = np.asarray(leaf, order="C")
     if len(arrays) != len(paths):
         raise InputError("params: two leaves have one name; a key may not hold a slash")
     return arrays
 
 
-def digest(tree: Tree, description: str = "") -> str:
+def compute_digest(tree: Tree, description: str = "") -> str:
     """Returns the SHA-256 (hex) of a text and of the leaves' names, shapes, dtypes and values."""
     sha = hashlib.sha256(description.encode())
-    for name, array in sorted(leaves(tree).items()):
+    for name, array in sorted(flatten_leaves(tree).items()):
         sha.update(f";{name}{array.shape}{array.dtype}".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()

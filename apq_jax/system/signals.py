@@ -1,7 +1,7 @@
-"""Signals that stop a long run: after the step it is at, with what there is written.
+"""Catches the signals that stop a long run, so that the run can finish its step and write files.
 
-Ctrl-C asks for an end, with results from what there is. SIGTERM announces that the process will be
-killed (a scheduler's limit, a preempted machine): it saves and leaves, to be gone on with.
+Ctrl-C asks the run to end early, with results. SIGTERM announces that the process will be killed (a
+scheduler's limit, a preempted machine): the run saves its state and exits, to be resumed later.
 """
 
 import signal
@@ -11,20 +11,20 @@ from typing import Any
 
 
 class Terminated(BaseException):
-    """SIGTERM where there is no step to wait for; like KeyboardInterrupt, no Exception."""
+    """SIGTERM outside a step; not an Exception, like KeyboardInterrupt."""
 
 
 class Interrupt:
-    """Whether a signal asked for an end."""
+    """The signals caught so far."""
 
-    pressed = False  # Ctrl-C or SIGTERM
-    terminated = False  # SIGTERM
-    again = False  # while it was held
-    holding = False
+    pressed = False  # Ctrl-C or SIGTERM arrived
+    terminated = False  # SIGTERM arrived
+    again = False  # a second Ctrl-C arrived during `hold`
+    holding = False  # inside `hold`
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Around what belongs together: a second Ctrl-C is raised afterwards."""
+    def hold(self) -> Iterator[None]:
+        """Delays a second Ctrl-C until the context ends, because its steps belong together."""
         self.holding = True
         try:
             yield
@@ -35,8 +35,8 @@ class Interrupt:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """The first Ctrl-C is noted, the second raises KeyboardInterrupt; SIGTERM is noted."""
+def catch_interrupts() -> Iterator[Interrupt]:
+    """Notes SIGTERM and the first Ctrl-C; a second Ctrl-C raises KeyboardInterrupt."""
     interrupt = Interrupt()
 
     def stop(signum: int, frame: Any) -> None:
@@ -59,8 +59,8 @@ def interruptible() -> Iterator[Interrupt]:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated, but within `interruptible`."""
+def raise_on_sigterm() -> Iterator[None]:
+    """Raises Terminated on SIGTERM, except inside `catch_interrupts`."""
 
     def leave(signum: int, frame: Any) -> None:
         raise Terminated

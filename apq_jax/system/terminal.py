@@ -1,4 +1,4 @@
-"""What a command says while it works."""
+"""Shows a command's progress in the terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ console = rich.console.Console(highlight=False, markup=False)
 
 
 @contextmanager
-def bar(description: str, total: int) -> Iterator[Any]:
-    """A progress bar with the time left; yields `advance(count, note)`."""
+def show_bar(description: str, total: int) -> Iterator[Any]:
+    """Shows a progress bar with the time left; yields `advance(count, note)`."""
     columns = (
         TextColumn("{task.description:10}"),
         BarColumn(bar_width=24),

@@ -1,4 +1,4 @@
-"""Versions of the packages that decide what is computed."""
+"""Reads the versions of the packages that decide the results."""
 
 import importlib.metadata
 import platform
@@ -7,7 +7,7 @@ TRAINING = ("jax", "optax", "flax")
 ALL = ("jax", "jaxlib", "flax", "optax", "rlax", "evosax", "numpy", "chex")
 
 
-def versions(packages: tuple[str, ...] = ALL) -> dict[str, str]:
-    """Installed versions by package; of ALL, Python's too."""
+def read_versions(packages: tuple[str, ...] = ALL) -> dict[str, str]:
+    """Returns installed versions by package; for ALL, Python's version too."""
     python = {"python": platform.python_version()} if packages == ALL else {}
     return python | {name: importlib.metadata.version(name) for name in packages}

@@ -17,9 +17,9 @@ from apq_jax.compression.evaluator import (
     Evaluator,
     Memory,
     Subject,
-    chunk_of,
-    cuts_of,
-    many,
+    compute_chunk_size,
+    place_cuts,
+    score_policies,
 )
 from apq_jax.compression.options import PlanOptions, Recovery
 from apq_jax.compression.plan import build_plan
@@ -130,8 +130,8 @@ def test_what_is_remembered_changes_nothing(cuts: tuple[int, ...], moments: bool
     _, subject, evaluate = build(moments=moments)
     evaluate = dataclasses.replace(evaluate, cuts=cuts)
     policies = drawn(0, 3 * ENTRIES)
-    found = many(evaluate, subject, policies)
-    backwards = many(evaluate, subject, jax.tree.map(lambda x: x[::-1], policies))
+    found = score_policies(evaluate, subject, policies)
+    backwards = score_policies(evaluate, subject, jax.tree.map(lambda x: x[::-1], policies))
     for name, one, other in zip(found._fields, found, backwards, strict=True):
         np.testing.assert_array_equal(one, other[::-1], err_msg=name)
     alone = plainly(dataclasses.replace(evaluate, cuts=()), subject, policies)
@@ -145,9 +145,9 @@ def test_chunks_and_a_remainder(remainder: int) -> None:
     _, subject, evaluate = build(remainder)
     evaluate = dataclasses.replace(evaluate, cuts=(2,))
     policies = drawn(1, 4)
-    found = many(evaluate, subject, policies)
+    found = score_policies(evaluate, subject, policies)
     for chunk in (1000, 1):
-        other = many(dataclasses.replace(evaluate, chunk=chunk), subject, policies)
+        other = score_policies(dataclasses.replace(evaluate, chunk=chunk), subject, policies)
         np.testing.assert_array_equal(found.accuracy, other.accuracy)
         np.testing.assert_allclose(found.divergence, other.divergence, rtol=1e-4)
 
@@ -167,7 +167,7 @@ class Counted:
 
         monkeypatch.setattr(Evaluator, "_advance", counted)
         self.run = jax.jit(self.evaluate.recall)
-        self.memory: Memory = self.evaluate.blank(self.subject)
+        self.memory: Memory = self.evaluate.create_memory(self.subject)
 
     def __call__(self, choices: list[int], wanted: bool = True) -> tuple[list[int], Evaluation]:
         """One keep level a layer."""
@@ -220,22 +220,26 @@ def test_where_activations_are_kept() -> None:
     assert work == [9 * 3 * 36, 27 * 3 * 36, 27 * 5, 5 * 3]
     # Found with 0.95, 0.95 * 0.72, ...: a cut at 2 spares 0.684 of 3888 multiplications of 4038;
     # one at 1, too, 0.266 more of the first 972.
-    saved = evaluator._saved(work, (1, 2))
+    saved = evaluator._estimate_saving(work, (1, 2))
     assert saved == pytest.approx((0.95 * 972 + 0.684 * 2916) / 4038)
     every = 100 * ENTRIES * 4  # bytes of a float of 100 images
-    assert cuts_of(network, subject.params, 100, every * (108 + 27)) == (1, 2)
-    assert cuts_of(network, subject.params, 100, every * (108 + 27) - 1) == (2,)
-    assert cuts_of(network, subject.params, 100, every * 27 - 1) == (3,)
-    assert cuts_of(network, subject.params, 100, every * 5 - 1) == ()
-    assert cuts_of(network, subject.params, 100, 0) == ()
+    assert place_cuts(network, subject.params, 100, every * (108 + 27)) == (1, 2)
+    assert place_cuts(network, subject.params, 100, every * (108 + 27) - 1) == (2,)
+    assert place_cuts(network, subject.params, 100, every * 27 - 1) == (3,)
+    assert place_cuts(network, subject.params, 100, every * 5 - 1) == ()
+    assert place_cuts(network, subject.params, 100, 0) == ()
 
 
 def test_images_at_a_time_fit() -> None:
     """VGG-16's first layers: 1024 positions of 576 windows and 64 sums, 1344 bytes each."""
     layers = WORKLOADS["vgg16"]
     network = build()[0]
-    assert chunk_of(dataclasses.replace(network, layers=layers)) == 2**27 // (1024 * 1344) == 97
-    assert chunk_of(network) == 500
-    assert chunk_of(dataclasses.replace(network, layers=WORKLOADS["alexnet"])) == 2**27 // (
-        55**2 * (363 + 12 * 64)
+    assert (
+        compute_chunk_size(dataclasses.replace(network, layers=layers))
+        == 2**27 // (1024 * 1344)
+        == 97
     )
+    assert compute_chunk_size(network) == 500
+    assert compute_chunk_size(
+        dataclasses.replace(network, layers=WORKLOADS["alexnet"])
+    ) == 2**27 // (55**2 * (363 + 12 * 64))

@@ -22,7 +22,7 @@ from apq_jax.compression import finetune
 from apq_jax.compression.compressed import Compressed, apply, compress
 from apq_jax.compression.finetune import Images, Tuning
 from apq_jax.compression.options import FinetuneOptions
-from apq_jax.compression.plan import weight_masks
+from apq_jax.compression.plan import expand_weight_masks
 from apq_jax.network.capture import forward_float
 from apq_jax.system import pytrees
 from apq_jax.types import Policy
@@ -34,7 +34,7 @@ KILLED = FinetuneOptions(steps=300, batch=8, look=2, patience=10**6)
 
 
 def masks_of(case: Case) -> tuple[jax.Array, ...]:
-    return weight_masks(case.subject.plan, POLICY)
+    return expand_weight_masks(case.subject.plan, POLICY)
 
 
 def compressed_of(case: Case, policy: Policy = POLICY) -> Compressed:
@@ -137,13 +137,13 @@ def test_what_is_learnt_from_is_what_is_measured(adc_bits: list[int] | None) -> 
     case = build(2)
     converters = None if adc_bits is None else jnp.asarray(adc_bits)
     compressed = compressed_of(case, POLICY._replace(adc_bits=converters))
-    fixed, learnt = finetune.begin(compressed, masks_of(case), POLICY.weight_bits)
-    smooth = finetune.apply(case.network, case.params, fixed, learnt, case.images)
+    fixed, learnt = finetune.split_learnt(compressed, masks_of(case), POLICY.weight_bits)
+    smooth = finetune.apply_learnt(case.network, case.params, fixed, learnt, case.images)
     exact = apply(case.network, case.params, compressed, case.images)
     np.testing.assert_allclose(smooth, exact, atol=1e-4)
 
     def total(learnt: Any) -> jax.Array:
-        return finetune.apply(case.network, case.params, fixed, learnt, case.images).sum()
+        return finetune.apply_learnt(case.network, case.params, fixed, learnt, case.images).sum()
 
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(jax.grad(total)(learnt)))
 
@@ -180,7 +180,7 @@ def test_what_was_cut_off_goes_on_to_the_same_end(
     other = tmp_path / "b.safetensors"
     _, cut = tune(case, path=other, on_progress=stop)
     assert [steps for steps, _ in calls] == [3, 6]
-    assert (cut.step, finetune.finished(cut, SHORT)) == (6, False)
+    assert (cut.step, finetune.is_finished(cut, SHORT)) == (6, False)
     same(tune(case, path=other), whole)
 
 
@@ -203,7 +203,7 @@ def test_a_time_limit() -> None:
     options = FinetuneOptions(steps=10**6, batch=4, look=1, patience=10**6, seconds=0.2)
     _, tuning = tune(build(1), options)
     assert 1 <= tuning.step < 10**5
-    assert finetune.finished(tuning, options)
+    assert finetune.is_finished(tuning, options)
 
 
 def test_killed_in_the_middle(tmp_path: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from apq_jax.compression import gram
-from apq_jax.compression.gram import gram_blocks, whole_gram
+from apq_jax.compression.gram import compute_gram_blocks, join_gram_blocks
 from apq_jax.network import products
 
 
@@ -41,14 +41,16 @@ def test_pieces_give_the_matrix_of_all_rows(
     taps = windows.reshape(groups, 3, len(inside), 9, -1)
     assert not np.asarray(taps)[:, :, ~inside].any()
     assert np.asarray(taps)[:, :, inside].all()
-    found = whole_gram(gram_blocks(windows, np.tile(inside, (3, 1))))
+    found = join_gram_blocks(compute_gram_blocks(windows, np.tile(inside, (3, 1))))
     expected = np.einsum("gmr,gms->grs", *[np.asarray(windows, np.float64)] * 2)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_matrix_that_is_not_wide_is_one_block() -> None:
     product, x = convolution(4, 1, 1)
-    (block,) = gram_blocks(product.extract_windows(x), np.tile(product.mask_taps(x.shape), (3, 1)))
+    (block,) = compute_gram_blocks(
+        product.extract_windows(x), np.tile(product.mask_taps(x.shape), (3, 1))
+    )
     assert block.shape == (1, 36, 36)
 
 
@@ -61,7 +63,7 @@ def test_padding_is_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inside.sum(axis=0).tolist() == [2, 3, 2, 4, 6, 4, 2, 3, 2]
     both = (inside[:, :, None] & inside[:, None, :]).sum(axis=0)
     jaxpr = jax.make_jaxpr(
-        lambda x: gram_blocks(product.extract_windows(x), np.tile(inside, (3, 1)))
+        lambda x: compute_gram_blocks(product.extract_windows(x), np.tile(inside, (3, 1)))
     )(x)
     lengths = [
         eqn.invars[0].aval.shape[1] for eqn in jaxpr.eqns if eqn.primitive.name == "dot_general"

@@ -11,7 +11,13 @@ import pytest
 
 from apq_jax.compression.calibration import LayerStatistics
 from apq_jax.compression.options import PlanOptions
-from apq_jax.compression.plan import LayerPlan, build_plan, compensate, keep_levels, weight_masks
+from apq_jax.compression.plan import (
+    LayerPlan,
+    build_plan,
+    compensate,
+    compute_keep_ratios,
+    expand_weight_masks,
+)
 from apq_jax.compression.pruning import Block
 from apq_jax.types import Policy
 
@@ -102,7 +108,7 @@ def built(request: Any) -> tuple[Any, LayerStatistics, LayerPlan]:
 
 
 def test_keep_levels_fall_geometrically() -> None:
-    levels = keep_levels(PlanOptions(levels=3, min_keep=0.01))
+    levels = compute_keep_ratios(PlanOptions(levels=3, min_keep=0.01))
     np.testing.assert_allclose(levels, [1.0, 0.1, 0.01])
 
 
@@ -180,7 +186,7 @@ def test_blocks_of_any_shape_nest_and_one_stays(block: Block) -> None:
     assert mask[-1].sum() == 1
     assert not (mask[1:] & ~mask[:-1]).any()
     for level in range(7):
-        (kept,) = weight_masks((plan,), Policy(np.asarray([level]), None, None))
+        (kept,) = expand_weight_masks((plan,), Policy(np.asarray([level]), None, None))
         assert kept.shape == (2, 8, 5)
         weights = np.asarray(plan.weights[level])
         assert (weights[~kept] == 0).all()

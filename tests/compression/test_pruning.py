@@ -16,7 +16,7 @@ W = jnp.asarray([[[3.0, -1.0], [-4.0, 2.0], [5.0, -6.0]]])
 
 
 def test_row_groups_pad_the_last() -> None:
-    groups = pruning.row_groups(W, 2)
+    groups = pruning.split_row_groups(W, 2)
     assert groups.shape == (1, 2, 2, 2)
     np.testing.assert_array_equal(groups[0, 0], [[3, -1], [-4, 2]])
     np.testing.assert_array_equal(groups[0, 1], [[5, -6], [0, 0]])
@@ -26,14 +26,14 @@ def test_row_groups_pad_the_last() -> None:
 def test_weight_mask_repeats_and_cuts(xp: Any) -> None:
     mask = xp.asarray([[[True, False], [False, True]]])
     np.testing.assert_array_equal(
-        pruning.weight_mask(mask, Block(2), 3, 2), [[[True, False], [True, False], [False, True]]]
+        pruning.expand_mask(mask, Block(2), 3, 2), [[[True, False], [True, False], [False, True]]]
     )
     wide = [[[True, True, False], [True, True, False], [False, False, True]]]
-    np.testing.assert_array_equal(pruning.weight_mask(mask, Block(2, 2), 3, 3), wide)
+    np.testing.assert_array_equal(pruning.expand_mask(mask, Block(2, 2), 3, 3), wide)
 
 
 def test_diagonal_blocks() -> None:
-    blocks = pruning.diagonal_blocks(jnp.arange(1.0, 10.0).reshape(1, 3, 3), 2)
+    blocks = pruning.extract_diagonal_blocks(jnp.arange(1.0, 10.0).reshape(1, 3, 3), 2)
     np.testing.assert_array_equal(blocks, [[[[1, 2], [4, 5]], [[9, 0], [0, 1]]]])
 
 
@@ -47,8 +47,8 @@ def test_diagonal_blocks() -> None:
 )
 def test_scores_by_hand(kind: Any, scores: list[list[int]]) -> None:
     gram = jnp.asarray([[[4.0, 1.0, 2.0], [1.0, 1.0, 0.5], [2.0, 0.5, 9.0]]])
-    metric = pruning.score_metric(gram, kind, 2)
-    np.testing.assert_allclose(pruning.block_scores(W, metric, kind, Block(2)), [scores])
+    metric = pruning.compute_score_matrices(gram, kind, 2)
+    np.testing.assert_allclose(pruning.score_blocks(W, metric, kind, Block(2)), [scores])
 
 
 @pytest.mark.parametrize("block", [Block(3), Block(7), Block(8), Block(2, 2), Block(1, 3)], ids=str)
@@ -57,8 +57,8 @@ def test_obs_is_the_loss_of_removing_a_block_while_the_others_adjust(block: Bloc
     x = rng.normal(size=(2, 40, 7)) @ rng.normal(size=(2, 7, 7))  # correlated inputs, two groups
     w = rng.normal(size=(2, 7, 3))
     gram = np.einsum("gmr,gms->grs", x, x) / 40
-    metric = pruning.score_metric(jnp.asarray(gram, jnp.float32), "obs", block.high)
-    scores = pruning.block_scores(jnp.asarray(w, jnp.float32), metric, "obs", block)
+    metric = pruning.compute_score_matrices(jnp.asarray(gram, jnp.float32), "obs", block.high)
+    scores = pruning.score_blocks(jnp.asarray(w, jnp.float32), metric, "obs", block)
     expected = np.zeros((2, *block.count(7, 3)))
     assert scores.shape == expected.shape
     for group, down, column in np.ndindex(*expected.shape[:2], 3):
@@ -75,10 +75,10 @@ def test_a_block_one_column_wide_is_scored_as_its_column_bit_for_bit(kind: Any) 
     rng = np.random.default_rng(1)
     w, x = rng.normal(size=(2, 8, 5)), rng.normal(size=(2, 30, 8))
     w, gram = (jnp.asarray(a, jnp.float32) for a in (w, np.einsum("gmr,gms->grs", x, x)))
-    metric, parts = pruning.score_metric(gram, kind, 3), pruning.row_groups(w, 3)
+    metric, parts = pruning.compute_score_matrices(gram, kind, 3), pruning.split_row_groups(w, 3)
     expected = jnp.einsum("ngic,ngij,ngjc->ngc", parts, metric, parts)
     expected = jnp.abs(parts).sum(axis=2) if kind == "l1" else expected
-    np.testing.assert_array_equal(pruning.block_scores(w, metric, kind, Block(3)), expected)
+    np.testing.assert_array_equal(pruning.score_blocks(w, metric, kind, Block(3)), expected)
 
 
 def test_keep_largest_takes_the_first_of_equals() -> None:

@@ -24,8 +24,8 @@ def bits(number: int) -> Any:
     ("number", "weight", "top"), [(1, 1, 1), (2, 1, 3), (4, 7, 15), (8, 127, 255)]
 )
 def test_limits(number: int, weight: int, top: int) -> None:
-    assert quantization.weight_limit(bits(number)) == weight
-    assert quantization.input_limit(bits(number)) == top
+    assert quantization.get_max_weight_level(bits(number)) == weight
+    assert quantization.get_max_input_level(bits(number)) == top
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_signed_inputs_are_rounded_to_a_step(low: float, high: float) -> None:
 
 def test_fixed_point_by_hand() -> None:
     """Four bits: the largest is 0.5 x 2^1, so the step is 2^(1 - 4 + 1) = 1/4."""
-    found = quantization.fixed_point(jnp.asarray([1.0, 0.3, -0.375, 0.125]), 4)
+    found = quantization.round_to_fixed_point(jnp.asarray([1.0, 0.3, -0.375, 0.125]), 4)
     np.testing.assert_array_equal(found, [1.0, 0.25, -0.5, 0.0])
-    np.testing.assert_array_equal(quantization.fixed_point(jnp.zeros(3)), np.zeros(3))
+    np.testing.assert_array_equal(quantization.round_to_fixed_point(jnp.zeros(3)), np.zeros(3))
     # 0.99 would round to the eighth step of 1/8: one too many for four bits.
-    assert quantization.fixed_point(jnp.asarray([0.99]), 4) == 1.0
+    assert quantization.round_to_fixed_point(jnp.asarray([0.99]), 4) == 1.0
 
 
 ARRAYS = hnp.arrays(np.float32, 5, elements=st.floats(-1000, 1000, width=32, allow_subnormal=False))
@@ -174,7 +174,7 @@ ARRAYS = hnp.arrays(np.float32, 5, elements=st.floats(-1000, 1000, width=32, all
 @PROPERTY
 @hypothesis.given(x=ARRAYS, number=st.sampled_from([4, 8, 16]))
 def test_fixed_point_is_near(x: Any, number: int) -> None:
-    found = np.asarray(quantization.fixed_point(jnp.asarray(x), number)).astype(np.float64)
+    found = np.asarray(quantization.round_to_fixed_point(jnp.asarray(x), number)).astype(np.float64)
     largest = float(np.abs(x).max())
     _, exponent = np.frexp(largest)
     step = 2.0 ** (int(exponent) - number + 1)
@@ -189,5 +189,5 @@ def test_fixed_point_is_near(x: Any, number: int) -> None:
 @hypothesis.example(x=np.asarray([-0.99, 0.375], np.float32), number=4)
 @hypothesis.given(x=ARRAYS, number=st.sampled_from([4, 8, 16]))
 def test_fixed_point_is_idempotent(x: Any, number: int) -> None:
-    once = quantization.fixed_point(jnp.asarray(x), number)
-    np.testing.assert_array_equal(quantization.fixed_point(once, number), once)
+    once = quantization.round_to_fixed_point(jnp.asarray(x), number)
+    np.testing.assert_array_equal(quantization.round_to_fixed_point(once, number), once)

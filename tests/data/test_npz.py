@@ -189,7 +189,7 @@ def test_header_that_lies_about_size(npz: pathlib.Path, shape: tuple[int, ...]) 
 
 
 def test_too_large_for_memory(npz: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npz_reader, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(npz_reader, "MAX_BYTES", 1 << 20)
     np.savez_compressed(
         npz, images=np.zeros((300, 30, 30), np.uint8), labels=np.zeros(300, np.int8)
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apq_jax.data.scoring import accuracy, is_right, run_in_chunks
+from apq_jax.data.scoring import compute_accuracy, is_right, run_in_chunks
 
 
 @pytest.mark.parametrize("count", [1, 499, 500, 501, 1200])
@@ -11,7 +11,7 @@ def test_accuracy_is_an_exact_count(count: int) -> None:
     logits = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
     labels = np.random.default_rng(1).integers(0, 3, count).astype(np.int32)
     expected = sum(int(x.argmax() == y) for x, y in zip(logits, labels, strict=True)) / count
-    assert accuracy(logits, labels) == expected
+    assert compute_accuracy(logits, labels) == expected
 
 
 def test_not_a_number_is_no_answer() -> None:

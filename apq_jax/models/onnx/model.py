@@ -19,7 +19,7 @@ from apq_jax.models.onnx.file import Graph
 from apq_jax.models.onnx.operators import OPERATORS
 from apq_jax.models.onnx.tensors import MAX_BYTES
 from apq_jax.models.onnx.values import Call, Node, is_known, quote
-from apq_jax.system.errors import InputError, in_one_line
+from apq_jax.system.errors import InputError, make_one_line
 
 _MAX_VALUES = 1 << 28  # elements of a node's result, for one example
 _ENDS = ("Identity", "Flatten", "Reshape", "Squeeze")  # may follow the Softmax that ends a graph
@@ -76,7 +76,7 @@ class Function:
                 results = operator.function(call, *inputs)
         except Exception as error:  # any error that NumPy and JAX raise for shapes that do not fit
             raise InputError(
-                f"{self.graph.path}: node {quote(node.name)} ({node.op}): {in_one_line(error)}"
+                f"{self.graph.path}: node {quote(node.name)} ({node.op}): {make_one_line(error)}"
             ) from error
         results = results if isinstance(results, tuple) else (results,)
         for result in results:
@@ -204,7 +204,7 @@ def _fill_constants(graph: Graph) -> Graph:
         if shape.size > 32 or min(shape.reshape(-1), default=0) < 0 or left < 0 or value.size != 1:
             raise InputError(
                 f"{graph.path}: node {quote(node.name)} (ConstantOfShape): "
-                f"{in_one_line(shape)}; allowed: a shape, of {MAX_BYTES:,} bytes with "
+                f"{make_one_line(shape)}; allowed: a shape, of {MAX_BYTES:,} bytes with "
                 "all other tensors"
             )
         tensors[node.outputs[0]] = np.full(tuple(map(int, shape)), value.reshape(()), value.dtype)

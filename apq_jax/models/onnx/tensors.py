@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from apq_jax.models.onnx.values import DTYPES, quote
-from apq_jax.system.errors import InputError, in_one_line
+from apq_jax.system.errors import InputError, make_one_line
 
 MAX_BYTES = (2 << 30) - 1  # of a file (protobuf's limit), and of all tensors together
 FLOAT = 1  # TensorProto.FLOAT
@@ -81,12 +81,12 @@ class Tensors:
             )
         dtype, shape = np.dtype(DTYPES[tensor.data_type]), tuple(tensor.dims)
         if min(shape, default=0) < 0 or len(shape) > 32:
-            raise InputError(f"{where}: shape {in_one_line(shape)}; allowed: axes of 0 or more")
+            raise InputError(f"{where}: shape {make_one_line(shape)}; allowed: axes of 0 or more")
         size = math.prod(shape) * dtype.itemsize
         self.bytes += size
         if self.bytes > MAX_BYTES:
             raise InputError(
-                f"{where}: shape {in_one_line(shape)} of {dtype}; allowed: {MAX_BYTES:,} bytes "
+                f"{where}: shape {make_one_line(shape)} of {dtype}; allowed: {MAX_BYTES:,} bytes "
                 "for all tensors"
             )
         if tensor.HasField("segment"):
@@ -99,7 +99,7 @@ class Tensors:
             return _read_list(where, tensor, dtype, shape)
         if len(raw) != size:
             raise InputError(
-                f"{where}: shape {in_one_line(shape)} of {dtype} needs {size:,} bytes; the file "
+                f"{where}: shape {make_one_line(shape)} of {dtype} needs {size:,} bytes; the file "
                 f"holds {len(raw):,}"
             )
         if dtype == np.bool_:
@@ -140,7 +140,7 @@ class Tensors:
         except (ValueError, RuntimeError) as error:  # an impossible path; a loop of links
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{where}: cannot be read ({in_one_line(error)})") from error
+            raise InputError(f"{where}: cannot be read ({make_one_line(error)})") from error
 
 
 def _read_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
@@ -158,7 +158,7 @@ def _read_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, 
         values = np.array(tensor.int32_data, np.int32)
     if values.size != math.prod(shape):
         raise InputError(
-            f"{where}: shape {in_one_line(shape)} needs {math.prod(shape):,} numbers; the file "
+            f"{where}: shape {make_one_line(shape)} needs {math.prod(shape):,} numbers; the file "
             f"holds {values.size:,}"
         )
     if dtype == np.float16:  # stored as bit patterns, one an int32

@@ -734,11 +734,11 @@ def test_graphs_with_the_same_weights_are_told_apart(tmp_path: pathlib.Path) -> 
         path = saved(tmp_path / "net.onnx", proto(nodes, ("N", 5), {"w": random(5, 3)}))
         model = load(path)
         network = capture(model.apply_fn, model.params, jnp.zeros((2, 5)))
-        identities.append(checkpoint.network_identity(network, model.params))
+        identities.append(checkpoint.identify_network(network, model.params))
         again = load(path)
         network = capture(again.apply_fn, again.params, jnp.zeros((2, 5)))
-        assert checkpoint.network_identity(network, again.params) == identities[-1]
-        assert "network.onnx" not in repr(plan_cache.model_identity(network, again.params))
+        assert checkpoint.identify_network(network, again.params) == identities[-1]
+        assert "network.onnx" not in repr(plan_cache.identify_model(network, again.params))
     one, other = identities
     assert one["weights"] == other["weights"]
     assert one["program"] != other["program"]
