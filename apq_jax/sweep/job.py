@@ -55,10 +55,9 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
         with processes.fail_together():
             points, config = list_points(tree), get_base_config(tree)
             cache = open_cache(config.cache_dir)
-            dataset = data.load(config.data.path, config.data.name)
-            dataset = data.limit_images(
-                dataset, config.data.search_images, config.data.select_images
-            )
+            options = config.data
+            dataset = data.load(options.path, options.name)
+            dataset = data.limit_images(dataset, options.search_images, options.select_images)
             if jax.process_index() == 0:
                 held.enter_context(lock_folder(workdir))
             folder = SweepFolder(workdir, points, tree, dataset, resume)
@@ -119,9 +118,8 @@ class _Sweep(NamedTuple):
         first = prepared[0]
         empty, levels = stages.build_empty_record(first), first.space.levels
         with processes.fail_together():
-            initial, record, before = folder.restore_group(
-                group, start_group(prepared), empty, levels
-            )
+            initial = start_group(prepared)
+            initial, record, before = folder.restore_group(group, initial, empty, levels)
         initial = processes.broadcast_from_first(initial)
         records = [processes.broadcast_rows(record)]
         self.advance(len(records[0].reward))

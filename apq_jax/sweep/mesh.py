@@ -103,13 +103,9 @@ def run_chunks(
         if not np.array_equal(running, placed):
             # Pads idle devices with copies of the last search whose budget is zero.
             padded = np.append(running, np.full(capacity - count, running[-1]))
-            placed_carry, placed_own = (
-                jax.tree.map(lambda x, searches=padded: x[searches], x) for x in (carry, own)
-            )
+            placed_carry, placed_own = jax.tree.map(lambda x, k=padded: x[k], (carry, own))
             placed_carry.left[count:] = 0
-            placed_carry, placed_own = (
-                jax.device_put(x, split) for x in (placed_carry, placed_own)
-            )
+            placed_carry, placed_own = jax.device_put((placed_carry, placed_own), split)
             memory = begin(placed_own, subject) if memory is None else memory
             placed = running
         memory, (placed_carry, results) = advance(memory, placed_carry, placed_own, subject)

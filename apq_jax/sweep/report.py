@@ -16,6 +16,7 @@ from apq_jax.sweep.table import Row
 _SHOWN = ("area_mm2", "energy_nj", "latency_us")  # the costs that an architect trades off
 _LIMITS = ("search.max_accuracy_drop", "limits.")  # beginnings of the names of limits
 _MAX_PAIRS, _MAX_ROWS = 6, 40
+_COST_WORDS = [metric.short_words for metric in SEARCHED]
 
 
 def build_report(rows: list[Row], fields: list[str], title: str) -> Document:
@@ -39,10 +40,8 @@ def build_report(rows: list[Row], fields: list[str], title: str) -> Document:
         return Document(
             "A sweep", (*lead, Note("No search met its limits: there is nothing to compare.")), ()
         )
-    sections = [
-        Section("The best", tuple(_build_best_tables(good, varied))),
-        _build_front(good, varied),
-    ]
+    best = Section("The best", tuple(_build_best_tables(good, varied)))
+    sections = [best, _build_front(good, varied)]
     if varied:
         sections += [_build_shares(good, varied), _build_heat_maps(good, varied)]
     return Document(
@@ -69,11 +68,7 @@ def _build_best_tables(rows: list[Row], varied: list[str]) -> list[Table | Text]
 
 
 def _list_headings(varied: list[str]) -> list[str]:
-    return [
-        *map(_shorten_field, varied),
-        "points lost",
-        *(metric.short_words for metric in SEARCHED),
-    ]
+    return [*map(_shorten_field, varied), "points lost", *_COST_WORDS]
 
 
 def _format_cells(row: Row, varied: list[str]) -> list[str]:
@@ -163,7 +158,7 @@ def _build_shares(rows: list[Row], varied: list[str]) -> Section:
         "Of the variance of the logarithm of each cost of the best policies, how much each field "
         "explains alone; what is left to 100 % are fields together and the chance of the searches."
     )
-    table = Table("Shares", (Part(["field", *(metric.short_words for metric in SEARCHED)], body),))
+    table = Table("Shares", (Part(["field", *_COST_WORDS], body),))
     return Section("Which fields matter", (Text(words), table))
 
 
@@ -198,9 +193,8 @@ def _draw_heat_map(axis: Axes, rows: list[Row], pair: tuple[str, str], metric: s
         if np.isfinite(value) and values.size <= 36:
             dark = value > (np.nanmin(values) + np.nanmax(values)) / 2
             colour = "#FFFFFF" if dark else "#202020"
-            axis.text(
-                column, line, _format_brief(value), ha="center", va="center", size=7, color=colour
-            )
+            text = _format_brief(value)
+            axis.text(column, line, text, ha="center", va="center", size=7, color=colour)
     axis.set_xticks(range(len(columns)), [_format_value(x) for x in columns], fontsize=8)
     axis.set_yticks(range(len(lines)), [_format_value(x) for x in lines], fontsize=8)
     axis.set_title(COSTS[metric].short_words, fontsize=9)
