@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from apq_jax.compression import converters, quantization
 from apq_jax.compression.calibration import LayerStatistics, Statistics
-from apq_jax.compression.converters import Cells, Reading
+from apq_jax.compression.converters import Cells, Reading, compute_conversion_errors
 from apq_jax.compression.options import Recovery
 from apq_jax.compression.plan import Plan, expand_weight_masks
+from apq_jax.compression.quantization import quantize_input, quantize_weight, round_to_fixed_point
 from apq_jax.network import products
 from apq_jax.network.capture import Network, Replacement, forward
 from apq_jax.network.jaxpr import Params
@@ -52,12 +52,10 @@ def quantize(
         input_bits = policy.input_bits[index]
         w = layer.weights[level]
         weight_scale = layer.scale[level, bits - 1]
-        levels = quantization.quantize_weight(w, mask, weight_scale, bits)
+        levels = quantize_weight(w, mask, weight_scale, bits)
         scale, zero = measured.input_scale[input_bits - 1], measured.input_zero[input_bits - 1]
-        multiplier = quantization.round_to_fixed_point(scale * weight_scale, scale_bits)
-        offset = quantization.round_to_fixed_point(
-            -multiplier * zero * levels.sum(axis=1), scale_bits
-        )
+        multiplier = round_to_fixed_point(scale * weight_scale, scale_bits)
+        offset = round_to_fixed_point(-multiplier * zero * levels.sum(axis=1), scale_bits)
         reading = None
         if lossy:
             adc_bits = cells.resolution if policy.adc_bits is None else policy.adc_bits[index]
@@ -76,18 +74,15 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
     """
 
     def to_int8(x: jax.Array) -> jax.Array:
-        u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
+        u = quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
         return (u - 128).astype(jnp.int8)
 
-    def to_int8_apart(x: jax.Array) -> jax.Array:
+    def isolate(x: jax.Array) -> jax.Array:
         # This branch is always taken. It only stops XLA's CPU backend from fusing the rounding
         # into the window extraction, which would repeat it once per window.
         return lax.cond(layer.input_bits > 0, to_int8, lambda x: jnp.zeros(x.shape, jnp.int8), x)
 
-    if product.kernel:
-        held = lax.platform_dependent(x, cpu=to_int8_apart, default=to_int8)
-    else:
-        held = to_int8(x)
+    held = lax.platform_dependent(x, cpu=isolate, default=to_int8) if product.kernel else to_int8(x)
     pad = (layer.input_zero - 128).astype(jnp.int8)
     shift = 128 * layer.levels.astype(jnp.int32).sum(axis=1, keepdims=True)
     if layer.reading is None:
@@ -95,9 +90,7 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
     rows = product.unfold(held, pad)
     sums = products.matmul(rows, layer.levels) + shift
     inputs = rows.astype(jnp.int32) + 128
-    return sums + converters.compute_conversion_errors(
-        layer.reading, layer.levels, inputs, layer.input_bits
-    )
+    return sums + compute_conversion_errors(layer.reading, layer.levels, inputs, layer.input_bits)
 
 
 def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array) -> jax.Array:
@@ -178,10 +171,8 @@ def _match_layer(
     ratio = target / jnp.where(alive, deviation * scale, 1.0)
     ratio = jnp.clip(ratio, 1 / recovery.max_scale, recovery.max_scale)
     multiplier = jnp.where(alive, scale * ratio, 0.0)
-    multiplier = quantization.round_to_fixed_point(multiplier, recovery.scale_bits)
-    offset = quantization.round_to_fixed_point(
-        measured.output_mean - multiplier * mean, recovery.scale_bits
-    )
+    multiplier = round_to_fixed_point(multiplier, recovery.scale_bits)
+    offset = round_to_fixed_point(measured.output_mean - multiplier * mean, recovery.scale_bits)
     return layer._replace(multiplier=multiplier, offset=offset)
 
 

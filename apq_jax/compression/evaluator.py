@@ -141,25 +141,16 @@ class Evaluator:
             activations = lax.switch(jnp.sign(start - index - 1) + 1, (advance, read, skip))
             computed = start <= index
             target = jnp.where(computed, place, ENTRIES)
-            tables.append(
-                Table(
-                    table.keys.at[target].set(key[: self.cuts[index]], mode="drop"),
-                    table.used.at[place].set(
-                        jnp.where(hit | computed, memory.clock, table.used[place])
-                    ),
-                    jax.tree.map(
-                        lambda x, y, target=target: x.at[target].set(y),
-                        table.activations,
-                        activations,
-                    ),
-                )
-            )
+            keys = table.keys.at[target].set(key[: self.cuts[index]], mode="drop")
+            clock = jnp.where(hit | computed, memory.clock, table.used[place])
+            used = table.used.at[place].set(clock)
+            write = functools.partial(_write_entry, target)
+            entries = jax.tree.map(write, table.activations, activations)
+            tables.append(Table(keys, used, entries))
 
         def finish() -> Evaluation:
-            last = len(self.cuts)
-            return _score(
-                subject, policy, self._advance(splits, last, subject, policy, activations)
-            )
+            logits = self._advance(splits, len(self.cuts), subject, policy, activations)
+            return _score(subject, policy, logits)
 
         evaluation = lax.cond(wanted, finish, functools.partial(build_zeros, finish))
         return Memory(memory.clock + 1, tuple(tables)), evaluation
@@ -232,6 +223,10 @@ def _read_entry(activations: Activations, place: jax.Array) -> Activations:
     return jax.tree.map(lambda x: x[place], activations)
 
 
+def _write_entry(place: jax.Array, entries: jax.Array, entry: jax.Array) -> jax.Array:
+    return entries.at[place].set(entry)
+
+
 def build_zeros(function: Callable[[], Any]) -> Any:
     """Builds zeros of the shapes and dtypes that `function` returns, without running it."""
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function))
@@ -271,11 +266,8 @@ def score_policies(evaluate: Evaluator, subject: Subject, policies: Policy) -> E
 def compute_chunk_size(network: Network) -> int:
     """Computes how many images at a time leave the largest layer within _CHUNK_BYTES."""
     # Windows are int8, sums are int32, and rescaling makes a float copy of the sums or two.
-    largest = max(
-        layer.positions * layer.groups * (layer.rows + 12 * layer.columns)
-        for layer in network.layers
-    )
-    return min(max(_CHUNK_BYTES // largest, 1), _MAX_CHUNK)
+    sizes = (x.positions * x.groups * (x.rows + 12 * x.columns) for x in network.layers)
+    return min(max(_CHUNK_BYTES // max(sizes), 1), _MAX_CHUNK)
 
 
 def place_cuts(network: Network, params: Params, images: int, max_bytes: int) -> tuple[int, ...]:

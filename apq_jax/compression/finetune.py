@@ -114,19 +114,16 @@ def finetune(
     fixed, learnt = split_learnt(compressed, masks, weight_bits)
     optimiser = build_optimiser(options) if optimiser is None else optimiser
     static: Any = network, options, augment, optimiser
-    chunks = [
-        (part, compute_float_logits(network, params, part.images))
-        for part in _split_chunks(validate)
-    ]
+    chunks = [(x, compute_float_logits(network, params, x.images)) for x in _split_chunks(validate)]
 
-    def validation_loss(learnt: tuple[Learnt, ...]) -> np.ndarray:
+    def compute_validation_loss(learnt: tuple[Learnt, ...]) -> np.ndarray:
         losses = [
             _sum_validation_loss(network, scale_bits, options, params, fixed, learnt, *chunk)
             for chunk in chunks
         ]
         return np.asarray(sum(losses) / len(validate.labels), np.float32)
 
-    before, zero = validation_loss(learnt), np.asarray(0, np.int32)
+    before, zero = compute_validation_loss(learnt), np.asarray(0, np.int32)
     tuning = Tuning(learnt, jax.jit(optimiser.init)(learnt), learnt, before, before, zero, zero)
     state_file = Unfinished(path)
     tuning = state_file.restore(tuning)
@@ -137,7 +134,7 @@ def finetune(
         for index in range(step, until):
             step_key = jax.random.fold_in(key, index)
             learnt, state = _take_step(*static, params, fixed, learnt, state, train, step_key)
-        loss = validation_loss(learnt)
+        loss = compute_validation_loss(learnt)
         better = bool(loss < tuning.loss)
         best, best_loss = (learnt, loss) if better else (tuning.best, tuning.loss)
         stale = np.asarray(0 if better else tuning.stale + 1, np.int32)
@@ -151,7 +148,7 @@ def finetune(
             state_file.save(tuning)
         if on_progress is not None and on_progress(until, float(best_loss)) and not done:
             break
-    return _round_learnt(scale_bits, fixed, tuning.best), tuning
+    return _round_all(scale_bits, fixed, tuning.best), tuning
 
 
 def _split_chunks(images: Images) -> list[Images]:
@@ -213,11 +210,9 @@ def _compute_loss(
     above 1, images that both networks are sure of teach, too (Hinton et al., section 2).
     """
     t, weight = options.temperature, options.label_weight
-    divergence = optax.losses.kl_divergence(
-        jax.nn.log_softmax(logits / t), jax.nn.softmax(reference / t)
-    )
+    kl = optax.losses.kl_divergence(jax.nn.log_softmax(logits / t), jax.nn.softmax(reference / t))
     label_loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return (1 - weight) * t**2 * divergence + weight * label_loss
+    return (1 - weight) * t**2 * kl + weight * label_loss
 
 
 # A jitted step in a Python loop, because XLA's convolutions are slower inside a scan.
@@ -263,12 +258,12 @@ def _sum_validation_loss(
     reference: jax.Array,
 ) -> jax.Array:
     """Sums the loss of the rounded network over validation images."""
-    compressed = _round_learnt(scale_bits, fixed, learnt)
+    compressed = _round_all(scale_bits, fixed, learnt)
     logits = apply(network, params, compressed, validate.images)
     return _compute_loss(logits, reference, validate.labels, options).sum()
 
 
-def _pass_straight_through(exact: jax.Array, smooth: jax.Array) -> jax.Array:
+def _pass_through(exact: jax.Array, smooth: jax.Array) -> jax.Array:
     """Returns `exact` forward, and passes the gradient to `smooth` backward."""
     return smooth + jax.lax.stop_gradient(exact - smooth)
 
@@ -296,11 +291,9 @@ def apply_learnt(
         layer, limit = fixed_part.layer, quantization.get_max_weight_level(fixed_part.weight_bits)
         scale, zero = layer.input_scale, layer.input_zero
         smooth = jnp.clip(x / scale + zero, 0, quantization.get_max_input_level(layer.input_bits))
-        u = _pass_straight_through(
-            quantization.quantize_input(x, scale, zero, layer.input_bits), smooth
-        )
+        u = _pass_through(quantization.quantize_input(x, scale, zero, layer.input_bits), smooth)
         clipped = jnp.clip(learnt_part.weight, -limit, limit) * fixed_part.mask
-        levels = _pass_straight_through(_round_to_levels(fixed_part, learnt_part.weight), clipped)
+        levels = _pass_through(_round_to_levels(fixed_part, learnt_part.weight), clipped)
         # Padding reads the zero point. Sums are whole numbers below 2^24, so exact in float32.
         sums = product.convolve(u - zero, levels) + zero * levels.sum(axis=1, keepdims=True)
         if layer.reading is not None:  # errors of converters have no gradient
@@ -317,9 +310,7 @@ def apply_learnt(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _round_learnt(
-    scale_bits: int, fixed: tuple[Fixed, ...], learnt: tuple[Learnt, ...]
-) -> Compressed:
+def _round_all(scale_bits: int, fixed: tuple[Fixed, ...], learnt: tuple[Learnt, ...]) -> Compressed:
     """Rounds the learnt parameters to a compressed network."""
     return tuple(_round_layer(*layer, scale_bits) for layer in zip(fixed, learnt, strict=True))
 

@@ -25,9 +25,7 @@ def compute_gram_blocks(windows: jax.Array, inside: np.ndarray) -> tuple[jax.Arr
       Blocks [γ, rows of a piece, rows of a piece before it or of itself].
     """
     pieces = _cut_rows(windows.shape[2], inside)
-    return tuple(
-        _multiply_pieces(windows, a, b) for i, a in enumerate(pieces) for b in pieces[: i + 1]
-    )
+    return tuple(_multiply(windows, a, b) for i, a in enumerate(pieces) for b in pieces[: i + 1])
 
 
 def join_gram_blocks(blocks: tuple[jax.Array, ...]) -> jax.Array:
@@ -63,7 +61,7 @@ def _cut_rows(rows: int, inside: np.ndarray) -> list[_Piece]:
     return pieces
 
 
-def _multiply_pieces(windows: jax.Array, a: _Piece, b: _Piece) -> jax.Array:
+def _multiply(windows: jax.Array, a: _Piece, b: _Piece) -> jax.Array:
     """Computes a block, [γ, rows of a, rows of b], over the windows that both pieces see."""
     left, right = windows[:, :, a[0]], windows[:, :, b[0]]
     both = a[1] & b[1]

@@ -76,9 +76,8 @@ def _plan_layer(
     shape = groups, *block.count(rows, columns)
     blocks = math.prod(shape)
     counts = np.maximum(np.round(compute_keep_ratios(options) * blocks), 1).astype(np.int32)
-    target = (
-        compute_covariance(statistics.gram, statistics.mean) if options.centre else statistics.gram
-    )
+    gram, mean = statistics.gram, statistics.mean
+    target = compute_covariance(gram, mean) if options.centre else gram
     diagonal = jnp.diagonal(target, axis1=1, axis2=2)  # [γ, R]
     floor = options.damping * diagonal.mean(axis=1)[:, None] + 1e-12
     hessian = target + floor[:, :, None] * jnp.eye(rows)

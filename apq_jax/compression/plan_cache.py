@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 
 from apq_jax.compression import calibration, plan
-from apq_jax.compression.calibration import LayerStatistics, Statistics
+from apq_jax.compression.calibration import LayerStatistics, Statistics, infer_statistics_shapes
 from apq_jax.compression.options import PlanOptions
 from apq_jax.compression.plan import LayerPlan, Plan
 from apq_jax.compression.pruning import Block
@@ -64,31 +64,28 @@ def calibrate_and_plan(
         return statistics, plan.build_plan(weights, statistics, blocks, options)
     folder = cache / FOLDER
     identity = _identify_statistics(network, params, images, moment_images)
-    statistics = _load_or_compute(
-        locate_file(folder, identity), calibration.infer_statistics_shapes(weights), calibrate
-    )
+    statistics = _fetch(locate_file(folder, identity), infer_statistics_shapes(weights), calibrate)
     layers = []
     for index, (w, layer, block) in enumerate(zip(weights, statistics, blocks, strict=True)):
-        build = functools.partial(_build_layer_plan, w, layer, block, options)
+        build = functools.partial(_build_layer_plan, block, options)
         path = locate_file(folder, (*identity, index, block, options))
-        layers.append(_load_or_compute(path, jax.eval_shape(build), build))
+        shapes = jax.eval_shape(build, w, layer)
+        layers.append(_fetch(path, shapes, functools.partial(build, w, layer)))
     return statistics, tuple(layers)
 
 
 def _build_layer_plan(
-    w: jax.Array,
-    statistics: LayerStatistics,
     block: Block,
     options: PlanOptions,
+    w: jax.Array,
+    statistics: LayerStatistics,
     unfinished: pathlib.Path | None = None,
 ) -> LayerPlan:
     del unfinished  # unused, because a layer's Plan takes only seconds
     return plan.build_plan((w,), (statistics,), (block,), options)[0]
 
 
-def _load_or_compute(
-    path: pathlib.Path, like: _Tree, compute: Callable[[pathlib.Path], _Tree]
-) -> _Tree:
+def _fetch(path: pathlib.Path, like: _Tree, compute: Callable[[pathlib.Path], _Tree]) -> _Tree:
     """Loads a pytree from `path`, or computes and saves it if the file is missing or unusable.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apq_jax.data.dataset import Dataset, describe_error, split_training
+from apq_jax.data.dataset import Dataset, explain, split_training
 from apq_jax.system.errors import InputError
 
 FILES = (*(f"data_batch_{index}.bin" for index in range(1, 6)), "test_batch.bin")
@@ -39,13 +39,11 @@ def load_cifar_10(folder: str | os.PathLike[str]) -> Dataset:
     """
     folder = _find_folder(folder)
     records = {file: _read_records(folder / file) for file in FILES}
-    for first, other in itertools.combinations(FILES, 2):
-        if np.array_equal(records[first], records[other]):
-            raise InputError(
-                f"{folder / other}: the same bytes as {first}; allowed: six that differ"
-            )
-    test = _join_batches(str(folder / FILES[-1]), [records.pop(FILES[-1])])
-    train = _join_batches(f"{folder}: the training batches", list(records.values()))
+    for file, twin in itertools.combinations(FILES, 2):
+        if np.array_equal(records[file], records[twin]):
+            raise InputError(f"{folder / twin}: the same bytes as {file}; allowed: six that differ")
+    test = _join(str(folder / FILES[-1]), [records.pop(FILES[-1])])
+    train = _join(f"{folder}: the training batches", list(records.values()))
     return split_training("cifar_10", str(folder), (*train, *test))
 
 
@@ -63,7 +61,7 @@ def _read_records(path: pathlib.Path) -> npt.NDArray[Any]:
             content = file.read(size + 1)  # no more, because the file may be of any size
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({describe_error(error)}); CIFAR-10's binary version has it"
+            f"{path}: cannot be read ({explain(error)}); CIFAR-10's binary version has it"
         ) from error
     if len(content) != size:
         count = f"more than {size:,}" if len(content) > size else f"{len(content):,}"
@@ -78,9 +76,7 @@ def _read_records(path: pathlib.Path) -> npt.NDArray[Any]:
     return records
 
 
-def _join_batches(
-    where: str, records: list[npt.NDArray[Any]]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _join(where: str, records: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Joins files to images [N, 32, 32, 3] and labels [N], uint8, if every class is as frequent."""
     joined = np.concatenate(records)
     labels, pixels = joined[:, 0], joined[:, 1:]

@@ -73,11 +73,8 @@ def compute_standard_error(accuracy: float, count: int) -> float:
 
 def split_pair(name: str, path: str, images: Images, labels: Labels) -> Dataset:
     """Splits images [N, H, W, C] with labels [N] within each class; drops repeated images."""
-    fresh = drop_repeats(path, "images", hash_images(images))
-    arrays: list[Any] = []  # images and labels in turn
-    for part in stratify(labels[fresh], _PAIR_PATTERN):
-        arrays += [images[fresh[part]], labels[fresh[part]]]
-    return check_splits(path, Dataset(name, int(labels.max()) + 1, *arrays))
+    splits = _split_distinct(path, "images", images, labels, _PAIR_PATTERN)
+    return check_splits(path, Dataset(name, int(labels.max()) + 1, *splits))
 
 
 def split_training(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]) -> Dataset:
@@ -104,12 +101,18 @@ def split_training(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]) -> 
         dropped = len(images) - len(untested)
         logging.warning("%s: %d training images that test has, too, dropped", path, dropped)
     images, labels = images[untested], labels[untested].astype(np.int32)
-    fresh = drop_repeats(path, "training images", hash_images(images))
-    splits: list[Any] = []  # images and labels in turn
-    for part in stratify(labels[fresh], _TRAINING_PATTERN):
-        splits += [convert_to_float32(images[fresh[part]]), labels[fresh[part]]]
+    splits = _split_distinct(path, "training images", images, labels, _TRAINING_PATTERN)
     splits += [convert_to_float32(test_images), test_labels.astype(np.int32)]
     return check_splits(path, Dataset(name, int(labels.max(initial=0)) + 1, *splits))
+
+
+def _split_distinct(
+    path: str, field: str, images: npt.NDArray[Any], labels: Labels, pattern: tuple[int, ...]
+) -> list[npt.NDArray[Any]]:
+    """Drops repeated images and splits the others: images and labels of each part in turn."""
+    distinct = find_distinct(path, field, hash_images(images))
+    parts = [distinct[part] for part in stratify(labels[distinct], pattern)]
+    return [x for part in parts for x in (convert_to_float32(images[part]), labels[part])]
 
 
 def limit_images(dataset: Dataset, search: int, select: int) -> Dataset:
@@ -186,8 +189,8 @@ def hash_images(images: npt.NDArray[Any]) -> list[bytes]:
     return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
 
 
-def drop_repeats(path: str, field: str, hashes: list[bytes]) -> npt.NDArray[np.intp]:
-    """Returns the indices of images that repeat no earlier one, and warns of repeats."""
+def find_distinct(path: str, field: str, hashes: list[bytes]) -> npt.NDArray[np.intp]:
+    """Finds the indices of images that repeat no earlier one, and warns of repeats."""
     first: dict[bytes, int] = {}
     for index, digest in enumerate(hashes):
         first.setdefault(digest, index)
@@ -204,7 +207,7 @@ def convert_to_float32(images: npt.NDArray[Any]) -> Images:
         return np.ascontiguousarray(images, np.float32)
 
 
-def describe_error(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """Returns an error's message in one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return make_one_line(text)

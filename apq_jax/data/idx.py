@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apq_jax.data.dataset import MAX_BYTES, Dataset, describe_error, split_training
+from apq_jax.data.dataset import MAX_BYTES, Dataset, explain, split_training
 from apq_jax.system.errors import InputError
 
 FILES = tuple(
@@ -56,8 +56,8 @@ def load_idx(folder: str | os.PathLike[str], name: str = "") -> Dataset:
             )
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
         raise InputError(
-            f"{folder / FILES[2]}: images of {_format_shape(arrays[2].shape[1:])} pixels; "
-            f"{FILES[0]} has {_format_shape(arrays[0].shape[1:])}"
+            f"{folder / FILES[2]}: images of {_format(arrays[2].shape[1:])} pixels; "
+            f"{FILES[0]} has {_format(arrays[0].shape[1:])}"
         )
     arrays = [array[..., None] if array.ndim == 3 else array for array in arrays]
     return split_training(name or folder.resolve().name, str(folder), arrays)
@@ -68,13 +68,9 @@ def _read(path: pathlib.Path, axes: int) -> npt.NDArray[Any]:
     try:
         with gzip.open(path) as file:
             shape = _read_header(path, file, axes)
-            return np.frombuffer(_read_content(path, file, math.prod(shape)), np.uint8).reshape(
-                shape
-            )
+            return np.frombuffer(_read_bytes(path, file, math.prod(shape)), np.uint8).reshape(shape)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: cannot be read as a gzip file ({describe_error(error)})"
-        ) from error
+        raise InputError(f"{path}: cannot be read as a gzip file ({explain(error)})") from error
 
 
 def _read_header(path: pathlib.Path, file: Any, axes: int) -> tuple[int, ...]:
@@ -89,18 +85,16 @@ def _read_header(path: pathlib.Path, file: Any, axes: int) -> tuple[int, ...]:
         )
     shape = tuple(map(int, np.frombuffer(header, ">u4")[1:]))
     if 0 in shape:
-        raise InputError(
-            f"{path}: {_format_shape(shape)} values; allowed: at least one on every axis"
-        )
+        raise InputError(f"{path}: {_format(shape)} values; allowed: at least one on every axis")
     if 4 * math.prod(shape) > MAX_BYTES:
         raise InputError(
-            f"{path}: {_format_shape(shape)} values, {4 * math.prod(shape) / 2**30:,.1f} GiB as "
+            f"{path}: {_format(shape)} values, {4 * math.prod(shape) / 2**30:,.1f} GiB as "
             f"float32; allowed: at most {MAX_BYTES >> 30} GiB"
         )
     return shape
 
 
-def _read_content(path: pathlib.Path, file: Any, size: int) -> bytearray:
+def _read_bytes(path: pathlib.Path, file: Any, size: int) -> bytearray:
     """Reads exactly `size` bytes and then the end; memory grows with the bytes read."""
     content = bytearray()
     while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
@@ -112,5 +106,5 @@ def _read_content(path: pathlib.Path, file: Any, size: int) -> bytearray:
     return content
 
 
-def _format_shape(shape: tuple[int, ...]) -> str:
+def _format(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

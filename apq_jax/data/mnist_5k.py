@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from apq_jax.data.dataset import Dataset, convert_to_float32, describe_error, split_pair
+from apq_jax.data.dataset import Dataset, convert_to_float32, explain, split_pair
 from apq_jax.system.errors import InputError
 
 
@@ -30,9 +30,7 @@ def load_mnist_5k() -> Dataset:
         with gzip.open(path, "rt", encoding="ascii") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.uint8, ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(
-            f"{path}: cannot be read as pixels 0..255 ({describe_error(error)})"
-        ) from error
+        raise InputError(f"{path}: cannot be read as pixels 0..255 ({explain(error)})") from error
     if table.shape != (5000, 785):
         raise InputError(f"{path}: table of shape {table.shape}; (5000, 785) is expected")
     images, labels = table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1]

@@ -21,8 +21,8 @@ from apq_jax.data.dataset import (
     Labels,
     check_splits,
     convert_to_float32,
-    describe_error,
-    drop_repeats,
+    explain,
+    find_distinct,
     hash_images,
     split_pair,
     stratify,
@@ -78,9 +78,9 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
                 f"{path}: {split}_images: {shared} are also in {other}_images; "
                 "an image may be in one split only"
             )
-    fresh = drop_repeats(path, "validation_images", hashes["validation"])
-    halves = stratify(labels["validation"][fresh], HALVES_PATTERN)
-    search, select = (fresh[half] for half in halves)
+    distinct = find_distinct(path, "validation_images", hashes["validation"])
+    halves = stratify(labels["validation"][distinct], HALVES_PATTERN)
+    search, select = (distinct[half] for half in halves)
     return check_splits(
         path,
         Dataset(
@@ -140,9 +140,7 @@ def _read_npz(path: str) -> Mapping[str, npt.NDArray[Any]]:
     except InputError:
         raise
     except _UNREADABLE as error:
-        raise InputError(
-            f"{path}: cannot be read as an npz file ({describe_error(error)})"
-        ) from error
+        raise InputError(f"{path}: cannot be read as an npz file ({explain(error)})") from error
 
 
 def _find_members(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -177,9 +175,7 @@ def _read_header(
         except (OSError, zipfile.BadZipFile, zlib.error):
             raise
         except Exception as error:  # NumPy raises errors of many kinds for damaged headers
-            raise InputError(
-                f"{path}: {field}: not a npy array ({describe_error(error)})"
-            ) from error
+            raise InputError(f"{path}: {field}: not a npy array ({explain(error)})") from error
         declared = file.tell() + math.prod(shape) * dtype.itemsize
     allowed = _IMAGE_DTYPES if field.endswith("images") else ("integers",)
     if not (dtype.name in allowed if field.endswith("images") else dtype.kind in "iu"):

@@ -72,9 +72,7 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
             ) from error
         except OSError:  # a file system without locks
             pass
-        with contextlib.suppress(
-            OSError
-        ):  # on a full disk the lock holds without the process number
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
             file.truncate(0)
             file.write(f"{os.getpid()}")
             file.flush()
