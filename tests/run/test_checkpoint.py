@@ -63,7 +63,9 @@ def test_a_search_goes_on_bit_for_bit(
 def test_truncated_checkpoints(saved: pathlib.Path, part: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(part * len(whole)) if 0 < part < 1 else int(part)])
-    with pytest.raises(InputError, match=r"checkpoint\.safetensors: (is damaged|not a safetensors file)") as caught:
+    with pytest.raises(
+        InputError, match=r"checkpoint\.safetensors: (is damaged|not a safetensors file)"
+    ) as caught:
         checkpoint.read(saved)
     assert "\n" not in str(caught.value)
 
