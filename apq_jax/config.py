@@ -58,7 +58,10 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
-    """The search: its goal, strategy, budget, and the bits that it may choose."""
+    """The search: its goal, strategy, budget, and the bits that it may choose. Static.
+
+    Each field's range stands beside its default; accuracies are in percentage points.
+    """
 
     # cost: the least cost; accuracy: the best accuracy within `limits`; front: all trade-offs.
     goal: str = define_choice("cost", GOALS)

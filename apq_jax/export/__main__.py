@@ -22,9 +22,6 @@ import sys
 from collections import Counter
 from typing import NoReturn
 
-from apq_jax.export.finished_run import read_finished_run
-from apq_jax.export.onnx_check import build_onnx, compare_with_runtime, describe_agreement
-from apq_jax.export.simulators import read_workload, write_files
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
@@ -53,6 +50,8 @@ def main(argv: list[str]) -> int:
         if options.onnx is not None:
             _write_onnx(options.run, options.onnx)
         if options.simulators is not None:
+            from apq_jax.export.simulators import read_workload, write_files
+
             for path in write_files(options.simulators, *read_workload(options.run)):
                 print(path)
     except InputError as error:
@@ -65,6 +64,10 @@ def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:
     """Writes the network of a run as an ONNX model, checks it and prints a line about it."""
     if path.suffix != ".onnx":  # so that no file of the run is overwritten
         raise InputError(f"--onnx: {str(path)!r}; allowed: a file named *.onnx")
+    # Imported only now because it loads for seconds, and a wrong flag should not wait.
+    from apq_jax.export.finished_run import read_finished_run
+    from apq_jax.export.onnx_check import build_onnx, compare_with_runtime, describe_agreement
+
     run = read_finished_run(folder)
     model = build_onnx(run)
     content = model.SerializeToString()

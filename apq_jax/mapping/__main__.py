@@ -11,10 +11,7 @@ import pathlib
 import signal
 import sys
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-
 from apq_jax.mapping import count_layer_map, load
-from apq_jax.mapping.pictures import draw_occupancy
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 
@@ -62,6 +59,10 @@ def _inspect(options: argparse.Namespace) -> None:
     picture = options.picture or options.file.with_suffix(".png")
     if picture.resolve() == options.file.resolve():
         raise InputError(f"--picture: {str(picture)!r} is the mapping; allowed: another file")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to load
+
+    from apq_jax.mapping.pictures import draw_occupancy
+
     image = io.BytesIO()
     FigureCanvasAgg(draw_occupancy(mapping, options.layer, options.crossbar)).print_png(image)
     write_whole(picture, image.getvalue())

@@ -22,8 +22,6 @@ import sys
 from typing import NoReturn
 
 from apq_jax.metrics import ACCURACY_DROP, METRICS
-from apq_jax.report.make import COMPARISON, write_comparison, write_report
-from apq_jax.report.query import answer_query
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, LIMIT_MISSED, OK
 
@@ -77,6 +75,9 @@ def main(argv: list[str]) -> int:
         limits = _read_limits(options)
         if options.html and (limits or len(options.runs) == 1):
             raise InputError("--html: of one run or with limits; allowed: to compare several runs")
+        # Imported only now because drawing libraries load slowly, and a wrong flag should not wait.
+        from apq_jax.report.make import COMPARISON, write_comparison, write_report
+
         if limits:
             return _print_answers(options.runs, limits)
         if len(options.runs) > 1:
@@ -94,6 +95,8 @@ def main(argv: list[str]) -> int:
 
 def _print_answers(folders: list[pathlib.Path], limits: dict[str, float]) -> int:
     """Prints the best policy of each run within the limits; returns the exit status."""
+    from apq_jax.report.query import answer_query
+
     status = OK
     for folder in folders:
         answer, is_within = answer_query(folder, limits)

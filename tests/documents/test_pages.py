@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import pkgutil
 import re
 import runpy
 import tomllib
@@ -149,6 +150,19 @@ def test_links_between_documents_lead_somewhere() -> None:
                 heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
                 slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
                 assert anchor in slugs, f"{path.name}: {link}"
+
+
+def test_modules_and_files_of_the_package_that_documents_name_exist() -> None:
+    root = DOCS.parent
+    pages = [*(root / name for name in ("README.md", "CONTRIBUTING.md")), *DOCS.glob("*.md")]
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        for file in re.findall(
+            r"(?<![\w/])((?:apq_jax|tests|benchmarks|examples)/[\w/]+\.py)\b", text
+        ):
+            assert (root / file).exists(), f"{path.name}: {file}"
+        for name in re.findall(r"(?<![\w.])(apq_jax(?:\.\w+)+)(?![\w/-])", text):
+            assert pkgutil.resolve_name(name) is not None, f"{path.name}: {name}"
 
 
 def test_every_document_is_on_the_site() -> None:

@@ -76,7 +76,7 @@ def test_a_changed_byte_is_noticed(saved: pathlib.Path, place: float) -> None:
     content = bytearray(saved.read_bytes())
     content[int(place * len(content)) if 0 < place < 1 else int(place)] ^= 1
     saved.write_bytes(content)
-    with pytest.raises(InputError, match="is damaged|not a safetensors file"):
+    with pytest.raises(InputError, match=r"is damaged|not a safetensors file"):
         checkpoint.read(saved)
 
 
