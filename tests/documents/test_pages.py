@@ -154,14 +154,23 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_modules_and_files_of_the_package_that_documents_name_exist() -> None:
     root = DOCS.parent
-    pages = [*(root / name for name in ("README.md", "CONTRIBUTING.md")), *DOCS.glob("*.md")]
-    for path in pages:
+    modules = {
+        module.name.rpartition(".")[2]: module.name
+        for module in pkgutil.walk_packages(apq_jax.__path__, "apq_jax.")
+    }
+    # `environment.reward`; but `search.goal` is a field, and `report.html` a file.
+    fields = {field.name for field in dataclasses.fields(apq_jax.Config)} | {"config", "components"}
+    files = "py", "md", "json", "csv", "html", "safetensors", "before"
+    file_name = re.compile(r"(?<![\w/])((?:apq_jax|tests|benchmarks|examples)/[a-z_0-9/]+\.py)\b")
+    for path in [root / "README.md", root / "CONTRIBUTING.md", *DOCS.glob("*.md")]:
         text = path.read_text(encoding="utf-8")
-        for file in re.findall(
-            r"(?<![\w/])((?:apq_jax|tests|benchmarks|examples)/[\w/]+\.py)\b", text
-        ):
+        for file in file_name.findall(text):
             assert (root / file).exists(), f"{path.name}: {file}"
-        for name in re.findall(r"(?<![\w.])(apq_jax(?:\.\w+)+)(?![\w/-])", text):
+        names = re.findall(r"(?<![\w.])(apq_jax(?:\.\w+)+)(?![\w/-])", text)
+        for module, name in re.findall(r"`(\w+)\.(\w+)", text):
+            if module in modules.keys() - fields and name not in files:
+                names.append(f"{modules[module]}.{name}")
+        for name in names:
             assert pkgutil.resolve_name(name) is not None, f"{path.name}: {name}"
 
 
