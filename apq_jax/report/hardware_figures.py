@@ -167,13 +167,11 @@ def _stack_bars(
         for component in energies[0]
         if any(e[component] > 0.05 * total for e, total in zip(energies, totals, strict=True))
     ][: len(COLOURS)]
-    stacks = [[energy[component] for energy in energies] for component in named]
+    stacks = [np.asarray([energy[name] for energy in energies]) for name in named]
     others = np.asarray(totals) - np.sum(stacks, axis=0)
     places, left = np.arange(len(energies)), np.zeros(len(energies))
-    for component, values, colour in (
-        *zip(named, stacks, COLOURS, strict=False),
-        ("other", others, GREY),
-    ):
+    parts = zip([*named, "other"], [*stacks, others], [*COLOURS[: len(named)], GREY], strict=True)
+    for component, values, colour in parts:
         widths, label = np.asarray(scales) * values, component.replace("_", " ")
         bars = axis.barh(places, widths, 0.6, left=left, color=colour, label=label)
         words = [
