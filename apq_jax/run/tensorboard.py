@@ -2,9 +2,10 @@
 
 import contextlib
 import pathlib
+import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from apq_jax.system.errors import InputError
 
@@ -15,35 +16,38 @@ Write: TypeAlias = Callable[[str, float, int], None]  # curve, value, step
 def open_curves(folder: pathlib.Path) -> Iterator[Write]:
     """Opens an event file in the folder; yields a function that appends a value to a curve.
 
-    tensorboardX's SummaryWriter does not serve: a full disk kills its thread, and then it waits for
-    ever.
+    tensorboardX's SummaryWriter does not serve because a full disk kills its thread, for which it
+    then waits for ever; nor does its EventsWriter, which leaves the file open on a full disk.
 
     Raises:
       InputError: the file cannot be written.
     """
     # Imported only now because it loads slowly.
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter
     from tensorboardX.summary import scalar
+
+    def append(event: Any) -> None:
+        try:
+            file.write(event.SerializeToString())
+        except OSError as error:
+            raise build_error(error) from error
 
     def build_error(error: OSError) -> InputError:
         return InputError(f"{folder}: cannot be written ({error.strerror})")
 
+    def write(curve: str, value: float, step: int) -> None:
+        append(Event(summary=scalar(curve, value), step=step, wall_time=time.time()))
+
+    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        events = EventsWriter(str(folder / "events"))
+        file = RecordWriter(str(folder / name))
     except OSError as error:
         raise build_error(error) from error
-
-    def write(curve: str, value: float, step: int) -> None:
-        event = Event(summary=scalar(curve, value), step=step, wall_time=time.time())
-        try:
-            events.write_event(event)
-        except OSError as error:
-            raise build_error(error) from error
-
     try:
+        append(Event(wall_time=time.time(), file_version="brain.Event:2"))
         yield write
     finally:
         with contextlib.suppress(OSError):  # a full disk is reported by the checkpoint
-            events.close()
+            file.close()

@@ -461,7 +461,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     checkpoint.name_previous(kept).unlink(missing_ok=True)
     kept.write_bytes(content[: len(content) // 2])
     for flag in ("--resume", "--resume=true", "--config.seed=0"):
-        refused("is damaged", *flags, flag)
+        refused("not a safetensors file", *flags, flag)
     # The one before stands in.
     checkpoint.name_previous(kept).write_bytes(content)
 
