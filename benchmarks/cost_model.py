@@ -68,7 +68,7 @@ def main() -> int:
 
     def loop() -> None:
         for at in range(200):
-            level, weight, inputs = (x[at] for x in one_by_one)
+            level, weight, inputs = (x[at] for x in one_by_one[:3])
             counts = crossbar.look_up_counts(tables, chip, level, weight)
             crossbar.compute_cost(layers, counts, chip, inputs)
 
