@@ -1,9 +1,10 @@
-"""Computes the Gram matrix of a layer's windows by blocks, without products of padding.
+"""Computes the Gram matrix of a layer's windows; a wide matrix by blocks, without the padding.
 
-Rows of a wide matrix are cut into pieces of whole taps, or of parts of one wide tap. A block is the
-product of two pieces. Upper blocks are copied from lower ones, and windows in which either piece
-lies in the padding are left out. A 3 x 3 kernel with zero padding then takes 30 % of the
-multiplications over 4 x 4 positions, and 12 % over 2 x 2.
+A matrix of more than WIDE rows is cut into pieces of whole taps, or of parts of one wide tap. A
+block is the product of two pieces. Upper blocks are copied from lower ones. A window is left out of
+a block if one of the block's two pieces lies wholly in the padding. With a piece a tap, a 3 x 3
+kernel with zero padding then takes 30 % of the multiplications over 4 x 4 positions, and 12 % over
+2 x 2.
 """
 
 import jax
@@ -19,10 +20,11 @@ def compute_gram_blocks(windows: jax.Array, inside: np.ndarray) -> tuple[jax.Arr
 
     Args:
       windows: [γ, M, R]; the R rows are T equal parts, one a tap.
-      inside: [M, T] bool, on the host; taps outside the image are all zeros.
+      inside: [M, T] bool, on the host: taps in the image; the others are all zeros. Used only if R
+        is more than WIDE.
 
     Returns:
-      Blocks [γ, rows of a piece, rows of a piece before it or of itself].
+      Block (i, j), j ≤ i: [γ, rows of piece i, rows of piece j].
     """
     pieces = _cut_rows(windows.shape[2], inside)
     return tuple(_multiply(windows, a, b) for i, a in enumerate(pieces) for b in pieces[: i + 1])

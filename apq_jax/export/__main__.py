@@ -5,9 +5,9 @@
 
 Reads the run's folder and the images that its configuration names; searches and trains nothing.
 
---onnx writes the compressed network: integer weights, QDQ. Prints the file, its size and operators,
-and on how many test images ONNX Runtime, if installed, gives the class that the run's network
-gives. docs/export.md describes the file.
+--onnx writes the compressed network: integer weights, QDQ. It prints the file's name, size and
+operators. If ONNX Runtime is installed, it also prints on how many test images the two networks
+give the same class. docs/export.md describes the file.
 
 --simulators writes the layers and the best policy for DNN+NeuroSim, MNSIM 2.0, CiMLoop and
 AccelForge. Prints the files. docs/simulators.md describes them.
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:
     """Writes the network of a run as an ONNX model, checks it and prints a line about it."""
-    if path.suffix != ".onnx":  # so that no file of the run is overwritten
+    if path.suffix != ".onnx":  # a run has no .onnx file, so none of its files is overwritten
         raise InputError(f"--onnx: {str(path)!r}; allowed: a file named *.onnx")
     # Imported only now because it loads for seconds, and a wrong flag should not wait.
     from apq_jax.export.finished_run import read_finished_run

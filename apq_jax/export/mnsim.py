@@ -86,12 +86,12 @@ _DEFAULTS: dict[str, dict[str, str]] = {
 
 
 def build_sim_config(accelerator: Accelerator) -> str:
-    """Returns the content of `SimConfig.ini` for an accelerator.
+    """Writes the text of `SimConfig.ini`: an accelerator's values, and MNSIM's where it has none.
 
-    The file carries the crossbar size, the cells' levels, technology node and read time, the ADCs'
-    resolution, rate, area and energy, the DACs, whether weights are differential pairs, crossbars a
-    PE (an IMA), PEs a tile, and tiles. An ADC of MNSIM draws its power for (bits + 2) / rate a
-    conversion; the rate and power written give a conversion the accelerator's time and energy.
+    The accelerator gives the crossbar size, the cells' levels, technology node and read time, the
+    ADCs' resolution, rate, area and energy, the DACs, whether weights are differential pairs,
+    crossbars a PE (an IMA), PEs a tile, and tiles. MNSIM takes (bits + 2) / rate for a conversion,
+    so the rate is written (bits + 2) times as high, and the power such that the energy is the same.
     Levels lie between MNSIM's two resistances at equal steps of conductance, which is our choice.
     The file cannot express operation units, offset weights (MNSIM holds signs), fewer than one
     converter a crossbar, or index memory.
@@ -146,14 +146,14 @@ def build_network_yaml(workload: Workload, accelerator: Accelerator) -> str:
     """Returns the network's file: layers one after the other, each with its own bits.
 
     MNSIM's weights of q bits have the same levels as ours, -(2^(q-1) - 1) to 2^(q-1) - 1. Inputs
-    get one bit more than the policy's, because MNSIM's inputs have a sign. A ReLU stands after
-    every layer except the last, a pooling where the next layer takes in fewer pixels, and a `view`
-    before a classifier.
+    get one bit more than the policy's, because MNSIM's inputs have a sign. A ReLU is written after
+    every layer except the last, whatever the model has there; a pooling where the next layer takes
+    in fewer pixels; and a `view` before a classifier.
 
     Raises:
       InputError: a layer has groups, its window or stride is no square, it does not take in the
-        outputs of the layer before (as a shortcut with weights), or no padding or pooling gives
-        its size; names the layer.
+        outputs of the layer before (as a shortcut with weights), its size follows from no padding
+        or pooling, or a linear layer has several positions; names the layer.
     """
     body: list[dict[str, Any]] = []
     layers, sizes = workload.layers, workload.sizes

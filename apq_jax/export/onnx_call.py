@@ -1,4 +1,4 @@
-"""A jaxpr's equation as its translation into ONNX gets it, and helpers of all translations."""
+"""What a translation into ONNX gets of a jaxpr's equation, and helpers that translations share."""
 
 import functools
 from collections.abc import Callable
@@ -40,13 +40,13 @@ def list_result(function: Callable[[Graph, Call], Data]) -> Primitive:
 
 
 def add_operator(graph: Graph, op: str, call: Call, *values: Value, **attributes: Any) -> Data:
-    """Adds an elementwise operator; the result has the shape and dtype of the call's first.
+    """Adds an elementwise operator with the shape and dtype of the call's first result.
 
     Args:
       graph, call: the graph, and the equation.
       op: the operator's name.
       *values: the operands.
-      **attributes: the operator's; `dtype` replaces the result's.
+      **attributes: the operator's; `dtype` replaces that dtype.
     """
     dtype = attributes.pop("dtype", call.dtypes[0])
     return graph.add_elementwise(op, list(values), call.shapes[0], dtype, **attributes)

@@ -12,7 +12,7 @@ from apq_jax.types import Array
 
 Law = Literal["saberi", "table", "linear", "exponential", "survey"]
 LAWS: tuple[Law, ...] = get_args(Law)
-MEASURED = (4, 9)  # bits that the laws were fitted to, from and to
+MEASURED = (4, 9)  # lowest and highest resolution, in bits, that the laws rest on
 MAX_BITS = 14
 _BITS = np.arange(4, 10)
 
@@ -57,9 +57,9 @@ def compute_energy_pj(law: Law, bits: Array, point_pj: float, gsps: float, node_
 def compute_area_um2(law: Law, bits: Array, point_um2: float, gsps: float, node_nm: float) -> Array:
     """Computes the area of one converter, um2; arguments as of `compute_energy_pj`.
 
-    `saberi` and `table` use hwcomponents' table: 361 x 2^(b-4) below it, 1828 x 2^(b-9) above it,
-    all scaled to `point_um2` at 8 bits. `linear` is `point_um2` at all bits; `exponential` is
-    `point_um2` x 2^(b-8); `survey` is the regression.
+    `saberi` and `table` use hwcomponents' table of whole bits; 361 x 2^(b-4) below 4 bits and
+    1828 x 2^(b-9) above 9 bits; all scaled to `point_um2` at 8 bits. `linear` is `point_um2` at all
+    bits; `exponential` is `point_um2` x 2^(b-8); `survey` is the regression.
     """
     if law == "linear":
         return point_um2 + 0.0 * bits

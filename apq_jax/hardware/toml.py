@@ -17,11 +17,13 @@ _LARGEST = 1 << 20  # bytes
 def load(name: str) -> Accelerator:
     """Returns a preset by its name, or reads an accelerator from the path of a TOML file.
 
-    A file states its differences from the preset that its `base` names (isaac_ou by default). If
-    the base reads whole crossbars, units follow the crossbars' size unless the file states theirs.
+    A file states its differences from the preset that its `base` names (isaac_ou by default). If a
+    unit of the base is as high as a crossbar, the unit's rows follow the crossbar's unless the file
+    states them; so do its columns.
 
     Raises:
-      InputError: there is neither, or the file has an unknown key, a wrong type or a bad value.
+      InputError: there is no such preset; the file cannot be read, is too large or is not TOML; or
+        it has an unknown key, a wrong type or a bad value.
     """
     if not name.endswith(".toml"):
         if name in PRESETS:
@@ -42,7 +44,13 @@ def load(name: str) -> Accelerator:
 
 
 def loads(text: str, path: str, name: str = "mine") -> Accelerator:
-    """Reads an accelerator from a TOML text, as `load` does; messages call the text `path`."""
+    """Reads an accelerator from a TOML text, as `load` does.
+
+    Args:
+      text: the TOML.
+      path: what messages call the text.
+      name: the accelerator's name, unless the text states one.
+    """
     try:
         tree = tomllib.loads(text)
     except RecursionError as error:
@@ -118,7 +126,9 @@ def _build_components(path: str, start: Components, tree: Any) -> Components:
 
 def dumps(accelerator: Accelerator) -> str:
     """Returns the text of a TOML file that `load` reads back as the same accelerator."""
-    lines = ["# An accelerator for apq_jax; what is left out is as in the preset `base`."]
+    lines = [
+        "# An accelerator for apq_jax; a line that you delete falls back to the preset `base`."
+    ]
     lines += ['base = "isaac_ou"']
     for field in dataclasses.fields(accelerator):
         if field.name != "components":

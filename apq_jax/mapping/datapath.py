@@ -1,8 +1,8 @@
 """Executes a mapping as the accelerator would: bit planes, units, converters, shift-and-add.
 
-The hardware drives one bank of inputs at a time; here all banks are one batched product. Every
-analogue sum is still formed, converted and accumulated by its own indices, so that a wrong cell or
-index gives a wrong number.
+The hardware drives one bank of inputs at a time; here all banks are one batched product. Each
+analogue sum is still formed, converted and added at its own index, so a wrong cell or index gives a
+wrong number.
 """
 
 import dataclasses
@@ -38,14 +38,15 @@ _MAX_SUMS = 1 << 22  # analogue sums in memory at a time
 class Banks(NamedTuple):
     """A layer's bitlines by the bank that feeds them: K banks, N bitlines a bank at most.
 
-    Unused lines are padding: their cells are 0, their input and output are spare ones.
+    Padding lines have cells of 0, read the spare row, which is 0, and write to the spare column,
+    which is dropped.
     """
 
     inputs: jax.Array  # [K, h] int32, rows of the layer; the spare row γ R is always 0
     cells: jax.Array  # [K, N, h] float32, as programmed
     outputs: jax.Array  # [K, N] int32, columns of the layer; the spare column γ C is dropped
     weights: jax.Array  # [K, N] int32, factor of a bitline's sum in its output
-    corrected: jax.Array  # [K, N] int32, offset to subtract for each unit of input
+    corrected: jax.Array  # [K, N] int32, offset; times Σ inputs of the bank it is subtracted
     flipped: jax.Array  # [K, N] bool
 
 
@@ -76,7 +77,7 @@ def build_datapath(layer_map: LayerMap, accelerator: Accelerator) -> Datapath:
 
 
 def build_banks(layer_map: LayerMap, accelerator: Accelerator) -> Banks:
-    """Sorts a layer's units by bank; on the host."""
+    """Gathers a layer's bitlines by the bank that feeds them, padded to equal length."""
     units, layer = layer_map.units, layer_map.layer
     used, bank = np.unique(units.bank, return_inverse=True)
     order = np.argsort(bank, kind="stable")
@@ -161,9 +162,10 @@ def _execute_chunk(path: Datapath, banks: Banks, adc: Converter, levels: jax.Arr
 
 
 def count_performed_actions(layer_map: LayerMap, accelerator: Accelerator) -> dict[str, int]:
-    """Counts the actions of one inference, step by step and read by read as `execute` runs.
+    """Counts the actions of one inference from a layer's units, by component.
 
-    Components are those between an input and its partial sum, by their names in the table.
+    Components are those between an input and its partial sum, named as in `Components`. Flips and
+    offsets are counted once a window, although `execute` corrects each step.
     """
     units, inputs = layer_map.units, layer_map.banks[layer_map.units.bank]
     wordlines, filled = (inputs != NONE).sum(axis=1), units.outputs != NONE
@@ -182,7 +184,7 @@ def count_performed_actions(layer_map: LayerMap, accelerator: Accelerator) -> di
         done["shift_add"] += int(bitlines.sum())
         done["input_count"] += len(np.unique(units.bank)) if offset else 0
     # Once per window: flipped bitlines are turned back and offsets are subtracted. An output's
-    # register takes the sum of its slices after the last step, because the sum waits meanwhile.
+    # register is written once, after the last step; until then the shift-and-add holds the sum.
     done["shift_add"] += flipping * int(bitlines.sum()) + offset * int(outputs.sum())
     done["output_register"] += int(outputs.sum())
     return {name: layer_map.layer.positions * count for name, count in done.items()}
@@ -361,9 +363,9 @@ def apply(
 
     Args:
       network, params: the model.
-      compressed: its integer form, of which only the scales are used.
+      compressed: its integer form; only its weight levels are not used.
       parts: from `build_parts`.
-      adc: from `converters.build_converter`, for all layers.
+      adc: from `converters.build_converter`, for all layers whatever their own `adc_bits`.
       x: [B, ...].
     """
 

@@ -36,7 +36,7 @@ def map_layer(
     scheme: str,
     accelerator: Accelerator,
 ) -> LayerMap:
-    """Maps a layer's integer weights to crossbars.
+    """Places a layer's integer weights in crossbar cells; flips bitlines if columns are flipped.
 
     Args:
       layer: its shape.
@@ -49,8 +49,8 @@ def map_layer(
 
     Raises:
       ValueError: the scheme cannot be mapped; levels are out of range, or not 0 outside the mask;
-        a surviving weight is 0 among one-bit offset weights, which have no 0; or sums of the
-        layer could pass 2^31.
+        a weight that gets a cell, pruned or not, is 0 in one-bit offset form, which has no 0; or
+        sums of the layer could pass 2^31.
     """
     if scheme not in MAPPED_SCHEMES or accelerator.mapping != "isaac":
         raise ValueError(
@@ -80,8 +80,8 @@ def map_layer(
         if accelerator.flipped_columns:
             top = 2**accelerator.cell_bits - 1
             used = inputs != NONE
-            # Flips bitlines that are more than half full, because converters have one bit less
-            # for them. `part` is a view, so this writes to `units`.
+            # Flips a bitline whose digits sum to more than half of the maximum, so that one
+            # converter bit less is enough. `part` is a view, so this writes to `units`.
             part.flipped[:] = 2 * digits.sum(axis=1) > top * used.sum(axis=1)[:, None]
             complement = np.where(used[:, :, None], top - digits, 0)
             digits = np.where(part.flipped[:, None, :], complement, digits)
@@ -135,11 +135,11 @@ def _write_cells(cells: np.ndarray, inputs: np.ndarray, units: Units, digits: np
 
 
 def count_layer_map(layer_map: LayerMap, scheme: str, accelerator: Accelerator) -> dict[str, int]:
-    """Counts a layer window by its units; names as in `crossbar.Counts`.
+    """Counts what one window of a mapped layer uses; names as in `crossbar.Counts`.
 
-    The counts must equal those that apq_jax/mapping/schemes.py counts without any unit. `slots`
-    are among them only in the schemes whose slots are the units, because the other schemes define
-    slots by crossbars without edges.
+    Units that are read together count once. The counts must equal those that
+    apq_jax/mapping/schemes.py forms without any unit. `slots` are among them only if the scheme's
+    slots are its units: the other schemes count slots as if no crossbar ended.
     """
     units, inputs = layer_map.units, layer_map.banks[layer_map.units.bank]
     wordlines = (inputs != NONE).sum(axis=1)

@@ -51,9 +51,11 @@ def build_trained(
     cache: pathlib.Path,
     on_progress: training.Progress | None = None,
 ) -> tuple[training.ApplyFn, training.Params, str]:
-    """Builds a model and returns it as a function, its trained params, and their source.
+    """Builds a model and loads its params, or trains them if none are stored.
 
-    The source is that of `weights.load_or_train`: "shipped", "cached" or "".
+    Returns:
+      The model as a function, its params, and their source: "shipped" with the package, "cached",
+      or "" if they were trained now.
 
     Raises:
       InputError: as `build` and `weights.load_or_train`.

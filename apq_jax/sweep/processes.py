@@ -19,7 +19,10 @@ from apq_jax.system.signals import Terminated, catch_interrupts
 
 @contextmanager
 def take_turns() -> Iterator[None]:
-    """Runs the body in the first process, then in the others; all raise InputError if one does."""
+    """Runs the body in the first process, then in all others at once.
+
+    All raise InputError if one does.
+    """
     first = jax.process_index() == 0
     if not first:
         _raise_together()
@@ -31,7 +34,10 @@ def take_turns() -> Iterator[None]:
 
 @contextmanager
 def fail_together() -> Iterator[None]:
-    """Raises InputError in all processes if one raises it, so that none waits for the others."""
+    """Waits for all processes after the body; raises InputError in all if one raised it.
+
+    Other errors are not shared: the other processes go on waiting.
+    """
     caught = None
     try:
         yield
@@ -57,7 +63,11 @@ def broadcast_from_first(tree: Any) -> Any:
 
 
 def broadcast_rows(tree: Any) -> Any:
-    """Returns the first process's arrays [N, ...], in all processes; only the first knows N."""
+    """Returns the first process's arrays [N, ...], in all processes.
+
+    The others pass arrays of any length, whose other sizes and dtypes are the first's. If N is 0,
+    each process gets its own arrays back.
+    """
     count = int(broadcast_from_first(np.asarray(len(jax.tree.leaves(tree)[0]), np.int32)))
     if jax.process_count() == 1 or not count:
         return tree
@@ -69,7 +79,8 @@ def broadcast_rows(tree: Any) -> Any:
 def gather_from_all(result: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Returns the results of all processes, in their order, in all processes.
 
-    Results pass through JSON. A single process gets {} for None.
+    Results of several processes pass through JSON, and None stays None. A single process gets its
+    own result, or {} for None.
     """
     if jax.process_count() == 1:
         return [result or {}]
@@ -83,10 +94,11 @@ def gather_from_all(result: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 @contextmanager
 def watch_signals() -> Iterator[Callable[[], None]]:
-    """Yields a function that raises Terminated or KeyboardInterrupt once a signal has come.
+    """Catches signals while the body runs; yields a function that raises once one has come.
 
-    Several processes raise Terminated in the same call, because JAX tells all of them of a SIGTERM
-    that one of them got.
+    The function raises Terminated after SIGTERM and, in a single process, KeyboardInterrupt after
+    Ctrl-C. Several processes must call it equally often. They raise Terminated in the same call,
+    because JAX tells all of them of a SIGTERM that one of them got.
     """
     if jax.process_count() > 1:
         steps = itertools.count()
