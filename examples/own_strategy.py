@@ -42,10 +42,10 @@ def climb(space: environment.Space, parallel: int, changed: float = 0.2) -> Stra
         places = jnp.where(jax.random.bernoulli(which, changed, shape), anew, state.places)
         return environment.decode_places(space, places), jnp.ones(parallel, bool), state
 
-    def tell(key, state, problem, policies, valid, evaluations):
-        rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
-        rewards = jnp.where(valid, rewards, -jnp.inf)
-        first, places = rewards.argmax(), environment.encode_places(space, policies)
+    def tell(key, state, problem, outcome):
+        rewards = jax.vmap(environment.reward, (None, 0))(problem, outcome.evaluations)
+        rewards = jnp.where(outcome.valid, rewards, -jnp.inf)
+        first, places = rewards.argmax(), environment.encode_places(space, outcome.policies)
         better = rewards[first] > state.reward
         return Best(
             jnp.where(better, places[first], state.places),

@@ -19,13 +19,13 @@ from apq_jax import agent as agents
 from apq_jax.agent import AgentState
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
-from apq_jax.strategies import Strategy, opening, replay, surrogate
+from apq_jax.strategies import Outcome, Strategy, opening, replay, surrogate
 from apq_jax.strategies.genetic import breed
 from apq_jax.strategies.opening import Best
 from apq_jax.strategies.options import ActorCriticOptions
 from apq_jax.strategies.replay import Replay
 from apq_jax.strategies.surrogate import Choices
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 class State(NamedTuple):
@@ -148,23 +148,15 @@ def actor_critic(
         policies = opening.propose(problem, space, index, options.warmup, allowed, proposed)
         return policies, jnp.ones(parallel, bool), state
 
-    def tell(
-        key: jax.Array,
-        state: State,
-        problem: Problem,
-        policies: Policy,
-        valid: jax.Array,
-        evaluations: Evaluation,
-    ) -> State:
+    def tell(key: jax.Array, state: State, problem: Problem, outcome: Outcome) -> State:
         choices = surrogate.look_up_choices(problem, space)
-        places = environment.encode_places(space, policies)
-        log_divergence = jnp.log(jnp.maximum(evaluations.divergence, 0.0) + 1e-6)
+        places = environment.encode_places(space, outcome.policies)
+        log_divergence = jnp.log(jnp.maximum(outcome.evaluations.divergence, 0.0) + 1e-6)
         fitness = score_buffer(problem, choices, state.replay)
-        buffer = replay.add(state.replay, fitness, places, log_divergence, valid)
+        buffer = replay.add(state.replay, fitness, places, log_divergence, outcome.valid)
         learner = learn(key, state._replace(replay=buffer), problem, choices)
-        actions = environment.encode(space, policies)
-        best = opening.update_best(state.best, problem, actions, valid, evaluations)
-        return State(learner, buffer, best, state.told + valid.sum(dtype=jnp.int32))
+        best = opening.update_best(state.best, problem, space, outcome)
+        return State(learner, buffer, best, state.told + outcome.valid.sum(dtype=jnp.int32))
 
     def learn(key: jax.Array, state: State, problem: Problem, choices: Choices) -> AgentState:
         """Trains the critics on the measured divergences, then the actor on Q."""

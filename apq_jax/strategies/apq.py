@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from apq_jax.problem.environment import Problem, Space
-from apq_jax.strategies import Strategy
+from apq_jax.strategies import Outcome, Strategy
 from apq_jax.strategies.actor_critic import State, actor_critic
 from apq_jax.strategies.options import ActorCriticOptions
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 class ApqState(NamedTuple):
@@ -56,10 +56,8 @@ def apq(
         limited = jnp.isfinite(problem.min_accuracy)
         min_accuracy = problem.float_accuracy - pruning_drop * jnp.where(limited, drop, 0.0)
         max_cost = jnp.sqrt(problem.max_cost * jnp.maximum(problem.dense, problem.max_cost))
-        return problem._replace(
-            min_accuracy=jnp.where(limited, min_accuracy, problem.min_accuracy),
-            max_cost=max_cost,
-        )
+        min_accuracy = jnp.where(limited, min_accuracy, problem.min_accuracy)
+        return problem._replace(min_accuracy=min_accuracy, max_cost=max_cost)
 
     def init(key: jax.Array, problem: Problem) -> ApqState:
         first_key, second_key = jax.random.split(key)
@@ -75,25 +73,14 @@ def apq(
         )
         return policies, valid, state
 
-    def tell(
-        key: jax.Array,
-        state: ApqState,
-        problem: Problem,
-        policies: Policy,
-        valid: jax.Array,
-        evaluations: Evaluation,
-    ) -> ApqState:
+    def tell(key: jax.Array, state: ApqState, problem: Problem, outcome: Outcome) -> ApqState:
         def prune() -> ApqState:
-            pruning = first.tell(
-                key, state.pruning, limit_pruning(problem), policies, valid, evaluations
-            )
+            pruning = first.tell(key, state.pruning, limit_pruning(problem), outcome)
             frozen = state.bits.best._replace(actions=pruning.best.actions)
             return ApqState(pruning, state.bits._replace(best=frozen))
 
         def set_bits() -> ApqState:
-            return state._replace(
-                bits=second.tell(key, state.bits, problem, policies, valid, evaluations)
-            )
+            return state._replace(bits=second.tell(key, state.bits, problem, outcome))
 
         return lax.cond(state.pruning.told < pruning_budget, prune, set_bits)
 

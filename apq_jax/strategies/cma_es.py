@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax.problem.environment import Problem, Space, allow_all, decode, encode, encode_places
-from apq_jax.strategies import Strategy, opening
+from apq_jax.problem.environment import Problem, Space, allow_all, decode, encode_places
+from apq_jax.strategies import Outcome, Strategy, opening
 from apq_jax.strategies.opening import Best
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,28 +46,18 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
     def init(key: jax.Array, problem: Problem) -> State:
         best = opening.init_best(problem, space)
         cma = algorithm.init(key, best.actions, params)
-        drawn = jnp.zeros((population, *best.actions.shape))
-        return State(cma, drawn, best, jnp.zeros((), jnp.int32))
+        return State(cma, jnp.zeros((population, *shape)), best, jnp.zeros((), jnp.int32))
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         drawn, cma = algorithm.ask(key, state.cma, params)
         index = state.told * population + jnp.arange(population)
-        allowed = allow_all(problem, space)
         places = encode_places(space, decode(space, jnp.clip(drawn, 0.0, 1.0)))
-        count = generations * population
+        count, allowed = generations * population, allow_all(problem, space)
         policies = opening.propose(problem, space, index, count, allowed, places)
         return policies, jnp.ones(population, bool), state._replace(cma=cma, drawn=drawn)
 
-    def tell(
-        key: jax.Array,
-        state: State,
-        problem: Problem,
-        policies: Policy,
-        valid: jax.Array,
-        evaluations: Evaluation,
-    ) -> State:
-        executed = encode(space, policies)
-        best = opening.update_best(state.best, problem, executed, valid, evaluations)
+    def tell(key: jax.Array, state: State, problem: Problem, outcome: Outcome) -> State:
+        best = opening.update_best(state.best, problem, space, outcome)
         told = state.told + 1
 
         def restart() -> Any:
@@ -76,7 +66,7 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
         def learn() -> Any:
             excess = jnp.square(state.drawn - jnp.clip(state.drawn, 0.0, 1.0)).sum(axis=(1, 2))
             # evosax minimises.
-            fitness = options.outside * excess - opening.score(problem, valid, evaluations)
+            fitness = options.outside * excess - opening.score(problem, outcome)
             return algorithm.tell(key, state.drawn, fitness, state.cma, params)[0]
 
         cma = lax.cond(told <= generations, restart, learn)

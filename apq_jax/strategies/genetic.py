@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from apq_jax.problem.environment import Problem, Space, allow_all, encode_places
-from apq_jax.strategies import Strategy, opening
+from apq_jax.strategies import Outcome, Strategy, opening
 from apq_jax.strategies.options import Breeding, GeneticOptions
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 class State(NamedTuple):
@@ -69,23 +69,16 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
         policies = opening.propose(problem, space, index, options.warmup, allowed, children)
         return policies, jnp.ones(parallel, bool), state
 
-    def tell(
-        key: jax.Array,
-        state: State,
-        problem: Problem,
-        policies: Policy,
-        valid: jax.Array,
-        evaluations: Evaluation,
-    ) -> State:
+    def tell(key: jax.Array, state: State, problem: Problem, outcome: Outcome) -> State:
         del key
-        fitness = opening.score(problem, valid, evaluations)
-        genes = jnp.concatenate([state.genes, encode_places(space, policies)])
-        fitness = jnp.concatenate([state.fitness, fitness])
+        genes = jnp.concatenate([state.genes, encode_places(space, outcome.policies)])
+        fitness = jnp.concatenate([state.fitness, opening.score(problem, outcome)])
         # The later of two equal policies is dropped, because a policy counts once.
         same = (genes[:, None] == genes[None]).all(axis=(2, 3))
         twin = jnp.tril(same & (fitness > -jnp.inf)[None], -1).any(axis=1)
         fitness = jnp.where(twin, -jnp.inf, fitness)
         order = jnp.argsort(-fitness)[: options.population]
-        return State(genes[order], fitness[order], state.told + valid.sum(dtype=jnp.int32))
+        told = state.told + outcome.valid.sum(dtype=jnp.int32)
+        return State(genes[order], fitness[order], told)
 
     return Strategy(init, ask, tell)

@@ -17,9 +17,9 @@ from jax import lax
 
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
-from apq_jax.strategies import Strategy, opening
+from apq_jax.strategies import Outcome, Strategy, opening
 from apq_jax.strategies.opening import Best
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,15 +130,9 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         moved = jnp.clip(genes + step, 0, max_places)
         return jnp.where(chosen.reshape(genes.shape), moved, genes)
 
-    def tell(
-        key: jax.Array,
-        state: State,
-        problem: Problem,
-        policies: Policy,
-        valid: jax.Array,
-        evaluations: Evaluation,
-    ) -> State:
+    def tell(key: jax.Array, state: State, problem: Problem, outcome: Outcome) -> State:
         del key
+        _, valid, evaluations = outcome
         index = state.asked * parallel + jnp.arange(parallel)
         probing = valid & (state.asked < probe_calls)
         # Other policies get an index out of bounds, where writing is dropped.
@@ -152,8 +146,7 @@ def greedy(space: Space, options: GreedyOptions, parallel: int, layers: int) -> 
         tried = spread_steps(state)
         low = jnp.max(jnp.where(on_path & meets, tried, state.low))
         worse = jnp.where(on_path & ~meets & (tried > low), tried, state.high)
-        actions = environment.encode(space, policies)
-        best = opening.update_best(state.best, problem, actions, valid, evaluations)
+        best = opening.update_best(state.best, problem, space, outcome)
         return State(measured, low, jnp.maximum(worse.min(), low), best, state.asked + 1)
 
     return Strategy(init, ask, tell)

@@ -11,7 +11,7 @@ from jax import lax
 
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
-from apq_jax.strategies import Strategy
+from apq_jax.strategies import Outcome, Strategy
 from apq_jax.types import Evaluation, Policy
 
 # (arrays that the evaluation needs, one policy [L]) -> its evaluation
@@ -89,28 +89,25 @@ def build_search(
     else:
         blank, recall = _add_empty_memory(evaluate)
 
-    def step(carry: Carry, memory: Any, subject: Any, problem: Problem) -> tuple[Carry, Any, tuple]:
-        key, ask_key, tell_key = jax.random.split(carry.key, 3)
-        policies, valid, state = strategy.ask(ask_key, carry.state, problem)
-        valid &= jnp.cumsum(valid) <= carry.left
-
-        def evaluate_one(memory: Any, item: tuple[Policy, jax.Array]) -> tuple[Any, Evaluation]:
-            return recall(memory, subject, *item)
-
-        memory, evaluations = lax.scan(evaluate_one, memory, (policies, valid))
-        state = strategy.tell(tell_key, state, problem, policies, valid, evaluations)
-        rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
-        left = carry.left - valid.sum(dtype=jnp.int32)
-        return Carry(key, state, left), memory, (policies, evaluations, rewards, valid)
-
     def search(
         memory: Any, carry: Carry, subject: Any, problem: Problem
     ) -> tuple[Any, tuple[Carry, tuple]]:
-        def advance(both: tuple[Carry, Any], _: None) -> tuple[tuple[Carry, Any], tuple]:
-            carry, memory, results = step(*both, subject, problem)
-            return (carry, memory), results
+        def evaluate_next(memory: Any, item: tuple[Policy, jax.Array]) -> tuple[Any, Evaluation]:
+            return recall(memory, subject, *item)
 
-        (after, memory), results = lax.scan(advance, (carry, memory), length=chunk)
+        def step(both: tuple[Carry, Any], _: None) -> tuple[tuple[Carry, Any], tuple]:
+            carry, memory = both
+            key, ask_key, tell_key = jax.random.split(carry.key, 3)
+            policies, valid, state = strategy.ask(ask_key, carry.state, problem)
+            valid &= jnp.cumsum(valid) <= carry.left
+            memory, evaluations = lax.scan(evaluate_next, memory, (policies, valid))
+            outcome = Outcome(policies, valid, evaluations)
+            state = strategy.tell(tell_key, state, problem, outcome)
+            rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
+            left = carry.left - valid.sum(dtype=jnp.int32)
+            return (Carry(key, state, left), memory), (policies, evaluations, rewards, valid)
+
+        (after, memory), results = lax.scan(step, (carry, memory), length=chunk)
         # The budget ends early if the strategy proposed nothing in the whole chunk.
         left = jnp.where(after.left < carry.left, after.left, 0)
         return memory, (after._replace(left=left), results)

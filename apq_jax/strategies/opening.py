@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
-from apq_jax.types import Evaluation, Policy
+from apq_jax.strategies import Outcome
+from apq_jax.types import Policy
 
 _PRICES = (0.01, 30.0)  # range of the price of the dense network's cost, in relative output error
 
@@ -28,19 +29,20 @@ def init_best(problem: Problem, space: Space) -> Best:
     return Best(dense, jnp.asarray(-jnp.inf), jnp.asarray(False))
 
 
-def score(problem: Problem, valid: jax.Array, evaluations: Evaluation) -> jax.Array:
-    """Returns the rewards of E evaluations, -inf where not valid: [E]."""
-    rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
-    return jnp.where(valid, rewards, -jnp.inf)
+def score(problem: Problem, outcome: Outcome) -> jax.Array:
+    """Returns the rewards of E policies, -inf where a policy is not valid: [E]."""
+    rewards = jax.vmap(environment.reward, (None, 0))(problem, outcome.evaluations)
+    return jnp.where(outcome.valid, rewards, -jnp.inf)
 
 
-def update_best(
-    best: Best, problem: Problem, actions: jax.Array, valid: jax.Array, evaluations: Evaluation
-) -> Best:
-    """Returns the best of `best` and E policies, which are given by their actions [E, L, D]."""
-    rewards = score(problem, valid, evaluations)
+def update_best(best: Best, problem: Problem, space: Space, outcome: Outcome) -> Best:
+    """Returns the best of `best` and the E valid policies, by this problem's rewards and limits.
+
+    `best` keeps the reward that it had when it was found.
+    """
+    actions, rewards = environment.encode(space, outcome.policies), score(problem, outcome)
     # Feasible policies are compared first, because a small penalty may rank others above them.
-    meets = valid & (environment.shortfall(problem, evaluations) == 0)
+    meets = outcome.valid & (environment.shortfall(problem, outcome.evaluations) == 0)
     winner = jnp.argmax(jnp.where(meets == meets.any(), rewards, -jnp.inf))
     first = meets[winner] & ~best.feasible
     better = first | ((meets[winner] == best.feasible) & (rewards[winner] > best.reward))

@@ -5,14 +5,11 @@ import jax.numpy as jnp
 
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 def random(space: Space, parallel: int) -> Strategy:
     """Builds a strategy that draws each layer's keep level and bits independently and uniformly."""
-
-    def init(key: jax.Array, problem: Problem) -> None:
-        del key, problem
 
     def ask(key: jax.Array, state: None, problem: Problem) -> tuple[Policy, jax.Array, None]:
         shape = parallel, problem.features.shape[0]
@@ -26,14 +23,4 @@ def random(space: Space, parallel: int) -> Strategy:
         )
         return policies, jnp.ones(parallel, bool), state
 
-    def tell(
-        key: jax.Array,
-        state: None,
-        problem: Problem,
-        policies: Policy,
-        valid: jax.Array,
-        evaluations: Evaluation,
-    ) -> None:
-        del key, state, problem, policies, valid, evaluations
-
-    return Strategy(init, ask, tell)
+    return Strategy(lambda *_: None, ask, lambda *_: None)  # without a state

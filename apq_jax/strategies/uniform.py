@@ -9,7 +9,7 @@ import numpy as np
 
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy
-from apq_jax.types import Evaluation, Policy
+from apq_jax.types import Policy
 
 
 def uniform(space: Space, parallel: int) -> Strategy:
@@ -46,15 +46,4 @@ def make_table_strategy(parallel: int, table: Callable[[Problem], jax.Array]) ->
         fields = (jnp.broadcast_to(field, shape) for field in chosen)
         return Policy(*fields), valid, (order, proposed + parallel)
 
-    def tell(
-        key: jax.Array,
-        state: tuple,
-        problem: Problem,
-        policies: Policy,
-        valid: jax.Array,
-        evaluations: Evaluation,
-    ) -> tuple:
-        del key, problem, policies, valid, evaluations
-        return state
-
-    return Strategy(init, ask, tell)
+    return Strategy(init, ask, lambda key, state, *_: state)

@@ -10,7 +10,7 @@ from helpers.problems import LAYERS, OPTIONS, SPACE, choices, evaluate, evaluati
 
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem
-from apq_jax.strategies import loop
+from apq_jax.strategies import Outcome, loop
 from apq_jax.strategies.actor_critic import actor_critic
 from apq_jax.types import Evaluation, Policy
 
@@ -65,7 +65,7 @@ def test_the_agent_keeps_the_best_and_counts_what_is_valid(problem: Problem) -> 
     rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
     valid = jnp.arange(4) != jnp.argmax(rewards)  # the best is not among what was executed
     tell = jax.jit(strategy.tell)
-    told = tell(jax.random.key(2), state, problem, policies, valid, evaluations)
+    told = tell(jax.random.key(2), state, problem, Outcome(policies, valid, evaluations))
     kept = np.asarray(rewards)[np.asarray(valid)]
     assert told.told == 3
     distinct = {
@@ -92,8 +92,8 @@ def test_what_meets_the_limit_beats_what_does_not(problem: Problem) -> None:
     def told(evaluations: tuple[Evaluation, Evaluation], state: Any = None) -> Any:
         state = strategy.init(jax.random.key(0), lenient) if state is None else state
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *evaluations)
-        key, valid = jax.random.key(1), jnp.ones(2, bool)
-        return strategy.tell(key, state, lenient, policies, valid, both)
+        outcome = Outcome(policies, jnp.ones(2, bool), both)
+        return strategy.tell(jax.random.key(1), state, lenient, outcome)
 
     def levels_of(state: Any) -> list[int]:
         return environment.decode(SPACE, state.best.actions).level.tolist()

@@ -13,7 +13,7 @@ from apq_jax.compression.pruning import Block
 from apq_jax.metrics import METRICS
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space
-from apq_jax.strategies import Strategy
+from apq_jax.strategies import Outcome, Strategy
 from apq_jax.strategies.apq import apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
 from apq_jax.strategies.genetic import genetic
@@ -119,7 +119,8 @@ def test_the_fittest_stay_and_stand_once(problem: Problem) -> None:
         policies, valid, state = strategy.ask(jax.random.key(call), state, problem)
         evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
         seen += np.asarray(jax.vmap(environment.reward, (None, 0))(problem, evaluations)).tolist()
-        state = strategy.tell(jax.random.key(0), state, problem, policies, valid, evaluations)
+        outcome = Outcome(policies, valid, evaluations)
+        state = strategy.tell(jax.random.key(0), state, problem, outcome)
     assert np.asarray(state.fitness).tolist() == sorted(set(seen), reverse=True)[:6]
     assert len(np.unique(np.asarray(state.genes).reshape(6, -1), axis=0)) == 6
 
@@ -153,7 +154,8 @@ def test_cma_es_starts_from_the_best_closed_form(problem: Problem) -> None:
     state = strategy.init(jax.random.key(0), problem)
     policies, valid, state = strategy.ask(jax.random.key(1), state, problem)
     evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
-    state = strategy.tell(jax.random.key(2), state, problem, policies, valid, evaluations)
+    outcome = Outcome(policies, valid, evaluations)
+    state = strategy.tell(jax.random.key(2), state, problem, outcome)
     rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
     meets = np.asarray(environment.shortfall(problem, evaluations)) == 0
     best = int(np.argmax(np.where(meets == meets.any(), rewards, -np.inf)))
