@@ -11,9 +11,9 @@ from jax import lax
 
 from apq_jax.compression import quantization
 from apq_jax.compression.gram import compute_gram_blocks, join_gram_blocks
-from apq_jax.network import products
 from apq_jax.network.capture import Network, forward
 from apq_jax.network.jaxpr import Params
+from apq_jax.network.products import Product
 from apq_jax.system.pytrees import Unfinished
 
 WHOLE_PRODUCTS = 2**38  # a Gram matrix of at most so many multiplications takes all windows
@@ -89,10 +89,7 @@ def calibrate(
         sums: dict[int, _Sums] = {}
         samples: dict[int, jax.Array] = {}
 
-        def observe(
-            index: int, product: products.Product, x: jax.Array, weight: jax.Array
-        ) -> jax.Array:
-            del weight
+        def observe(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
             x = x.astype(jnp.float32)
             rows = product.extract_windows(x)
             chosen = _choose_windows(rows.shape, windows, count)
@@ -104,7 +101,9 @@ def calibrate(
             layer_sums = _Sums(means, rows.mean(axis=1), x.min(), x.max())
             sample = _draw_sample(x, -(-_SAMPLE // count))
             if index in sums:  # a weight that is used twice sees the inputs of both uses
-                layer_sums = _pool_sums(sums[index], layer_sums)
+                both = _add_sums(sums[index], layer_sums)
+                gram, mean = jax.tree.map(lambda x: x / 2, (both.gram, both.mean))
+                layer_sums = both._replace(gram=gram, mean=mean)
                 sample = jnp.append(samples[index], sample)
             sums[index], samples[index] = layer_sums, sample
             return product.fold(product.convolve(x, weights[index]))
@@ -162,9 +161,8 @@ def _start_progress(sums: list[_Sums], samples: list[jax.Array], count: int) -> 
     largest = jnp.asarray(jnp.finfo(jnp.float32).max)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), sums)
     total = [layer._replace(low=largest, high=-largest) for layer in zeros]
-    return _Progress(
-        jnp.zeros((), jnp.int32), total, [jnp.zeros((count, *x.shape)) for x in samples]
-    )
+    drawn = [jnp.zeros((count, *x.shape)) for x in samples]
+    return _Progress(jnp.zeros((), jnp.int32), total, drawn)
 
 
 def _choose_windows(shape: tuple[int, ...], windows: int, count: int) -> np.ndarray:
@@ -213,10 +211,7 @@ def match_images(
     def compute_moments(images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         moments: dict[int, tuple[jax.Array, jax.Array]] = {}
 
-        def observe(
-            index: int, product: products.Product, x: jax.Array, weight: jax.Array
-        ) -> jax.Array:
-            del weight
+        def observe(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
             y = product.convolve(x.astype(jnp.float32), weights[index])
             moments.setdefault(index, (y.mean(axis=1), y.std(axis=1)))
             return product.fold(y)
@@ -239,13 +234,6 @@ def _add_sums(a: _Sums, b: _Sums) -> _Sums:
     """Adds up Gram matrices and means, and joins the ranges."""
     gram, mean = jax.tree.map(jnp.add, (a.gram, a.mean), (b.gram, b.mean))
     return _Sums(gram, mean, jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
-
-
-def _pool_sums(a: _Sums, b: _Sums) -> _Sums:
-    """Averages the Gram matrices and means of two uses of a weight, and joins the ranges."""
-    total = _add_sums(a, b)
-    gram, mean = jax.tree.map(lambda x: x / 2, (total.gram, total.mean))
-    return total._replace(gram=gram, mean=mean)
 
 
 def compute_covariance(gram: jax.Array, mean: jax.Array) -> jax.Array:

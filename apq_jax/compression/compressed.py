@@ -1,6 +1,5 @@
 """Compresses a network to a policy, and runs the result: masked, quantized, in integers."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,9 +11,9 @@ from apq_jax.compression.converters import Cells, Reading, compute_conversion_er
 from apq_jax.compression.options import Recovery
 from apq_jax.compression.plan import Plan, expand_weight_masks
 from apq_jax.compression.quantization import quantize_input, quantize_weight, round_to_fixed_point
-from apq_jax.network import products
 from apq_jax.network.capture import Network, Replacement, forward
 from apq_jax.network.jaxpr import Params
+from apq_jax.network.products import Product, matmul
 from apq_jax.types import Policy
 
 
@@ -66,7 +65,7 @@ def quantize(
     return tuple(layers)
 
 
-def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
+def accumulate(layer: CompressedLayer, product: Product, x: jax.Array) -> jax.Array:
     """Computes Σ_r u_r levels_rc, exact except for lossy converters: [γ, M, C] int32.
 
     Inputs are held as u - 128 in int8, because int8 has the fastest exact matrix product on the
@@ -88,7 +87,7 @@ def accumulate(layer: CompressedLayer, product: products.Product, x: jax.Array) 
     if layer.reading is None:
         return product.multiply(held, layer.levels, pad) + shift
     rows = product.unfold(held, pad)
-    sums = products.matmul(rows, layer.levels) + shift
+    sums = matmul(rows, layer.levels) + shift
     inputs = rows.astype(jnp.int32) + 128
     return sums + compute_conversion_errors(layer.reading, layer.levels, inputs, layer.input_bits)
 
@@ -98,14 +97,27 @@ def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array
     return forward(network, params, x, build_replacement(dict(enumerate(compressed))))
 
 
-def build_replacement(layers: Mapping[int, CompressedLayer]) -> Replacement:
-    """Builds the replacement that runs each layer with its integers; layers are by index."""
+def build_replacement(
+    layers: dict[int, CompressedLayer],
+    statistics: Statistics | None = None,
+    recovery: Recovery | None = None,
+) -> Replacement:
+    """Builds the replacement that runs each layer with its integers.
 
-    def replace(
-        index: int, product: products.Product, x: jax.Array, weight: jax.Array
-    ) -> jax.Array:
-        del weight
-        return product.fold(rescale(layers[index], accumulate(layers[index], product, x)))
+    Args:
+      layers: by index. With statistics, each entry is replaced by the layer with matched moments
+        when the layer first runs, so the dictionary changes.
+      statistics: of all layers; None: moments are not matched.
+      recovery: static; needed with statistics.
+    """
+    unmatched = set() if statistics is None else set(layers)
+
+    def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
+        sums = accumulate(layers[index], product, x)
+        if statistics is not None and recovery is not None and index in unmatched:
+            unmatched.remove(index)
+            layers[index] = _match_layer(layers[index], sums, statistics[index], recovery)
+        return product.fold(rescale(layers[index], sums))
 
     return replace
 
@@ -136,27 +148,8 @@ def match_moments(
       recovery: static.
     """
     matched = dict(enumerate(compressed))
-    forward(network, params, images, build_matching_replacement(matched, statistics, recovery))
+    forward(network, params, images, build_replacement(matched, statistics, recovery))
     return tuple(matched[index] for index in range(len(matched)))
-
-
-def build_matching_replacement(
-    layers: dict[int, CompressedLayer], statistics: Statistics, recovery: Recovery
-) -> Replacement:
-    """Like `build_replacement`, but matches each layer in `layers` the first time that it runs."""
-    done: set[int] = set()
-
-    def replace(
-        index: int, product: products.Product, x: jax.Array, weight: jax.Array
-    ) -> jax.Array:
-        del weight
-        sums = accumulate(layers[index], product, x)
-        if index not in done:
-            done.add(index)
-            layers[index] = _match_layer(layers[index], sums, statistics[index], recovery)
-        return product.fold(rescale(layers[index], sums))
-
-    return replace
 
 
 def _match_layer(

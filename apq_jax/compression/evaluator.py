@@ -23,6 +23,7 @@ from apq_jax.compression.converters import Cells
 from apq_jax.compression.options import Recovery
 from apq_jax.compression.plan import Plan
 from apq_jax.compression.prices import Prices
+from apq_jax.metrics import METRICS
 from apq_jax.network import segments
 from apq_jax.network.capture import Network, Replacement
 from apq_jax.network.jaxpr import Params
@@ -144,8 +145,11 @@ class Evaluator:
             keys = table.keys.at[target].set(key[: self.cuts[index]], mode="drop")
             clock = jnp.where(hit | computed, memory.clock, table.used[place])
             used = table.used.at[place].set(clock)
-            write = functools.partial(_write_entry, target)
-            entries = jax.tree.map(write, table.activations, activations)
+            entries = jax.tree.map(
+                lambda old, new, target=target: old.at[target].set(new),
+                table.activations,
+                activations,
+            )
             tables.append(Table(keys, used, entries))
 
         def finish() -> Evaluation:
@@ -196,13 +200,9 @@ class Evaluator:
         """
         bounds = (0, *self.cuts, len(self.network.layers))
         inside = slice(bounds[index], bounds[index + 1])
-        layers = compressed.quantize(
-            subject.plan[inside],
-            subject.statistics[inside],
-            self.cells,
-            jax.tree.map(lambda x: x[inside], policy),
-            self.recovery.scale_bits,
-        )
+        parts = subject.plan[inside], subject.statistics[inside]
+        choices = jax.tree.map(lambda x: x[inside], policy)
+        layers = compressed.quantize(*parts, self.cells, choices, self.recovery.scale_bits)
         ready = dict(enumerate(layers, start=bounds[index]))
 
         def run(split: Segments, data: list[jax.Array], replace: Replacement) -> list[jax.Array]:
@@ -210,7 +210,7 @@ class Evaluator:
 
         of_moments, of_chunk, of_rest = splits
         # Matching changes `ready`, so the scored images come after the moment images.
-        match = compressed.build_matching_replacement(ready, subject.statistics, self.recovery)
+        match = compressed.build_replacement(ready, subject.statistics, self.recovery)
         moments = run(of_moments, activations.moments, match)
         replace = compressed.build_replacement(ready)
         whole = activations.whole and lax.map(
@@ -221,10 +221,6 @@ class Evaluator:
 
 def _read_entry(activations: Activations, place: jax.Array) -> Activations:
     return jax.tree.map(lambda x: x[place], activations)
-
-
-def _write_entry(place: jax.Array, entries: jax.Array, entry: jax.Array) -> jax.Array:
-    return entries.at[place].set(entry)
 
 
 def build_zeros(function: Callable[[], Any]) -> Any:
@@ -242,15 +238,8 @@ def _score(subject: Subject, policy: Policy, activations: Activations) -> Evalua
     target = jax.nn.log_softmax(subject.reference)
     divergence = jnp.exp(target) * (target - jax.nn.log_softmax(logits))
     cost = prices.look_up_costs(subject.prices, policy)
-    return Evaluation(
-        right / count,
-        divergence.sum() / count,
-        cost.crossbars,
-        cost.slots,
-        cost.area_mm2,
-        cost.energy_nj,
-        cost.latency_us,
-    )
+    costs = {name: getattr(cost, name) for name in METRICS}
+    return Evaluation(right / count, divergence.sum() / count, **costs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -22,9 +22,9 @@ import optax
 from apq_jax.compression import converters, quantization
 from apq_jax.compression.compressed import Compressed, CompressedLayer, apply
 from apq_jax.compression.options import FinetuneOptions
-from apq_jax.network import products
 from apq_jax.network.capture import Network, compute_float_logits, forward, forward_float
 from apq_jax.network.jaxpr import Params
+from apq_jax.network.products import Product
 from apq_jax.system.pytrees import Unfinished
 
 _CHUNK = 500  # validation images at a time
@@ -114,7 +114,9 @@ def finetune(
     fixed, learnt = split_learnt(compressed, masks, weight_bits)
     optimiser = build_optimiser(options) if optimiser is None else optimiser
     static: Any = network, options, augment, optimiser
-    chunks = [(x, compute_float_logits(network, params, x.images)) for x in _split_chunks(validate)]
+    starts = range(0, len(validate.labels), _CHUNK)
+    parts = [jax.tree.map(lambda x, i=i: x[i : i + _CHUNK], validate) for i in starts]
+    chunks = [(part, compute_float_logits(network, params, part.images)) for part in parts]
 
     def compute_validation_loss(learnt: tuple[Learnt, ...]) -> np.ndarray:
         losses = [
@@ -149,11 +151,6 @@ def finetune(
         if on_progress is not None and on_progress(until, float(best_loss)) and not done:
             break
     return _round_all(scale_bits, fixed, tuning.best), tuning
-
-
-def _split_chunks(images: Images) -> list[Images]:
-    starts = range(0, len(images.labels), _CHUNK)
-    return [jax.tree.map(lambda x, i=i: x[i : i + _CHUNK], images) for i in starts]
 
 
 def is_finished(tuning: Tuning, options: FinetuneOptions) -> bool:
@@ -283,10 +280,7 @@ def apply_learnt(
 ) -> jax.Array:
     """Returns the compressed network's logits [B, classes], differentiable in `learnt`."""
 
-    def replace(
-        index: int, product: products.Product, x: jax.Array, weight: jax.Array
-    ) -> jax.Array:
-        del weight
+    def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
         fixed_part, learnt_part = fixed[index], learnt[index]
         layer, limit = fixed_part.layer, quantization.get_max_weight_level(fixed_part.weight_bits)
         scale, zero = layer.input_scale, layer.input_zero

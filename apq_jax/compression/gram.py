@@ -7,6 +7,8 @@ kernel with zero padding then takes 30 % of the multiplications over 4 x 4 posit
 2 x 2.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,13 +34,8 @@ def compute_gram_blocks(windows: jax.Array, inside: np.ndarray) -> tuple[jax.Arr
 
 def join_gram_blocks(blocks: tuple[jax.Array, ...]) -> jax.Array:
     """Joins the lower blocks to the whole symmetric matrix, [γ, R, R]."""
-    below: dict[tuple[int, int], jax.Array] = {}
-    row = 0
-    while len(below) < len(blocks):
-        start = len(below)
-        below |= {(row, column): blocks[start + column] for column in range(row + 1)}
-        row += 1
-    order = range(row)
+    order = range(math.isqrt(2 * len(blocks)))  # n block rows have n (n + 1) / 2 lower blocks
+    below = dict(zip(((i, j) for i in order for j in order[: i + 1]), blocks, strict=True))
     return jnp.block(
         [[below[i, j] if j <= i else below[j, i].swapaxes(1, 2) for j in order] for i in order]
     )

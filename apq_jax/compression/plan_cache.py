@@ -63,7 +63,9 @@ def calibrate_and_plan(
         statistics = calibrate(None)
         return statistics, plan.build_plan(weights, statistics, blocks, options)
     folder = cache / FOLDER
-    identity = _identify_statistics(network, params, images, moment_images)
+    # All inputs that decide the statistics, except this package's code.
+    digest = pytrees.compute_digest((params, images))
+    identity = SCHEMA, *identify_model(network, params), digest, moment_images
     statistics = _fetch(locate_file(folder, identity), infer_statistics_shapes(weights), calibrate)
     layers = []
     for index, (w, layer, block) in enumerate(zip(weights, statistics, blocks, strict=True)):
@@ -100,14 +102,6 @@ def _fetch(path: pathlib.Path, like: _Tree, compute: Callable[[pathlib.Path], _T
         pytrees.save(path, tree)
     unfinished.unlink(missing_ok=True)
     return tree
-
-
-def _identify_statistics(
-    network: Network, params: Params, images: jax.Array, moment_images: int
-) -> tuple[Any, ...]:
-    """Returns all inputs that decide the statistics, except this package's code."""
-    values = pytrees.compute_digest((params, images))
-    return SCHEMA, *identify_model(network, params), values, moment_images
 
 
 def identify_model(network: Network, params: Params) -> tuple[Any, ...]:

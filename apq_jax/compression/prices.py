@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax.crossbar import (
-    Cost,
-    Counts,
-    LayerCost,
-    compute_layer_costs,
-    look_up_counts,
-    sum_costs,
-)
+from apq_jax import crossbar
+from apq_jax.crossbar import Cost, Counts, LayerCost
 from apq_jax.hardware import Chip
 from apq_jax.hardware.chip import get_namespace
 from apq_jax.types import Array, Layer, Policy
@@ -44,13 +38,13 @@ def build_prices(
     grid = [np.broadcast_to(x, (levels, weight_bits, input_bits)) for x in choices]
     # The cost model has layers on the last axis; `look_up_costs` indexes them first.
     level, q, a = (np.broadcast_to(x[..., None], (*x.shape, count)) for x in grid)
-    costs = compute_layer_costs(layers, look_up_counts(tables, chip, level, q), chip, a)
+    counts = crossbar.look_up_counts(tables, chip, level, q)
+    costs = crossbar.compute_layer_costs(layers, counts, chip, a)
     xp = get_namespace(costs.crossbars)
     columns = [xp.moveaxis(x, -1, 0) for x in costs]
     shape = np.asarray((count, levels, weight_bits, input_bits))
-    whole, real = (
-        xp.stack([x.reshape(-1) for x in part], axis=-1) for part in (columns[:4], columns[4:])
-    )
+    parts = columns[:4], columns[4:]
+    whole, real = (xp.stack([x.reshape(-1) for x in part], axis=-1) for part in parts)
     return Prices(whole, real, chip, shape)
 
 
@@ -86,4 +80,4 @@ def look_up_costs(prices: Prices, policy: Policy) -> Cost:
     if policy.adc_bits is not None:
         saved = costs.adc_nj * prices.chip.adc_saved[policy.adc_bits - 1]
         costs = costs._replace(energy_nj=costs.energy_nj - saved)
-    return sum_costs(costs, prices.chip)
+    return crossbar.sum_costs(costs, prices.chip)
