@@ -113,7 +113,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
             return refuse(origin.paths, str(error))
         assert origin.places is not None
         # Places instead of values: two uses of a parameter agree only if their layouts do.
-        matrix = np.asarray(product.to_matrix(origin.places))
+        matrix = product.to_matrix(origin.places)
         groups, rows, columns = matrix.shape
         positions, rest = divmod(eqn.outvars[0].aval.size, batch * groups * columns)
         if rest:
@@ -127,7 +127,9 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         matrices[path] = matrix
         layers[path] = Layer(path, groups, rows, columns, positions, product.kernel, product.stride)
 
-    trace(apply_fn, params, jnp.asarray(example), visit, track_places=True)
+    # Shapes alone decide, so that no operation is compiled or run.
+    walk = functools.partial(trace, apply_fn, visit=visit, track_places=True)
+    jax.eval_shape(walk, params, example)
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
     operations = []
     for path in names:
@@ -193,6 +195,7 @@ def find_layer(network: Network, eqn: Any, sources: list[Origin | None]) -> tupl
     return (names.index(path), side) if path in names else None
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def extract_matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
     """Returns the weight matrices of every layer, [γ, R, C] float32 each."""
     matrices: dict[int, jax.Array] = {}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -31,7 +30,7 @@ class Origin:
 
     paths: frozenset[str]  # parameters that it is made of; empty for a constant
     changed: str = ""  # the first primitive that did more than reshape a parameter
-    places: jax.Array | None = None  # each element's place in its parameter, while unchanged
+    places: np.ndarray | None = None  # each element's place in its parameter, while unchanged
 
 
 _CONSTANT = Origin(frozenset())
@@ -108,8 +107,20 @@ def _join_origins(name: str, eqn: Any, sources: list[Origin | None]) -> Origin |
         changed = name
     places = known[0].places if known and not changed else None
     if places is not None and name not in _VALUE_ONLY:
-        (places,) = _bind(eqn, [places])
+        places = _move_places(eqn, places)
     return Origin(paths, changed, places)
+
+
+def _move_places(eqn: Any, places: np.ndarray) -> np.ndarray:
+    """Moves places as an equation moves its elements; NumPy needs no program for it."""
+    match eqn.primitive.name:
+        case "transpose":
+            return places.transpose(eqn.params["permutation"])
+        case "rev":
+            return np.flip(places, eqn.params["dimensions"])
+        case "reshape" if eqn.params["dimensions"] is not None:
+            places = places.transpose(eqn.params["dimensions"])
+    return places.reshape(eqn.outvars[0].aval.shape)
 
 
 def trace(
@@ -141,7 +152,7 @@ def run_jaxpr(
     leaves = jax.tree_util.tree_leaves_with_path(params)
     origins: list[Origin | None] = []
     for path, leaf in leaves:
-        places = jnp.arange(np.size(leaf)).reshape(np.shape(leaf)) if track_places else None
+        places = np.arange(np.size(leaf)).reshape(np.shape(leaf)) if track_places else None
         origins.append(Origin(frozenset([format_path(path)]), places=places))
     values = [leaf for _, leaf in leaves]
     results, _ = walk(jaxpr, consts, [*values, *data], [*origins, *[None] * len(data)], visit)

@@ -10,7 +10,7 @@ convolution are one kernel slice.
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 _LANES = 32  # maximal columns of a product that covers 2 x 2 positions
 
 
@@ -29,7 +30,7 @@ class Product(Protocol):
     @property
     def stride(self) -> tuple[int, ...]: ...  # of each axis; () for a dot product
 
-    def to_matrix(self, weight: jax.Array) -> jax.Array:
+    def to_matrix(self, weight: AnyArray) -> AnyArray:
         """Returns the weight operand as [γ, R, C]."""
         ...
 
@@ -89,7 +90,7 @@ class Convolution:
     out_spec: tuple[int, ...]  # axes of batch, channel, spatial ... in the result
     out_shape: tuple[int, ...]
 
-    def to_matrix(self, weight: jax.Array) -> jax.Array:
+    def to_matrix(self, weight: AnyArray) -> AnyArray:
         w = weight.transpose(self.rhs_spec)  # C_out, C_in/γ, *kernel
         columns = w.shape[0] // self.groups
         return w.reshape(self.groups, columns, -1).swapaxes(1, 2)
@@ -236,7 +237,7 @@ class Dot:
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
 
-    def to_matrix(self, weight: jax.Array) -> jax.Array:
+    def to_matrix(self, weight: AnyArray) -> AnyArray:
         w = weight.transpose(self.weight_batch + self.weight_contract + self.weight_free)
         groups = math.prod(self.weight_shape[axis] for axis in self.weight_batch)
         rows = math.prod(self.weight_shape[axis] for axis in self.weight_contract)
