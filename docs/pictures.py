@@ -27,7 +27,7 @@ from apq_jax.compression.pruning import Block
 from apq_jax.config import Config
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import datapath
-from apq_jax.mapping.units import NONE, compute_bitline_weights, compute_offset, read_cells
+from apq_jax.mapping.units import NONE
 from apq_jax.models.lenet import LeNet5
 from apq_jax.models.weights import load_or_train
 from apq_jax.network.capture import capture, extract_matrices
@@ -108,7 +108,7 @@ def _packing(weights: np.ndarray, mask: np.ndarray, levels: np.ndarray, found: A
     units = found.units
     bank = np.full(found.cells.shape[1:], np.nan)
     cells = np.full(found.cells.shape[1:], "", dtype="<U2")
-    used = read_cells(found)
+    used = found.read_cells()
     for unit in np.flatnonzero(units.crossbar == 0):
         high = int((found.banks[units.bank[unit]] != NONE).sum())
         wide = int((units.outputs[unit] != NONE).sum())
@@ -141,9 +141,9 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
     bank = int(units.bank[unit])
     rows = found.banks[bank]
     u = window[0, rows[rows != NONE]]
-    cells = read_cells(found)[unit].astype(int)[: len(u)]
-    weights = compute_bitline_weights(units.slices, units.outputs, found.weight_bits, SMALL)[unit]
-    offset = compute_offset(found.weight_bits, SMALL)
+    cells = found.read_cells()[unit].astype(int)[: len(u)]
+    weights = found.compute_bitline_weights(SMALL)[unit]
+    offset = found.compute_offset(SMALL)
     columns = [f"bit {step}" for step in range(found.input_bits)]
     planes = np.stack([(u >> step) & 1 for step in range(found.input_bits)])
     sums = planes @ cells

@@ -6,16 +6,7 @@ from typing import Any
 import numpy as np
 
 from apq_jax.hardware import Accelerator
-from apq_jax.mapping.units import (
-    NONE,
-    LayerMap,
-    Units,
-    compute_bitline_weights,
-    compute_max_level,
-    compute_offset,
-    read_cells,
-    split_units,
-)
+from apq_jax.mapping.units import NONE, LayerMap, compute_max_level, locate_cells
 from apq_jax.system.errors import InputError, make_one_line
 
 
@@ -67,9 +58,7 @@ def _check_ranges(
     need(not unused, "cells", "a crossbar without units", "none")
     if not len(units.bank):
         return
-    filled = units.outputs != NONE
-    wordlines = (banks != NONE).sum(axis=1)[units.bank]
-    bitlines = filled.sum(axis=1)
+    filled, (wordlines, bitlines) = units.filled, layer_map.count_lines()
     bottom = (units.wordline + wordlines).max()
     need(bottom <= accelerator.crossbar_rows, "wordline", bottom, "inside its crossbar")
     right_edge = (units.bitline + bitlines).max()
@@ -93,26 +82,24 @@ def _check_ranges(
 def _check_weights(layer_map: LayerMap, accelerator: Accelerator) -> None:
     """Checks that each weight is held once and is a level of its bits."""
     layer, places, parts = layer_map.layer, [], []
-    for units in _split(layer_map):
+    for part in _split(layer_map):
+        units = part.units
         column, row = units.outputs[:, None, :], layer_map.banks[units.bank][:, :, None]
         used = (column != NONE) & (row != NONE)
-        weight = compute_bitline_weights(
-            units.slices, units.outputs, layer_map.weight_bits, accelerator
-        )
-        cells = read_cells(layer_map._replace(units=units)).astype(np.int32)
+        weight = part.compute_bitline_weights(accelerator)
+        cells = part.read_cells().astype(np.int32)
         cells = np.where(units.flipped[:, None, :], 2**accelerator.cell_bits - 1 - cells, cells)
         # A row is of one group, so its number and the column in the group tell weights apart.
         places.append((row.astype(np.int64) * layer.columns + column % layer.columns)[used])
         parts.append((cells * weight[:, None, :])[used])
     if not places:
         return
-    _, place, cell_counts = np.unique(
-        np.concatenate(places), return_inverse=True, return_counts=True
-    )
+    flat = np.concatenate(places)
+    _, place, cell_counts = np.unique(flat, return_inverse=True, return_counts=True)
     levels = np.bincount(place, np.concatenate(parts)).astype(np.int64)
     slices = accelerator.slices(layer_map.weight_bits)
     need((cell_counts <= slices).all(), "banks", "a row held twice for an output", "once")
-    levels -= compute_offset(layer_map.weight_bits, accelerator)
+    levels -= layer_map.compute_offset(accelerator)
     max_level = compute_max_level(layer_map.weight_bits)
     outside = np.abs(levels) > max_level
     if outside.any():
@@ -142,20 +129,18 @@ def _check_reads(layer_map: LayerMap, wordlines: np.ndarray, bitlines: np.ndarra
         need((span <= limit).all(), "read", f"{span.max()} {name}", f"up to {limit}")
 
 
-def _split(layer_map: LayerMap) -> Iterator[Units]:
-    """Splits the units into chunks of about 4 million cells."""
+def _split(layer_map: LayerMap) -> Iterator[LayerMap]:
+    """Splits a map into maps of fewer units, of about 4 million cells."""
     cells = layer_map.banks.shape[1] * layer_map.units.outputs.shape[1]
-    return split_units(layer_map.units, max((1 << 22) // cells, 1))
+    for units in layer_map.units.split(max((1 << 22) // cells, 1)):
+        yield layer_map._replace(units=units)
 
 
 def _check_places(layer_map: LayerMap) -> None:
     """Checks that no cell belongs to two units, and that cells of no unit are 0."""
     taken = np.zeros(layer_map.cells.shape, np.uint8)
-    for units in _split(layer_map):
-        inputs = layer_map.banks[units.bank]
-        used = (inputs != NONE)[:, :, None] & (units.outputs != NONE)[:, None, :]
-        unit, row, column = np.nonzero(used)
-        place = (units.crossbar[unit], units.wordline[unit] + row, units.bitline[unit] + column)
+    for part in _split(layer_map):
+        _, place = locate_cells(layer_map.banks, part.units)
         flat = np.ravel_multi_index(place, taken.shape)
         right = len(np.unique(flat)) == len(flat) and not taken.reshape(-1)[flat].any()
         need(right, "units", "two on one cell", "none that overlap")

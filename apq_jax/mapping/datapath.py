@@ -20,16 +20,10 @@ from apq_jax.compression.compressed import Compressed, CompressedLayer, accumula
 from apq_jax.compression.converters import Converter, build_converter, convert
 from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
-from apq_jax.mapping.units import (
-    NONE,
-    LayerMap,
-    compute_bitline_weights,
-    compute_offset,
-    read_cells,
-)
-from apq_jax.network import products
+from apq_jax.mapping.units import NONE, LayerMap
 from apq_jax.network.capture import Network, forward
 from apq_jax.network.jaxpr import Params
+from apq_jax.network.products import Product
 
 _RANDOM_WINDOWS = 64  # windows of random levels that a check adds
 _MAX_SUMS = 1 << 22  # analogue sums in memory at a time
@@ -85,12 +79,7 @@ def build_banks(layer_map: LayerMap, accelerator: Accelerator) -> Banks:
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     max_units = int(sizes.max(initial=0))  # of a bank
     w = units.outputs.shape[1]
-    weights = compute_bitline_weights(
-        units.slices, units.outputs, layer_map.weight_bits, accelerator
-    )
-    offset = compute_offset(layer_map.weight_bits, accelerator)
-    filled = units.outputs != NONE
-    corrected = np.where(filled & (units.slices == 0), offset, 0)
+    corrected = np.where(units.starts, layer_map.compute_offset(accelerator), 0)
 
     def sort(values: np.ndarray, padding: Any) -> np.ndarray:
         """Sorts [U, w, ...] by bank to [K, N, ...]."""
@@ -99,21 +88,15 @@ def build_banks(layer_map: LayerMap, accelerator: Accelerator) -> Banks:
         return table.reshape(len(used), max_units * w, *values.shape[2:])
 
     inputs = layer_map.banks[used]
-    cells = sort(read_cells(layer_map).transpose(0, 2, 1), 0)
+    cells = sort(layer_map.read_cells().transpose(0, 2, 1), 0)
     spare = layer.groups * layer.columns
-    fields = (
-        sort(values, padding)
-        for values, padding in (
-            (np.where(filled, units.outputs, spare), spare),
-            (weights, 0),
-            (corrected, 0),
-            (units.flipped, False),
-        )
-    )
     return Banks(
         jnp.asarray(np.where(inputs == NONE, layer.groups * layer.rows, inputs), jnp.int32),
         jnp.asarray(cells, jnp.float32),
-        *(jnp.asarray(x, x.dtype if x.dtype == bool else jnp.int32) for x in fields),
+        jnp.asarray(sort(np.where(units.filled, units.outputs, spare), spare), jnp.int32),
+        jnp.asarray(sort(layer_map.compute_bitline_weights(accelerator), 0), jnp.int32),
+        jnp.asarray(sort(corrected, 0), jnp.int32),
+        jnp.asarray(sort(units.flipped, False)),
     )
 
 
@@ -167,27 +150,25 @@ def count_performed_actions(layer_map: LayerMap, accelerator: Accelerator) -> di
     Components are those between an input and its partial sum, named as in `Components`. Flips and
     offsets are counted once a window, although `execute` corrects each step.
     """
-    units, inputs = layer_map.units, layer_map.banks[layer_map.units.bank]
-    wordlines, filled = (inputs != NONE).sum(axis=1), units.outputs != NONE
-    bitlines, outputs = filled.sum(axis=1), (filled & (units.slices == 0)).sum(axis=1)
-    flipping = accelerator.flipped_columns
-    offset = compute_offset(layer_map.weight_bits, accelerator) > 0
-    names = ("array", "dac", "sample_hold", "adc", "shift_add", "input_register")
-    done = dict.fromkeys((*names, "input_count", "output_register"), 0)
-    for start in range(0, layer_map.input_bits, accelerator.dac_bits):
-        bits = min(accelerator.dac_bits, layer_map.input_bits - start)
-        done["dac"] += int(wordlines.sum())
-        done["input_register"] += int(bits * wordlines.sum())
-        done["array"] += int((wordlines * bitlines).sum())
-        done["sample_hold"] += int(bitlines.sum())
-        done["adc"] += int(bitlines.sum())
-        done["shift_add"] += int(bitlines.sum())
-        done["input_count"] += len(np.unique(units.bank)) if offset else 0
-    # Once per window: flipped bitlines are turned back and offsets are subtracted. An output's
-    # register is written once, after the last step; until then the shift-and-add holds the sum.
-    done["shift_add"] += flipping * int(bitlines.sum()) + offset * int(outputs.sum())
-    done["output_register"] += int(outputs.sum())
-    return {name: layer_map.layer.positions * count for name, count in done.items()}
+    wordlines, bitlines = layer_map.count_lines()
+    driven, sums = int(wordlines.sum()), int(bitlines.sum())
+    outputs = int(layer_map.units.starts.sum())
+    banks = len(np.unique(layer_map.units.bank))
+    has_offset = layer_map.compute_offset(accelerator) > 0
+    steps = ceil_div(layer_map.input_bits, accelerator.dac_bits)
+    counts = {
+        "array": steps * int((wordlines * bitlines).sum()),
+        "dac": steps * driven,
+        "sample_hold": steps * sums,
+        "adc": steps * sums,
+        # Once per window: flipped bitlines are turned back and offsets are subtracted.
+        "shift_add": (steps + accelerator.flipped_columns) * sums + has_offset * outputs,
+        "input_register": layer_map.input_bits * driven,
+        "input_count": steps * banks * has_offset,
+        # Once per window, after the last step; until then the shift-and-add holds the sum.
+        "output_register": outputs,
+    }
+    return {name: layer_map.layer.positions * count for name, count in counts.items()}
 
 
 class Check(NamedTuple):
@@ -206,7 +187,7 @@ def build_parts(maps: tuple[LayerMap, ...], accelerator: Accelerator) -> Parts:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def quantize_windows(layer: CompressedLayer, product: products.Product, x: jax.Array) -> jax.Array:
+def quantize_windows(layer: CompressedLayer, product: Product, x: jax.Array) -> jax.Array:
     """Quantizes a layer's inputs; returns the unsigned levels of its windows, [M, γ R] int32."""
     u = quantization.quantize_input(x, layer.input_scale, layer.input_zero, layer.input_bits)
     rows = product.unfold(u.astype(jnp.int32), pad=layer.input_zero.astype(jnp.int32))
@@ -237,10 +218,7 @@ def check_layers(
     # into both sides, each would round x anew, and a tie would look like a wrong cell.
     checks: dict[int, Check] = {}
 
-    def replace(
-        index: int, product: products.Product, x: jax.Array, weight: jax.Array
-    ) -> jax.Array:
-        del weight
+    def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
         layer, (path, banks) = compressed[index], parts[index]
         sums = _accumulate(layer, product, x)
         adc = build_converter(accelerator, path.adc_bits)
@@ -263,9 +241,7 @@ _accumulate = jax.jit(accumulate, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _compute_outputs(
-    layer: CompressedLayer, product: products.Product, sums: jax.Array
-) -> jax.Array:
+def _compute_outputs(layer: CompressedLayer, product: Product, sums: jax.Array) -> jax.Array:
     """Turns accumulators [γ, M, C] into the layer's outputs."""
     return product.fold(rescale(layer, sums))
 
@@ -327,10 +303,7 @@ def compare_end_to_end(
     def run(executes: bool) -> tuple[jax.Array, list[jax.Array]]:
         seen = []
 
-        def replace(
-            index: int, product: products.Product, x: jax.Array, weight: jax.Array
-        ) -> jax.Array:
-            del weight
+        def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
             layer, (path, banks) = compressed[index], parts[index]
             u = quantize_windows(layer, product, x)
             seen.append(u)
@@ -369,10 +342,7 @@ def apply(
       x: [B, ...].
     """
 
-    def replace(
-        index: int, product: products.Product, x: jax.Array, weight: jax.Array
-    ) -> jax.Array:
-        del weight
+    def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
         layer, (path, banks) = compressed[index], parts[index]
         sums = execute(path, banks, adc, quantize_windows(layer, product, x))
         return _compute_outputs(layer, product, _split_groups(sums, len(layer.multiplier)))

@@ -29,23 +29,6 @@ _DIGITAL_DTYPES = (
     "bool",
 )
 _LAYER = ("name", "groups", "rows", "columns", "positions", "kernel", "stride")
-_DTYPES = {
-    "cells": np.uint8,
-    "banks": np.int32,
-    "read": np.int32,
-    "crossbar": np.int32,
-    "wordline": np.int32,
-    "bitline": np.int32,
-    "bank": np.int32,
-    "outputs": np.int32,
-    "slices": np.uint8,
-    "flipped": np.uint8,
-    "weight_scale": np.float32,
-    "input_scale": np.float32,
-    "input_zero": np.float32,
-    "multiplier": np.float32,
-    "offset": np.float32,
-}
 
 
 class Scales(NamedTuple):
@@ -60,6 +43,14 @@ class Scales(NamedTuple):
     input_zero: np.ndarray  # [] float32, whole
     multiplier: np.ndarray  # [γ, C] float32, fixed point
     offset: np.ndarray  # [γ, C] float32, fixed point
+
+
+_DTYPES: dict[str, Any] = {  # of a layer's arrays
+    "cells": np.uint8,
+    **dict.fromkeys(("banks", *Units._fields[:6]), np.int32),  # from `read` to `outputs`
+    **dict.fromkeys(("slices", "flipped"), np.uint8),
+    **dict.fromkeys(Scales._fields, np.float32),
+}
 
 
 class Mapping(NamedTuple):
@@ -154,19 +145,14 @@ def _read_mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> M
     need(isinstance(tree["accelerator"], str), "accelerator", "not text", "TOML")
     accelerator = loads(tree["accelerator"], "accelerator")
     scheme, layers = tree["scheme"], tree["layers"]
-    need(
-        isinstance(scheme, str) and scheme in MAPPED_SCHEMES,
-        "scheme",
-        reprlib.repr(scheme),
-        ", ".join(MAPPED_SCHEMES),
-    )
+    right = isinstance(scheme, str) and scheme in MAPPED_SCHEMES
+    need(right, "scheme", reprlib.repr(scheme), ", ".join(MAPPED_SCHEMES))
     need(accelerator.mapping == "isaac", "accelerator.mapping", accelerator.mapping, "isaac")
     need(isinstance(layers, list) and layers, "layers", "none", "a list of layers")
     # Checked before `known`, because a file may claim more layers than there is memory for.
     limit = len(tensors) // len(_DTYPES)
-    need(
-        len(layers) <= limit, "layers", len(layers), f"up to {limit}, for so many arrays are there"
-    )
+    allowed = f"up to {limit}, for so many arrays are there"
+    need(len(layers) <= limit, "layers", len(layers), allowed)
     known = {f"{index}/{name}" for index in range(len(layers)) for name in _DTYPES}
     for name in sorted(known - set(tensors)):
         raise InputError(f"{make_one_line(name)}: missing")
@@ -187,12 +173,8 @@ def _read_mapping(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> M
             scales.append(_read_scales(maps[-1], arrays))
         except InputError as error:
             raise InputError(f"layer {index}: {error}") from error
-    need(
-        metadata.get("sha256") == pytrees.compute_digest(tensors, text),
-        "sha256",
-        "not that of the contents",
-        "an unchanged file",
-    )
+    right = metadata.get("sha256") == pytrees.compute_digest(tensors, text)
+    need(right, "sha256", "not that of the contents", "an unchanged file")
     return Mapping(accelerator, scheme, tuple(maps), tuple(scales), digital)
 
 
@@ -227,19 +209,12 @@ def _read_layer(accelerator: Accelerator, entry: Any, arrays: dict[str, np.ndarr
     crossbars, banks, units = (
         len(arrays[name]) if arrays[name].ndim else 0 for name in ("cells", "banks", "bank")
     )
-    h, w = accelerator.unit_rows, accelerator.unit_columns
-    outputs = (layer.groups, layer.columns)
     shapes: dict[str, tuple[int, ...]] = {
         "cells": (crossbars, accelerator.crossbar_rows, accelerator.crossbar_columns),
-        "banks": (banks, h),
-        "outputs": (units, w),
-        "slices": (units, w),
-        "flipped": (units, w),
-        "weight_scale": outputs,
-        "multiplier": outputs,
-        "offset": outputs,
-        "input_scale": (),
-        "input_zero": (),
+        "banks": (banks, accelerator.unit_rows),
+        **dict.fromkeys(("outputs", "slices", "flipped"), (units, accelerator.unit_columns)),
+        **dict.fromkeys(("weight_scale", "multiplier", "offset"), (layer.groups, layer.columns)),
+        **dict.fromkeys(("input_scale", "input_zero"), ()),
     }
     for name, dtype in _DTYPES.items():
         array, shape = arrays[name], shapes.get(name, (units,))
@@ -254,9 +229,7 @@ def _read_layer(accelerator: Accelerator, entry: Any, arrays: dict[str, np.ndarr
         entry["input_bits"],
         arrays["cells"],
         arrays["banks"],
-        Units(
-            **{name: arrays[name] for name in Units._fields} | {"flipped": arrays["flipped"] == 1}
-        ),
+        Units(*(arrays[name] for name in Units._fields[:-1]), arrays["flipped"] == 1),
         entry.get("adc_bits", 0),
     )
     check_layer_map(layer_map, arrays, accelerator)

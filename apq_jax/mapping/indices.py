@@ -9,20 +9,19 @@ because the packing rule (docs/datapath.md) follows from the survivors.
 
 import numpy as np
 
-from apq_jax.crossbar import ceil_div, ceil_log2
+from apq_jax.crossbar import ceil_log2
 from apq_jax.hardware import Accelerator
+from apq_jax.mapping.packing import fill_rows, repeat_slices
 from apq_jax.mapping.units import NONE, LayerMap
 from apq_jax.types import Layer
 
 
 def encode(layer_map: LayerMap, accelerator: Accelerator) -> np.ndarray:
     """Encodes the index of a layer that was mapped as `column_vector`: [bits] bool."""
-    layer, units = layer_map.layer, layer_map.units
-    banks, filled = len(layer_map.banks), units.outputs != NONE
-    starts = filled & (units.slices == 0)
-    bank = np.broadcast_to(units.bank[:, None], filled.shape)[starts]
+    layer, units, banks = layer_map.layer, layer_map.units, len(layer_map.banks)
+    unit, bitline = np.nonzero(units.starts)
     survivors = np.zeros((banks, layer.columns), bool)
-    survivors[bank, units.outputs[starts] % layer.columns] = True
+    survivors[units.bank[unit], units.outputs[unit, bitline] % layer.columns] = True
     count_width, width = layer.columns.bit_length(), ceil_log2(layer.columns)
     if banks * count_width + int(survivors.sum()) * width < survivors.size:
         parts = [np.asarray([False])]
@@ -31,7 +30,7 @@ def encode(layer_map: LayerMap, accelerator: Accelerator) -> np.ndarray:
             parts += [_to_bits(np.asarray([len(columns)]), count_width), _to_bits(columns, width)]
     else:
         parts = [np.asarray([True]), survivors.reshape(-1)]
-    flips = units.flipped[filled] if accelerator.flipped_columns else np.zeros(0, bool)
+    flips = units.flipped[units.filled] if accelerator.flipped_columns else np.zeros(0, bool)
     return np.concatenate([*parts, _to_bits(units.bank, ceil_log2(banks)), flips])
 
 
@@ -43,8 +42,9 @@ def decode(
     Raises:
       ValueError: the bits are not an index of this layer.
     """
-    banks = layer.groups * layer.count_row_groups(accelerator.unit_rows)
-    slices, w = accelerator.slices(weight_bits), accelerator.unit_columns
+    row_groups = layer.count_row_groups(accelerator.unit_rows)
+    banks, w = layer.groups * row_groups, accelerator.unit_columns
+    slices = accelerator.slices(weight_bits)
     count_width, width = layer.columns.bit_length(), ceil_log2(layer.columns)
     left = np.asarray(bits, bool)
 
@@ -64,15 +64,11 @@ def decode(
             rows.append(_to_numbers(take(count * width), width, count))
     outputs, slice_indices, expected = [], [], []
     for bank, columns in enumerate(rows):
-        units = ceil_div(len(columns) * slices, w)
-        stream = np.full(units * w, NONE)
-        group = bank // layer.count_row_groups(accelerator.unit_rows)
-        stream[: len(columns) * slices] = np.repeat(columns + group * layer.columns, slices)
-        stream_slices = np.zeros(units * w, int)
-        stream_slices[: len(columns) * slices] = np.tile(np.arange(slices), len(columns))
-        outputs.append(stream.reshape(units, w))
-        slice_indices.append(stream_slices.reshape(units, w))
-        expected += [bank] * units
+        group = bank // row_groups
+        stream, stream_slices = repeat_slices(columns + group * layer.columns, slices)
+        outputs.append(fill_rows(stream, w))
+        slice_indices.append(fill_rows(stream_slices, w, 0))
+        expected += [bank] * len(outputs[-1])
     output = np.concatenate(outputs)
     bank_width = ceil_log2(banks)
     unit_banks = _to_numbers(take(len(expected) * bank_width), bank_width, len(expected))

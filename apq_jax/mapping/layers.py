@@ -6,21 +6,10 @@ import numpy as np
 
 from apq_jax.crossbar import ceil_div, ceil_log2
 from apq_jax.hardware import Accelerator
+from apq_jax.mapping import scheme_counts
 from apq_jax.mapping.packing import PACKERS, pack
-from apq_jax.mapping.scheme_counts import (
-    count_list_bits,
-    count_sre_columns,
-    count_strip_columns,
-    count_subset_bits,
-)
-from apq_jax.mapping.units import (
-    NONE,
-    LayerMap,
-    Units,
-    compute_max_level,
-    split_units,
-    sums_fit,
-)
+from apq_jax.mapping.scheme_counts import count_list_bits, count_subset_bits
+from apq_jax.mapping.units import NONE, LayerMap, Units, compute_max_level, locate_cells, sums_fit
 from apq_jax.types import Layer
 
 MAPPED_SCHEMES = (*PACKERS, "column_vector")
@@ -70,11 +59,10 @@ def map_layer(
             f"{layer.rows} rows of {weight_bits}-bit weights and {input_bits}-bit inputs: sums "
             "could pass 2^31; allowed: fewer rows or bits"
         )
-    slices = accelerator.slices(weight_bits)
-    banks, units = pack(layer, mask, slices, scheme, accelerator)
+    banks, units = pack(mask, accelerator.slices(weight_bits), scheme, accelerator)
     count = int(units.crossbar.max(initial=0)) + 1
     cells = np.zeros((count, accelerator.crossbar_rows, accelerator.crossbar_columns), np.uint8)
-    for part in split_units(units, _CHUNK):
+    for part in units.split(_CHUNK):
         inputs = banks[part.bank]
         digits = _cut_digits(layer, levels, inputs, part, weight_bits, accelerator)
         if accelerator.flipped_columns:
@@ -85,13 +73,9 @@ def map_layer(
             part.flipped[:] = 2 * digits.sum(axis=1) > top * used.sum(axis=1)[:, None]
             complement = np.where(used[:, :, None], top - digits, 0)
             digits = np.where(part.flipped[:, None, :], complement, digits)
-        _write_cells(cells, inputs, part, digits)
+        inside, places = locate_cells(banks, part)
+        cells[places] = digits[inside]
     return LayerMap(layer, weight_bits, input_bits, cells, banks, units)
-
-
-def _add_offset(levels: np.ndarray, weight_bits: int) -> np.ndarray:
-    """Adds the offset to levels, w + 2^(q-1); at one bit (w + 1) / 2, so that -1 is 0."""
-    return (levels + 1) // 2 if weight_bits == 1 else levels + 2 ** (weight_bits - 1)
 
 
 def _cut_digits(
@@ -121,17 +105,10 @@ def _cut_digits(
                 "a weight of 0 has no cell among one-bit offset weights; allowed: more bits, "
                 "differential pairs, or a mask without pruned weights inside its blocks"
             )
-        value = _add_offset(value, weight_bits)
+        # At one bit, a weight of -1 is a cell of 0.
+        value = (value + 1) // 2 if weight_bits == 1 else value + 2 ** (weight_bits - 1)
     digit = (value >> (accelerator.cell_bits * significance)) & (2**accelerator.cell_bits - 1)
     return np.where(used, digit, 0)
-
-
-def _write_cells(cells: np.ndarray, inputs: np.ndarray, units: Units, digits: np.ndarray) -> None:
-    used = (inputs != NONE)[:, :, None] & (units.outputs != NONE)[:, None, :]
-    unit, row, column = np.nonzero(used)
-    cells[units.crossbar[unit], units.wordline[unit] + row, units.bitline[unit] + column] = digits[
-        unit, row, column
-    ]
 
 
 def count_layer_map(layer_map: LayerMap, scheme: str, accelerator: Accelerator) -> dict[str, int]:
@@ -141,9 +118,7 @@ def count_layer_map(layer_map: LayerMap, scheme: str, accelerator: Accelerator) 
     apq_jax/mapping/schemes.py forms without any unit. `slots` are among them only if the scheme's
     slots are its units: the other schemes count slots as if no crossbar ended.
     """
-    units, inputs = layer_map.units, layer_map.banks[layer_map.units.bank]
-    wordlines = (inputs != NONE).sum(axis=1)
-    bitlines = (units.outputs != NONE).sum(axis=1)
+    units, (wordlines, bitlines) = layer_map.units, layer_map.count_lines()
     _, first = np.unique(units.read, return_index=True)
     reads = np.bincount(units.crossbar[first], minlength=1)
     used_banks = np.unique(units.bank)
@@ -155,15 +130,10 @@ def count_layer_map(layer_map: LayerMap, scheme: str, accelerator: Accelerator) 
         "drives": int(wordlines.sum()),
         "columns": int(bitlines.sum()),
         "cells": int((wordlines * bitlines).sum()),
-        "outputs": int(_mark_outputs(units).sum()),
+        "outputs": int(units.starts.sum()),
         "row_groups": len(used_banks),
         "index_bits": _count_index_bits(layer_map, scheme, used_banks, accelerator),
     }
-
-
-def _mark_outputs(units: Units) -> np.ndarray:
-    """Marks the bitlines that hold a weight's first slice, [U, w]: one per output and unit."""
-    return (units.slices == 0) & (units.outputs != NONE)
 
 
 def _count_index_bits(
@@ -171,17 +141,16 @@ def _count_index_bits(
 ) -> int:
     """Counts the bits of the indices as they would be stored: see docs/mapping_format.md."""
     layer, units = layer_map.layer, layer_map.units
-    filled = units.outputs != NONE
     inputs = layer_map.banks[used_banks]
     inputs = inputs[inputs != NONE]  # the rows of all strips
-    flips = int(filled.sum()) if accelerator.flipped_columns else 0
+    flips = int(units.filled.sum()) if accelerator.flipped_columns else 0
     if scheme == "column_vector":
-        banks, vectors = len(layer_map.banks), int(_mark_outputs(units).sum())
+        banks, vectors = len(layer_map.banks), int(units.starts.sum())
         list_bits = count_list_bits(banks, vectors, layer.columns)
         survivors = min(list_bits, banks * layer.columns) + 1
         return flips + len(units.bank) * ceil_log2(banks) + survivors
     if scheme == "filter":
-        channels = len(np.unique(units.outputs[filled]))
+        channels = len(np.unique(units.outputs[units.filled]))
         return flips + count_subset_bits(channels, layer.groups * layer.columns)
     if scheme == "channel":
         window = math.prod(layer.kernel)
@@ -191,14 +160,16 @@ def _count_index_bits(
         # Only the first bank of a strip is counted, because it has all of the strip's columns.
         height = layer_map.cells.shape[1]
         first = layer_map.banks[units.bank, 0] % layer.rows % height == 0
-        columns = int(_mark_outputs(units)[first].sum())
+        columns = int(units.starts[first].sum())
         strips = layer.groups * ceil_div(layer.rows, height)
         return flips + count_list_bits(strips, columns, layer.columns)
     if scheme == "pim_prune":
-        strips = layer.groups * ceil_div(layer.columns, count_strip_columns(accelerator))
+        width = scheme_counts.count_strip_columns(accelerator)
+        strips = layer.groups * ceil_div(layer.columns, width)
         return flips + count_list_bits(strips, len(inputs), layer.rows)
     if scheme == "sre":
-        width = count_sre_columns(accelerator, accelerator.slices(layer_map.weight_bits))
+        slices = accelerator.slices(layer_map.weight_bits)
+        width = scheme_counts.count_sre_columns(accelerator, slices)
         strips = layer.groups * ceil_div(layer.columns, width)
         return flips + count_list_bits(strips, len(inputs), layer.rows)
     return flips

@@ -1,6 +1,6 @@
 """Places the units of every scheme in crossbars, as apq_jax/mapping/schemes.py counts them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,10 @@ from apq_jax.mapping.scheme_counts import (
     count_sre_columns,
     count_strip_columns,
     count_strips_beside,
+    cut_strips,
     plan_diagonal,
 )
 from apq_jax.mapping.units import NONE, Units
-from apq_jax.types import Layer
 
 
 class _Region(NamedTuple):
@@ -32,12 +32,11 @@ class _Region(NamedTuple):
 
 
 def pack(
-    layer: Layer, mask: np.ndarray, slices: int, scheme: str, accelerator: Accelerator
+    mask: np.ndarray, slices: int, scheme: str, accelerator: Accelerator
 ) -> tuple[np.ndarray, Units]:
     """Packs a layer's surviving weights into operation units.
 
     Args:
-      layer: its shape.
       mask: [γ, R, C] bool, survivors, in the scheme's blocks.
       slices: bitlines of a weight.
       scheme: one of PACKERS, or "column_vector".
@@ -47,32 +46,26 @@ def pack(
       The layer's banks [banks, h] int32, and its units, none of them flipped.
     """
     if scheme == "column_vector":
-        return _stream_column_vectors(layer, mask, slices, accelerator)
-    return _cut_regions(list(PACKERS[scheme](layer, mask, slices, accelerator)), accelerator)
+        return _stream_column_vectors(mask, slices, accelerator)
+    return _cut_regions(PACKERS[scheme](mask, slices, accelerator), accelerator)
 
 
 def _stream_column_vectors(
-    layer: Layer, mask: np.ndarray, slices: int, accelerator: Accelerator
+    mask: np.ndarray, slices: int, a: Accelerator
 ) -> tuple[np.ndarray, Units]:
     """Streams each row group's survivors in column order, slices least significant first.
 
     Element i of the stream is bitline i mod w of the row group's unit ⌊i/w⌋. Units spread evenly
     over the crossbars.
     """
-    a, h, w = accelerator, accelerator.unit_rows, accelerator.unit_columns
     banks: list[np.ndarray] = []
     bank, outputs, slice_indices = [], [], []
-    for group in range(layer.groups):
-        for start in range(0, layer.rows, h):
-            alive = np.flatnonzero(mask[group, start : start + h].any(axis=0))
-            stream = np.repeat(alive + group * layer.columns, slices)
-            stream_slices = np.tile(np.arange(slices), len(alive))
-            count = ceil_div(len(stream), w)
-            outputs.append(_pad(stream, count * w).reshape(count, w))
-            slice_indices.append(_pad(stream_slices, count * w, 0).reshape(count, w))
-            rows = np.arange(start, min(start + h, layer.rows)) + group * layer.rows
-            bank.append(np.full(count, len(banks)))
-            banks.append(_pad(rows, h))
+    for columns, rows in cut_strips(mask.swapaxes(1, 2), a.unit_rows):
+        stream, stream_slices = repeat_slices(columns, slices)
+        outputs.append(fill_rows(stream, a.unit_columns))
+        slice_indices.append(fill_rows(stream_slices, a.unit_columns, 0))
+        bank.append(np.full(len(outputs[-1]), len(banks)))
+        banks.extend(fill_rows(rows, a.unit_rows))
     fields = [np.concatenate(part) for part in (bank, outputs, slice_indices)]
     read = np.arange(len(fields[0]))
     places = _spread(read, len(read), a)
@@ -80,7 +73,7 @@ def _stream_column_vectors(
 
 
 def _spread(unit: Any, units: int, a: Accelerator) -> tuple[Any, Any, Any]:
-    """Spreads `units` units evenly over crossbars; returns the place of unit number `unit`.
+    """Spreads `units` units evenly over crossbars; returns the place of the unit of index `unit`.
 
     The place is a crossbar, the first wordline and the first bitline.
     """
@@ -90,32 +83,21 @@ def _spread(unit: Any, units: int, a: Accelerator) -> tuple[Any, Any, Any]:
     return crossbar, down * a.unit_rows, across * a.unit_columns
 
 
-def _build_units(
-    read: np.ndarray,
-    crossbar: np.ndarray,
-    wordline: np.ndarray,
-    bitline: np.ndarray,
-    bank: np.ndarray,
-    outputs: np.ndarray,
-    slices: np.ndarray,
-) -> Units:
-    return Units(
-        read.astype(np.int32),
-        crossbar.astype(np.int32),
-        wordline.astype(np.int32),
-        bitline.astype(np.int32),
-        bank.astype(np.int32),
-        outputs.astype(np.int32),
-        slices.astype(np.uint8),
-        np.zeros(outputs.shape, bool),
-    )
+def _build_units(*fields: np.ndarray) -> Units:
+    """Builds units, none of them flipped, from the other fields of `Units` in their order."""
+    *indices, slices = fields
+    unflipped = np.zeros(slices.shape, bool)
+    return Units(*(x.astype(np.int32) for x in indices), slices.astype(np.uint8), unflipped)
 
 
-def _pad(x: np.ndarray, length: int, value: int = NONE) -> np.ndarray:
-    return np.pad(x, (0, length - len(x)), constant_values=value)
+def fill_rows(values: np.ndarray, width: int, padding: int = NONE) -> np.ndarray:
+    """Cuts values [n] into rows of `width`; `padding` fills the last row: [⌈n / width⌉, width]."""
+    rows = ceil_div(len(values), width)
+    padded = np.pad(values, (0, rows * width - len(values)), constant_values=padding)
+    return padded.reshape(rows, width)
 
 
-def _cut_regions(regions: list[_Region], accelerator: Accelerator) -> tuple[np.ndarray, Units]:
+def _cut_regions(regions: Iterable[_Region], accelerator: Accelerator) -> tuple[np.ndarray, Units]:
     """Cuts regions into units, row by row of units."""
     h, w = accelerator.unit_rows, accelerator.unit_columns
     banks: list[np.ndarray] = []
@@ -125,7 +107,7 @@ def _cut_regions(regions: list[_Region], accelerator: Accelerator) -> tuple[np.n
         down, across = ceil_div(len(region.inputs), h), ceil_div(len(region.outputs), w)
         if region.strip not in first_bank:
             first_bank[region.strip] = len(banks)
-            banks.extend(_pad(region.inputs, down * h).reshape(down, h))
+            banks.extend(fill_rows(region.inputs, h))
         parts.append(
             (
                 np.full(down * across, not region.joins),
@@ -133,8 +115,8 @@ def _cut_regions(regions: list[_Region], accelerator: Accelerator) -> tuple[np.n
                 np.repeat(region.wordline + h * np.arange(down), across),
                 np.tile(region.bitline + w * np.arange(across), down),
                 np.repeat(first_bank[region.strip] + np.arange(down), across),
-                np.tile(_pad(region.outputs, across * w).reshape(across, w), (down, 1)),
-                np.tile(_pad(region.slices, across * w, 0).reshape(across, w), (down, 1)),
+                np.tile(fill_rows(region.outputs, w), (down, 1)),
+                np.tile(fill_rows(region.slices, w, 0), (down, 1)),
             )
         )
     if not parts:
@@ -144,7 +126,7 @@ def _cut_regions(regions: list[_Region], accelerator: Accelerator) -> tuple[np.n
     return np.stack(banks).astype(np.int32), _build_units(np.cumsum(starts_read) - 1, *fields)
 
 
-def _repeat_slices(columns: np.ndarray, slices: int) -> tuple[np.ndarray, np.ndarray]:
+def repeat_slices(columns: np.ndarray, slices: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the outputs and slices of bitlines that hold whole weights side by side."""
     return np.repeat(columns, slices), np.tile(np.arange(slices), len(columns))
 
@@ -153,7 +135,7 @@ def _tile(
     first: int, strip: int, rows: np.ndarray, columns: np.ndarray, slices: int, a: Accelerator
 ) -> Iterator[_Region]:
     """Tiles a full matrix over crossbars from `first` on; each row of crossbars is a strip."""
-    outputs, slice_indices = _repeat_slices(columns, slices)
+    outputs, slice_indices = repeat_slices(columns, slices)
     across = ceil_div(len(outputs), a.crossbar_columns)
     for down, top in enumerate(range(0, len(rows), a.crossbar_rows)):
         for beside, left in enumerate(range(0, len(outputs), a.crossbar_columns)):
@@ -171,13 +153,7 @@ def _place_on_diagonals(
         crossbar, step = divmod(strip, place.beside)
         corner = crossbar, step * place.rows, step * place.bitlines
         joins = step % place.at_once > 0
-        yield _Region(*corner, strip, rows, *_repeat_slices(columns, slices), joins)
-
-
-def _get_shapes(
-    matrices: list[tuple[np.ndarray, np.ndarray]], slices: int
-) -> list[tuple[int, int]]:
-    return [(len(rows), len(columns) * slices) for rows, columns in matrices]
+        yield _Region(*corner, strip, rows, *repeat_slices(columns, slices), joins)
 
 
 def _place_matrices(
@@ -185,7 +161,7 @@ def _place_matrices(
 ) -> Iterator[_Region]:
     """Places full matrices of (rows, columns), block-diagonally if each fits in a crossbar."""
     matrices = [(rows, columns) for rows, columns in matrices if len(rows) and len(columns)]
-    place = plan_diagonal(_get_shapes(matrices, slices), a)
+    place = plan_diagonal([(len(rows), len(columns)) for rows, columns in matrices], slices, a)
     if place.beside:
         yield from _place_on_diagonals(matrices, slices, place)
         return
@@ -196,34 +172,28 @@ def _place_matrices(
         first, strip = first + down * ceil_div(bitlines, a.crossbar_columns), strip + down
 
 
-def _pack_kept(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Region]:
+def _pack_kept(mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Region]:
     """Packs each group's matrix without its pruned rows or columns."""
+    _, height, width = mask.shape
     matrices = []
     for group, survivors in enumerate(mask):
         rows, columns = (np.flatnonzero(survivors.any(axis=axis)) for axis in (1, 0))
-        matrices.append((group * layer.rows + rows, group * layer.columns + columns))
+        matrices.append((group * height + rows, group * width + columns))
     return _place_matrices(matrices, slices, a)
 
 
-def _pack_strips_up(
-    layer: Layer, mask: np.ndarray, slices: int, a: Accelerator
-) -> Iterator[_Region]:
+def _pack_strips_up(mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Region]:
     """Packs the rows of each strip of columns upward; narrow strips lie side by side."""
-    width, strips = count_strip_columns(a), []
-    for group in range(layer.groups):
-        for left in range(0, layer.columns, width):
-            rows = np.flatnonzero(mask[group, :, left : left + width].any(axis=1))
-            columns = np.arange(left, min(left + width, layer.columns))
-            if len(rows):
-                strips.append((group * layer.rows + rows, group * layer.columns + columns))
+    width = count_strip_columns(a)
+    strips = [(rows, columns) for rows, columns in cut_strips(mask, width) if len(rows)]
     # Sorted by height, because strips side by side take as many crossbars as the highest of them.
     strips.sort(key=lambda strip: (len(strip[0]), len(strip[1])), reverse=True)
-    place = plan_diagonal(_get_shapes(strips, slices), a)
-    beside = count_strips_beside(layer, slices, a)
+    place = plan_diagonal([(len(rows), len(columns)) for rows, columns in strips], slices, a)
+    beside = count_strips_beside(mask.shape[2], slices, a)
     if place.beside > beside:
         yield from _place_on_diagonals(strips, slices, place)
         return
-    pitch = min(width, layer.columns) * slices
+    pitch = min(width, mask.shape[2]) * slices
     first = strip = 0
     for start in range(0, len(strips), beside):
         end = first
@@ -235,36 +205,25 @@ def _pack_strips_up(
         first = end
 
 
-def _pack_strips_left(
-    layer: Layer, mask: np.ndarray, slices: int, a: Accelerator
-) -> Iterator[_Region]:
+def _pack_strips_left(mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Region]:
     """Packs the columns of each strip of rows left."""
-    strips = []
-    for group in range(layer.groups):
-        for top in range(0, layer.rows, a.crossbar_rows):
-            columns = np.flatnonzero(mask[group, top : top + a.crossbar_rows].any(axis=0))
-            rows = np.arange(top, min(top + a.crossbar_rows, layer.rows))
-            strips.append((group * layer.rows + rows, group * layer.columns + columns))
-    return _place_matrices(strips, slices, a)
+    strips = cut_strips(mask.swapaxes(1, 2), a.crossbar_rows)
+    return _place_matrices([(rows, columns) for columns, rows in strips], slices, a)
 
 
-def _pack_sre(layer: Layer, mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Region]:
+def _pack_sre(mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Region]:
     """Packs the rows of each unit's columns upward; units spread evenly over the crossbars."""
-    width, units, strip = count_sre_columns(a, slices), [], 0
-    for group in range(layer.groups):
-        for left in range(0, layer.columns, width):
-            survivors = np.flatnonzero(mask[group, :, left : left + width].any(axis=1))
-            columns = np.arange(left, min(left + width, layer.columns))
-            outputs, slice_indices = _repeat_slices(group * layer.columns + columns, slices)
-            for top in range(0, len(survivors), a.unit_rows):
-                rows = group * layer.rows + survivors[top : top + a.unit_rows]
-                for start in range(0, len(outputs), a.unit_columns):
-                    part = slice(start, start + a.unit_columns)
-                    units.append((strip, rows, outputs[part], slice_indices[part]))
-                strip += 1
+    units, strip = [], 0
+    for rows, columns in cut_strips(mask, count_sre_columns(a, slices)):
+        outputs, slice_indices = repeat_slices(columns, slices)
+        for top in range(0, len(rows), a.unit_rows):
+            inputs = rows[top : top + a.unit_rows]
+            for start in range(0, len(outputs), a.unit_columns):
+                part = slice(start, start + a.unit_columns)
+                units.append((strip, inputs, outputs[part], slice_indices[part]))
+            strip += 1
     for index, unit in enumerate(units):
-        crossbar, wordline, bitline = _spread(index, len(units), a)
-        yield _Region(crossbar, wordline, bitline, *unit)
+        yield _Region(*_spread(index, len(units), a), *unit)
 
 
 PACKERS = {  # of the schemes whose units are cut from regions; column-vectors are streamed

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from apq_jax.mapping.files import Mapping
-from apq_jax.mapping.units import NONE, LayerMap
+from apq_jax.mapping.units import LayerMap
 
 _MAX_NUMBERS = 40  # that a picture has room for
 
@@ -17,14 +17,13 @@ _MAX_NUMBERS = 40  # that a picture has room for
 def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
     """Draws one crossbar twice: its cells by value, and its units by input index."""
     layer_map, accelerator = mapping.maps[layer], mapping.accelerator
-    units = layer_map.units
+    units, (wordlines, bitlines) = layer_map.units, layer_map.count_lines()
     in_crossbar = np.flatnonzero(units.crossbar == crossbar)
     x_r, x_c = accelerator.crossbar_rows, accelerator.crossbar_columns
     bank = np.full((x_r, x_c), -1)
     edges = []
     for unit in in_crossbar:
-        height = int((layer_map.banks[units.bank[unit]] != NONE).sum())
-        width = int((units.outputs[unit] != NONE).sum())
+        height, width = int(wordlines[unit]), int(bitlines[unit])
         top, left = int(units.wordline[unit]), int(units.bitline[unit])
         bank[top : top + height, left : left + width] = units.bank[unit]
         box = np.asarray([[0, 0], [width, 0], [width, height], [0, height], [0, 0]])
@@ -47,11 +46,9 @@ def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
         axis.add_collection(LineCollection(edges, colors="#404040", linewidths=0.4))
         axis.set_xlabel("bitline")
         axis.set_ylabel("wordline")
-    used = np.mean(bank >= 0)
     figure.suptitle(
         f"{layer_map.layer.name}, crossbar {crossbar + 1} of {len(layer_map.cells)}: "
-        f"{len(in_crossbar)} units, "
-        f"{100 * used:.0f} % of the cells",
+        f"{len(in_crossbar)} units, {100 * np.mean(bank >= 0):.0f} % of the cells",
         fontsize=10,
         parse_math=False,  # a layer's name may have a $
     )
@@ -60,10 +57,9 @@ def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
 
 def compute_fill(layer_map: LayerMap) -> np.ndarray:
     """Computes the share of cells in use of each of a layer's crossbars, [crossbars]."""
-    units = layer_map.units
-    wordlines = (layer_map.banks != NONE).sum(axis=1)[units.bank]
-    bitlines = (units.outputs != NONE).sum(axis=1)
-    cells = np.bincount(units.crossbar, wordlines * bitlines, minlength=len(layer_map.cells))
+    wordlines, bitlines = layer_map.count_lines()
+    crossbars = len(layer_map.cells)
+    cells = np.bincount(layer_map.units.crossbar, wordlines * bitlines, minlength=crossbars)
     return cells / layer_map.cells[0].size
 
 

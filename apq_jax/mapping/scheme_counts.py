@@ -1,15 +1,16 @@
-"""Counts the crossbars, units and index bits of a pruned layer under each scheme, on the host.
+"""The schemes: their blocks, and their counts of crossbars, units and index bits; on the host.
 
-Each `count_...` function takes a layer, its mask of survivors [γ, R, C] bool, the weight bits and
-the accelerator, and returns whole numbers.
+A function that returns `Counts` takes a layer, its mask of survivors [γ, R, C] bool, the weight
+bits and the accelerator. Its counts are whole numbers, of one layer.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from apq_jax import crossbar
-from apq_jax.compression.pruning import Block
+from apq_jax.compression.pruning import Block, cut_into_blocks
 from apq_jax.crossbar import Counts, ceil_div, ceil_log2
 from apq_jax.hardware import Accelerator
 from apq_jax.types import Layer
@@ -47,14 +48,37 @@ class Diagonal(NamedTuple):
     bitlines: int  # bitlines of a block: it begins n times as far across
 
 
-def plan_diagonal(shapes: list[tuple[int, int]], accelerator: Accelerator) -> Diagonal:
-    """Plans a diagonal for matrices of (rows, bitlines); all blocks are as large as the largest."""
+def plan_diagonal(shapes: list[tuple[int, int]], slices: int, accelerator: Accelerator) -> Diagonal:
+    """Plans a diagonal for matrices of (rows, columns); all blocks are as large as the largest."""
     a = accelerator
     rows = max((rows for rows, _ in shapes), default=1)
-    bitlines = max((bitlines for _, bitlines in shapes), default=1)
+    bitlines = max((columns * slices for _, columns in shapes), default=1)
     beside = min(a.crossbar_rows // rows, a.crossbar_columns // bitlines)
     at_once = max(min(a.unit_rows // rows, a.unit_columns // bitlines), 1)
     return Diagonal(beside, min(at_once, max(beside, 1)), rows, bitlines)
+
+
+def cut_strips(mask: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cuts each group into strips of `width` columns, the last one narrower.
+
+    Args:
+      mask: [γ, R, C] bool, survivors.
+      width: columns of a strip.
+
+    Yields:
+      Of each strip, the rows with survivors, group x R + row, and all columns, group x C + column.
+    """
+    _, height, columns = mask.shape
+    for group, survivors in enumerate(mask):
+        for left in range(0, columns, width):
+            strip = survivors[:, left : left + width]
+            rows = np.flatnonzero(strip.any(axis=1))
+            yield group * height + rows, group * columns + left + np.arange(strip.shape[1])
+
+
+def _measure_strips(mask: np.ndarray, width: int) -> list[tuple[int, int]]:
+    """Returns the numbers of rows and columns of each strip of `cut_strips`."""
+    return [(len(rows), len(columns)) for rows, columns in cut_strips(mask, width)]
 
 
 def _count_on_diagonals(parts: list[Counts], place: Diagonal) -> Counts:
@@ -75,20 +99,35 @@ def _count_on_diagonals(parts: list[Counts], place: Diagonal) -> Counts:
 
 
 def _count_matrices(
-    layer: Layer, shapes: list[tuple[int, int]], bits: int, accelerator: Accelerator
+    layer: Layer,
+    shapes: list[tuple[int, int]],
+    index: int,
+    bits: int,
+    accelerator: Accelerator,
+    mnsim: bool,
 ) -> Counts:
-    """Counts matrices of (rows, columns) that are packed densely, without the empty ones."""
-    chip, slices = accelerator.chip(), np.int64(accelerator.slices(bits))
-    planes = np.int64(bits * (1 + int(chip.differential)))
+    """Counts matrices of (rows, columns) that are packed densely, without the empty ones.
+
+    Args:
+      layer: whose matrices they are.
+      shapes: of the matrices.
+      index: index bits, which are added to the bits for flipped bitlines.
+      bits: of the weights.
+      accelerator: any.
+      mnsim: whether crossbars hold bit planes, as in MNSIM's mapping.
+    """
+    chip = accelerator.chip()._replace(mnsim=np.int64(mnsim))
+    slices, planes = accelerator.slices(bits), np.int64(bits * (1 + int(chip.differential)))
     window = int(np.prod(layer.kernel, dtype=np.int64))
     shapes = [(rows, columns) for rows, columns in shapes if rows * columns]
     parts = [
-        crossbar.count_full_matrices(1, *shape, window, slices, planes, chip) for shape in shapes
+        crossbar.count_full_matrices(1, *shape, window, np.int64(slices), planes, chip)
+        for shape in shapes
     ]
-    place = plan_diagonal([(rows, columns * int(slices)) for rows, columns in shapes], accelerator)
-    if accelerator.mapping == "mnsim" or not place.beside:
-        return _add_counts(parts)
-    return _count_on_diagonals(parts, place)
+    place = plan_diagonal(shapes, slices, accelerator)
+    on_diagonals = place.beside and not mnsim
+    counts = _count_on_diagonals(parts, place) if on_diagonals else _add_counts(parts)
+    return counts._replace(index_bits=counts.index_bits + index)
 
 
 def count_dense(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
@@ -101,19 +140,17 @@ def count_filters(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accele
     """Counts the surviving output channels, packed densely, with an index of which survive."""
     kept = mask.any(axis=1).sum(axis=1)  # [γ]
     shapes = [(layer.rows, int(columns)) for columns in kept]
-    counts = _count_matrices(layer, shapes, bits, accelerator)
     index = count_subset_bits(int(kept.sum()), layer.groups * layer.columns)
-    return counts._replace(index_bits=counts.index_bits + index)
+    return _count_matrices(layer, shapes, index, bits, accelerator, accelerator.mapping == "mnsim")
 
 
 def count_channels(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Counts the surviving input channels, each a window of rows, as `count_filters` does."""
     window = int(np.prod(layer.kernel, dtype=np.int64))
-    kept = mask.any(axis=2).sum(axis=1)  # [γ]
+    kept = mask.any(axis=2).sum(axis=1)  # [γ], rows
     shapes = [(int(rows), layer.columns) for rows in kept]
-    counts = _count_matrices(layer, shapes, bits, accelerator)
     index = count_subset_bits(int(kept.sum()) // window, layer.groups * layer.rows // window)
-    return counts._replace(index_bits=counts.index_bits + index)
+    return _count_matrices(layer, shapes, index, bits, accelerator, accelerator.mapping == "mnsim")
 
 
 def count_strip_columns(accelerator: Accelerator) -> int:
@@ -126,9 +163,15 @@ def count_sre_columns(accelerator: Accelerator, slices: int) -> int:
     return max(accelerator.unit_columns // slices, 1)
 
 
-def count_strips_beside(layer: Layer, slices: int, accelerator: Accelerator) -> int:
-    """Counts the strips of `pim_prune` that fit side by side in a crossbar."""
-    width = min(count_strip_columns(accelerator), layer.columns)
+def count_strips_beside(columns: int, slices: int, accelerator: Accelerator) -> int:
+    """Counts the strips of `pim_prune` that fit side by side in a crossbar.
+
+    Args:
+      columns: logical columns of a group, of which a strip has no more.
+      slices: bitlines of a weight.
+      accelerator: any.
+    """
+    width = min(count_strip_columns(accelerator), columns)
     return max(accelerator.crossbar_columns // (width * slices), 1)
 
 
@@ -136,90 +179,63 @@ def count_pim_prune(layer: Layer, mask: np.ndarray, bits: int, accelerator: Acce
     """Counts strips of columns whose surviving rows pack upward, with an index per row.
 
     A strip of few bits or columns is narrower than a crossbar. Strips of like height then lie side
-    by side, as many as fit, and are read one after the other; they lie block-diagonally instead if
-    a crossbar holds more of them so.
+    by side, as many as fit, and are read one after the other. If more of them fit in a crossbar
+    block-diagonally, they lie so instead.
     """
-    a, slices, width = accelerator, accelerator.slices(bits), count_strip_columns(accelerator)
-    strips = []  # (rows kept, logical columns)
-    for group in mask:
-        for start in range(0, layer.columns, width):
-            part = group[:, start : start + width]
-            strips.append((int(part.any(axis=1).sum()), part.shape[1]))
-    index = count_list_bits(len(strips), sum(kept for kept, _ in strips), layer.rows)
-    strips = sorted(((kept, columns) for kept, columns in strips if kept), reverse=True)
-    parts = [_count_strip(kept, columns, slices, a) for kept, columns in strips]
-    index += sum(int(part.index_bits) for part in parts)  # of flipped bitlines
-    place = plan_diagonal([(kept, columns * slices) for kept, columns in strips], a)
-    beside = count_strips_beside(layer, slices, a)
+    slices = accelerator.slices(bits)
+    strips = _measure_strips(mask, count_strip_columns(accelerator))
+    index = count_list_bits(len(strips), sum(rows for rows, _ in strips), layer.rows)
+    strips = sorted(((rows, columns) for rows, columns in strips if rows), reverse=True)
+    # Each strip is a full matrix in crossbars of its own, in ISAAC's mapping.
+    isaac = accelerator.chip()._replace(mnsim=np.int64(0))
+    parts = [
+        crossbar.count_full_matrices(1, *strip, 1, np.int64(slices), np.int64(1), isaac)
+        for strip in strips
+    ]
+    counts, place = _add_counts(parts), plan_diagonal(strips, slices, accelerator)
+    beside = count_strips_beside(layer.columns, slices, accelerator)
     if place.beside > beside:
-        return _count_on_diagonals(parts, place)._replace(index_bits=index)
-    bundles = [parts[start : start + beside] for start in range(0, len(parts), beside)]
-    sums = _add_counts(parts)
-    if not parts:
-        return sums._replace(index_bits=index)
-    return sums._replace(
-        crossbars=sum(max(part.crossbars for part in bundle) for bundle in bundles),
-        fullest=max(sum(part.fullest for part in bundle) for bundle in bundles),
-        index_bits=index,
-    )
+        counts = _count_on_diagonals(parts, place)
+    elif parts:
+        bundles = [parts[start : start + beside] for start in range(0, len(parts), beside)]
+        counts = counts._replace(
+            crossbars=sum(max(part.crossbars for part in bundle) for bundle in bundles),
+            fullest=max(sum(part.fullest for part in bundle) for bundle in bundles),
+        )
+    return counts._replace(index_bits=counts.index_bits + index)
 
 
 def count_pim_prune_columns(
     layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator
 ) -> Counts:
     """Counts strips of rows whose surviving columns pack left, with an index per column."""
-    a, slices = accelerator, accelerator.slices(bits)
-    strips = []  # (rows, columns kept)
-    for group in mask:
-        for start in range(0, layer.rows, a.crossbar_rows):
-            part = group[start : start + a.crossbar_rows]
-            strips.append((part.shape[0], int(part.any(axis=0).sum())))
-    index = count_list_bits(len(strips), sum(kept for _, kept in strips), layer.columns)
-    strips = [(rows, kept) for rows, kept in strips if kept]
-    parts = [_count_strip(rows, kept, slices, a) for rows, kept in strips]
-    index += sum(int(part.index_bits) for part in parts)  # of flipped bitlines
-    place = plan_diagonal([(rows, kept * slices) for rows, kept in strips], a)
-    counts = _count_on_diagonals(parts, place) if place.beside else _add_counts(parts)
-    return counts._replace(index_bits=index)
-
-
-def _count_strip(rows: int, columns: int, slices: int, accelerator: Accelerator) -> Counts:
-    """Counts a full matrix in crossbars of its own, in ISAAC's mapping."""
-    isaac = accelerator.chip()._replace(mnsim=np.int64(0))
-    return crossbar.count_full_matrices(1, rows, columns, 1, np.int64(slices), np.int64(1), isaac)
+    strips = _measure_strips(mask.swapaxes(1, 2), accelerator.crossbar_rows)  # (columns, rows)
+    index = count_list_bits(len(strips), sum(columns for columns, _ in strips), layer.columns)
+    shapes = [(rows, columns) for columns, rows in strips]
+    return _count_matrices(layer, shapes, index, bits, accelerator, mnsim=False)
 
 
 def count_sre(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
     """Counts strips of a unit's columns whose surviving rows pack upward, with an index per row."""
     a, slices = accelerator, accelerator.slices(bits)
-    width = count_sre_columns(a, slices)
-    units = drives = columns = cells = outputs = groups = 0
-    rows = []  # kept, of each strip
-    for group in mask:
-        for start in range(0, layer.columns, width):
-            part = group[:, start : start + width]
-            kept, bitlines = int(part.any(axis=1).sum()), part.shape[1] * slices
-            down, across = ceil_div(kept, a.unit_rows), ceil_div(bitlines, a.unit_columns)
-            units += down * across
-            drives += kept * across
-            columns += down * bitlines
-            cells += kept * bitlines
-            outputs += down * part.shape[1]
-            groups += down
-            rows.append(kept)
+    strips = np.asarray(_measure_strips(mask, count_sre_columns(a, slices)), np.int64)
+    rows, columns = strips.T
+    bitlines = columns * slices
+    down, across = ceil_div(rows, a.unit_rows), ceil_div(bitlines, a.unit_columns)
+    units, unit_bitlines = int(np.sum(down * across)), int(np.sum(down * bitlines))
     crossbars = max(ceil_div(units, a.unit_slots), 1)
-    flips = int(a.flipped_columns) * columns
+    flips = int(a.flipped_columns) * unit_bitlines
     return Counts(
         crossbars=crossbars,
         slots=units,
         units=units,
         fullest=ceil_div(units, crossbars),
-        drives=drives,
-        columns=columns,
-        cells=cells,
-        outputs=outputs,
-        row_groups=groups,
-        index_bits=count_list_bits(len(rows), sum(rows), layer.rows) + flips,
+        drives=int(np.sum(rows * across)),
+        columns=unit_bitlines,
+        cells=int(np.sum(rows * bitlines)),
+        outputs=int(np.sum(down * columns)),
+        row_groups=int(np.sum(down)),
+        index_bits=count_list_bits(len(rows), int(rows.sum()), layer.rows) + flips,
     )
 
 
@@ -229,19 +245,47 @@ def count_column_vectors(
     """Counts the surviving column-vectors of every row group, streamed into its units."""
     chip, slices = accelerator.chip(), accelerator.slices(bits)
     height = accelerator.unit_rows
-    count = layer.count_row_groups(height)
-    padding = ((0, 0), (0, count * height - layer.rows), (0, 0))
-    blocks = np.pad(mask, padding).reshape(layer.groups, count, height, layer.columns)
-    survivors = crossbar.count_survivors([np.asarray(blocks.any(axis=2))[None]])
+    vectors = cut_into_blocks(mask, Block(height)).any(axis=(2, 4))  # [γ, G, C]
+    survivors = crossbar.count_survivors([vectors[None]])
     tables = crossbar.tabulate_column_vectors((layer,), survivors, height, chip, slices)
     return Counts(*(field[0, 0, slices - 1] for field in tables))
 
 
-def build_channel_block(layer: Layer, accelerator: Accelerator) -> Block:
-    """Builds the block of the channel scheme, an input channel's window of rows."""
+class Scheme(NamedTuple):
+    """A way to prune and pack: the blocks pruned together, and the counts of the packing."""
+
+    block: Callable[[Layer, Accelerator], Block]
+    count_layer: Callable[[Layer, np.ndarray, int, Accelerator], Counts]  # (layer, mask, bits, ..)
+    block_name: str  # in words, plural
+
+
+def _build_channel_block(layer: Layer, _: Accelerator) -> Block:
+    """Builds an input channel's window of rows."""
     return Block(int(np.prod(layer.kernel, dtype=np.int64)), layer.columns)
 
 
-def build_sre_block(layer: Layer, accelerator: Accelerator) -> Block:
-    """Builds the block of the SRE scheme, a row of a unit's columns at 8 bits."""
+def _build_sre_block(_: Layer, accelerator: Accelerator) -> Block:
+    """Builds a row of a unit's columns at 8 bits."""
     return Block(1, count_sre_columns(accelerator, accelerator.slices(_STRIP_BITS)))
+
+
+SCHEMES: dict[str, Scheme] = {
+    "dense": Scheme(lambda layer, _: Block(layer.rows, layer.columns), count_dense, "layers"),
+    "filter": Scheme(lambda layer, _: Block(layer.rows), count_filters, "filters"),
+    "channel": Scheme(_build_channel_block, count_channels, "input channels"),
+    "pim_prune": Scheme(
+        lambda _, accelerator: Block(1, count_strip_columns(accelerator)),
+        count_pim_prune,
+        "rows of strips",
+    ),
+    "pim_prune_columns": Scheme(
+        lambda _, accelerator: Block(accelerator.crossbar_rows),
+        count_pim_prune_columns,
+        "columns of strips",
+    ),
+    "sre": Scheme(_build_sre_block, count_sre, "rows of units"),
+    "sre_weights": Scheme(lambda *_: Block(1), count_sre, "weights"),
+    "column_vector": Scheme(
+        lambda _, accelerator: Block(accelerator.unit_rows), count_column_vectors, "column-vectors"
+    ),
+}

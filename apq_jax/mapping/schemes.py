@@ -6,38 +6,16 @@ formulas. apq_jax/crossbar.py has a form of `column_vector` and `dense` for comp
 Every scheme can be searched: a Plan's masks are of its blocks, and `tabulate_counts` counts them.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 
 from apq_jax import crossbar
 from apq_jax.compression.pruning import Block, cut_into_blocks, expand_mask
 from apq_jax.crossbar import Counts
 from apq_jax.hardware import Accelerator
-from apq_jax.mapping.scheme_counts import (
-    build_channel_block,
-    build_sre_block,
-    count_channels,
-    count_column_vectors,
-    count_dense,
-    count_filters,
-    count_pim_prune,
-    count_pim_prune_columns,
-    count_sre,
-    count_strip_columns,
-)
+from apq_jax.mapping.scheme_counts import SCHEMES
 from apq_jax.types import Layer
 
 BY_MAPPING = ("dense", "filter", "channel")  # packed as dense matrices by `Accelerator.mapping`
-
-
-class Scheme(NamedTuple):
-    """A way to prune and pack: the blocks pruned together, and the counts of the packing."""
-
-    block: Callable[[Layer, Accelerator], Block]
-    count_layer: Callable[[Layer, np.ndarray, int, Accelerator], Counts]  # (layer, mask, bits, ..)
-    block_name: str  # in words, plural
 
 
 def prune_blocks(
@@ -179,25 +157,3 @@ def compute_utilisation(
         "cells_used": counts.cells / cells,
         "index_overhead": counts.index_bits / np.maximum(stored, 1),
     }
-
-
-SCHEMES: dict[str, Scheme] = {
-    "dense": Scheme(lambda layer, _: Block(layer.rows, layer.columns), count_dense, "layers"),
-    "filter": Scheme(lambda layer, _: Block(layer.rows), count_filters, "filters"),
-    "channel": Scheme(build_channel_block, count_channels, "input channels"),
-    "pim_prune": Scheme(
-        lambda _, accelerator: Block(1, count_strip_columns(accelerator)),
-        count_pim_prune,
-        "rows of strips",
-    ),
-    "pim_prune_columns": Scheme(
-        lambda _, accelerator: Block(accelerator.crossbar_rows),
-        count_pim_prune_columns,
-        "columns of strips",
-    ),
-    "sre": Scheme(build_sre_block, count_sre, "rows of units"),
-    "sre_weights": Scheme(lambda *_: Block(1), count_sre, "weights"),
-    "column_vector": Scheme(
-        lambda _, accelerator: Block(accelerator.unit_rows), count_column_vectors, "column-vectors"
-    ),
-}

@@ -46,29 +46,18 @@ def build_problem(
     """
     count, levels = len(layers), space.levels
     full = np.full(count, 8)
-    dense = crossbar.compute_cost(
-        layers, crossbar.count_dense(layers, full, prices.chip), prices.chip, full
-    )
+    counts = crossbar.count_dense(layers, full, prices.chip)
+    dense = crossbar.compute_cost(layers, counts, prices.chip, full)
     dense_values = np.asarray([getattr(dense, name) for name in METRICS], np.float64)
-    weights, limited = (
-        np.asarray([table.get(name, 0.0) for name in METRICS], np.float64)
-        for table in (objective, dict.fromkeys(limits, 1.0))
-    )
+    weights = np.asarray([objective.get(name, 0.0) for name in METRICS], np.float64)
+    limited = np.asarray([name in limits for name in METRICS], np.float64)
     weights /= max(weights.sum(), 1e-30)
     share_weights = weights if weights.any() else limited / max(limited.sum(), 1e-30)
     layer_costs = unflatten(prices)  # [L, K, 8, 8] each
-    metrics = (
-        layer_costs.slots,
-        layer_costs.crossbars,
-        crossbar.compute_area(layer_costs, prices.chip),
-        layer_costs.energy_nj,
-        layer_costs.latency_us,
-    )
     # The area of a layer is in proportion, because a layer does not fill whole tiles.
+    metrics = layer_costs._asdict() | {"area_mm2": crossbar.compute_area(layer_costs, prices.chip)}
     whole = dense._replace(area_mm2=dense.area_pro_rata_mm2)
-    costs = np.stack(
-        [m / getattr(whole, name) for name, m in zip(METRICS, metrics, strict=True)], axis=-1
-    )
+    costs = np.stack([metrics[name] / getattr(whole, name) for name in METRICS], axis=-1)
     share = costs @ share_weights
 
     error = np.stack([np.asarray(layer.error) for layer in plan])
@@ -93,6 +82,11 @@ def build_problem(
         ]
     )
     inputs = np.stack([np.asarray(layer.input_error) for layer in statistics])
+    conversions = None
+    if space.adc_bits:
+        adc_share = layer_costs.adc_nj / dense.energy_nj
+        weight = share_weights[METRICS.index("energy_nj")]
+        conversions = _tabulate_conversions(adc_share, weight, prices.chip, plan, statistics, cells)
     return Problem(
         features=jnp.asarray(features, jnp.float32),
         error=jnp.asarray(error, jnp.float32),
@@ -109,16 +103,7 @@ def build_problem(
         drop_per_nat=jnp.asarray(drop_per_nat, jnp.float32),
         penalty=jnp.asarray(penalty, jnp.float32),
         phase=jnp.zeros((), jnp.float32),
-        conversions=_tabulate_conversions(
-            layer_costs.adc_nj / dense.energy_nj,
-            share_weights[METRICS.index("energy_nj")],
-            prices.chip,
-            plan,
-            statistics,
-            cells,
-        )
-        if space.adc_bits
-        else None,
+        conversions=conversions,
     )
 
 

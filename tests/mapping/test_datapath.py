@@ -16,7 +16,6 @@ from apq_jax.compression.compressed import apply
 from apq_jax.hardware import PRESETS, Accelerator
 from apq_jax.mapping import LayerMap, datapath, schemes
 from apq_jax.mapping.datapath import Converter
-from apq_jax.mapping.units import read_cells
 from apq_jax.types import Layer
 
 
@@ -60,7 +59,7 @@ def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
     for name, value in mapping.count_layer_map(found, scheme, accelerator).items():
         assert value == getattr(counts, name).item(), name
     # A unit's largest sum goes through its converters unharmed.
-    high = read_cells(found).astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
+    high = found.read_cells().astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
     assert high.max(initial=0) <= 2**accelerator.lossless_adc_bits - 1
 
 

@@ -10,7 +10,7 @@ from helpers.mappings import CONV, SMALL, executed, integers, product, rewritten
 from apq_jax import mapping
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import Mapping, Scales, schemes
-from apq_jax.mapping.units import NONE, read_cells
+from apq_jax.mapping.units import NONE
 from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
@@ -28,7 +28,7 @@ def test_a_packing_by_hand() -> None:
     assert units.outputs.tolist() == [[0, 0, 2], [2, NONE, NONE], [1, 1, NONE]]
     assert units.slices.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
     # Stored are w + 8: 9 = 2 x 4 + 1, 10 = 2 x 4 + 2; 1, 11 = 2 x 4 + 3; 3.
-    assert read_cells(found).tolist() == [
+    assert found.read_cells().tolist() == [
         [[1, 2, 1], [2, 2, 3]],
         [[0, 0, 0], [2, 0, 0]],
         [[3, 0, 0], [0, 0, 0]],
