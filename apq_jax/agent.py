@@ -119,7 +119,7 @@ def make_agent(options: AgentOptions, choices: tuple[int, ...]) -> Agent:
 
 
 def init(key: jax.Array, agent: Agent, layers: int, observations: int) -> AgentState:
-    """Initialises the networks for L layers and observations [O]."""
+    """Initialises the networks for L = `layers` layers and vectors of `observations` numbers."""
     actor_key, critic_key = jax.random.split(key)
     actor = agent.actor.init(actor_key, jnp.zeros(observations))
     count = len(agent.critic.choices)
@@ -196,8 +196,8 @@ def update_actor(
 def interpolate(table: jax.Array, place: jax.Array) -> jax.Array:
     """Interpolates `table` [n_1, ..., n_d] linearly at `place` [d]: [].
 
-    Outside the table the value is the nearest entry, but the gradient is that between the last two
-    entries, so that an actor beyond the last choice still learns the way back.
+    Outside the table the value is the nearest entry's, but the gradient is the slope between the
+    last two entries, so that an actor beyond the last choice still learns the way back.
     """
     for x, size in zip(place, table.shape, strict=True):
         inside = x + lax.stop_gradient(jnp.clip(x, 0.0, size - 1.0) - x)

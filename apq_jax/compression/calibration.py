@@ -64,7 +64,8 @@ def calibrate(
     """Runs the float model over training images and returns every layer's statistics.
 
     A layer has one window for each output position. Its Gram matrix and mean cover all windows if
-    that takes at most WHOLE_PRODUCTS multiplications; otherwise they cover windows at random.
+    that takes at most WHOLE_PRODUCTS multiplications; otherwise they cover windows at random. The
+    output's moments follow from them. A weight that is used twice has the mean of both uses.
 
     Args:
       network, params: the model.
@@ -73,8 +74,9 @@ def calibrate(
       chunk: images at a time.
       windows: least number of random windows for each of a layer's R rows; fewer than 64 raised
         the Plan's errors (docs/pruning.md).
-      unfinished: file for the state, written every `pytrees.SAVE_SECONDS`. If the file exists,
-        calibration resumes from it, to the same result; it must be of this very calibration.
+      unfinished: file for the state, written every `pytrees.SAVE_SECONDS` and not deleted at the
+        end; None: nothing is written. If the file exists, calibration resumes from it, to the same
+        result, so the file must be of this very calibration.
 
     Raises:
       InputError: `unfinished` cannot be written.
@@ -203,8 +205,9 @@ def match_images(
 ) -> Statistics:
     """Returns the statistics with the output moments of `images` instead of all images' moments.
 
-    A compressed layer's moments are taken on the same images. What sets these images apart from
-    the rest then cancels; otherwise the mean of 256 images is off by 1/16 of a deviation.
+    If a compressed layer's moments are taken on the same images, the difference between these
+    images and the rest cancels. Otherwise the mean of 256 images is off by 1/16 of a deviation. A
+    weight that is used twice has the moments of its first use.
     """
 
     @jax.jit

@@ -42,7 +42,16 @@ Compressed = tuple[CompressedLayer, ...]
 def quantize(
     plan: Plan, statistics: Statistics, cells: Cells, policy: Policy, scale_bits: int = 16
 ) -> Compressed:
-    """Gathers a policy's weights from the Plan and rounds them; moments are not matched yet."""
+    """Gathers a policy's weights from the Plan and rounds them; moments are not matched yet.
+
+    Layers get a `reading` if the policy has ADC bits, or if the cells' converters are lossy.
+
+    Args:
+      plan, statistics: of all layers, or of the same part of them.
+      cells: static.
+      policy: [L] fields, for as many layers.
+      scale_bits: of the fixed-point multipliers and offsets.
+    """
     lossy = policy.adc_bits is not None or cells.resolution < cells.lossless_bits
     layers = []
     masks = expand_weight_masks(plan, policy)
@@ -68,8 +77,9 @@ def quantize(
 def accumulate(layer: CompressedLayer, product: Product, x: jax.Array) -> jax.Array:
     """Computes Σ_r u_r levels_rc, exact except for lossy converters: [γ, M, C] int32.
 
-    Inputs are held as u - 128 in int8, because int8 has the fastest exact matrix product on the
-    known backends; 128 Σ_r levels is added back.
+    `x` is the float input, in the operation's own layout. Its levels are held as u - 128 in int8,
+    because int8 has the fastest exact matrix product on the known backends; 128 Σ_r levels is added
+    back.
     """
 
     def to_int8(x: jax.Array) -> jax.Array:
@@ -179,7 +189,15 @@ def compress(
     recovery: Recovery,
     policy: Policy,
 ) -> Compressed:
-    """Compresses a network to a policy; matches moments on training `images` if `recovery` does."""
+    """Compresses a network to a policy.
+
+    Args:
+      network, params: the model.
+      plan, statistics: of all layers.
+      images: training images [B, ...] on which moments are matched, if `recovery.match_moments`.
+      cells, recovery: static.
+      policy: [L] fields.
+    """
     compressed = quantize(plan, statistics, cells, policy, recovery.scale_bits)
     if not recovery.match_moments:
         return compressed

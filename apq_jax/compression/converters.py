@@ -59,7 +59,7 @@ class Cells:
 
 
 def get_cells(accelerator: Accelerator) -> Cells:
-    """Returns the fields of an accelerator on which its sums depend."""
+    """Returns the fields of an accelerator that decide how its converters round sums."""
     return Cells(
         accelerator.unit_rows,
         accelerator.cell_bits,
@@ -72,7 +72,10 @@ def get_cells(accelerator: Accelerator) -> Cells:
 
 
 def simplify_cells(cells: Cells, adc_bits_searched: bool) -> Cells:
-    """Returns the cells; one value for all lossless converters, which then share a program."""
+    """Returns the cells if converters may round, else one fixed value.
+
+    The fixed value lets all accelerators with lossless converters share a compiled program.
+    """
     if adc_bits_searched or cells.resolution < cells.lossless_bits:
         return cells
     return Cells(1, 1, 1, False, False, 1, 1)
@@ -90,7 +93,7 @@ class Reading(NamedTuple):
 def compute_conversion_errors(
     reading: Reading, levels: jax.Array, inputs: jax.Array, input_bits: jax.Array
 ) -> jax.Array:
-    """Computes the errors that converters add to a layer's sums Σ u levels.
+    """Computes the errors that converters add to a layer's exact sums Σ u levels.
 
     Args:
       reading: of the layer.

@@ -71,7 +71,7 @@ class Table(NamedTuple):
 class Memory(NamedTuple):
     """The memory that is passed from one evaluation to the next."""
 
-    clock: jax.Array  # [] int32, evaluations done
+    clock: jax.Array  # [] int32, calls of `recall` so far
     tables: tuple[Table, ...]  # one a cut
 
 
@@ -101,7 +101,7 @@ class Evaluator:
         return _score(subject, policy, activations)
 
     def create_memory(self, subject: Subject) -> Memory:
-        """Creates the memory before any evaluation."""
+        """Creates the memory before any evaluation: every table is empty."""
         splits, tables = self._split_network(subject), []
         choices = jax.ShapeDtypeStruct((len(self.network.layers),), jnp.int32)
         policy = Policy(choices, choices, choices)
@@ -123,7 +123,8 @@ class Evaluator:
           memory: from `create_memory` or the last call.
           subject: the arrays.
           policy: [L] fields.
-          wanted: [] bool; if False, nothing is computed and the evaluation is all zeros.
+          wanted: [] bool; if False, no layer runs, no entry is written, and the evaluation is all
+            zeros.
         """
         zeros = jnp.zeros_like(policy.level)
         key = jnp.stack([zeros if x is None else x for x in policy], axis=1)  # [L, fields]
@@ -253,7 +254,10 @@ def score_policies(evaluate: Evaluator, subject: Subject, policies: Policy) -> E
 
 
 def compute_chunk_size(network: Network) -> int:
-    """Computes how many images at a time leave the largest layer within _CHUNK_BYTES."""
+    """Computes how many images at a time keep the largest layer within _CHUNK_BYTES.
+
+    The count is at least 1 and at most _MAX_CHUNK.
+    """
     # Windows are int8, sums are int32, and rescaling makes a float copy of the sums or two.
     sizes = (x.positions * x.groups * (x.rows + 12 * x.columns) for x in network.layers)
     return min(max(_CHUNK_BYTES // max(sizes), 1), _MAX_CHUNK)
@@ -267,8 +271,12 @@ def place_cuts(network: Network, params: Params, images: int, max_bytes: int) ->
 
     Args:
       network, params: the model.
-      images: number of moment images and scored images.
+      images: number of moment images plus number of scored images.
       max_bytes: bytes that all entries of all cuts may take.
+
+    Returns:
+      Indices of the layers before which activations are kept, rising: at most _MAX_CUTS, and none
+      if no cut fits or one more would save less than _MIN_SAVING.
     """
     batch = network.example.shape[0]
     sizes = {

@@ -58,13 +58,13 @@ class Images(NamedTuple):
 class Tuning(NamedTuple):
     """The state of fine-tuning between two looks at the validation loss."""
 
-    learnt: tuple[Learnt, ...]
+    learnt: tuple[Learnt, ...]  # after the last step
     state: optax.OptState
-    best: tuple[Learnt, ...]
+    best: tuple[Learnt, ...]  # at the look with the least validation loss
     loss: np.ndarray  # [] float32, validation loss of `best`
     before: np.ndarray  # [] float32, validation loss before fine-tuning
     step: np.ndarray  # [] int32, steps done
-    stale: np.ndarray  # [] int32, looks since the best
+    stale: np.ndarray  # [] int32, looks since the best; `patience` if time has run out
 
 
 def finetune(
@@ -100,9 +100,10 @@ def finetune(
       augment: changes a batch of training images. Static: one object compiles once.
       optimiser: of a tuple of `Learnt`, static likewise; None: Adam with the options' rates.
       on_progress: called after every look with the steps done and the best loss; if it returns
-        True, training stops, unfinished.
-      path: file for the state, the final one included. If the file exists, training resumes from
-        it; it must belong to these very arguments.
+        True, training stops, unfinished and without saving.
+      path: file for the state, written every `pytrees.SAVE_SECONDS` and at the end; None: nothing
+        is written. If the file exists, training resumes from it, so the file must be of these very
+        arguments.
 
     Returns:
       The compressed network of the best state, with the same masks, bits and fixed-point format;
@@ -154,7 +155,10 @@ def finetune(
 
 
 def is_finished(tuning: Tuning, options: FinetuneOptions) -> bool:
-    """Tells whether no step is left: all are done, or patience or time has run out."""
+    """Tells whether no step is left: all are done, or patience or time has run out.
+
+    `options.seconds` count from the last call of `finetune`, so a resumed run has them anew.
+    """
     return bool(tuning.step >= options.steps or tuning.stale >= options.patience)
 
 
@@ -186,7 +190,10 @@ def _find_largest(x: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=16)  # one object for the same options, so that it compiles once
 def build_optimiser(options: FinetuneOptions) -> optax.GradientTransformation:
-    """Builds Adam with two cosine-decayed rates: for levels, and for multipliers and offsets."""
+    """Builds Adam with `rate` for levels and `affine_rate` for multipliers and offsets.
+
+    Both rates decay to 0 over `options.steps` by a cosine.
+    """
 
     def adam(rate: float) -> optax.GradientTransformation:
         return optax.adam(optax.cosine_decay_schedule(rate, options.steps))

@@ -45,10 +45,10 @@ def calibrate_and_plan(
       network, params: the model.
       weights: the model's matrices, [γ, R, C] a layer.
       images: training images [N, ...].
-      moment_images: number of images, from the first on, that give the output moments.
+      moment_images: the first so many images give the output moments of the statistics.
       blocks: each layer's block.
       options: of the Plan.
-      cache: the files lie in its folder FOLDER; None: nothing is kept.
+      cache: the files lie in its folder FOLDER; None: no file is read or written.
 
     Raises:
       InputError: the cache cannot be written.
@@ -112,5 +112,5 @@ def identify_model(network: Network, params: Params) -> tuple[Any, ...]:
 
 
 def locate_file(folder: pathlib.Path, identity: tuple[Any, ...]) -> pathlib.Path:
-    """Returns the path of the file in a folder that belongs to an identity."""
+    """Returns the path in `folder` for an identity, named by the hash of its repr."""
     return folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.safetensors"

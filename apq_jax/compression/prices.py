@@ -70,7 +70,10 @@ def move_to_device(prices: Prices) -> Prices:
 
 
 def look_up_costs(prices: Prices, policy: Policy) -> Cost:
-    """Looks up the cost [...] of policies [..., L]; their levels and bits must be in the list."""
+    """Looks up the cost [...] of policies [..., L]; their levels and bits must be in the list.
+
+    If a policy has ADC bits, the energy that its shorter conversions save is subtracted.
+    """
     layers = np.arange(policy.level.shape[-1])
     _, levels, weight_bits, input_bits = prices.shape
     index = (layers * levels + policy.level) * weight_bits + policy.weight_bits - 1

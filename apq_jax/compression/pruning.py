@@ -1,7 +1,7 @@
 """Scores blocks of weights for pruning, and masks the blocks with the lowest scores.
 
 A matrix [γ, R, C] is cut into blocks of `high` rows x `wide` columns, the last ones padded. A block
-is kept or pruned as a whole; apq_jax/mapping/schemes.py sets the block of each scheme. A
+is kept or pruned as a whole; apq_jax/mapping/scheme_counts.py sets each scheme's block. A
 column-vector is a block of h x 1: one column of one row group, the h rows of an operation unit.
 
 I = ⌈R/high⌉ blocks lie below each other, J = ⌈C/wide⌉ beside each other.
@@ -113,9 +113,17 @@ def compute_score_matrices(gram: jax.Array, kind: Score, height: int) -> jax.Arr
 
 
 def keep_largest(scores: jax.Array, alive: jax.Array, count: jax.Array) -> jax.Array:
-    """Returns the mask, True for the `count` blocks alive with the largest scores.
+    """Returns the mask of the `count` blocks with the largest scores among those `alive`.
 
     Ties go to the block that comes first in (group, row, column) order.
+
+    Args:
+      scores: [γ, I, J].
+      alive: [γ, I, J] bool, at least `count` True.
+      count: [] int32.
+
+    Returns:
+      [γ, I, J] bool.
     """
     order = jnp.argsort(jnp.where(alive, scores, -jnp.inf).ravel(), descending=True, stable=True)
     rank = jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.size))

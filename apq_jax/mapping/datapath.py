@@ -102,7 +102,7 @@ def build_banks(layer_map: LayerMap, accelerator: Accelerator) -> Banks:
 
 @functools.partial(jax.jit, static_argnums=0)
 def execute(path: Datapath, banks: Banks, adc: Converter, levels: jax.Array) -> jax.Array:
-    """Computes Σ u w of every window as the accelerator does.
+    """Computes Σ u w of every window as the accelerator does, with its converters' rounding.
 
     Args:
       path: static.
@@ -211,8 +211,11 @@ def check_layers(
       network, params: the model.
       compressed: its integer form.
       parts: from `build_parts`.
-      accelerator: the mapping's, whose converters are used.
+      accelerator: the mapping's, whose converters are used, with each layer's own ADC bits.
       images: [B, ...].
+
+    Returns:
+      One check a layer; a layer that is used twice counts the accumulators of both uses.
     """
     # Each step of a layer is a program of its own. In one program, XLA would fuse the layer before
     # into both sides, each would round x anew, and a tie would look like a wrong cell.
@@ -298,7 +301,7 @@ def compare_end_to_end(
     accelerator: Accelerator,
     images: jax.Array,
 ) -> EndToEnd:
-    """Runs the executed and the quantized network; arguments as of `check_layers`."""
+    """Compares the executed network with the quantized one; arguments as of `check_layers`."""
 
     def run(executes: bool) -> tuple[jax.Array, list[jax.Array]]:
         seen = []

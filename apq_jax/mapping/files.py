@@ -109,7 +109,8 @@ def load(path: str | os.PathLike[str]) -> Mapping:
     """Reads a mapping from a file and checks all of it.
 
     Raises:
-      InputError: the file is no mapping, or a part of it, which the message names, is wrong.
+      InputError: the file cannot be read, is no mapping, or has a wrong part; the message names
+        the file and the part.
     """
     path = pathlib.Path(path)
     if path.exists() and not path.is_file():

@@ -36,6 +36,9 @@ def map_layer(
       scheme: one of MAPPED_SCHEMES.
       accelerator: with `mapping = "isaac"`.
 
+    Returns:
+      The map, whose `adc_bits` are 0, the accelerator's.
+
     Raises:
       ValueError: the scheme cannot be mapped; levels are out of range, or not 0 outside the mask;
         a weight that gets a cell, pruned or not, is 0 in one-bit offset form, which has no 0; or

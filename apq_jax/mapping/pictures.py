@@ -15,7 +15,10 @@ _MAX_NUMBERS = 40  # that a picture has room for
 
 
 def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
-    """Draws one crossbar twice: its cells by value, and its units by input index."""
+    """Draws one crossbar twice: its cells by value, and its units by input index.
+
+    `layer` and `crossbar` are indices from 0; the title counts crossbars from 1.
+    """
     layer_map, accelerator = mapping.maps[layer], mapping.accelerator
     units, (wordlines, bitlines) = layer_map.units, layer_map.count_lines()
     in_crossbar = np.flatnonzero(units.crossbar == crossbar)
@@ -56,7 +59,7 @@ def draw_occupancy(mapping: Mapping, layer: int, crossbar: int) -> Figure:
 
 
 def compute_fill(layer_map: LayerMap) -> np.ndarray:
-    """Computes the share of cells in use of each of a layer's crossbars, [crossbars]."""
+    """Computes the share of cells in use in each of a layer's crossbars: [crossbars], 0 to 1."""
     wordlines, bitlines = layer_map.count_lines()
     crossbars = len(layer_map.cells)
     cells = np.bincount(layer_map.units.crossbar, wordlines * bitlines, minlength=crossbars)

@@ -19,15 +19,19 @@ _STRIP_BITS = 8  # pim_prune and sre have the blocks of 8-bit weights at any bit
 
 
 def count_subset_bits(kept: int, count: int) -> int:
-    """Counts the bits that say which `kept` of `count` things survive.
+    """Counts the bits of an index of the `kept` survivors among `count` things.
 
-    They are the number of survivors and a list of them, or a bitmap, and one bit that says which.
+    The index is the shorter of two: a list of the survivors with its length, or a bitmap. One more
+    bit says which of the two it is.
     """
     return min(count_list_bits(1, kept, count), count) + 1
 
 
 def count_list_bits(lists: int, kept: int, count: int) -> int:
-    """Counts the bits of lists that hold `kept` of `count` things in all, each with its length."""
+    """Counts the bits of `lists` lists with `kept` entries in all, each list with its length.
+
+    An entry is one of `count` things.
+    """
     return lists * count.bit_length() + kept * ceil_log2(count)
 
 

@@ -139,10 +139,12 @@ def choose_better(first: Counts, second: Counts) -> Counts:
 def compute_utilisation(
     layers: tuple[Layer, ...], counts: Counts, weight_bits: np.ndarray, accelerator: Accelerator
 ) -> dict[str, np.ndarray]:
-    """Computes how full the crossbars are, [L]: numbers of cells, slots and bits, and two shares.
+    """Computes how full the crossbars are, for ISAAC's mapping and one copy of each layer.
 
-    The numbers are for ISAAC's mapping and one copy of each layer. `padding_cells` are the unused
-    cells of units in use; if a crossbar's edge cuts units, only the cells inside count.
+    Returns:
+      [L] each, by name. Numbers: `cells_unused`; `slots_unused`; `padding_cells`, the unused cells
+      of units in use, of which only those inside the crossbar count; `index_bits`. Shares:
+      `cells_used`, of all cells; `index_overhead`, index bits over the bits of stored weights.
     """
     chip = accelerator.chip()
     cells = counts.crossbars * accelerator.crossbar_rows * accelerator.crossbar_columns

@@ -33,6 +33,7 @@ def build_problem(
     """Builds the problem of a network on an accelerator.
 
     Args:
+      layers, plan, statistics: of the network.
       prices: of every choice up to 8-bit weights and 8-bit inputs, on the host.
       cells: static; from `converters.get_cells`.
       objective: weights by metric (of METRICS), which are divided by their sum. If it is empty,
@@ -108,16 +109,19 @@ def build_problem(
 
 
 def find_min_costs(prices: Prices, space: Space) -> dict[str, float]:
-    """Finds the least value of each metric that any policy of the space has.
+    """Finds a value of each metric that no policy of the space falls below.
 
-    Each layer's minimum is taken over all its choices: the last keep level with the fewest bits
-    is not always the cheapest, because one crossbar is read longer than each of two.
+    It is the sum of each layer's least cost. A layer's minimum is taken over all its choices: the
+    last keep level with the fewest bits is not always the cheapest, because one crossbar is read
+    longer than each of two. A policy reaches the value, except where the least memory, IMAs and
+    crossbars of a layer, from which the area is computed, belong to different choices.
 
     Args:
       prices: of every choice up to 8-bit weights and 8-bit inputs, on the host.
+      space: whose bits count; all keep levels of the prices do.
 
     Returns:
-      The least values by metric.
+      The values by metric.
     """
     bits = np.ix_(np.asarray(space.weight_bits) - 1, np.asarray(space.input_bits) - 1)
     layer_costs = unflatten(prices)

@@ -93,10 +93,11 @@ def locate_actions(space: Space, action: jax.Array) -> jax.Array:
 
 
 def encode(space: Space, policy: Policy) -> jax.Array:
-    """Returns the middle [..., D] of the actions that `decode` to this policy.
+    """Turns a policy with fields [...] into actions [..., D] that `decode` turns back into it.
 
-    Bits that are not among the choices count as the next choice above. The first and the last keep
-    level give 1 and 0, because [0, 1] cuts their intervals in half.
+    Of the interval of actions for a choice, this is the middle; but the first and the last keep
+    level give 1 and 0, because [0, 1] cuts their intervals in half. Bits that are not among the
+    choices count as the next choice above.
     """
 
     def action(bits: jax.Array, choices: tuple[int, ...]) -> jax.Array:
@@ -114,14 +115,17 @@ def decode_places(space: Space, places: jax.Array) -> Policy:
 
 
 def encode_places(space: Space, policy: Policy) -> jax.Array:
-    """Turns a policy with fields [...] into places, [..., D] int32."""
+    """Turns a policy with fields [...] into places, [..., D] int32.
+
+    Bits that are not among the choices count as the next choice above.
+    """
     pairs = zip(policy[1:], space.bits, strict=False)
     places = [jnp.searchsorted(jnp.asarray(choices), bits) for bits, choices in pairs]
     return jnp.stack([policy.level, *places], axis=-1).astype(jnp.int32)
 
 
 def look_up_shares(problem: Problem, policy: Policy) -> jax.Array:
-    """Looks up each layer's cost under a policy, over the dense network's cost: [..., L]."""
+    """Looks up each layer's weighted cost, over the dense network's cost: [..., L]."""
     layers = jnp.arange(problem.share.shape[0])
     index = layers, policy.level, policy.weight_bits - 1, policy.input_bits - 1
     share = problem.share[index]
@@ -224,9 +228,9 @@ def solve_closed_form(
 ) -> Policy:
     """Returns the policy [L] that minimises Σ_layers error + price x share.
 
-    No accuracy is measured. A layer's error is that of its own output over the output's variance,
-    and errors of layers are taken to add up; so each layer's best choice is found alone, by trying
-    all. The Lagrangian view is from Optimal Brain Compression.
+    No accuracy is measured. A layer's error is its output's mean square error over the output's
+    variance. The errors of layers are taken to add up, so each layer's best choice is found alone,
+    by trying all. The Lagrangian view is from Optimal Brain Compression.
 
     Args:
       price: [], positive.
@@ -251,7 +255,7 @@ def solve_closed_form(
 
 
 def allow_free(space: Space, free: tuple[bool, ...], base: jax.Array) -> jax.Array:
-    """Allows the choices that keep every action that is not free as in `base`.
+    """Allows all choices of free actions, and the choice in `base` of other actions.
 
     Args:
       free: [D], whether each action may change.

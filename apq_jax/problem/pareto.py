@@ -29,8 +29,10 @@ class Miss(NamedTuple):
 def shortfall(values: Mapping[str, Any], limits: Mapping[str, float]) -> np.ndarray:
     """Returns how far policies are from the limits, as `environment.shortfall`: [N].
 
+    An excess of at most _ROUNDING counts as none.
+
     Args:
-      values: [N] by name.
+      values: [N] by name; at least one name, and every name of `limits`.
       limits: by name.
     """
     excesses = [
@@ -54,21 +56,22 @@ def find_misses(
 
 
 def find_first(policy: Policy) -> np.ndarray:
-    """Finds the first evaluation of each of N evaluated policies [N, L]: indices [N]."""
+    """Finds, for each of N policies [N, L], the first equal policy: indices [N]."""
     flat = np.concatenate(jax.tree.leaves(policy), axis=1)
     _, first, inverse = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     return first[inverse.reshape(-1)]
 
 
 def find_distinct(policy: Policy) -> np.ndarray:
-    """Finds the evaluations whose policy [N, L] was not evaluated before: rising indices."""
+    """Finds those of N policies [N, L] that no earlier one equals: rising indices."""
     return np.unique(find_first(policy))
 
 
 def find_pareto_front(benefit: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Finds the policies that no other beats in both: indices, most benefit first.
+    """Finds the policies that no other dominates: indices, most benefit first.
 
-    Of equal policies the first is on the front.
+    A policy dominates another if it is as good in both values and better in one. Of equal policies
+    the first is on the front.
 
     Args:
       benefit: [N], more is better.

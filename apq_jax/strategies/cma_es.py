@@ -18,7 +18,7 @@ from apq_jax.types import Policy
 class CmaOptions:
     """Options of CMA-ES. Static."""
 
-    warmup: int = 24  # evaluations of closed-form policies
+    warmup: int = 24  # evaluations of closed-form policies, rounded up to whole generations
     deviation: float = 0.1  # standard deviation of the first generation, in actions
     outside: float = 10.0  # penalty of the squared distance from [0, 1]
 

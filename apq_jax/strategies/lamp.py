@@ -13,7 +13,10 @@ from apq_jax.strategies.uniform import combine_choices, make_table_strategy
 
 
 def lamp(space: Space, parallel: int, budget: int) -> Strategy:
-    """Builds a strategy that tries as many thresholds per choice of bits as the budget allows."""
+    """Builds a strategy that tries as many thresholds per choice of bits as the budget allows.
+
+    It tries at least one, in random order, and then stops.
+    """
     # The converters keep all their bits, because more choices would leave too few thresholds.
     bits = combine_choices(*space.bits[:2], *(choices[-1:] for choices in space.bits[2:]))
     thresholds = max(budget // bits.shape[1], 1)

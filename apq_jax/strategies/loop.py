@@ -21,7 +21,7 @@ Batch = Literal["map", "vmap"]
 
 @runtime_checkable
 class Remembering(Protocol):
-    """An `Evaluate` with a memory, which spares work that evaluations have in common."""
+    """An `Evaluate` with a memory, so that work which evaluations share is done once."""
 
     def create_memory(self, subject: Any) -> Any:
         """Returns the memory before any evaluation."""
@@ -33,7 +33,7 @@ class Remembering(Protocol):
 
 
 class Carry(NamedTuple):
-    """S searches between two chunks: all they need to go on as if never stopped."""
+    """The state of S searches between two chunks; a search resumed from it ends the same."""
 
     key: jax.Array  # [S]
     state: Any  # the strategy's, [S, ...]
@@ -174,7 +174,10 @@ def resume(
     chunk: int,
     batch: Batch = "map",
 ) -> Iterator[tuple[Carry, Record]]:
-    """Runs S searches on until their budgets are spent; yields each chunk's carry and record.
+    """Runs S searches to their ends; yields the carry and the record of each chunk.
+
+    A search ends when its budget is spent, or after a chunk in which its strategy proposed nothing.
+    A memory of the evaluator is empty at first, which changes the time but no result.
 
     Args:
       strategy: proposes the policies.
@@ -206,7 +209,7 @@ def build_record(results: tuple) -> Record:
 
 
 def build_empty_record(evaluate: Evaluate, subject: Any, space: Space, layers: int) -> Record:
-    """Builds the record of no evaluation, with the dtypes that others have."""
+    """Builds a record of no policies, with the dtypes of other records; nothing is evaluated."""
     policy = Policy(*(jax.ShapeDtypeStruct((layers,), jnp.int32) for _ in space.sizes))
     record = Record(
         policy,

@@ -56,10 +56,10 @@ def update_best(best: Best, problem: Problem, space: Space, outcome: Outcome) ->
 def propose_closed_forms(
     problem: Problem, space: Space, index: jax.Array, count: int, allowed: jax.Array
 ) -> Policy:
-    """Proposes closed-form policies, the dearest first.
+    """Proposes closed-form policies [E, L], over a range of prices; the first is the most costly.
 
-    So a feasible policy is found early, or known not to exist. A search with another
-    `Problem.phase` proposes other policies.
+    A policy within the limit of accuracy is thus found early, if there is one. A search with
+    another `Problem.phase` proposes other policies.
 
     Args:
       index: [E], which of the `count` policies to propose.

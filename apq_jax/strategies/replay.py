@@ -28,7 +28,10 @@ def init(capacity: int, layers: int, actions: int) -> Replay:
 
 
 def contains(replay: Replay, places: jax.Array) -> jax.Array:
-    """Tells whether the buffer contains policies [M, L, D], by hashes of 32 bits: [M] bool."""
+    """Tells whether the buffer contains policies [M, L, D]: [M] bool.
+
+    Hashes of 32 bits are compared, so that a new policy is rarely taken for a known one.
+    """
     filled = jnp.arange(len(replay.places)) < replay.filled
     return ((_hash(places)[:, None] == _hash(replay.places)[None]) & filled).any(axis=1)
 
@@ -40,7 +43,7 @@ def add(
     log_divergence: jax.Array,
     valid: jax.Array,
 ) -> Replay:
-    """Adds new policies; in a full buffer they replace the least fit ones.
+    """Adds new policies; in a full buffer they replace the least fit ones, even if less fit.
 
     Policies that the buffer contains, and repetitions among the E policies, are left out.
 
