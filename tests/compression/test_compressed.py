@@ -238,7 +238,7 @@ def test_counts_are_those_of_the_reference(case: Case, choices: Any) -> None:
     tables = tables_of(case.network, case.subject.plan)
     policy = jax.tree.map(np.asarray, policy_of(choices))
     counts = crossbar.look_up_counts(tables, CHIP, policy.level, policy.weight_bits)
-    assert counts.outputs.tolist() == [sum(one) for one in expected.survivors]
+    assert counts.outputs.tolist() == [sum(layer) for layer in expected.survivors]
     assert counts.units.tolist() == expected.units
     assert counts.crossbars.tolist() == expected.crossbars
 
@@ -275,9 +275,9 @@ def test_matched_channels_have_the_float_moments(case: Case) -> None:
         alive = np.asarray(layer.multiplier) > 0
         assert alive.any()
         np.testing.assert_allclose(output.mean(axis=1), seen.output_mean, atol=2e-3)
-        found = output.std(axis=1)
-        np.testing.assert_allclose(found[alive], seen.output_deviation[alive], rtol=2e-3)
-        np.testing.assert_array_equal(found[~alive], 0)
+        deviation = output.std(axis=1)
+        np.testing.assert_allclose(deviation[alive], seen.output_deviation[alive], rtol=2e-3)
+        np.testing.assert_array_equal(deviation[~alive], 0)
 
 
 def test_a_pruned_channel_takes_its_float_mean() -> None:
@@ -307,15 +307,18 @@ def test_accuracy_and_divergence_by_hand() -> None:
     """12 images in chunks of 5, 5 and 2."""
     case = build(1)
     choices = POLICIES[1]
-    found = RUN(case.subject, policy_of(choices))
+    scored = RUN(case.subject, policy_of(choices))
     expected = reference_of(case.groups, choices, True)
     right = (expected.logits.argmax(axis=-1) == np.asarray(case.subject.labels)).mean()
-    assert found.accuracy == pytest.approx(right)
-    p, q = (np.exp(np.float64(one)) for one in (case.subject.reference, expected.logits))
+    assert scored.accuracy == pytest.approx(right)
+    p, q = (np.exp(np.float64(logits)) for logits in (case.subject.reference, expected.logits))
     p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
     divergence = (p * np.log(p / q)).sum(axis=1).mean()
-    assert found.divergence == pytest.approx(divergence, rel=1e-3)
-    assert (found.slots, found.crossbars) == (sum(expected.units), sum(expected.crossbars))
+    assert scored.divergence == pytest.approx(divergence, rel=1e-3)
+    assert (scored.slots, scored.crossbars) == (
+        sum(expected.units),
+        sum(expected.crossbars),
+    )
 
 
 def test_eight_bits_are_near_the_float_network(case: Case) -> None:
@@ -335,13 +338,13 @@ def test_loop_map_vmap_agree_with_one_trace() -> None:
     assert not TRACES  # the policy is traced: whatever its levels and bits, one program
     looped = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     assert len(set(looped.slots.tolist())) > 2  # the policies differ
-    mapped = jax.jit(lambda s, p: lax.map(lambda one: evaluate(s, one), p))(subject, BATCH)
+    mapped = jax.jit(lambda s, p: lax.map(lambda in_loop: evaluate(s, in_loop), p))(subject, BATCH)
     batched = jax.jit(jax.vmap(evaluate, (None, 0)))(subject, BATCH)
     for name in looped._fields:
-        one, other = getattr(looped, name), getattr(mapped, name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(other, one, err_msg=name)
+        in_loop, in_map = getattr(looped, name), getattr(mapped, name)
+        assert in_loop.dtype == in_map.dtype
+        np.testing.assert_array_equal(in_map, in_loop, err_msg=name)
         if name in ("accuracy", "crossbars", "slots"):
-            np.testing.assert_array_equal(getattr(batched, name), one, err_msg=name)
+            np.testing.assert_array_equal(getattr(batched, name), in_loop, err_msg=name)
         else:
-            np.testing.assert_allclose(getattr(batched, name), one, rtol=1e-3, err_msg=name)
+            np.testing.assert_allclose(getattr(batched, name), in_loop, rtol=1e-3, err_msg=name)

@@ -78,8 +78,8 @@ def evaluate(task: Problem, policy: Policy) -> Evaluation:
     known = surrogate.look_up_choices(task, SPACE)
     places = environment.encode_places(SPACE, policy).astype(jnp.float32)
     divergence = jnp.exp(surrogate.interpolate_log_errors(known, places)).sum()
-    found = surrogate.predict_evaluation(task, known, places, divergence)
-    return found._replace(slots=jnp.ceil(found.slots).astype(jnp.int32))
+    predicted = surrogate.predict_evaluation(task, known, places, divergence)
+    return predicted._replace(slots=jnp.ceil(predicted.slots).astype(jnp.int32))
 
 
 def searched(strategy: Strategy) -> loop.Record:
@@ -123,9 +123,9 @@ def test_what_is_foreseen_is_what_it_costs() -> None:
         *(rng.choice(np.asarray(bits), shape) for bits in SPACE.bits),
     )
     cost = prices.look_up_costs(PRICES, policy)
-    found = jax.vmap(evaluate, (None, 0))(problem(), jax.tree.map(jnp.asarray, policy))
+    evaluations = jax.vmap(evaluate, (None, 0))(problem(), jax.tree.map(jnp.asarray, policy))
     for name in ("energy_nj", "latency_us"):
-        np.testing.assert_allclose(getattr(found, name), getattr(cost, name), rtol=1e-4)
+        np.testing.assert_allclose(getattr(evaluations, name), getattr(cost, name), rtol=1e-4)
     full = policy._replace(adc_bits=np.full(shape, 5))
     plain = prices.look_up_costs(PRICES, policy._replace(adc_bits=None))
     np.testing.assert_allclose(prices.look_up_costs(PRICES, full).energy_nj, plain.energy_nj)
@@ -137,20 +137,22 @@ def test_closed_form_is_the_best_of_all_with_converters() -> None:
     free = (False, True, True, True)
     base = environment.encode(SPACE, Policy(*(jnp.full(COUNT, n) for n in (2, 8, 8, 5))))
     allowed = environment.allow_free(SPACE, free, base)
-    found = environment.solve_closed_form(problem(), SPACE, jnp.asarray(3.0), allowed)
+    policy = environment.solve_closed_form(problem(), SPACE, jnp.asarray(3.0), allowed)
     assert p.conversions is not None
     for layer in range(COUNT):
 
-        def total(one: tuple[int, ...], layer: int = layer) -> float:
-            weight, inputs, adc = one
-            at = layer, 2, weight - 1, inputs - 1
+        def total(bits: tuple[int, ...], layer: int = layer) -> float:
+            weight, inputs, adc = bits
+            index = layer, 2, weight - 1, inputs - 1
             error = p.error[layer, 2, weight - 1] + p.input_error[layer, inputs - 1]
-            share = p.share[at] - p.conversions.energy_weight * p.conversions.saved[*at, adc - 1]
-            return float(error + p.conversions.error[*at, adc - 1] + 3.0 * share)
+            share = (
+                p.share[index] - p.conversions.energy_weight * p.conversions.saved[*index, adc - 1]
+            )
+            return float(error + p.conversions.error[*index, adc - 1] + 3.0 * share)
 
         best = min(map(total, itertools.product(*SPACE.bits)))
-        chosen = tuple(int(field[layer]) for field in found[1:])
-        assert found.level[layer] == 2
+        chosen = tuple(int(field[layer]) for field in policy[1:])
+        assert policy.level[layer] == 2
         assert total(chosen) == pytest.approx(best, rel=1e-5)
 
 
@@ -173,10 +175,10 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
     plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
     statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
     none = np.zeros((1, 1, 8, 8))
-    found = build._tabulate_conversions(none, 0.0, accelerator.chip(), plan, statistics, cells)
-    foreseen = float(found.error[0, 0, 5, 3, adc_bits - 1]) * 8  # of all eight outputs' variance
+    tables = build._tabulate_conversions(none, 0.0, accelerator.chip(), plan, statistics, cells)
+    foreseen = float(tables.error[0, 0, 5, 3, adc_bits - 1]) * 8  # of all eight outputs' variance
     assert 0.4 < np.square(lost).mean(axis=1).sum() / foreseen < 2.5
-    assert found.error[0, 0, 5, 3, cells.lossless_bits - 1] == 0
+    assert tables.error[0, 0, 5, 3, cells.lossless_bits - 1] == 0
 
 
 @pytest.mark.parametrize("law", adc.LAWS)

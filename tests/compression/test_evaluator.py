@@ -70,18 +70,21 @@ def build(remainder: int = 2, moments: bool = True) -> tuple[Network, Subject, E
     return network, subject, Evaluator(network, cells, recovery, CHUNK)
 
 
-def drawn(seed: int, count: int, most: int = 3) -> Policy:
+def drawn(seed: int, count: int, removed: int = 3) -> Policy:
     """Policies [count, L] of so few choices that many begin alike."""
     rng = np.random.default_rng(seed)
     draw = functools.partial(rng.integers, size=(count, LAYERS))
-    fields = draw(0, LEVELS), draw(9 - most, 9), draw(9 - most, 9)
+    fields = draw(0, LEVELS), draw(9 - removed, 9), draw(9 - removed, 9)
     return Policy(*(jnp.asarray(x, jnp.int32) for x in fields))
 
 
 def plainly(evaluate: Evaluator, subject: Subject, policies: Policy) -> Evaluation:
-    one = jax.jit(evaluate)
-    found = [one(subject, Policy(*(x[at] for x in policies[:3]))) for at in range(len(policies[0]))]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+    compiled = jax.jit(evaluate)
+    evaluations = [
+        compiled(subject, Policy(*(x[index] for x in policies[:3])))
+        for index in range(len(policies[0]))
+    ]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *evaluations)
 
 
 def test_pieces_make_the_whole() -> None:
@@ -102,9 +105,9 @@ def test_pieces_make_the_whole() -> None:
         return product.fold(product.multiply(x, weights[index]))
 
     data, all_ran = [x], []
-    for at in range(3):
+    for piece in range(3):
         ran: list[int] = []
-        data = split.run(at, network, subject.params, data, multiply)
+        data = split.run(piece, network, subject.params, data, multiply)
         all_ran.append(ran)
     assert all_ran == [[0], [1, 2], [3]]
     np.testing.assert_allclose(data[0], expected, atol=1e-5)
@@ -130,14 +133,14 @@ def test_what_is_remembered_changes_nothing(cuts: tuple[int, ...], moments: bool
     _, subject, evaluate = build(moments=moments)
     evaluate = dataclasses.replace(evaluate, cuts=cuts)
     policies = drawn(0, 3 * ENTRIES)
-    found = score_policies(evaluate, subject, policies)
+    remembered = score_policies(evaluate, subject, policies)
     backwards = score_policies(evaluate, subject, jax.tree.map(lambda x: x[::-1], policies))
-    for name, one, other in zip(found._fields, found, backwards, strict=True):
-        np.testing.assert_array_equal(one, other[::-1], err_msg=name)
+    for name, values, other in zip(remembered._fields, remembered, backwards, strict=True):
+        np.testing.assert_array_equal(values, other[::-1], err_msg=name)
     alone = plainly(dataclasses.replace(evaluate, cuts=()), subject, policies)
-    np.testing.assert_array_equal(found.accuracy, alone.accuracy)
-    np.testing.assert_array_equal(found.slots, alone.slots)
-    np.testing.assert_allclose(found.divergence, alone.divergence, rtol=1e-3)
+    np.testing.assert_array_equal(remembered.accuracy, alone.accuracy)
+    np.testing.assert_array_equal(remembered.slots, alone.slots)
+    np.testing.assert_allclose(remembered.divergence, alone.divergence, rtol=1e-3)
 
 
 @pytest.mark.parametrize("remainder", [0, 2])
@@ -145,11 +148,11 @@ def test_chunks_and_a_remainder(remainder: int) -> None:
     _, subject, evaluate = build(remainder)
     evaluate = dataclasses.replace(evaluate, cuts=(2,))
     policies = drawn(1, 4)
-    found = score_policies(evaluate, subject, policies)
+    evaluations = score_policies(evaluate, subject, policies)
     for chunk in (1000, 1):
         other = score_policies(dataclasses.replace(evaluate, chunk=chunk), subject, policies)
-        np.testing.assert_array_equal(found.accuracy, other.accuracy)
-        np.testing.assert_allclose(found.divergence, other.divergence, rtol=1e-4)
+        np.testing.assert_array_equal(evaluations.accuracy, other.accuracy)
+        np.testing.assert_allclose(evaluations.divergence, other.divergence, rtol=1e-4)
 
 
 class Counted:
@@ -161,9 +164,9 @@ class Counted:
         self.ran: list[int] = []
         advance = Evaluator._advance
 
-        def counted(of: Evaluator, parts: Any, at: int, *rest: Any) -> Any:
-            jax.debug.callback(lambda: self.ran.append(at))
-            return advance(of, parts, at, *rest)
+        def counted(of: Evaluator, parts: Any, piece: int, *rest: Any) -> Any:
+            jax.debug.callback(lambda: self.ran.append(piece))
+            return advance(of, parts, piece, *rest)
 
         monkeypatch.setattr(Evaluator, "_advance", counted)
         self.run = jax.jit(self.evaluate.recall)
@@ -174,9 +177,9 @@ class Counted:
         level = jnp.asarray(choices, jnp.int32)
         policy = Policy(level, jnp.full(LAYERS, 8), jnp.full(LAYERS, 8))
         self.ran.clear()
-        self.memory, found = self.run(self.memory, self.subject, policy, jnp.asarray(wanted))
+        self.memory, evaluation = self.run(self.memory, self.subject, policy, jnp.asarray(wanted))
         jax.effects_barrier()
-        return sorted(self.ran), found
+        return sorted(self.ran), evaluation
 
 
 def test_a_policy_starts_from_the_deepest_layer_that_is_there(
@@ -188,9 +191,9 @@ def test_a_policy_starts_from_the_deepest_layer_that_is_there(
     assert run([0, 1, 0, 1])[0] == [1, 2]  # the first layer
     assert run([1, 1, 0, 1])[0] == [0, 1, 2]  # nothing
     assert run([0, 1, 0, 2])[0] == [2]
-    ran, found = run([2, 2, 2, 2], wanted=False)
+    ran, evaluation = run([2, 2, 2, 2], wanted=False)
     assert ran == []
-    assert all(x == 0 for x in found)
+    assert all(x == 0 for x in evaluation)
     assert run([2, 2, 2, 2])[0] == [0, 1, 2]  # it left nothing
 
 

@@ -55,8 +55,8 @@ def tune(case: Case, options: FinetuneOptions = SHORT, **more: Any) -> tuple[Com
     return finetune.finetune(case.network, *arguments, **more)
 
 
-def same(one: Any, other: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+def same(tree: Any, other: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["plain", "grouped"])

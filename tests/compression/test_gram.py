@@ -41,9 +41,9 @@ def test_pieces_give_the_matrix_of_all_rows(
     taps = windows.reshape(groups, 3, len(inside), 9, -1)
     assert not np.asarray(taps)[:, :, ~inside].any()
     assert np.asarray(taps)[:, :, inside].all()
-    found = join_gram_blocks(compute_gram_blocks(windows, np.tile(inside, (3, 1))))
+    gram_matrix = join_gram_blocks(compute_gram_blocks(windows, np.tile(inside, (3, 1))))
     expected = np.einsum("gmr,gms->grs", *[np.asarray(windows, np.float64)] * 2)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(gram_matrix, expected, atol=1e-4)
 
 
 def test_a_matrix_that_is_not_wide_is_one_block() -> None:

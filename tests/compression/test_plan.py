@@ -42,17 +42,17 @@ def test_compensation_is_least_squares_on_the_survivors() -> None:
     hessian = covariance(rng, 2, 6) + 0.1 * np.eye(6)
     w, keep = rng.normal(size=(2, 6, 4)), rng.random((2, 6, 4)) < 0.5
     keep[0, :, 0], keep[0, :, 1] = False, True
-    found, lost = compensate(*(jnp.asarray(a) for a in (w, w * keep, keep, hessian)), 40)
+    fitted, lost = compensate(*(jnp.asarray(a) for a in (w, w * keep, keep, hessian)), 40)
     root = np.linalg.cholesky(hessian).transpose(0, 2, 1)  # H = rootᵀ root
     for group, column in np.ndindex(2, 4):
         rows = np.flatnonzero(keep[group, :, column])
         expected = np.zeros(6)
         target = root[group] @ w[group, :, column]
         expected[rows] = np.linalg.lstsq(root[group][:, rows], target, rcond=None)[0]
-        np.testing.assert_allclose(found[group, :, column], expected, atol=2e-4)
-    np.testing.assert_array_equal(found[0, :, 0], np.zeros(6))
-    np.testing.assert_allclose(found[0, :, 1], w[0, :, 1], atol=1e-6)
-    np.testing.assert_allclose(lost, losses(w, found, hessian), atol=1e-5)
+        np.testing.assert_allclose(fitted[group, :, column], expected, atol=2e-4)
+    np.testing.assert_array_equal(fitted[0, :, 0], np.zeros(6))
+    np.testing.assert_allclose(fitted[0, :, 1], w[0, :, 1], atol=1e-6)
+    np.testing.assert_allclose(lost, losses(w, fitted, hessian), atol=1e-5)
 
 
 def test_one_iteration_by_hand() -> None:
@@ -60,14 +60,14 @@ def test_one_iteration_by_hand() -> None:
 
     d = v - w = (2, -4), so that 2 * 2² + 2 * 2 * (-4) + 4² = 8 is lost.
     """
-    found, lost = compensate(
+    fitted, lost = compensate(
         jnp.asarray([[[1.0], [4.0]]]),
         jnp.asarray([[[1.0], [0.0]]]),
         jnp.asarray([[[True], [False]]]),
         jnp.asarray([[[2.0, 1.0], [1.0, 1.0]]]),
         1,
     )
-    np.testing.assert_allclose(found, [[[3.0], [0.0]]])
+    np.testing.assert_allclose(fitted, [[[3.0], [0.0]]])
     np.testing.assert_allclose(lost, [[8.0]])
 
 
@@ -81,11 +81,11 @@ def test_compensation_never_costs(seed: int, shape: tuple[int, int, int], iterat
     rng = np.random.default_rng(seed)
     hessian = (covariance(rng, shape[0], shape[1]) + 0.01 * np.eye(shape[1])).astype(np.float32)
     w, keep = rng.normal(size=shape).astype(np.float32), rng.random(shape) < 0.6
-    found, lost = compensate(*(jnp.asarray(a) for a in (w, w * keep, keep, hessian)), iterations)
-    assert (np.asarray(found)[~keep] == 0).all()
+    fitted, lost = compensate(*(jnp.asarray(a) for a in (w, w * keep, keep, hessian)), iterations)
+    assert (np.asarray(fitted)[~keep] == 0).all()
     power = losses(w, np.zeros(shape), hessian)
-    assert (np.abs(lost - losses(w, found, hessian)) <= 1e-5 * power).all()
-    assert (losses(w, found, hessian) <= losses(w, w * keep, hessian) + 1e-5 * power).all()
+    assert (np.abs(lost - losses(w, fitted, hessian)) <= 1e-5 * power).all()
+    assert (losses(w, fitted, hessian) <= losses(w, w * keep, hessian) + 1e-5 * power).all()
 
 
 def build(

@@ -49,8 +49,8 @@ def planned(cache: pathlib.Path | None, **changes: Any) -> Any:
     )
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, found, expected)  # other blocks: ValueError
+def assert_same(result: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, result, expected)  # other blocks: ValueError
 
 
 @pytest.fixture(scope="module")

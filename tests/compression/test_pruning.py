@@ -84,19 +84,19 @@ def test_a_block_one_column_wide_is_scored_as_its_column_bit_for_bit(kind: Any) 
 def test_keep_largest_takes_the_first_of_equals() -> None:
     scores = jnp.asarray([[[2.0, 5.0], [5.0, 2.0]], [[2.0, 0.0], [0.0, 2.0]]])
     alive = jnp.ones(scores.shape, bool)
-    found = pruning.keep_largest(scores, alive, jnp.asarray(4))
+    mask = pruning.keep_largest(scores, alive, jnp.asarray(4))
     np.testing.assert_array_equal(
-        found, [[[True, True], [True, True]], [[False, False], [False, False]]]
+        mask, [[[True, True], [True, True]], [[False, False], [False, False]]]
     )
-    found = pruning.keep_largest(scores, alive, jnp.asarray(5))
-    assert found[1, 0, 0]
-    assert found.sum() == 5
+    mask = pruning.keep_largest(scores, alive, jnp.asarray(5))
+    assert mask[1, 0, 0]
+    assert mask.sum() == 5
 
 
 def test_keep_largest_never_revives() -> None:
     scores, alive = jnp.asarray([[[0.0, 9.0, 8.0]]]), jnp.asarray([[[True, False, True]]])
-    found = pruning.keep_largest(scores, alive, jnp.asarray(2))
-    np.testing.assert_array_equal(found, [[[True, False, True]]])
+    mask = pruning.keep_largest(scores, alive, jnp.asarray(2))
+    np.testing.assert_array_equal(mask, [[[True, False, True]]])
 
 
 @hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
@@ -106,9 +106,9 @@ def test_keep_largest_never_revives() -> None:
     st.integers(1, 12),
     st.integers(1, 12),
 )
-def test_masks_nest(first: list[int], second: list[int], one: int, other: int) -> None:
+def test_masks_nest(first: list[int], second: list[int], count: int, other_count: int) -> None:
     """With other scores at the second level too."""
-    more, fewer = max(one, other), min(one, other)
+    more, fewer = max(count, other_count), min(count, other_count)
     shape, alive = (2, 2, 3), jnp.ones((2, 2, 3), bool)
     a = pruning.keep_largest(jnp.asarray(first, float).reshape(shape), alive, jnp.asarray(more))
     b = pruning.keep_largest(jnp.asarray(second, float).reshape(shape), a, jnp.asarray(fewer))

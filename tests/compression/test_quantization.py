@@ -16,20 +16,20 @@ from apq_jax.network.products import Convolution
 PROPERTY = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
 
 
-def bits(number: int) -> Any:
-    return jnp.asarray(number, jnp.int32)
+def bits(count: int) -> Any:
+    return jnp.asarray(count, jnp.int32)
 
 
 @pytest.mark.parametrize(
-    ("number", "weight", "top"), [(1, 1, 1), (2, 1, 3), (4, 7, 15), (8, 127, 255)]
+    ("count", "weight", "top"), [(1, 1, 1), (2, 1, 3), (4, 7, 15), (8, 127, 255)]
 )
-def test_limits(number: int, weight: int, top: int) -> None:
-    assert quantization.get_max_weight_level(bits(number)) == weight
-    assert quantization.get_max_input_level(bits(number)) == top
+def test_limits(count: int, weight: int, top: int) -> None:
+    assert quantization.get_max_weight_level(bits(count)) == weight
+    assert quantization.get_max_input_level(bits(count)) == top
 
 
 @pytest.mark.parametrize(
-    ("number", "levels"),
+    ("count", "levels"),
     [
         (1, [1, 1, 1, 1, -1, -1, 1, -1]),
         (2, [0, 0, 1, 1, 0, -1, 1, -1]),
@@ -37,20 +37,20 @@ def test_limits(number: int, weight: int, top: int) -> None:
         (8, [0, 0, 2, 2, 0, -2, 100, -127]),
     ],
 )
-def test_weight_levels(number: int, levels: list[int]) -> None:
+def test_weight_levels(count: int, levels: list[int]) -> None:
     """In units of the scale: ties go to the even level, the ends saturate."""
     steps = jnp.asarray([0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 100.0, -1000.0])
     w = jnp.stack([steps * 0.25, steps * 2.0], axis=1)
     scale = jnp.asarray([0.25, 2.0])
-    found = quantization.quantize_weight(w, jnp.ones(w.shape, bool), scale, bits(number))
-    np.testing.assert_array_equal(found, np.stack([levels, levels], axis=1))
+    rounded = quantization.quantize_weight(w, jnp.ones(w.shape, bool), scale, bits(count))
+    np.testing.assert_array_equal(rounded, np.stack([levels, levels], axis=1))
 
 
-@pytest.mark.parametrize("number", [1, 8])
-def test_pruned_weights_are_zero(number: int) -> None:
+@pytest.mark.parametrize("count", [1, 8])
+def test_pruned_weights_are_zero(count: int) -> None:
     w, mask = jnp.asarray([[3.0, -3.0], [-4.0, 4.0]]), jnp.asarray([[True, False], [False, True]])
-    found = quantization.quantize_weight(w, mask, jnp.ones(2), bits(number))
-    np.testing.assert_array_equal(found != 0, mask)
+    rounded = quantization.quantize_weight(w, mask, jnp.ones(2), bits(count))
+    np.testing.assert_array_equal(rounded != 0, mask)
 
 
 def test_input_levels() -> None:
@@ -74,8 +74,8 @@ def test_a_convolution_pads_with_the_zero_of_its_input() -> None:
         out_shape=(1, 2, 2),
     )
     levels = jnp.asarray([[[1, -127], [1, 0], [1, 127]]], jnp.int8)  # two output channels
-    one, none = jnp.ones((1, 2)), jnp.zeros((1, 2))
-    layer = CompressedLayer(levels, one, jnp.ones(()), jnp.asarray(3.0), bits(3), one, none)
+    ones, zeros = jnp.ones((1, 2)), jnp.zeros((1, 2))
+    layer = CompressedLayer(levels, ones, jnp.ones(()), jnp.asarray(3.0), bits(3), ones, zeros)
     sums = accumulate(layer, product, jnp.asarray([[[-1.0], [2.0]]]))
     assert sums.dtype == jnp.int32
     np.testing.assert_array_equal(sums, [[[10, 2 * 127], [10, 1 * 127]]])
@@ -83,24 +83,24 @@ def test_a_convolution_pads_with_the_zero_of_its_input() -> None:
     np.testing.assert_array_equal(sums - 3 * levels.sum(axis=1), [[[1, 254], [1, 127]]])
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 8])
-def test_fitted_weight_scale_is_no_worse_than_the_largest_weight(number: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
+def test_fitted_weight_scale_is_no_worse_than_the_largest_weight(count: int) -> None:
     rng = np.random.default_rng(0)
     w, mask = rng.normal(size=(18, 64)).astype(np.float32), rng.random((18, 64)) < 0.7
     mask[:, 5] = False
     importance = rng.random(18).astype(np.float32)
     scale, error = quantization.fit_weight_scale(
-        jnp.asarray(w), jnp.asarray(mask), jnp.asarray(importance), bits(number)
+        jnp.asarray(w), jnp.asarray(mask), jnp.asarray(importance), bits(count)
     )
 
     def loss(scale: Any) -> Any:
         arrays = jnp.asarray(w), jnp.asarray(mask), scale
-        levels = quantization.quantize_weight(*arrays, bits(number))
+        levels = quantization.quantize_weight(*arrays, bits(count))
         return (importance[:, None] * np.square(w * mask - levels * scale)).sum(axis=0)
 
     np.testing.assert_allclose(error, loss(scale), rtol=1e-4)
     assert (np.asarray(scale) > 0).all()
-    limit = 1 if number <= 2 else 2 ** (number - 1) - 1
+    limit = 1 if count <= 2 else 2 ** (count - 1) - 1
     largest = np.where(mask.any(axis=0), np.abs(w * mask).max(axis=0), 1.0) / limit
     assert (error <= loss(jnp.asarray(largest)) * (1 + 1e-5)).all()
 
@@ -161,8 +161,8 @@ def test_signed_inputs_are_rounded_to_a_step(low: float, high: float) -> None:
 
 def test_fixed_point_by_hand() -> None:
     """Four bits: the largest is 0.5 x 2^1, so the step is 2^(1 - 4 + 1) = 1/4."""
-    found = quantization.round_to_fixed_point(jnp.asarray([1.0, 0.3, -0.375, 0.125]), 4)
-    np.testing.assert_array_equal(found, [1.0, 0.25, -0.5, 0.0])
+    rounded = quantization.round_to_fixed_point(jnp.asarray([1.0, 0.3, -0.375, 0.125]), 4)
+    np.testing.assert_array_equal(rounded, [1.0, 0.25, -0.5, 0.0])
     np.testing.assert_array_equal(quantization.round_to_fixed_point(jnp.zeros(3)), np.zeros(3))
     # 0.99 would round to the eighth step of 1/8: one too many for four bits.
     assert quantization.round_to_fixed_point(jnp.asarray([0.99]), 4) == 1.0
@@ -172,22 +172,24 @@ ARRAYS = hnp.arrays(np.float32, 5, elements=st.floats(-1000, 1000, width=32, all
 
 
 @PROPERTY
-@hypothesis.given(x=ARRAYS, number=st.sampled_from([4, 8, 16]))
-def test_fixed_point_is_near(x: Any, number: int) -> None:
-    found = np.asarray(quantization.round_to_fixed_point(jnp.asarray(x), number)).astype(np.float64)
+@hypothesis.given(x=ARRAYS, count=st.sampled_from([4, 8, 16]))
+def test_fixed_point_is_near(x: Any, count: int) -> None:
+    rounded = np.asarray(quantization.round_to_fixed_point(jnp.asarray(x), count)).astype(
+        np.float64
+    )
     largest = float(np.abs(x).max())
     _, exponent = np.frexp(largest)
-    step = 2.0 ** (int(exponent) - number + 1)
-    if round(largest / step) == 2 ** (number - 1):  # the next step, then
+    step = 2.0 ** (int(exponent) - count + 1)
+    if round(largest / step) == 2 ** (count - 1):  # the next step, then
         step *= 2
-    np.testing.assert_array_equal(np.round(found / step), found / step)
-    assert (np.abs(found / step) < 2 ** (number - 1)).all()
-    assert (np.abs(found - x) <= step / 2).all()
+    np.testing.assert_array_equal(np.round(rounded / step), rounded / step)
+    assert (np.abs(rounded / step) < 2 ** (count - 1)).all()
+    assert (np.abs(rounded - x) <= step / 2).all()
 
 
 @PROPERTY
-@hypothesis.example(x=np.asarray([-0.99, 0.375], np.float32), number=4)
-@hypothesis.given(x=ARRAYS, number=st.sampled_from([4, 8, 16]))
-def test_fixed_point_is_idempotent(x: Any, number: int) -> None:
-    once = quantization.round_to_fixed_point(jnp.asarray(x), number)
-    np.testing.assert_array_equal(quantization.round_to_fixed_point(once, number), once)
+@hypothesis.example(x=np.asarray([-0.99, 0.375], np.float32), count=4)
+@hypothesis.given(x=ARRAYS, count=st.sampled_from([4, 8, 16]))
+def test_fixed_point_is_idempotent(x: Any, count: int) -> None:
+    once = quantization.round_to_fixed_point(jnp.asarray(x), count)
+    np.testing.assert_array_equal(quantization.round_to_fixed_point(once, count), once)

@@ -49,17 +49,17 @@ def test_the_data_path_is_the_product_bit_for_bit(data: Any) -> None:
     arguments = (layer, levels, mask, bits, input_bits, scheme, accelerator)
     # Units of `sre` are wider at one bit than the blocks of its mask, and hold pruned weights.
     hypothesis.assume(not (bits == 1 and signed == "offset" and scheme == "sre"))
-    found = mapping.map_layer(*arguments)
+    layer_map = mapping.map_layer(*arguments)
     inputs = rng.integers(0, 2**input_bits, (5, layer.groups * layer.rows))
     inputs[0], inputs[1] = 0, 2**input_bits - 1
     np.testing.assert_array_equal(
-        executed(found, accelerator, inputs), product(layer, inputs, levels)
+        executed(layer_map, accelerator, inputs), product(layer, inputs, levels)
     )
     counts = schemes.count_packing((layer,), [mask], np.asarray([bits]), scheme, accelerator)
-    for name, value in mapping.count_layer_map(found, scheme, accelerator).items():
+    for name, value in mapping.count_layer_map(layer_map, scheme, accelerator).items():
         assert value == getattr(counts, name).item(), name
     # A unit's largest sum goes through its converters unharmed.
-    high = found.read_cells().astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
+    high = layer_map.read_cells().astype(int).sum(axis=1) * (2**accelerator.dac_bits - 1)
     assert high.max(initial=0) <= 2**accelerator.lossless_adc_bits - 1
 
 
@@ -73,11 +73,11 @@ def mapped(scheme: str = "column_vector", bits: int = 4) -> tuple[LayerMap, np.n
 @pytest.mark.parametrize("scheme", ["column_vector", "dense", "sre", "pim_prune"])
 @pytest.mark.parametrize("what", ["cell", "input", "output", "slice"])
 def test_one_wrong_entry_is_seen(scheme: str, what: str) -> None:
-    found, levels = mapped(scheme)
+    layer_map, levels = mapped(scheme)
     inputs = np.random.default_rng(0).integers(1, 32, (50, 27))
     expected = product(CONV, inputs, levels)
-    np.testing.assert_array_equal(executed(found, SMALL, inputs), expected)
-    units, cells, banks = found.units, found.cells.copy(), found.banks.copy()
+    np.testing.assert_array_equal(executed(layer_map, SMALL, inputs), expected)
+    units, cells, banks = layer_map.units, layer_map.cells.copy(), layer_map.banks.copy()
     outputs, slices = units.outputs.copy(), units.slices.copy()
     if what == "cell":
         cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
@@ -87,7 +87,7 @@ def test_one_wrong_entry_is_seen(scheme: str, what: str) -> None:
         outputs[0, 0] = (outputs[0, 0] + 1) % 6
     else:
         slices[0, 0] ^= 1
-    wrong = found._replace(
+    wrong = layer_map._replace(
         cells=cells, banks=banks, units=units._replace(outputs=outputs, slices=slices)
     )
     assert (executed(wrong, SMALL, inputs) != expected).any()
@@ -98,15 +98,15 @@ def test_one_wrong_entry_is_seen(scheme: str, what: str) -> None:
 @pytest.mark.parametrize("scheme", ["column_vector", "dense", "sre", "pim_prune"])
 def test_actions_of_executing_are_those_that_cost(scheme: str, signed: str, dac_bits: int) -> None:
     flipped = signed == "offset" and scheme == "dense"
-    one = dataclasses.replace(
+    accelerator = dataclasses.replace(
         SMALL, signed=signed, dac_bits=dac_bits, flipped_columns=flipped, unit_columns=5
     )
     rng = np.random.default_rng(3)
-    mask = schemes.prune_blocks(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, one)
-    found = mapping.map_layer(CONV, integers(CONV, mask, 5, 4), mask, 5, 7, scheme, one)
-    counts = schemes.count_packing((CONV,), [mask], np.asarray([5]), scheme, one)
-    expected = crossbar.count_actions((CONV,), counts, one.chip(), np.asarray([7]))
-    done = datapath.count_performed_actions(found, one)
+    mask = schemes.prune_blocks(CONV, rng.normal(size=(1, 27, 6)), scheme, 0.6, accelerator)
+    layer_map = mapping.map_layer(CONV, integers(CONV, mask, 5, 4), mask, 5, 7, scheme, accelerator)
+    counts = schemes.count_packing((CONV,), [mask], np.asarray([5]), scheme, accelerator)
+    expected = crossbar.count_actions((CONV,), counts, accelerator.chip(), np.asarray([7]))
+    done = datapath.count_performed_actions(layer_map, accelerator)
     assert set(expected) - set(done) == {
         *("output_scale", "index_memory", "edram", "bus", "router")
     }  # fmt: skip
@@ -115,24 +115,24 @@ def test_actions_of_executing_are_those_that_cost(scheme: str, signed: str, dac_
 
 def test_converters_round_and_clip() -> None:
     """Lossless 5 bits; at 3 a step is 4 and the largest code 7."""
-    one = PRESETS["isaac_ou"]
+    accelerator = PRESETS["isaac_ou"]
     sums = jnp.asarray([0.0, 1.0, 2.0, 3.0, 6.0, 10.0, 27.0])
-    lossless = converters.build_converter(one)
+    lossless = converters.build_converter(accelerator)
     np.testing.assert_array_equal(converters.convert(lossless, sums), sums)
-    three = converters.build_converter(one, 3)
+    three = converters.build_converter(accelerator, 3)
     assert (float(three.step), float(three.top)) == (4.0, 7.0)
     np.testing.assert_array_equal(converters.convert(three, sums), [0, 0, 0, 4, 8, 8, 28])
     assert float(converters.convert(three, jnp.asarray(40.0))) == 28.0
-    assert converters.build_converter(dataclasses.replace(one, adc_bits=3)) == three
+    assert converters.build_converter(dataclasses.replace(accelerator, adc_bits=3)) == three
     assert isinstance(three, Converter)
 
 
 def test_fewer_bits_lose_something() -> None:
-    found, levels = mapped()
+    layer_map, levels = mapped()
     inputs = np.random.default_rng(0).integers(0, 32, (50, 27))
     expected = product(CONV, inputs, levels)
     errors = [
-        np.abs(executed(found, SMALL, inputs, bits) - expected).mean() for bits in (5, 4, 3, 2)
+        np.abs(executed(layer_map, SMALL, inputs, bits) - expected).mean() for bits in (5, 4, 3, 2)
     ]
     assert errors[0] == 0
     assert errors == sorted(errors)
@@ -141,24 +141,29 @@ def test_fewer_bits_lose_something() -> None:
 
 @pytest.mark.parametrize("name", ["lenet", "vgg", "resnet"])
 def test_every_layer_of_a_network_bit_for_bit(name: str) -> None:
-    network, params, compressed, found, images = built(name)
-    parts = datapath.build_parts(found.maps, found.accelerator)
+    network, params, compressed, network_mapping, images = built(name)
+    parts = datapath.build_parts(network_mapping.maps, network_mapping.accelerator)
     checks = datapath.check_layers(
-        network, params, compressed, parts, found.accelerator, images[:4]
+        network, params, compressed, parts, network_mapping.accelerator, images[:4]
     )
     assert len(checks) == len(network.layers)
-    for layer, one in zip(network.layers, checks, strict=True):
-        assert one.mismatches == 0, layer
+    for layer, check in zip(network.layers, checks, strict=True):
+        assert check.mismatches == 0, layer
         windows = 4 * layer.positions + 64
-        assert one.compared == windows * layer.groups * layer.columns
+        assert check.compared == windows * layer.groups * layer.columns
     logits = datapath.apply(
-        network, params, compressed, parts, converters.build_converter(found.accelerator), images
+        network,
+        params,
+        compressed,
+        parts,
+        converters.build_converter(network_mapping.accelerator),
+        images,
     )
     expected = apply(network, params, compressed, images)
     np.testing.assert_array_equal(logits.argmax(axis=-1), expected.argmax(axis=-1))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     whole = datapath.compare_end_to_end(
-        network, params, compressed, parts, found.accelerator, images[:4]
+        network, params, compressed, parts, network_mapping.accelerator, images[:4]
     )
     assert (whole.same_class, whole.images) == (4, 4)
     assert whole.levels == sum(
@@ -178,24 +183,26 @@ LOSSY = {
 @pytest.mark.parametrize("held", LOSSY)
 def test_what_converters_lose_is_what_the_data_path_loses(held: str) -> None:
     """Evaluated without packing, executed unit by unit: the same, bit for bit."""
-    network, params, compressed, found, images = built("grouped", LOSSY[held], searched=True)
-    parts = datapath.build_parts(found.maps, found.accelerator)
-    for one in datapath.check_layers(
-        network, params, compressed, parts, found.accelerator, images[:2]
+    network, params, compressed, whole, images = built("grouped", LOSSY[held], searched=True)
+    parts = datapath.build_parts(whole.maps, whole.accelerator)
+    for check in datapath.check_layers(
+        network, params, compressed, parts, whole.accelerator, images[:2]
     ):
-        assert one.mismatches == 0
+        assert check.mismatches == 0
     lossless = tuple(layer._replace(reading=None) for layer in compressed)
-    parts = datapath.build_parts(tuple(one._replace(adc_bits=0) for one in found.maps), LOSSY[held])
-    checks = datapath.check_layers(network, params, lossless, parts, found.accelerator, images[:2])
-    assert sum(one.mismatches for one in checks) == 0
+    parts = datapath.build_parts(
+        tuple(layer_map._replace(adc_bits=0) for layer_map in whole.maps), LOSSY[held]
+    )
+    checks = datapath.check_layers(network, params, lossless, parts, whole.accelerator, images[:2])
+    assert sum(check.mismatches for check in checks) == 0
     kept = apply(network, params, lossless, images)
     assert not np.allclose(apply(network, params, compressed, images), kept, atol=1e-3)
 
 
 def test_an_accelerator_of_few_bits_is_evaluated_as_it_executes() -> None:
     three = dataclasses.replace(PRESETS["isaac_ou"], adc_bits=3)
-    network, params, compressed, found, images = built("grouped", three)
-    parts = datapath.build_parts(found.maps, three)
+    network, params, compressed, whole, images = built("grouped", three)
+    parts = datapath.build_parts(whole.maps, three)
     executed = datapath.apply(
         network, params, compressed, parts, converters.build_converter(three), images
     )
@@ -220,12 +227,12 @@ def test_what_a_converter_loses_by_hand() -> None:
 
 
 def test_a_check_that_fails_says_where() -> None:
-    network, params, compressed, found, images = built("vgg")
-    maps = list(found.maps)
+    network, params, compressed, whole, images = built("vgg")
+    maps = list(whole.maps)
     cells = maps[2].cells.copy()
     place = np.argwhere(cells > 0)[0]
     cells[tuple(place)] -= 1
     maps[2] = maps[2]._replace(cells=cells)
-    parts = datapath.build_parts(tuple(maps), found.accelerator)
-    checks = datapath.check_layers(network, params, compressed, parts, found.accelerator, images)
-    assert [one.mismatches > 0 for one in checks] == [False, False, True, False, False, False]
+    parts = datapath.build_parts(tuple(maps), whole.accelerator)
+    checks = datapath.check_layers(network, params, compressed, parts, whole.accelerator, images)
+    assert [check.mismatches > 0 for check in checks] == [False, False, True, False, False, False]

@@ -20,28 +20,30 @@ from apq_jax.system.errors import InputError
 
 
 def test_a_round_trip_is_the_identity(path: pathlib.Path) -> None:
-    found, expected = mapping.load(path), built("resnet")[3]
-    assert found.accelerator == expected.accelerator
-    assert found.scheme == "column_vector"
-    for one, other in zip(found.maps, expected.maps, strict=True):
-        assert one[:3] == other[:3]
-        jax.tree.map(np.testing.assert_array_equal, one[3:], other[3:])
-    jax.tree.map(np.testing.assert_array_equal, found.scales, expected.scales)
-    assert sorted(found.digital) == ["columns", "params/Dense_0/bias"]
-    np.testing.assert_array_equal(found.digital["columns"], [[0, 3], [1, 4], [2, 5]])
+    loaded, expected = mapping.load(path), built("resnet")[3]
+    assert loaded.accelerator == expected.accelerator
+    assert loaded.scheme == "column_vector"
+    for layer_map, other in zip(loaded.maps, expected.maps, strict=True):
+        assert layer_map[:3] == other[:3]
+        jax.tree.map(np.testing.assert_array_equal, layer_map[3:], other[3:])
+    jax.tree.map(np.testing.assert_array_equal, loaded.scales, expected.scales)
+    assert sorted(loaded.digital) == ["columns", "params/Dense_0/bias"]
+    np.testing.assert_array_equal(loaded.digital["columns"], [[0, 3], [1, 4], [2, 5]])
 
 
 def test_a_file_that_was_read_is_executed(path: pathlib.Path) -> None:
     """Its cells, indices and scales alone, on the levels of random windows."""
-    found = mapping.load(path)
+    loaded = mapping.load(path)
     compressed = built("resnet")[2]
-    for one, scales, layer in zip(found.maps, found.scales, compressed, strict=True):
+    for layer_map, scales, layer in zip(loaded.maps, loaded.scales, compressed, strict=True):
         inputs = np.random.default_rng(0).integers(
-            0, 2**one.input_bits, (3, one.layer.groups * one.layer.rows)
+            0, 2**layer_map.input_bits, (3, layer_map.layer.groups * layer_map.layer.rows)
         )
-        sums = executed(one, found.accelerator, inputs).reshape(3, one.layer.groups, -1)
+        sums = executed(layer_map, loaded.accelerator, inputs).reshape(
+            3, layer_map.layer.groups, -1
+        )
         levels = np.asarray(layer.levels, np.int64)
-        expected = product(one.layer, inputs, levels).reshape(sums.shape)
+        expected = product(layer_map.layer, inputs, levels).reshape(sums.shape)
         np.testing.assert_array_equal(
             scales.multiplier * sums + scales.offset,
             np.asarray(layer.multiplier) * expected + np.asarray(layer.offset),
@@ -60,23 +62,23 @@ def test_the_hash_by_hand(path: pathlib.Path) -> None:
 
 
 def test_files_are_written_whole(path: pathlib.Path, monkeypatch: Any) -> None:
-    before, found = path.read_bytes(), mapping.load(path)
+    before, loaded = path.read_bytes(), mapping.load(path)
 
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match="cannot be written"):
-        mapping.save(path, found._replace(digital={}))
+        mapping.save(path, loaded._replace(digital={}))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_could_not_be_read_is_not_written(tmp_path: pathlib.Path) -> None:
-    found = built("resnet")[3]
-    wrong = found.scales[0]._replace(offset=np.full_like(found.scales[0].offset, np.nan))
+    whole = built("resnet")[3]
+    wrong = whole.scales[0]._replace(offset=np.full_like(whole.scales[0].offset, np.nan))
     with pytest.raises(InputError, match="layer 0: offset: NaN"):
-        mapping.save(tmp_path / "x", found._replace(scales=(wrong, *found.scales[1:])))
+        mapping.save(tmp_path / "x", whole._replace(scales=(wrong, *whole.scales[1:])))
     assert not (tmp_path / "x").exists()
 
 
@@ -106,8 +108,8 @@ def drop(name: str) -> Any:
 
 
 def other_group(tensors: dict[str, np.ndarray], metadata: Any) -> None:
-    found = tensors["1/outputs"]
-    tensors["1/outputs"] = np.where(found == NONE, NONE, (found + 2) % 4).astype(np.int32)
+    outputs = tensors["1/outputs"]
+    tensors["1/outputs"] = np.where(outputs == NONE, NONE, (outputs + 2) % 4).astype(np.int32)
 
 
 def lost_slice(tensors: dict[str, np.ndarray], metadata: Any) -> None:
@@ -226,10 +228,10 @@ def test_hostile_files_are_one_line(
 
 def test_changed_contents_are_seen_by_the_hash(path: pathlib.Path) -> None:
     """A cell of a unit, within its range: nothing else could tell."""
-    found = mapping.load(path).maps[0]
-    unit = found.units
+    layer_map = mapping.load(path).maps[0]
+    unit = layer_map.units
     place = unit.crossbar[0], unit.wordline[0], unit.bitline[0]
-    rewritten(path, put("0/cells", place, found.cells[place] ^ 1), seal=False)
+    rewritten(path, put("0/cells", place, layer_map.cells[place] ^ 1), seal=False)
     with pytest.raises(InputError, match="sha256: not that of the contents"):
         mapping.load(path)
 
@@ -253,11 +255,11 @@ def test_truncated_files(path: pathlib.Path) -> None:
 def test_inspect_prints_and_draws(path: pathlib.Path, capsys: Any) -> None:
     assert main(["inspect", str(path), "--layer", "1"]) == 0
     printed = capsys.readouterr().out
-    found = mapping.load(path)
+    loaded = mapping.load(path)
     lines = printed.splitlines()[2:]
-    for line, one in zip(lines, found.maps, strict=False):
-        counts = mapping.count_layer_map(one, "column_vector", found.accelerator)
-        assert line.startswith(one.layer.name)
+    for line, layer_map in zip(lines, loaded.maps, strict=False):
+        counts = mapping.count_layer_map(layer_map, "column_vector", loaded.accelerator)
+        assert line.startswith(layer_map.layer.name)
         assert line.split()[-1] == f"{counts['index_bits']:,}"
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     rewritten(path, described(name="$\\frac{$"))

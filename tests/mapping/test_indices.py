@@ -40,18 +40,18 @@ def test_the_index_can_be_read_back(data: Any) -> None:
     keep = draw(st.sampled_from([1.0, 0.5, 0.05]))
     mask = schemes.prune_blocks(layer, weights, "column_vector", keep, accelerator)
     levels = integers(layer, mask, bits, seed)
-    found = mapping.map_layer(layer, levels, mask, bits, 8, "column_vector", accelerator)
-    index = mapping.encode(found, accelerator)
+    layer_map = mapping.map_layer(layer, levels, mask, bits, 8, "column_vector", accelerator)
+    index = mapping.encode(layer_map, accelerator)
     counts = schemes.count_packing(
         (layer,), [mask], np.asarray([bits]), "column_vector", accelerator
     )
     assert len(index) == counts.index_bits.item()
     again = mapping.decode(index, layer, bits, accelerator)
-    units = found.units
-    for one, expected in zip(
+    units = layer_map.units
+    for field, expected in zip(
         again, (units.bank, units.outputs, units.slices, units.flipped), strict=True
     ):
-        np.testing.assert_array_equal(one, expected)
+        np.testing.assert_array_equal(field, expected)
     for wrong in (index[:-1], np.append(index, True)):
         with pytest.raises(ValueError, match=r"index of|input indices"):
             mapping.decode(wrong, layer, bits, accelerator)
@@ -59,11 +59,11 @@ def test_the_index_can_be_read_back(data: Any) -> None:
 
 def test_an_index_by_hand() -> None:
     """Two row groups of two rows and 7 columns: lists are shorter than a bitmap of 14 bits."""
-    one = Accelerator(crossbar_rows=4, crossbar_columns=6, unit_rows=2, unit_columns=3)
+    accelerator = Accelerator(crossbar_rows=4, crossbar_columns=6, unit_rows=2, unit_columns=3)
     layer = Layer("tiny", 1, 4, 7, 1, (), ())
     mask = np.zeros((1, 4, 7), bool)
     mask[0, :2, 5] = True
-    found = mapping.map_layer(layer, mask.astype(int), mask, 4, 8, "column_vector", one)
-    index = mapping.encode(found, one)
+    layer_map = mapping.map_layer(layer, mask.astype(int), mask, 4, 8, "column_vector", accelerator)
+    index = mapping.encode(layer_map, accelerator)
     # A list; one survivor, the sixth column; none in the second group; the unit reads the first.
     assert "".join("01"[int(bit)] for bit in index) == "0" + "001" + "101" + "000" + "0"

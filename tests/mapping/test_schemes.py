@@ -25,8 +25,8 @@ def ones(layer: Layer) -> np.ndarray:
 
 
 def packed(mask: np.ndarray, scheme: str, bits: int = 8, layer: Layer = CONV) -> dict[str, int]:
-    found = schemes.count_packing((layer,), [mask], np.asarray([bits]), scheme, ISAAC_OU)
-    return {name: value.item() for name, value in found._asdict().items()}
+    counts = schemes.count_packing((layer,), [mask], np.asarray([bits]), scheme, ISAAC_OU)
+    return {name: value.item() for name, value in counts._asdict().items()}
 
 
 @pytest.mark.parametrize("bits", [2, 5, 8])
@@ -35,13 +35,13 @@ def packed(mask: np.ndarray, scheme: str, bits: int = 8, layer: Layer = CONV) ->
 def test_a_mask_of_ones_is_the_dense_network(scheme: str, name: str, bits: int) -> None:
     layers = WORKLOADS[name]
     all_bits = np.full(len(layers), bits)
-    found = schemes.count_packing(
+    counts = schemes.count_packing(
         layers, [ones(layer) for layer in layers], all_bits, scheme, ISAAC_OU
     )
     expected = crossbar.count_dense(layers, all_bits, ISAAC_OU.chip())
-    for field in set(found._fields) - {"index_bits"}:
+    for field in set(counts._fields) - {"index_bits"}:
         np.testing.assert_array_equal(
-            getattr(found, field), getattr(expected, field), err_msg=field
+            getattr(counts, field), getattr(expected, field), err_msg=field
         )
 
 
@@ -52,17 +52,17 @@ def test_a_mask_of_ones_tiles_alike_where_strips_are_crossbars() -> None:
     expected = crossbar.count_dense(layers, eight, ISAAC_OU.chip())
     # Strips of columns have inputs of their own to count; strips of rows, units of their own.
     for scheme, apart in (("pim_prune", "row_groups"), ("pim_prune_columns", "slots")):
-        found = schemes.count_packing(layers, full, eight, scheme, ISAAC_OU)
-        for field in set(found._fields) - {"index_bits", apart}:
+        counts = schemes.count_packing(layers, full, eight, scheme, ISAAC_OU)
+        for field in set(counts._fields) - {"index_bits", apart}:
             np.testing.assert_array_equal(
-                getattr(found, field), getattr(expected, field), err_msg=f"{scheme} {field}"
+                getattr(counts, field), getattr(expected, field), err_msg=f"{scheme} {field}"
             )
     for scheme in ("sre", "column_vector"):
-        found = schemes.count_packing(layers, full, eight, scheme, ISAAC_OU)
-        np.testing.assert_array_equal(found.slots, expected.slots, err_msg=scheme)
-        np.testing.assert_array_equal(found.cells, expected.cells, err_msg=scheme)
+        counts = schemes.count_packing(layers, full, eight, scheme, ISAAC_OU)
+        np.testing.assert_array_equal(counts.slots, expected.slots, err_msg=scheme)
+        np.testing.assert_array_equal(counts.cells, expected.cells, err_msg=scheme)
     # 14 whole slots of 9 rows fill 126 of 128: unpruned column-vectors need a little more.
-    assert found.crossbars.sum() == 3660
+    assert counts.crossbars.sum() == 3660
     assert expected.crossbars.sum() == 3600
 
 
@@ -74,8 +74,8 @@ def test_depthwise_groups_stay_block_diagonal() -> None:
     # 14 and 14 and 4 on diagonals; of 5 that are left, 5.
     for scheme in ("filter", "channel", "pim_prune_columns", "pim_prune"):
         assert packed(ones(layer), scheme, layer=layer)["crossbars"] in (1, 3), scheme
-        found = packed(mask, scheme, layer=layer)
-        assert (found["crossbars"], found["units"], found["fullest"]) == (1, 5, 5), scheme
+        counts = packed(mask, scheme, layer=layer)
+        assert (counts["crossbars"], counts["units"], counts["fullest"]) == (1, 5, 5), scheme
     # 32 strips of 4 bitlines are a crossbar: more than on a diagonal, and in turn all the same.
     assert packed(ones(layer), "pim_prune", layer=layer)["crossbars"] == 1
 
@@ -89,9 +89,9 @@ def test_a_whole_crossbar_reads_its_groups_at_once() -> None:
     mask = ones(layer)
     mask[::3] = False  # 21 of 32 stay
     for scheme in ("filter", "channel", "pim_prune_columns"):
-        found = schemes.count_packing((layer,), [mask], np.asarray([8]), scheme, isaac)
-        assert (found.crossbars[0], found.units[0], found.fullest[0]) == (2, 2, 1), scheme
-        assert (found.drives[0], found.outputs[0]) == (21 * 9, 21), scheme
+        counts = schemes.count_packing((layer,), [mask], np.asarray([8]), scheme, isaac)
+        assert (counts.crossbars[0], counts.units[0], counts.fullest[0]) == (2, 2, 1), scheme
+        assert (counts.drives[0], counts.outputs[0]) == (21 * 9, 21), scheme
     # A unit of 20 x 8 covers two: 14 in 7 reads, twice, and 4 in 2.
     two = dataclasses.replace(ISAAC_OU, unit_rows=20)
     dense = crossbar.count_dense((layer,), np.asarray([8]), two.chip())
@@ -104,10 +104,10 @@ def test_matrices_of_unlike_sizes_lie_as_the_largest() -> None:
     mask = ones(layer)
     mask[1:3, 10:] = False
     mask[3] = False
-    found = packed(mask, "channel", layer=layer)
+    counts = packed(mask, "channel", layer=layer)
     # Units: 5 x 2 of 40 rows, 2 x 2 of 10; the fourth group is gone.
-    assert (found["crossbars"], found["units"], found["fullest"]) == (1, 10 + 4 + 4, 18)
-    assert found["cells"] == 60 * 12
+    assert (counts["crossbars"], counts["units"], counts["fullest"]) == (1, 10 + 4 + 4, 18)
+    assert counts["cells"] == 60 * 12
     whole = packed(ones(layer), "channel", layer=layer)
     assert (whole["crossbars"], whole["units"], whole["fullest"]) == (2, 40, 30)
 
@@ -127,29 +127,29 @@ def test_filters() -> None:
     """10 of 64 columns: 40 bitlines, 5 units across, three strips of 15, 15 and 4 units."""
     mask = ones(CONV)
     mask[:, :, 10:] = False
-    found = packed(mask, "filter")
-    assert found["crossbars"] == 3
-    assert found["units"] == (15 + 15 + 4) * 5
-    assert found["slots"] == 32 * 5
-    assert found["cells"] == 288 * 10 * 4
-    assert found["index_bits"] == min(7 + 10 * 6, 64) + 1
+    counts = packed(mask, "filter")
+    assert counts["crossbars"] == 3
+    assert counts["units"] == (15 + 15 + 4) * 5
+    assert counts["slots"] == 32 * 5
+    assert counts["cells"] == 288 * 10 * 4
+    assert counts["index_bits"] == min(7 + 10 * 6, 64) + 1
 
 
 def test_channels() -> None:
     """5 of 32 channels are 45 rows: one strip, 5 units down, 32 across two crossbars."""
     mask = ones(CONV)
     mask[:, 45:] = False
-    found = packed(mask, "channel")
-    assert (found["crossbars"], found["units"]) == (2, 5 * 32)
-    assert found["index_bits"] == min(6 + 5 * 5, 32) + 1
+    counts = packed(mask, "channel")
+    assert (counts["crossbars"], counts["units"]) == (2, 5 * 32)
+    assert counts["index_bits"] == min(6 + 5 * 5, 32) + 1
 
 
 def test_nothing_left_takes_a_crossbar() -> None:
     none = np.zeros_like(ones(CONV))
     for scheme in set(schemes.SCHEMES) - {"dense"}:
-        found = packed(none, scheme)
-        assert found["crossbars"] == 1, scheme
-        assert found["units"] == found["cells"] == found["drives"] == 0, scheme
+        counts = packed(none, scheme)
+        assert counts["crossbars"] == 1, scheme
+        assert counts["units"] == counts["cells"] == counts["drives"] == 0, scheme
 
 
 def test_pim_prune_packs_upward() -> None:
@@ -157,18 +157,18 @@ def test_pim_prune_packs_upward() -> None:
     mask = np.zeros_like(ones(CONV))
     mask[0, :130, :32] = True
     mask[0, 100:120, 32:] = True
-    found = packed(mask, "pim_prune")
-    assert found["crossbars"] == 2 + 1
+    counts = packed(mask, "pim_prune")
+    assert counts["crossbars"] == 2 + 1
     # 128 rows are 15 units, 2 rows one, 20 rows three; 128 bitlines are 16.
-    assert found["units"] == (16 + 3) * 16
-    assert found["slots"] == (15 + 3) * 16
-    assert found["fullest"] == 15 * 16
-    assert found["drives"] == 150 * 16
-    assert found["columns"] == (16 + 3) * 128
-    assert found["cells"] == 150 * 32 * 4
-    assert found["outputs"] == (16 + 3) * 32
-    assert found["row_groups"] == 16 + 3
-    assert found["index_bits"] == 150 * 9 + 2 * 9  # of 288 rows, and how many
+    assert counts["units"] == (16 + 3) * 16
+    assert counts["slots"] == (15 + 3) * 16
+    assert counts["fullest"] == 15 * 16
+    assert counts["drives"] == 150 * 16
+    assert counts["columns"] == (16 + 3) * 128
+    assert counts["cells"] == 150 * 32 * 4
+    assert counts["outputs"] == (16 + 3) * 32
+    assert counts["row_groups"] == 16 + 3
+    assert counts["index_bits"] == 150 * 9 + 2 * 9  # of 288 rows, and how many
     # With 4 bits two strips lie beside each other: the taller decides.
     four = packed(mask, "pim_prune", bits=4)
     assert four["crossbars"] == 2
@@ -181,11 +181,11 @@ def test_pim_prune_packs_left() -> None:
     mask = np.zeros_like(ones(CONV))
     mask[0, :128, :40] = True
     mask[0, 128:256, 7] = True
-    found = packed(mask, "pim_prune_columns")
-    assert found["crossbars"] == 2 + 1
-    assert found["units"] == 15 * (16 + 4) + 15 * 1
-    assert found["cells"] == 128 * 41 * 4
-    assert found["index_bits"] == 41 * 6 + 3 * 7
+    counts = packed(mask, "pim_prune_columns")
+    assert counts["crossbars"] == 2 + 1
+    assert counts["units"] == 15 * (16 + 4) + 15 * 1
+    assert counts["cells"] == 128 * 41 * 4
+    assert counts["index_bits"] == 41 * 6 + 3 * 7
 
 
 def test_sre_leaves_out_rows_of_a_unit() -> None:
@@ -193,14 +193,14 @@ def test_sre_leaves_out_rows_of_a_unit() -> None:
     mask = np.zeros_like(ones(CONV))
     mask[0, 3:13, 4] = True
     mask[0, 200, 10:12] = True
-    found = packed(mask, "sre")
-    assert found["units"] == 2 + 1
-    assert found["crossbars"] == 1
-    assert found["drives"] == 11
-    assert found["cells"] == 11 * 2 * 4  # a lone weight keeps its neighbour's place
-    assert found["outputs"] == 3 * 2
-    assert found["index_bits"] == 11 * 9 + 32 * 9
-    assert found == packed(mask, "sre_weights")
+    counts = packed(mask, "sre")
+    assert counts["units"] == 2 + 1
+    assert counts["crossbars"] == 1
+    assert counts["drives"] == 11
+    assert counts["cells"] == 11 * 2 * 4  # a lone weight keeps its neighbour's place
+    assert counts["outputs"] == 3 * 2
+    assert counts["index_bits"] == 11 * 9 + 32 * 9
+    assert counts == packed(mask, "sre_weights")
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.4, 0.05])
@@ -214,9 +214,9 @@ def test_column_vectors_are_those_of_the_tables(keep: float) -> None:
         (layer,), crossbar.count_survivors([groups[None]]), 9, ISAAC_OU.chip(), 4
     )
     expected = crossbar.look_up_counts(tables, ISAAC_OU.chip(), np.asarray([0]), np.asarray([6]))
-    found = schemes.count_packing((layer,), [mask], np.asarray([6]), "column_vector", ISAAC_OU)
-    for field in found._fields:
-        assert getattr(found, field) == getattr(expected, field), field
+    counts = schemes.count_packing((layer,), [mask], np.asarray([6]), "column_vector", ISAAC_OU)
+    for field in counts._fields:
+        assert getattr(counts, field) == getattr(expected, field), field
 
 
 @pytest.mark.parametrize(
@@ -271,22 +271,22 @@ def test_utilisation_by_hand() -> None:
     layer = Layer("conv", 1, 576, 64, 100, (3, 3), (1, 1))
     bits = np.asarray([7])
     counts = schemes.count_packing((layer,), [mask], bits, "column_vector", ISAAC_OU)
-    found = schemes.compute_utilisation((layer,), counts, bits, ISAAC_OU)
-    assert found["cells_unused"] == 128 * 128 - 70 * 9 * 4
-    assert found["slots_unused"] == 224 - 36
-    assert found["padding_cells"] == 36 * 72 - 70 * 9 * 4
-    assert found["cells_used"] == pytest.approx(2520 / 16384)
-    assert found["index_overhead"] == pytest.approx(1085 / (70 * 9 * 7))
+    shares = schemes.compute_utilisation((layer,), counts, bits, ISAAC_OU)
+    assert shares["cells_unused"] == 128 * 128 - 70 * 9 * 4
+    assert shares["slots_unused"] == 224 - 36
+    assert shares["padding_cells"] == 36 * 72 - 70 * 9 * 4
+    assert shares["cells_used"] == pytest.approx(2520 / 16384)
+    assert shares["index_overhead"] == pytest.approx(1085 / (70 * 9 * 7))
 
 
 @pytest.mark.parametrize("scheme", sorted(schemes.SCHEMES))
 @pytest.mark.parametrize("preset", ["isaac_ou", "sre", "isaac"])
 def test_every_scheme_is_costed_by_the_same_model(scheme: str, preset: str) -> None:
     rng = np.random.default_rng(2)
-    layers, one = WORKLOADS["lenet5"], PRESETS[preset]
+    layers, base = WORKLOADS["lenet5"], PRESETS[preset]
     for accelerator in (
-        one,
-        dataclasses.replace(one, signed="differential", flipped_columns=False),
+        base,
+        dataclasses.replace(base, signed="differential", flipped_columns=False),
     ):
         masks = [
             schemes.prune_blocks(
@@ -336,10 +336,10 @@ def test_blocks_by_hand(scheme: str, scores: list[list[int]], kept: list[str]) -
     (block,) = schemes.build_blocks((TINY,), scheme, TINY_CHIP)
     weights = jnp.asarray([W], jnp.float32)
     metric = pruning.compute_score_matrices(jnp.eye(4)[None], "l2", block.high)
-    found = pruning.score_blocks(weights, metric, "l2", block)
-    np.testing.assert_allclose(found, [scores])
-    count = jnp.asarray(max(found.size // 2, 1))
-    mask = pruning.keep_largest(found, jnp.ones(found.shape, bool), count)
+    block_scores = pruning.score_blocks(weights, metric, "l2", block)
+    np.testing.assert_allclose(block_scores, [scores])
+    count = jnp.asarray(max(block_scores.size // 2, 1))
+    mask = pruning.keep_largest(block_scores, jnp.ones(block_scores.shape, bool), count)
     rows = np.asarray(pruning.expand_mask(mask, block, 4, 4)[0]).astype(int)
     assert ["".join(map(str, row)) for row in rows] == kept
 
@@ -374,11 +374,11 @@ def test_a_searched_price_is_that_of_the_packing(scheme: str, chip: str) -> None
     for _ in range(12):
         level, *bits = (rng.integers(low, high, 4) for low, high in ((0, 3), (1, 9), (1, 9)))
         kept = [
-            pruning.expand_mask(mask[at], block, layer.rows, layer.columns)
-            for mask, at, block, layer in zip(masks, level, blocks, layers, strict=True)
+            pruning.expand_mask(mask[layer_level], block, layer.rows, layer.columns)
+            for mask, layer_level, block, layer in zip(masks, level, blocks, layers, strict=True)
         ]
         counts = schemes.count_packing(layers, kept, bits[0], scheme, accelerator)
         expected = crossbar.compute_cost(layers, counts, accelerator.chip(), bits[1])
-        found = look_up_costs(prices, Policy(level, *bits))
-        for name in found._fields:
-            assert getattr(found, name) == getattr(expected, name), name
+        cost = look_up_costs(prices, Policy(level, *bits))
+        for name in cost._fields:
+            assert getattr(cost, name) == getattr(expected, name), name

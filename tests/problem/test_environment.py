@@ -43,9 +43,9 @@ def test_decode_by_hand() -> None:
 
 
 def test_of_bits_that_cost_the_same_the_most_are_a_choice() -> None:
-    def choices(least: int, most: int, **hardware: Any) -> tuple[tuple[int, ...], ...]:
+    def choices(least: int, largest: int, **hardware: Any) -> tuple[tuple[int, ...], ...]:
         names = "min_weight_bits", "min_input_bits", "max_weight_bits", "max_input_bits"
-        search = SearchOptions(**dict(zip(names, (least, least, most, most), strict=True)))
+        search = SearchOptions(**dict(zip(names, (least, least, largest, largest), strict=True)))
         space = prepare.build_space(Config(search=search), Accelerator(**hardware))
         return space.weight_bits, space.input_bits
 
@@ -114,9 +114,9 @@ def everything(free: tuple[bool, bool, bool], base: Policy, layer: int) -> list[
     choices = range(SPACE.levels), (2, 4, 6, 7), (3, 4, 5, 6)
     fixed = [int(field[layer]) for field in jax.tree.leaves(base)]
     return [
-        one
-        for one in itertools.product(*choices)
-        if all(is_free or one[i] == fixed[i] for i, is_free in enumerate(free))
+        choice
+        for choice in itertools.product(*choices)
+        if all(is_free or choice[i] == fixed[i] for i, is_free in enumerate(free))
     ]
 
 
@@ -129,18 +129,18 @@ def everything(free: tuple[bool, bool, bool], base: Policy, layer: int) -> list[
 def test_closed_form_is_the_best_of_all(problem: Problem, free: Any, price: float) -> None:
     base = Policy(jnp.asarray([1, 0, 3]), jnp.asarray([6, 2, 7]), jnp.asarray([4, 6, 3]))
     allowed = environment.allow_free(SPACE, free, environment.encode(SPACE, base))
-    found = environment.solve_closed_form(problem, SPACE, jnp.asarray(price), allowed)
+    policy = environment.solve_closed_form(problem, SPACE, jnp.asarray(price), allowed)
     p = jax.tree.map(np.asarray, problem)
     for layer in range(LAYERS):
         every = everything(free, base, layer)
         assert allowed[layer].sum() == len(every)
 
-        def total(one: tuple[int, ...], layer: int = layer) -> float:
-            level, weight, inputs = one
+        def total(choice: tuple[int, ...], layer: int = layer) -> float:
+            level, weight, inputs = choice
             error = p.error[layer, level, weight - 1] + p.input_error[layer, inputs - 1]
             return error + price * p.share[layer, level, weight - 1, inputs - 1]
 
-        chosen = tuple(int(field[layer]) for field in jax.tree.leaves(found))
+        chosen = tuple(int(field[layer]) for field in jax.tree.leaves(policy))
         assert chosen in every
         assert total(chosen) == pytest.approx(min(map(total, every)), rel=1e-6)
 
@@ -163,7 +163,7 @@ def test_observations_show_what_is_used_and_what_remains(problem: Problem) -> No
     before, actions = environment.encode(SPACE, base), environment.encode(SPACE, taken)
     seen = environment.observe_episode(problem, SPACE, before, actions)
     assert seen.shape == (LAYERS, FEATURES + 3 + 3 + 3)
-    full, cut = (np.asarray(environment.look_up_shares(problem, one)) for one in (base, taken))
+    full, cut = (np.asarray(environment.look_up_shares(problem, each)) for each in (base, taken))
     for layer in range(LAYERS):
         np.testing.assert_array_equal(seen[layer, :FEATURES], problem.features[layer])
         np.testing.assert_array_equal(seen[layer, FEATURES : FEATURES + 3], before[layer])
@@ -176,11 +176,11 @@ def test_observations_show_what_is_used_and_what_remains(problem: Problem) -> No
 
 def test_later_actions_are_not_seen(problem: Problem) -> None:
     base = jnp.full((LAYERS, 3), 0.5)
-    one = environment.observe_episode(problem, SPACE, base, jnp.full((LAYERS, 3), 0.2))
+    observed = environment.observe_episode(problem, SPACE, base, jnp.full((LAYERS, 3), 0.2))
     other = jnp.full((LAYERS, 3), 0.2).at[1:].set(0.9)
     other = environment.observe_episode(problem, SPACE, base, other)
-    np.testing.assert_array_equal(one[:2], other[:2])
-    assert (one[2:] != other[2:]).any(axis=1).all()
+    np.testing.assert_array_equal(observed[:2], other[:2])
+    assert (observed[2:] != other[2:]).any(axis=1).all()
 
 
 def test_rollout_walks_the_layers(problem: Problem) -> None:

@@ -82,11 +82,11 @@ def evaluated(cost: crossbar.Cost, divergence: float = 0.0) -> Evaluation:
 def test_what_is_known_beforehand_is_what_evaluation_finds(mapping: dict[str, Any]) -> None:
     prices = prices_of(Accelerator(**mapping))
     problem, some = problem_of(prices), policies(50)
-    found = evaluated(look_up_costs(move_to_device(prices), some))
+    evaluation = evaluated(look_up_costs(move_to_device(prices), some))
     imagined = foreseen(problem, some)
     for name in METRICS:
-        np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=2e-6)
-    gains = (environment.gain(problem, one) for one in (imagined, found))
+        np.testing.assert_allclose(getattr(imagined, name), getattr(evaluation, name), rtol=2e-6)
+    gains = (environment.gain(problem, each) for each in (imagined, evaluation))
     np.testing.assert_allclose(*gains, atol=5e-6)
     paid = environment.look_up_shares(problem, some).sum(axis=-1)
     shares = np.exp(-environment.log_ratios(problem, imagined))
@@ -106,8 +106,8 @@ def test_unpruned_at_eight_bits_is_the_whole_in_whole_tiles_too() -> None:
 
 
 def values(slots: float = 100, energy_nj: float = 10.0, divergence: float = 0.0) -> Evaluation:
-    found = 0.9, divergence, 5, slots, 1.0, energy_nj, 25.0
-    return Evaluation(*(jnp.asarray(value, jnp.float32) for value in found))
+    fields = 0.9, divergence, 5, slots, 1.0, energy_nj, 25.0
+    return Evaluation(*(jnp.asarray(value, jnp.float32) for value in fields))
 
 
 def test_shortfall_adds_up_what_is_missed() -> None:
@@ -126,15 +126,15 @@ def test_shortfall_adds_up_what_is_missed() -> None:
 def test_rewards_of_the_goals_by_hand() -> None:
     cost = problem_of(limits={"slots": 50})
     saved = 0.75 * math.log(cost.dense[0] / 100) + 0.25 * math.log(cost.dense[3] / 10)
-    found = environment.reward(cost, values())
-    np.testing.assert_allclose(found, saved - 2 * math.log(1 + 400 * 1.0), rtol=1e-5)
+    reward = environment.reward(cost, values())
+    np.testing.assert_allclose(reward, saved - 2 * math.log(1 + 400 * 1.0), rtol=1e-5)
     accuracy = problem_of(objective={}, quality=1.0, max_drop=math.inf, limits={"slots": 100})
     # 0.5 x 0.01 is half a point, at no penalty; costs count nothing within the limit.
     for slots in (50, 100):
-        found = environment.reward(accuracy, values(slots, divergence=0.01))
-        np.testing.assert_allclose(found, -math.log(1 + 10 * 0.5), rtol=1e-5)
+        reward = environment.reward(accuracy, values(slots, divergence=0.01))
+        np.testing.assert_allclose(reward, -math.log(1 + 10 * 0.5), rtol=1e-5)
     over = environment.reward(accuracy, values(110, divergence=0.01))
-    np.testing.assert_allclose(found - over, 2 * math.log(1 + 400 * 0.1), rtol=1e-4)
+    np.testing.assert_allclose(reward - over, 2 * math.log(1 + 400 * 0.1), rtol=1e-4)
 
 
 def test_closed_forms_pay_for_what_is_limited_where_accuracy_is_the_goal() -> None:
@@ -170,9 +170,9 @@ def test_no_policy_needs_less_than_the_least() -> None:
     """Over all choices of every layer apart, and over many policies."""
     least = build.find_min_costs(PRICES, SPACE)
     some = policies(500)
-    found = look_up_costs(PRICES, jax.tree.map(np.asarray, some))
+    costs = look_up_costs(PRICES, jax.tree.map(np.asarray, some))
     for name in METRICS:
-        assert least[name] <= getattr(found, name).min()
+        assert least[name] <= getattr(costs, name).min()
     every = unflatten(PRICES)
     by_hand = [
         min(
@@ -197,8 +197,8 @@ def test_closed_forms_of_another_phase_stand_between() -> None:
 
     def costs(phase: float) -> np.ndarray:
         moved = problem._replace(phase=jnp.asarray(phase))
-        found = opening.propose_closed_forms(moved, SPACE, jnp.arange(12), 12, allowed)
-        return np.asarray(environment.look_up_shares(problem, found).sum(axis=-1))
+        proposed = opening.propose_closed_forms(moved, SPACE, jnp.arange(12), 12, allowed)
+        return np.asarray(environment.look_up_shares(problem, proposed).sum(axis=-1))
 
     usual, between = costs(0.0), costs(0.5)
     assert ((between[:-1] <= usual[:-1]) & (between[:-1] >= usual[1:])).all()

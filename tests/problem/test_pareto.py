@@ -23,12 +23,12 @@ def test_front_is_what_none_beats(points: list[tuple[int, int]]) -> None:
     benefit, accuracy = np.asarray(points, float).T
     front = pareto.find_pareto_front(benefit, accuracy)
     beaten = {
-        at
-        for at, (b, a) in enumerate(points)
+        index
+        for index, (b, a) in enumerate(points)
         if any(x >= b and y >= a and (x, y) != (b, a) for x, y in points)
     }
-    assert {points[at] for at in front} == {
-        points[at] for at in range(len(points)) if at not in beaten
+    assert {points[index] for index in front} == {
+        points[index] for index in range(len(points)) if index not in beaten
     }
     assert (np.diff(benefit[front]) < 0).all()
 
@@ -80,10 +80,10 @@ ROWS = st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=40)
 def test_non_dominated_is_what_none_beats(rows: list[tuple[int, int, int]]) -> None:
     front = pareto.find_non_dominated(np.asarray(rows, float)).tolist()
     expected = [
-        at
-        for at, one in enumerate(rows)
-        if one not in rows[:at]
-        and not any(all(x >= y for x, y in zip(o, one, strict=True)) and o != one for o in rows)
+        index
+        for index, row in enumerate(rows)
+        if row not in rows[:index]
+        and not any(all(x >= y for x, y in zip(o, row, strict=True)) and o != row for o in rows)
     ]
     assert front == expected
 
@@ -96,16 +96,20 @@ def test_both_fronts_agree_in_two_dimensions(points: list[tuple[int, int]]) -> N
 
 
 def test_shortfall_and_misses_by_hand() -> None:
-    found = {"accuracy_drop": [0.5, 2.5, 0.0], "slots": [300, 450, 301], "energy_nj": [1, 1, 99.0]}
+    values = {
+        "accuracy_drop": [0.5, 2.5, 0.0],
+        "slots": [300, 450, 301],
+        "energy_nj": [1, 1, 99.0],
+    }
     limits = {"accuracy_drop": 0.5, "slots": 300.0}
     # 2 points are 0.02; 450 is half too many; the energy has no limit.
-    np.testing.assert_allclose(pareto.shortfall(found, limits), [0, 0.52, 1 / 300])
-    assert pareto.find_misses(found, limits, 0) == ()
-    assert pareto.find_misses(found, limits, 1) == (
+    np.testing.assert_allclose(pareto.shortfall(values, limits), [0, 0.52, 1 / 300])
+    assert pareto.find_misses(values, limits, 0) == ()
+    assert pareto.find_misses(values, limits, 1) == (
         pareto.Miss("accuracy_drop", 2.5, 0.5),
         pareto.Miss("slots", 450, 300.0),
     )
-    assert pareto.shortfall(found, {}).tolist() == [0, 0, 0]
+    assert pareto.shortfall(values, {}).tolist() == [0, 0, 0]
     # 100 (0.98 - 0.97) is a bit more than 1.
     assert pareto.shortfall({"accuracy_drop": [100 * (0.98 - 0.97)]}, {"accuracy_drop": 1.0}) == 0
 

@@ -26,21 +26,21 @@ from apq_jax.types import AgentOptions
 
 
 def test_uniform_proposes_every_policy_once_and_stops(problem: Problem) -> None:
-    found = choices(searched(uniform(SPACE, 7), problem, 0, 200))
-    assert (found == found[:, :1]).all()
+    policies = choices(searched(uniform(SPACE, 7), problem, 0, 200))
+    assert (policies == policies[:, :1]).all()
     expected = set(itertools.product(range(5), SPACE.weight_bits, SPACE.input_bits))
-    assert len(found) == len(expected)
-    assert {tuple(row) for row in found[:, 0].tolist()} == expected
+    assert len(policies) == len(expected)
+    assert {tuple(row) for row in policies[:, 0].tolist()} == expected
 
 
 def test_lamp_keeps_what_scores_above_one_threshold(problem: Problem) -> None:
     """Five thresholds for each of the 16 choices of bits."""
     scores = jnp.asarray([[0.01, 0.05, 0.2, 0.5, 1.0], [0.1, 0.3, 0.4, 0.9, 1.0], [0.02] * 5])
-    found = choices(searched(lamp(SPACE, 4, 80), problem._replace(lamp=scores), 0, 200))
-    assert len(found) == 80
-    assert (found[:, :, 1:] == found[:, :1, 1:]).all()
+    policies = choices(searched(lamp(SPACE, 4, 80), problem._replace(lamp=scores), 0, 200))
+    assert len(policies) == 80
+    assert (policies[:, :, 1:] == policies[:, :1, 1:]).all()
     # Thresholds 10^-2 to 1 in steps of 10^(1/2); the first level at or above; none: the last.
-    levels = {tuple(row) for row in found[:, :, 0].tolist()}
+    levels = {tuple(row) for row in policies[:, :, 0].tolist()}
     assert levels == {(0, 0, 0), (1, 0, 4), (2, 0, 4), (3, 2, 4), (4, 4, 4)}
 
 
@@ -59,12 +59,12 @@ def test_lamp_scores_by_hand() -> None:
 
 def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:
     """Levels 1 and 4, three numbers of weight bits and of input bits: 8 a layer."""
-    found = choices(searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24))
+    policies = choices(searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24))
     dense = np.asarray([0, SPACE.weight_bits[-1], SPACE.input_bits[-1]])
-    changed = (found != dense).any(axis=2)
+    changed = (policies != dense).any(axis=2)
     assert (changed.sum(axis=1) == 1).all()
     assert changed.sum(axis=0).tolist() == [8, 8, 8]
-    assert len(np.unique(found.reshape(24, -1), axis=0)) == 24
+    assert len(np.unique(policies.reshape(24, -1), axis=0)) == 24
 
 
 def shortened(problem: Problem, levels: int) -> Problem:
@@ -76,11 +76,11 @@ def shortened(problem: Problem, levels: int) -> Problem:
 
 def test_where_only_bits_or_keep_ratios_can_be_chosen(problem: Problem) -> None:
     bits = Space(1, SPACE.weight_bits, SPACE.input_bits)
-    found = choices(searched(greedy(bits, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 40))
-    assert len(np.unique(found.reshape(40, -1), axis=0)) > 20
+    policies = choices(searched(greedy(bits, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 40))
+    assert len(np.unique(policies.reshape(40, -1), axis=0)) > 20
     alone = Space(1, (8,), (8,))
-    found = choices(searched(greedy(alone, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 8))
-    assert (found == [0, 8, 8]).all()
+    policies = choices(searched(greedy(alone, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 8))
+    assert (policies == [0, 8, 8]).all()
     # No other agent comes after the one that prunes: it goes on, as far as the limit allows.
     keep, agent = (
         Space(5, (8,), (8,)),
@@ -95,10 +95,10 @@ def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
     cost = [
         float(
             environment.look_up_shares(
-                problem, jax.tree.map(lambda x, at=at: jnp.asarray(x[at]), record.policy)
+                problem, jax.tree.map(lambda x, index=index: jnp.asarray(x[index]), record.policy)
             ).sum()
         )
-        for at in range(24, 36)
+        for index in range(24, 36)
     ]
     for call in range(3):
         along = cost[4 * call : 4 * call + 4]
@@ -143,8 +143,8 @@ def test_accuracy_within_a_limit_is_better_than_chance(problem: Problem, name: s
     makers = {**STRATEGIES, "apq": lambda: apq(SPACE, OPTIONS, 4, 60, 0.0)}
 
     def best(strategy: Strategy) -> float:
-        found = searched(strategy, limited, 0, 120).evaluation
-        return float(found.divergence[found.slots <= 333].min())
+        evaluations = searched(strategy, limited, 0, 120).evaluation
+        return float(evaluations.divergence[evaluations.slots <= 333].min())
 
     assert best(makers[name]()) < best(random(SPACE, 4))
 

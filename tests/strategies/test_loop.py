@@ -112,8 +112,8 @@ def test_searches_side_by_side_are_the_same_but_for_rounding(
     problem: Problem, two: tuple[str, Chunks]
 ) -> None:
     """Over one chunk from the same carry: rounding grows with every step."""
-    _, (strategy, _, found) = two
-    carry, (after, record) = found[0][0], found[1]
+    _, (strategy, _, alone) = two
+    carry, (after, record) = alone[0][0], alone[1]
     chunks = loop.resume(strategy, evaluate, problem, problem, carry, 2, batch="vmap")
     beside, other = next(chunks)
     np.testing.assert_array_equal(other.search, record.search)
@@ -141,14 +141,14 @@ def test_each_search_has_its_own_end(problem: Problem) -> None:
     few, many = (keys[proposes.index(count)] for count in (4, 12))
     strategy = Strategy(init, ask, tell)
     begin = loop.start(strategy, problem, jnp.stack([few, many]), 30)
-    found = list(loop.resume(strategy, evaluate, problem, problem, begin, 1))
-    assert [np.bincount(record.search, minlength=2).tolist() for _, record in found] == [
+    chunks = list(loop.resume(strategy, evaluate, problem, problem, begin, 1))
+    assert [np.bincount(record.search, minlength=2).tolist() for _, record in chunks] == [
         [4, 4],
         [0, 4],
         [0, 4],
         [0, 0],
     ]
-    assert found[-1][0].left.tolist() == [0, 0]
+    assert chunks[-1][0].left.tolist() == [0, 0]
 
 
 def test_an_evaluator_is_asked_to_remember() -> None:

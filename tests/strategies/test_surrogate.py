@@ -36,13 +36,13 @@ def test_interpolation_by_hand() -> None:
 def test_an_imagined_evaluation_is_the_one_that_follows(problem: Problem) -> None:
     """Given its divergence: costs and reward of a policy, from the tables alone."""
     policy = Policy(*map(jnp.asarray, ([1, 4, 0], [2, 6, 7], [3, 5, 6])))
-    found = evaluate(problem, policy)
+    evaluation = evaluate(problem, policy)
     known = surrogate.look_up_choices(problem, SPACE)
     places = environment.encode_places(SPACE, policy).astype(jnp.float32)
-    imagined = surrogate.predict_evaluation(problem, known, places, found.divergence)
+    imagined = surrogate.predict_evaluation(problem, known, places, evaluation.divergence)
     for name in ("divergence", "slots", "energy_nj"):
-        np.testing.assert_allclose(getattr(imagined, name), getattr(found, name), rtol=0.02)
-    expected = environment.reward(problem, found)
+        np.testing.assert_allclose(getattr(imagined, name), getattr(evaluation, name), rtol=0.02)
+    expected = environment.reward(problem, evaluation)
     np.testing.assert_allclose(environment.reward(problem, imagined), expected, atol=0.02)
     errors = surrogate.interpolate_log_errors(known, places)
     of_weights = problem.error[jnp.arange(3), policy.level, policy.weight_bits - 1]
