@@ -29,9 +29,10 @@ class Prices(NamedTuple):
 def build_prices(
     layers: tuple[Layer, ...], tables: Counts, chip: Chip, weight_bits: int, input_bits: int
 ) -> Prices:
-    """Computes the prices from tables [L, K, S], for weight and input bits from 1 to those given.
+    """Computes the prices for 1 to `weight_bits` and 1 to `input_bits` bits.
 
-    Tables and chip may be traced.
+    `tables`, the counts [L, K, S] of each keep level and number of slices, and `chip` may be
+    traced.
     """
     count, levels, _ = tables.crossbars.shape
     choices = np.ix_(np.arange(levels), np.arange(1, weight_bits + 1), np.arange(1, input_bits + 1))

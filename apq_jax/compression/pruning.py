@@ -69,7 +69,7 @@ def extract_diagonal_blocks(matrix: jax.Array, height: int) -> jax.Array:
 def score_blocks(w: jax.Array, matrices: jax.Array, kind: Score, block: Block) -> jax.Array:
     """Scores how much each block matters; blocks with low scores are pruned first.
 
-    A block's score is the sum of its columns' scores, because the loss is such a sum.
+    A block's score is the sum of its columns' scores, because the loss is a sum over columns.
 
     Args:
       w: [γ, R, C].
@@ -113,7 +113,7 @@ def compute_score_matrices(gram: jax.Array, kind: Score, height: int) -> jax.Arr
 
 
 def keep_largest(scores: jax.Array, alive: jax.Array, count: jax.Array) -> jax.Array:
-    """Returns the mask of the `count` blocks with the largest scores among those `alive`.
+    """Returns the mask of the `count` blocks with the largest scores, of the blocks `alive`.
 
     Ties go to the block that comes first in (group, row, column) order.
 

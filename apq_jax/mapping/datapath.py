@@ -147,8 +147,8 @@ def _execute_chunk(path: Datapath, banks: Banks, adc: Converter, levels: jax.Arr
 def count_performed_actions(layer_map: LayerMap, accelerator: Accelerator) -> dict[str, int]:
     """Counts the actions of one inference from a layer's units, by component.
 
-    Components are those between an input and its partial sum, named as in `Components`. Flips and
-    offsets are counted once a window, although `execute` corrects each step.
+    The components lie between an input and its partial sum, and have the names of `Components`.
+    Flips and offsets are counted once a window, although `execute` corrects each step.
     """
     wordlines, bitlines = layer_map.count_lines()
     driven, sums = int(wordlines.sum()), int(bitlines.sum())

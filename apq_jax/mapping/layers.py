@@ -117,9 +117,9 @@ def _cut_digits(
 def count_layer_map(layer_map: LayerMap, scheme: str, accelerator: Accelerator) -> dict[str, int]:
     """Counts what one window of a mapped layer uses; names as in `crossbar.Counts`.
 
-    Units that are read together count once. The counts must equal those that
-    apq_jax/mapping/schemes.py forms without any unit. `slots` are among them only if the scheme's
-    slots are its units: the other schemes count slots as if no crossbar ended.
+    Units that are read together count once. The counts must equal the counts that
+    apq_jax/mapping/schemes.py forms without any unit. `slots` are left out unless the scheme's
+    slots are its units, because other schemes count slots as if no crossbar ended.
     """
     units, (wordlines, bitlines) = layer_map.units, layer_map.count_lines()
     _, first = np.unique(units.read, return_index=True)

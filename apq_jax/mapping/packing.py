@@ -1,4 +1,4 @@
-"""Places the units of every scheme in crossbars, as apq_jax/mapping/schemes.py counts them."""
+"""Places the units of every scheme in crossbars, as `scheme_counts` counts them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple

@@ -21,8 +21,8 @@ _STRIP_BITS = 8  # pim_prune and sre have the blocks of 8-bit weights at any bit
 def count_subset_bits(kept: int, count: int) -> int:
     """Counts the bits of an index of the `kept` survivors among `count` things.
 
-    The index is the shorter of two: a list of the survivors with its length, or a bitmap. One more
-    bit says which of the two it is.
+    The index is a list of the survivors with its length, or a bitmap if that is shorter. One more
+    bit tells list from bitmap.
     """
     return min(count_list_bits(1, kept, count), count) + 1
 
@@ -70,7 +70,7 @@ def cut_strips(mask: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.nd
       width: columns of a strip.
 
     Yields:
-      Of each strip, the rows with survivors, group x R + row, and all columns, group x C + column.
+      The rows with survivors, group x R + row, and all columns, group x C + column, of each strip.
     """
     _, height, columns = mask.shape
     for group, survivors in enumerate(mask):
@@ -113,7 +113,7 @@ def _count_matrices(
     """Counts matrices of (rows, columns) that are packed densely, without the empty ones.
 
     Args:
-      layer: whose matrices they are.
+      layer: has the kernel of the matrices.
       shapes: of the matrices.
       index: index bits, which are added to the bits for flipped bitlines.
       bits: of the weights.
@@ -149,7 +149,10 @@ def count_filters(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accele
 
 
 def count_channels(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accelerator) -> Counts:
-    """Counts the surviving input channels, each a window of rows, as `count_filters` does."""
+    """Counts the surviving input channels, packed densely, with an index of which survive.
+
+    A channel is a window of rows.
+    """
     window = int(np.prod(layer.kernel, dtype=np.int64))
     kept = mask.any(axis=2).sum(axis=1)  # [γ], rows
     shapes = [(int(rows), layer.columns) for rows in kept]
@@ -158,7 +161,7 @@ def count_channels(layer: Layer, mask: np.ndarray, bits: int, accelerator: Accel
 
 
 def count_strip_columns(accelerator: Accelerator) -> int:
-    """Counts the logical columns of a strip, those of a crossbar at 8 bits, ⌊X_c / S⌋."""
+    """Counts the logical columns of a strip, as many as a crossbar holds at 8 bits, ⌊X_c / S⌋."""
     return max(accelerator.crossbar_columns // accelerator.slices(_STRIP_BITS), 1)
 
 
@@ -171,7 +174,7 @@ def count_strips_beside(columns: int, slices: int, accelerator: Accelerator) -> 
     """Counts the strips of `pim_prune` that fit side by side in a crossbar.
 
     Args:
-      columns: logical columns of a group, of which a strip has no more.
+      columns: logical columns of a group; a strip has no more.
       slices: bitlines of a weight.
       accelerator: any.
     """

@@ -118,7 +118,7 @@ def find_min_costs(prices: Prices, space: Space) -> dict[str, float]:
 
     Args:
       prices: of every choice up to 8-bit weights and 8-bit inputs, on the host.
-      space: whose bits count; all keep levels of the prices do.
+      space: has the bits; keep levels are all levels of the prices.
 
     Returns:
       The values by metric.

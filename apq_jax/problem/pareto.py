@@ -63,7 +63,7 @@ def find_first(policy: Policy) -> np.ndarray:
 
 
 def find_distinct(policy: Policy) -> np.ndarray:
-    """Finds those of N policies [N, L] that no earlier one equals: rising indices."""
+    """Finds the policies, of N [N, L], that equal no earlier policy: rising indices."""
     return np.unique(find_first(policy))
 
 

@@ -58,8 +58,8 @@ def propose_closed_forms(
 ) -> Policy:
     """Proposes closed-form policies [E, L], over a range of prices; the first is the most costly.
 
-    A policy within the limit of accuracy is thus found early, if there is one. A search with
-    another `Problem.phase` proposes other policies.
+    The most costly policies come first because they lose least accuracy, so a search soon knows
+    whether a policy meets the limit of accuracy. Another `Problem.phase` gives other policies.
 
     Args:
       index: [E], which of the `count` policies to propose.
@@ -80,7 +80,7 @@ def propose(
     allowed: jax.Array,
     places: jax.Array,
 ) -> Policy:
-    """Proposes closed-form policies for the first `count` evaluations, then those at `places`.
+    """Proposes closed forms for the first `count` evaluations, then the policies at `places`.
 
     Args:
       index: [E], number of evaluations before each proposal.
