@@ -36,7 +36,7 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Weights of the metrics in the objective: exponents of their ratios to the dense network's."""
+    """Weight of each metric in the objective: the exponent of its ratio to the dense network's."""
 
     slots: float = define_range(0.75, 0.0, 1e6)
     crossbars: float = define_range(0.0, 0.0, 1e6)
@@ -120,23 +120,27 @@ class Config:
     agent: ActorCriticOptions = ActorCriticOptions()
 
 
-_HIDDEN = {"training.seed"}  # the run's seed replaces it
+_HIDDEN = ["training", "seed"]  # no user sets it, because the run's seed replaces it
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """Returns a `Config` as the dictionary of a config file, which the command line overrides."""
+    """Returns a `Config` as the nested dictionary that a config file returns.
+
+    It lacks `training.seed`, which `from_config_dict` takes from `seed`.
+    """
     tree = dataclasses.asdict(config)
-    for path in _HIDDEN:
-        section, field = path.split(".")
-        del tree[section][field]
+    del tree["training"]["seed"]
     return ml_collections.ConfigDict(tree)
 
 
 def from_config_dict(tree: ml_collections.ConfigDict) -> Config:
     """Checks a config file's dictionary and freezes it; missing fields take their defaults.
 
+    Whole numbers are allowed where a field is a float. `training.seed` becomes `seed`.
+
     Raises:
-      InputError: an unknown field, a wrong type or a value that is not allowed.
+      InputError: a field is unknown, has a wrong type or a value that is not allowed, or
+        contradicts another field.
     """
     config = _read_section([], Config(), tree.to_dict())
     _check_together(config)
@@ -186,7 +190,12 @@ def _check_together(config: Config) -> None:
 
 
 def describe_allowed(path: str) -> str:
-    """Says what a field may be, such as "a whole number, 1 to 10", or what fields a section has.
+    """Says which values a field takes, or which fields a section has, for a message.
+
+    For example "a whole number, 1 to 10", or "a section with name, path".
+
+    Args:
+      path: the dotted name of a field or section, such as "search.episodes".
 
     Raises:
       InputError: the field does not exist; names the fields of the nearest section.
@@ -210,7 +219,7 @@ def _names(node: Any, walked: list[str]) -> list[str]:
     if not dataclasses.is_dataclass(node):
         return []
     names = [field.name for field in dataclasses.fields(node)]
-    return [name for name in names if ".".join([*walked, name]) not in _HIDDEN]
+    return [name for name in names if [*walked, name] != _HIDDEN]
 
 
 def _read_section(walked: list[str], default: Any, values: Any) -> Any:
@@ -222,14 +231,12 @@ def _read_section(walked: list[str], default: Any, values: Any) -> Any:
     for name, value in values.items():
         here = [*walked, name]
         words = describe_allowed(".".join(here))  # refuses an unknown field
-        usual = getattr(default, name)
+        usual, allowed = getattr(default, name), fields.get_allowed(type(default), name)
         if dataclasses.is_dataclass(usual):
-            changes[name] = _read_section(here, usual, value)
-            continue
-        if isinstance(usual, float) and type(value) is int:
+            value = _read_section(here, usual, value)
+        elif isinstance(usual, float) and type(value) is int:
             value = float(value)
-        right = type(value) is type(usual)
-        if not right or not fields.is_allowed(fields.get_allowed(type(default), name), value):
+        if type(value) is not type(usual) or not fields.is_allowed(allowed, value):
             raise InputError(f"config.{'.'.join(here)}: {value!r}; allowed: {words}")
         changes[name] = value
     return dataclasses.replace(default, **changes)

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
 
 
 def report(workdir: pathlib.Path) -> RenderableType:
-    """Writes the report of a finished run; returns its summary for the terminal."""
+    """Writes the report of the finished run in a folder; returns its summary for the terminal."""
     from apq_jax.report.make import write_report  # loads matplotlib
     from apq_jax.report.summary import build_summary
     from apq_jax.run.read import read_result

@@ -1,8 +1,8 @@
 """Chooses which of the evaluated policies is the result, by its accuracy on the selection images.
 
-Without fine-tuning, the finalists are measured, and the best that meets the limits wins. With
-fine-tuning (`search.tuned`), the search may lose `search.headroom` points more than the limit
-allows, and policies beyond the limit are fine-tuned to find the cheapest that then meets it.
+Without fine-tuning, the finalists are measured, and the best that meets the limits wins. With goal
+cost and fine-tuning (`search.tuned`), the search may lose `search.headroom` points more than the
+limit allows, and policies beyond the limit are fine-tuned to find the cheapest that then meets it.
 Bisection finds it, because a cheaper policy on the front of cost and expected accuracy loses more.
 """
 
@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import metrics
 from apq_jax.compression import finetune, plan_cache
 from apq_jax.compression.compressed import Compressed
 from apq_jax.compression.finetune import Images
@@ -26,22 +25,14 @@ from apq_jax.data.scoring import compute_accuracy
 from apq_jax.models import training
 from apq_jax.models.options import Training
 from apq_jax.pipeline import measure
-from apq_jax.pipeline.judge import Judged, find_knee, judge, take
-from apq_jax.pipeline.prepared import (
-    Prepared,
-    collect_limits,
-    evaluate_many,
-    remove_headroom,
-    restore_fractions,
-    run_float,
-)
+from apq_jax.pipeline.judge import Judged, collect_limited, find_knee, judge, take
+from apq_jax.pipeline.prepared import Prepared, evaluate_many, remove_headroom, restore_fractions
 from apq_jax.problem import environment, pareto
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees
 from apq_jax.types import Policy
 
 SCHEMA = 1  # of the file of a fine-tuning, and of the code that resumes it
-
 
 # (how many policies are done, steps of this one, its least loss) -> whether to stop
 Progress = Callable[[int, int, float], bool]
@@ -87,31 +78,33 @@ def choose(
     on_progress: Progress | None = None,
     cache: pathlib.Path | None = None,
 ) -> Choice:
-    """Returns the best policy that meets the limits on the selection images.
+    """Chooses among the best finalist and at most `search.tuned` fine-tuned policies.
 
-    The best policy is the cheapest (goal cost), the most accurate (goal accuracy) or the knee
-    (goal front). If none meets the limits, it is the nearest. At most `search.tuned` policies are
-    fine-tuned.
+    Of the policies that meet the limits on the selection images, it returns the one of most gain
+    (goal cost) or of most accuracy (goals accuracy and front). If none meets the limits, it returns
+    the nearest. With goal front, only the knee is measured and fine-tuned.
 
     Args:
-      prepared: as it was searched.
+      prepared: from `prepare`.
       record: every evaluation of the search.
       dataset: training images fine-tune, search images say when to stop, selection images choose.
       on_progress: called after every look of `finetune`; if it returns True, fine-tuning ends, and
         the choice is among the policies so far.
-      cache: folder of fine-tuned networks. A policy found there is not fine-tuned again, and an
+      cache: folder of fine-tuned networks. A policy that is there is not fine-tuned again, and an
         unfinished one resumes; None keeps none.
+
+    Returns:
+      The choice, whose `tuned` has every policy that was fine-tuned.
 
     Raises:
       InputError: the cache cannot be written.
     """
-    judged = judge(prepared, record)
-    untuned = _choose_untuned(prepared, record, judged, dataset)
-    options, choices = prepared.config.search, [untuned]
-    by_cost, tuned = options.goal == "cost", list[Tuned]()
-    candidates = np.zeros(0, int)
-    if options.tuned:
-        candidates = _list_candidates(prepared, record, judged, untuned)
+    judged, options = judge(prepared, record), prepared.config.search
+    untuned = choose_untuned(prepared, record, dataset)
+    if not options.tuned:
+        return untuned
+    choices, by_cost, tuned = [untuned], options.goal == "cost", list[Tuned]()
+    candidates = _list_candidates(prepared, record, judged, untuned)
     low, high = 0, len(candidates)  # below `low` the limits are met, from `high` on they are not
     while low < high and len(tuned) < options.tuned and all(row.finished for row in tuned):
         middle = (low + high) // 2 if by_cost else low
@@ -123,49 +116,25 @@ def choose(
         low, high = (low, middle) if by_cost and not choice.meets_limit else (middle + 1, high)
     accuracy = np.asarray([choice.accuracy for choice in choices])
     places = np.asarray([choice.place for choice in choices])
-    limited = _collect_limited(prepared, record, untuned.float_accuracy, places, accuracy)
+    limited = collect_limited(prepared, record, untuned.float_accuracy, places, accuracy)
     keys = (-accuracy, -judged.gain[places]) if by_cost else (-accuracy,)
     best = int(np.lexsort((*keys, pareto.shortfall(*limited)))[0])
     return choices[best]._replace(tuned=tuple(tuned))
 
 
-def _collect_limited(
-    prepared: Prepared,
-    record: Record,
-    float_accuracy: float,
-    places: np.ndarray,
-    accuracy: np.ndarray,
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Returns what limits may bound, of the policies at `places`, and the limits, both by name."""
-    costs = {name: getattr(record.evaluation, name)[places] for name in metrics.METRICS}
-    drop = 100.0 * (float_accuracy - accuracy)
-    return {"accuracy_drop": drop, **costs}, collect_limits(prepared.config)
-
-
 def choose_untuned(prepared: Prepared, record: Record, dataset: Dataset) -> Choice:
-    """Returns the best finalist as `choose` does, but fine-tunes no policy."""
-    return _choose_untuned(prepared, record, judge(prepared, record), dataset)
-
-
-def _choose_untuned(prepared: Prepared, record: Record, judged: Judged, dataset: Dataset) -> Choice:
-    best = _find_best_finalist(prepared, record, judged, dataset)
-    policy = jax.tree.map(lambda x: x[best.place], record.policy)
-    accuracy = record.evaluation.accuracy[best.place]
+    """Returns the best finalist as a `Choice`; fine-tunes no policy. Arguments as in `choose`."""
+    place, count, accuracy, float_accuracy, misses = find_best_finalist(prepared, record, dataset)
+    policy, score = jax.tree.map(lambda x: x[place], (record.policy, record.evaluation.accuracy))
+    search_accuracy = float(restore_fractions(score, len(dataset.search_labels)))
+    compressed = measure.compressed(prepared, policy)
     return Choice(
-        best.place,
-        policy,
-        measure.compressed(prepared, policy),
-        False,
-        best.finalists,
-        float(restore_fractions(accuracy, len(dataset.search_labels))),
-        best.accuracy,
-        best.float_accuracy,
-        best.misses,
+        place, policy, compressed, False, count, search_accuracy, accuracy, float_accuracy, misses
     )
 
 
 class Finalist(NamedTuple):
-    """A policy before fine-tuning, as measured on the selection images."""
+    """A policy before fine-tuning, measured on the selection images; accuracies are fractions."""
 
     place: int  # the policy's place in the record
     finalists: int  # how many policies were compared
@@ -175,14 +144,12 @@ class Finalist(NamedTuple):
 
 
 def find_best_finalist(prepared: Prepared, record: Record, dataset: Dataset) -> Finalist:
-    """Measures `search.finalists` policies on the selection images and returns the best."""
-    return _find_best_finalist(prepared, record, judge(prepared, record), dataset)
+    """Measures at most `search.finalists` policies on the selection images; returns the best.
 
-
-def _find_best_finalist(
-    prepared: Prepared, record: Record, judged: Judged, dataset: Dataset
-) -> Finalist:
-    config = prepared.config.search
+    The best policy meets the limits, or is the nearest, with the most accuracy (goal accuracy) or
+    the most gain. With goal front, the knee is the only finalist.
+    """
+    config, judged = prepared.config.search, judge(prepared, record)
     if config.goal == "front":
         places = np.asarray([find_knee(judged)])
     else:
@@ -193,13 +160,10 @@ def _find_best_finalist(
         short = np.asarray(environment.shortfall(remove_headroom(prepared), evaluated))
         places = distinct[pareto.choose_finalists(benefit, expected, short, config.finalists)]
     policies = jax.tree.map(lambda x: x[places], record.policy)
-    images, labels, reference = run_float(
-        prepared.network, prepared.subject.params, dataset.select_images, dataset.select_labels
-    )
-    evaluated = evaluate_many(prepared, policies, images, labels, reference)
-    accuracy = restore_fractions(evaluated.accuracy, len(dataset.select_labels))
-    float_accuracy = compute_accuracy(reference, dataset.select_labels)
-    limited = _collect_limited(prepared, record, float_accuracy, places, accuracy)
+    images, labels = dataset.select_images, dataset.select_labels
+    evaluated, float_accuracy = evaluate_many(prepared, policies, images, labels)
+    accuracy = restore_fractions(evaluated.accuracy, len(labels))
+    limited = collect_limited(prepared, record, float_accuracy, places, accuracy)
     benefit = accuracy if config.goal == "accuracy" else judged.gain[places]
     order = np.argsort(-benefit, kind="stable")
     best = int(order[np.argmin(pareto.shortfall(*limited)[order])])
@@ -257,9 +221,8 @@ def _fine_tune(
         options = config.finetune, config.recovery, config.training, config.seed
         data = dataset.fingerprint("train"), dataset.fingerprint("search")
         model = plan_cache.identify_model(prepared.network, params)
-        path = plan_cache.locate_file(
-            cache / "finetuned", (SCHEMA, *model, values, *options, *data)
-        )
+        identity = (SCHEMA, *model, values, *options, *data)
+        path = plan_cache.locate_file(cache / "finetuned", identity)
     compressed, tuning = finetune.finetune(
         prepared.network,
         params,
@@ -275,16 +238,10 @@ def _fine_tune(
         on_progress=on_progress,
         path=path,
     )
-    search_accuracy, accuracy = (
-        compute_accuracy(measure.compute_logits(prepared, compressed, images), labels)
-        for images, labels in (
-            (dataset.search_images, dataset.search_labels),
-            (dataset.select_images, dataset.select_labels),
-        )
-    )
-    limited = _collect_limited(
-        prepared, record, untuned.float_accuracy, np.asarray([place]), np.asarray([accuracy])
-    )
+    run = functools.partial(measure.compute_logits, prepared, compressed)
+    search_accuracy = compute_accuracy(run(dataset.search_images), dataset.search_labels)
+    accuracy = compute_accuracy(run(dataset.select_images), dataset.select_labels)
+    limited = collect_limited(prepared, record, untuned.float_accuracy, [place], [accuracy])
     misses = pareto.find_misses(*limited, 0)
     seconds = time.perf_counter() - start
     losses = float(tuning.before), float(tuning.loss)
@@ -304,5 +261,5 @@ def _fine_tune(
 
 @functools.lru_cache(maxsize=16)  # because `finetune` compiles once for each augment object
 def build_augment(options: Training) -> finetune.Augment:
-    """Returns the augmentation that the network was trained with."""
+    """Returns the augmentation that the network was trained with, one object for equal options."""
     return functools.partial(training.augment, max_shift=options.max_shift, flip=options.flip)

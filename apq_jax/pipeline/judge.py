@@ -1,12 +1,13 @@
-"""Judges the policies of a search: objective, expected accuracy, limits."""
+"""Judges the policies of a search by objective, expected accuracy and limits."""
 
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from apq_jax import metrics
-from apq_jax.pipeline.prepared import Prepared
+from apq_jax.pipeline.prepared import Prepared, collect_limits
 from apq_jax.problem import environment, pareto
 from apq_jax.strategies.loop import Record
 
@@ -24,7 +25,10 @@ class Judged(NamedTuple):
 
 
 def judge(prepared: Prepared, record: Record) -> Judged:
-    """Judges every policy of a record; `take` selects some of them afterwards."""
+    """Computes the objective, the expected accuracy and the feasibility of every policy: [N] each.
+
+    A weight of the objective counts as a share of the sum of all weights.
+    """
     problem, objective = prepared.problem, prepared.config.objective
     weights = np.asarray([getattr(objective, name) for name in metrics.METRICS])
     ratios = np.asarray(_log_ratios(problem, record.evaluation), np.float64)
@@ -38,10 +42,36 @@ def judge(prepared: Prepared, record: Record) -> Judged:
 
 
 def take(judged: Judged, indices: np.ndarray) -> Judged:
-    """Selects the policies at `indices`."""
+    """Returns the judgements of the policies at `indices` only, in the order of `indices`."""
     return Judged(*(values[indices] for values in judged))
 
 
 def find_knee(judged: Judged) -> int:
-    """Returns the index of the knee of the front of gain and expected accuracy."""
+    """Returns the index of the knee of the front of gain and expected accuracy.
+
+    `pareto.find_knee` says which policy it is if none is above the reference.
+    """
     return pareto.find_knee(judged.gain, -judged.points_lost, pareto.MIN_GAIN, -pareto.MAX_LOST)
+
+
+def collect_limited(
+    prepared: Prepared,
+    record: Record,
+    float_accuracy: float,
+    places: ArrayLike,
+    accuracy: ArrayLike,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Returns the values that limits bound, and the limits of the result, both by name.
+
+    They are the arguments of `pareto.shortfall` and `pareto.find_misses`.
+
+    Args:
+      prepared: from `prepare`.
+      record: every evaluation of the search.
+      float_accuracy: the float network's, a fraction of 1.
+      places: [N] ints, the policies' places in the record, which has their costs.
+      accuracy: [N], the policies' accuracies on the images of `float_accuracy`.
+    """
+    costs = {name: getattr(record.evaluation, name)[places] for name in metrics.METRICS}
+    drop = 100.0 * (float_accuracy - np.asarray(accuracy))
+    return {"accuracy_drop": drop, **costs}, collect_limits(prepared.config)

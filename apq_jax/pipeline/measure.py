@@ -1,15 +1,14 @@
-"""Builds the integer network of a policy, and measures it on images that no search has seen."""
+"""Builds the integer network of a policy, and compares it with the float network."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax.compression import converters
 from apq_jax.compression.compressed import Compressed, apply, compress
+from apq_jax.compression.converters import Cells
 from apq_jax.compression.evaluator import Subject
 from apq_jax.compression.options import Recovery
 from apq_jax.data.scoring import is_right, run_in_chunks
@@ -19,7 +18,7 @@ from apq_jax.types import Policy
 
 
 class Measured(NamedTuple):
-    """A compressed network against the float network, on the same images."""
+    """The accuracies of a compressed and the float network on the same images."""
 
     accuracy: float  # of the compressed network, a fraction of 1
     float_accuracy: float
@@ -29,41 +28,38 @@ class Measured(NamedTuple):
 
 
 def compressed(prepared: Prepared, policy: Policy) -> Compressed:
-    """Compresses the network as a policy of [L] fields says: one `CompressedLayer` a layer."""
-    run = _compile_compress(prepared.network, get_cells(prepared), prepared.config.recovery)
-    return run(prepared.subject, jax.tree.map(jnp.asarray, policy))
+    """Prunes, compensates and quantizes the network by one policy; fine-tunes nothing.
+
+    Args:
+      prepared: from `prepare`.
+      policy: [L] fields.
+
+    Returns:
+      One `CompressedLayer` a layer.
+    """
+    cells = get_cells(prepared.accelerator, prepared.space)
+    recovery, on_device = prepared.config.recovery, jax.tree.map(jnp.asarray, policy)
+    return _compress(prepared.network, cells, recovery, prepared.subject, on_device)
 
 
-@functools.lru_cache(maxsize=16)
-def _compile_compress(
-    network: Network, cells: converters.Cells, recovery: Recovery
-) -> Callable[[Subject, Policy], Compressed]:
-    @jax.jit
-    def run(subject: Subject, policy: Policy) -> Compressed:
-        return compress(
-            network,
-            subject.params,
-            subject.plan,
-            subject.statistics,
-            subject.moment_images,
-            cells,
-            recovery,
-            policy,
-        )
-
-    return run
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compress(
+    network: Network, cells: Cells, recovery: Recovery, subject: Subject, policy: Policy
+) -> Compressed:
+    params, plan, statistics, _, moment_images, *_ = subject
+    return compress(network, params, plan, statistics, moment_images, cells, recovery, policy)
 
 
 def measure(
     prepared: Prepared, compressed: Compressed, images: np.ndarray, labels: np.ndarray
 ) -> Measured:
-    """Measures a compressed network's accuracy and its difference to the float network's.
+    """Measures the accuracies of the compressed and the float network, and their difference.
 
-    The interval is that of the mean of paired differences, normally distributed.
+    The interval is the difference's mean over the images, plus and minus 1.96 standard errors.
 
     Args:
-      prepared: as it was searched.
-      compressed: from `compressed`, or of the `Choice` that `choose` returns.
+      prepared: from `prepare`.
+      compressed: from `compressed`, or the field of the `Choice` that `choose` returns.
       images: [N, ...], used neither to train nor to search nor to choose.
       labels: [N] int.
     """
@@ -76,17 +72,13 @@ def measure(
     return Measured(float(right.mean()), float(float_right.mean()), mean, mean - half, mean + half)
 
 
+_apply = jax.jit(apply, static_argnums=0)
+
+
 def compute_logits(prepared: Prepared, compressed: Compressed, images: np.ndarray) -> np.ndarray:
-    """Computes a compressed network's logits [N, classes]."""
-    forward = _compile_apply(prepared.network)
-    params = prepared.subject.params
-    return run_in_chunks(
-        lambda chunk: forward(params, compressed, jnp.asarray(chunk)),
-        images,
-        choose_chunk(prepared),
-    )
+    """Computes a compressed network's logits [N, classes] of images [N, ...], on the host."""
 
+    def forward(chunk: np.ndarray) -> jax.Array:
+        return _apply(prepared.network, prepared.subject.params, compressed, jnp.asarray(chunk))
 
-@functools.lru_cache(maxsize=16)
-def _compile_apply(network: Network) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(apply, network))
+    return run_in_chunks(forward, images, choose_chunk(prepared))

@@ -20,13 +20,7 @@ from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
 from apq_jax.network.capture import Network, extract_matrices
 from apq_jax.network.jaxpr import Params
-from apq_jax.pipeline.prepared import (
-    LimitError,
-    Prepared,
-    collect_limits,
-    evaluate_many,
-    run_float,
-)
+from apq_jax.pipeline.prepared import LimitError, Prepared, collect_limits, evaluate_many, run_float
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space, allow_all
 from apq_jax.system.errors import InputError
@@ -38,13 +32,15 @@ _CALIBRATION_IMAGES = 5000
 
 
 def build_space(config: Config, accelerator: Accelerator) -> Space:
-    """Builds the space of policies that a run may propose.
+    """Builds the space of policies that a run may propose: keep levels, and bits of each kind.
 
-    Of several bits that cost the same, the space has only the most.
+    Weight bits that need equally many cells cost the same, and so do input bits that need equally
+    many DAC steps; the space has only the largest of them. It has no ADC bits if
+    `search.min_adc_bits` is 0, or leaves no choice.
 
     Raises:
-      InputError: cells hold more bits than any weight has, converters have fewer bits than are
-        searched, or the scheme does not fit the accelerator or the options.
+      InputError: cells hold more bits than any weight has, `search.min_adc_bits` is more than the
+        converters have, or the scheme does not fit the accelerator or the options.
     """
     search = config.search
     # A differential pair's sign needs no bit of a cell.
@@ -108,17 +104,19 @@ def prepare(
     config: Config,
     cache: pathlib.Path | None = None,
 ) -> Prepared:
-    """Calibrates and plans a network, builds its tables, and fits the accuracy lost per nat.
+    """Makes a network ready to be searched on an accelerator.
 
-    Search images serve only for the float network's outputs; everything else is of training images.
+    Calibrates and plans it on training images, tabulates its costs, builds the problem, and fits
+    how much accuracy one nat of divergence costs. The float network also runs on the search images,
+    because the search compares with its outputs.
 
     Args:
       network: from `capture`.
       params: the float parameters.
       dataset: images and labels.
       accelerator: the hardware.
-      config: the run's.
-      cache: folder of the files of statistics and Plan; None writes none.
+      config: the run's options.
+      cache: folder that keeps statistics and Plans for later runs; None keeps none.
 
     Raises:
       InputError: as `build_space`, or the cache cannot be written.
@@ -142,11 +140,13 @@ def prepare(
 
 
 def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepared:
-    """Prepares the same network and Plan for another accelerator, limit, goal or objective.
+    """Prepares the same network for another accelerator or other options, without a new Plan.
+
+    Statistics, Plan, images and the fitted accuracy per nat stay.
 
     Raises:
-      InputError: as `build_space`, or the Plan does not serve: its scheme, its options or its
-        blocks (operation units of another height have others) differ.
+      InputError: as `build_space`, or the Plan does not serve, because `config` has another scheme
+        or other plan options, or `accelerator` prunes in other blocks (units of another height).
       LimitError: a limit is below the least value that any policy has.
     """
     if config.scheme != prepared.config.scheme:
@@ -158,10 +158,9 @@ def aim(prepared: Prepared, accelerator: Accelerator, config: Config) -> Prepare
         prepared.network.layers, blocks, prepared.subject.plan, strict=True
     ):
         if block != planned.block:
-            allowed = f"{planned.block.high} x {planned.block.wide}"
             raise InputError(
                 f"accelerator: {layer.name} would be pruned in blocks of {block.high} x "
-                f"{block.wide}; allowed: {allowed}, the Plan's"
+                f"{block.wide}; allowed: {planned.block.high} x {planned.block.wide}, the Plan's"
             )
     if config.plan != prepared.config.plan:
         raise InputError(f"config.plan: {config.plan}; allowed: {prepared.config.plan}")
@@ -226,26 +225,15 @@ def _round_up(value: float) -> float:
 
 
 def _fit_drop_per_nat(prepared: Prepared, dataset: Dataset) -> float:
-    """Fits accuracy lost per nat on closed-form policies and training images."""
-    space, problem = prepared.space, prepared.problem
-    # Images after those that moments are matched on, unless there are no more.
-    start = prepared.config.search.moment_images
-    if len(dataset.train_images) <= start:
-        start = 0
+    """Fits the accuracy lost per nat of divergence, on closed-form policies and training images."""
+    search = prepared.config.search
+    # Moments are matched on the first images, so the next ones serve, unless there are no more.
+    start = search.moment_images if len(dataset.train_images) > search.moment_images else 0
     part = slice(start, start + _PROBE_IMAGES)
-    images, labels, reference = run_float(
-        prepared.network,
-        prepared.subject.params,
-        dataset.train_images[part],
-        dataset.train_labels[part],
-    )
-    policies = _build_probes(problem, space, prepared.config.search.probes)
-    evaluation = evaluate_many(prepared, policies, images, labels, reference)
-    return build.fit_drop_per_nat(
-        compute_accuracy(reference, labels),
-        np.asarray(evaluation.accuracy),
-        np.asarray(evaluation.divergence),
-    )
+    images, labels = dataset.train_images[part], dataset.train_labels[part]
+    policies = _build_probes(prepared.problem, prepared.space, search.probes)
+    evaluation, float_accuracy = evaluate_many(prepared, policies, images, labels)
+    return build.fit_drop_per_nat(float_accuracy, evaluation.accuracy, evaluation.divergence)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +15,7 @@ from apq_jax.data.scoring import compute_accuracy, run_in_chunks
 from apq_jax.hardware import adc
 from apq_jax.mapping import Mapping, Scales, count_layer_map, datapath, map_layer
 from apq_jax.pipeline.prepared import Prepared
+from apq_jax.system import pytrees
 from apq_jax.types import Policy
 
 _CURVE_IMAGES = 100, 1000  # fewest and most of a point
@@ -24,7 +24,16 @@ _CHUNK = 100  # images executed at a time
 
 
 def map_to_crossbars(prepared: Prepared, policy: Policy, compressed: Compressed) -> Mapping:
-    """Packs a policy's compressed network into crossbars, by the configured scheme."""
+    """Packs a policy's compressed network into crossbars, by the configured scheme.
+
+    Args:
+      prepared: from `prepare`.
+      policy: [L] fields.
+      compressed: the policy's integer network.
+
+    Returns:
+      The mapping. It also holds the parameters that no crossbar holds, such as biases.
+    """
     # The layout of dense matrices does not matter here, because `prepare` refuses the schemes that
     # depend on it with any other layout than isaac.
     accelerator = dataclasses.replace(prepared.accelerator, mapping="isaac")
@@ -41,15 +50,10 @@ def map_to_crossbars(prepared: Prepared, policy: Policy, compressed: Compressed)
         adc_bits = 0 if policy.adc_bits is None else int(policy.adc_bits[index])
         maps.append(layer_map._replace(adc_bits=adc_bits))
     scales = (Scales(*(np.asarray(getattr(x, n)) for n in Scales._fields)) for x in compressed)
-    return Mapping(accelerator, packing, tuple(maps), tuple(scales), _collect_digital(prepared))
-
-
-def _collect_digital(prepared: Prepared) -> dict[str, np.ndarray]:
-    """Returns the parameters that no crossbar holds, by name."""
     in_crossbars = {layer.name for layer in prepared.network.layers}
-    leaves = jax.tree_util.tree_leaves_with_path(prepared.subject.params)
-    params = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    return {name: np.asarray(leaf) for name, leaf in params.items() if name not in in_crossbars}
+    leaves = pytrees.flatten_leaves(prepared.subject.params).items()
+    digital = {name: leaf for name, leaf in leaves if name not in in_crossbars}
+    return Mapping(accelerator, packing, tuple(maps), tuple(scales), digital)
 
 
 class Proof(NamedTuple):
@@ -72,31 +76,26 @@ def prove(
     parts: datapath.Parts,
     images: np.ndarray,
 ) -> Proof:
-    """Executes the mapping on images and compares every accumulator of every layer.
+    """Executes the mapping, and compares it with the quantized network and the cost model.
+
+    It compares every accumulator of every layer on the images and on random inputs, the classes of
+    the images, all scales, and the counts of parts and actions. Differences are in the result; they
+    raise nothing.
 
     Args:
-      prepared: as it was searched.
+      prepared: from `prepare`.
       policy: [L] fields.
       compressed: the policy's integer network.
       mapping: the policy's crossbars, from `map_to_crossbars`.
       parts: the mapping's data paths, from `datapath.build_parts`.
       images: [N, ...].
     """
-    arguments = (
-        prepared.network,
-        prepared.subject.params,
-        compressed,
-        parts,
-        mapping.accelerator,
-        jnp.asarray(images),
-    )
+    network, params, chip = prepared.network, prepared.subject.params, prepared.accelerator.chip()
+    arguments = network, params, compressed, parts, mapping.accelerator, jnp.asarray(images)
     checks, whole = datapath.check_layers(*arguments), datapath.compare_end_to_end(*arguments)
-    chip = prepared.accelerator.chip()
-    level, bits = (np.asarray(x, np.int64) for x in (policy.level, policy.weight_bits))
-    expected = crossbar.look_up_counts(prepared.tables, chip, level, bits)
-    actions = crossbar.count_actions(
-        prepared.network.layers, expected, chip, np.asarray(policy.input_bits, np.int64)
-    )
+    level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy[:3])
+    expected = crossbar.look_up_counts(prepared.tables, chip, level, weight_bits)
+    actions = crossbar.count_actions(network.layers, expected, chip, input_bits)
     modelled = {**expected._asdict(), **actions}
     counts = (
         count_layer_map(layer_map, mapping.scheme, mapping.accelerator)
@@ -143,18 +142,21 @@ def measure_adc_curve(
     """Measures accuracy and cost for converters from lossless ones down to one bit.
 
     All layers have converters of the same bits, whatever the policy's are; the scales stay. The
-    curve starts at `adc.MAX_BITS` if lossless converters would need more. It executes only the
-    first images, as many as take seconds.
+    curve starts at `adc.MAX_BITS` if lossless converters would need more. The accuracy is of the
+    first images only, 100 to 1000 of them, because a point should take seconds.
 
     Args:
       prepared, policy, compressed, parts: as in `prove`.
       images: [N, ...].
       labels: [N] int.
+
+    Returns:
+      A point for each number of bits, the largest first.
     """
-    layers, params = prepared.network.layers, prepared.subject.params
+    network, params = prepared.network, prepared.subject.params
     sums = sum(
         path.steps * banks.outputs.size * layer.positions
-        for (path, banks), layer in zip(parts, layers, strict=True)
+        for (path, banks), layer in zip(parts, network.layers, strict=True)
     )
     count = int(np.clip(_CURVE_SUMS // max(sums, 1), *_CURVE_IMAGES))
     images, labels = images[:count], labels[:count]
@@ -163,12 +165,10 @@ def measure_adc_curve(
     for bits in range(min(prepared.accelerator.lossless_adc_bits, adc.MAX_BITS), 0, -1):
         accelerator = dataclasses.replace(prepared.accelerator, adc_bits=bits)
         converter, chip = converters.build_converter(accelerator), accelerator.chip()
-        run = functools.partial(
-            datapath.apply, prepared.network, params, compressed, parts, converter
-        )
+        run = functools.partial(datapath.apply, network, params, compressed, parts, converter)
         logits = run_in_chunks(run, images, _CHUNK)
         counts = crossbar.look_up_counts(prepared.tables, chip, level, weight_bits)
-        cost = crossbar.compute_cost(layers, counts, chip, input_bits)
+        cost = crossbar.compute_cost(network.layers, counts, chip, input_bits)
         costs = float(cost.energy_nj), float(cost.area_mm2)
         points.append(AdcPoint(bits, compute_accuracy(logits, labels), len(images), *costs))
     return points

@@ -50,20 +50,23 @@ class Stage(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The state of a run's searches between two chunks."""
+    """The state of all S searches of a run between two chunks."""
 
     stage: np.ndarray  # [] int32, index of the stage
     carry: loop.Carry
 
 
 def build_strategy(prepared: Prepared) -> Strategy:
-    """Builds the strategy that the configuration names; equal ones are one object."""
+    """Builds the configured strategy; returns the same object for equal options and networks.
+
+    Programs are compiled for each object.
+    """
     config, layers = prepared.config, len(prepared.network.layers)
     budget = max(stage.budget for stage in build_stages(prepared))
     return _build_strategy(config.search, config.agent, prepared.space, layers, budget)
 
 
-@functools.lru_cache(maxsize=16)  # because each object compiles its own program
+@functools.lru_cache(maxsize=16)
 def _build_strategy(
     search: SearchOptions, agent: ActorCriticOptions, space: Space, layers: int, budget: int
 ) -> Strategy:
@@ -86,9 +89,10 @@ def _build_strategy(
 
 
 def build_stages(prepared: Prepared) -> list[Stage]:
-    """Splits a run's search into stages, each with its own accuracy limit and share of the budget.
+    """Splits the budget of a run's searches evenly among stages, which run one after the other.
 
-    `list_drops` has the limits. A run without any has one stage, the problem as it is.
+    Each stage has the accuracy limit that `list_drops` gives it, and keys of its own. If
+    `list_drops` is empty, one stage has the whole budget, and the problem as it is.
     """
     search, problem = prepared.config.search, prepared.problem
     keys = jnp.stack([jax.random.key(seed) for seed in list_seeds(prepared.config)])
@@ -112,7 +116,10 @@ def build_stages(prepared: Prepared) -> list[Stage]:
 
 
 def list_drops(config: Config) -> tuple[float, ...]:
-    """Lists the accuracy limits of a run's stages, in points lost, falling; () for one stage."""
+    """Returns the accuracy limit of each stage in percentage points, falling.
+
+    Returns () if the search has one stage only, with the problem's own limit.
+    """
     search = config.search
     if search.strategy in _BLIND:
         return ()
@@ -125,12 +132,16 @@ def list_drops(config: Config) -> tuple[float, ...]:
 
 
 def list_seeds(config: Config) -> range:
-    """Lists the seeds of a run's S searches."""
+    """Returns the seeds of a run's S searches: `search.seeds` numbers from `config.seed` on."""
     return range(config.seed, config.seed + config.search.seeds)
 
 
 def choose_batch(config: Config) -> loop.Batch:
-    """Chooses how several searches share a program: side by side only where that is faster."""
+    """Returns how a run's searches share a program: `search.batch_seeds`, with "auto" resolved.
+
+    "auto" becomes "vmap" (side by side) for several searches unless JAX runs on the CPU, and "map"
+    (one after the other) otherwise.
+    """
     batch = config.search.batch_seeds
     if batch != "auto":
         return "vmap" if batch == "vmap" else "map"
@@ -138,7 +149,7 @@ def choose_batch(config: Config) -> loop.Batch:
 
 
 def start(prepared: Prepared, strategy: Strategy) -> Standing:
-    """Builds the state of a run's searches before their first evaluation."""
+    """Builds the state of a run's searches at the beginning of their first stage."""
     return _enter(0, build_stages(prepared)[0], strategy)
 
 
@@ -155,13 +166,13 @@ def _enter(
 def resume(
     prepared: Prepared, strategy: Strategy, standing: Standing, chunk: int = 2
 ) -> Iterator[tuple[Standing, Record]]:
-    """Runs the searches from `standing` to their end; yields after each chunk.
+    """Runs the searches from `standing` on, through all later stages; yields after each chunk.
 
     Args:
       prepared: from `prepare`.
-      strategy: static.
-      standing: from `start`, or a state that this function has yielded.
-      chunk: batches of policies of each search between two looks from the host.
+      strategy: from `build_strategy`, or another one; static.
+      standing: from `start`, or a state that this function yielded for the same arguments.
+      chunk: batches of policies that each search evaluates before the host sees the results.
 
     Yields:
       The state after a chunk, and the record of the chunk's evaluations.
@@ -179,7 +190,7 @@ def resume(
 
 
 def build_empty_record(prepared: Prepared) -> Record:
-    """Builds a record without evaluations, which has the search's fields and dtypes."""
+    """Builds a record of no evaluations, with the fields, shapes and dtypes of the searches'."""
     layers = len(prepared.network.layers)
     return loop.build_empty_record(
         build_evaluator(prepared), prepared.subject, prepared.space, layers
@@ -189,20 +200,20 @@ def build_empty_record(prepared: Prepared) -> Record:
 def search_policies(
     prepared: Prepared, chunk: int = 2, strategy: Strategy | None = None
 ) -> Iterator[Record]:
-    """Runs the configured strategy, or your own; yields the evaluations of every chunk.
+    """Runs all searches of a run from their beginning; yields the record of each chunk.
 
     Args:
       prepared: from `prepare`.
-      chunk: batches of policies of each search between two looks from the host.
-      strategy: static; None takes the one that `config.search.strategy` names.
+      chunk: batches of policies that each search evaluates before the host sees the results.
+      strategy: your own; None takes the configured one.
 
     Yields:
-      Records of a chunk's N policies, [N, L] and [N] fields, on the host.
+      The record of a chunk's N policies, [N, L] and [N] fields, on the host.
     """
     strategy = build_strategy(prepared) if strategy is None else strategy
     return (record for _, record in resume(prepared, strategy, start(prepared, strategy), chunk))
 
 
 def joined(records: Iterable[Record]) -> Record:
-    """Joins the records of chunks into one: policies [N, L], evaluations and rewards [N]."""
+    """Joins the records of at least one chunk into one, in their order: [N, L] and [N] fields."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *records)

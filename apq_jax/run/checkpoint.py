@@ -1,9 +1,9 @@
 """Saves the searches of a run in one file, so that they resume bit for bit.
 
 The safetensors file holds the state and the record of the searches, one array a leaf, under the
-leaf's path. Its header holds an identity, everything that decides the numbers, and a checksum. A
-run resumes only with an equal identity. The checkpoint before the newest stays beside it, and
-serves if the newest is damaged.
+leaf's path. Its header holds a checksum and an identity, which names everything that decides the
+numbers. A run resumes only with an equal identity. The checkpoint before the newest stays beside
+it, and serves if the newest is damaged.
 
 It is not orbax-checkpoint because 0.12.8, when tried, read a changed bit without an error, refused
 arrays without elements, printed tracebacks of its threads for cut files, and made fourteen files of
@@ -13,7 +13,6 @@ a megabyte. A checkpoint is small, and lies on the first process's host anyway.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 from apq_jax.compression import plan_cache, quantization
 from apq_jax.config import Config, to_config_dict
@@ -30,10 +30,9 @@ from apq_jax.network.capture import Network
 from apq_jax.pipeline.stages import Standing
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees, versions
-from apq_jax.system.errors import InputError, make_one_line, quote_name
+from apq_jax.system.errors import InputError, explain_os_errors, make_one_line, quote_name
 
 SCHEMA = 2  # of the file, and of the code that resumes it
-
 
 # Fields that are not compared, because their files' contents are.
 _ELSEWHERE = ("config.cache_dir", "config.data.path", "config.model.path", "config.accelerator")
@@ -50,19 +49,18 @@ class Saved(NamedTuple):
 
 
 def identify_run(config: Config, accelerator: Accelerator, dataset: Dataset) -> dict[str, str]:
-    """Returns everything that decides a search's numbers by name, except the network."""
-    tree = {
+    """Returns an identity: everything that decides a search's numbers, by name, as text.
+
+    It covers options, accelerator, versions and images. `identify_network` adds the network.
+    """
+    tree: dict[str, Any] = {
         "config": to_config_dict(config).to_dict(),
         "accelerator": dataclasses.asdict(accelerator),
         "versions": {**versions.read_versions(), "backend": jax.default_backend()},
     }
-    identity = {
-        name: repr(value)
-        for name, value in _flatten(tree)
-        # Fine-tuning comes after the search.
-        if name not in _ELSEWHERE and not name.startswith("config.finetune.")
-    }
-    del identity["versions.python"]
+    del tree["versions"]["python"], tree["config"]["finetune"]  # it comes after the search
+    fields = flatten_dict(tree, sep=".").items()
+    identity = {name: repr(value) for name, value in fields if name not in _ELSEWHERE}
     return identity | {"data": dataset.fingerprint(), "schema": str(SCHEMA)}
 
 
@@ -80,70 +78,75 @@ def identify_network(network: Network, params: Any) -> dict[str, str]:
     return identify_weights(params) | {"program": hashlib.sha256(program).hexdigest()}
 
 
-def _flatten(tree: Any, *walked: str) -> list[tuple[str, Any]]:
-    if not isinstance(tree, dict):
-        return [(".".join(walked), tree)]
-    return [leaf for name, value in tree.items() for leaf in _flatten(value, *walked, str(name))]
+def find_difference(saved: Saved, identity: dict[str, str]) -> str | None:
+    """Describes the first field of `identity` that differs in the checkpoint, with both values.
 
-
-def find_difference(saved: Saved, here: dict[str, str]) -> str | None:
-    """Says in words which field of `here` the checkpoint has otherwise; None if all are equal."""
-    for name, value in here.items():
+    Returns None if all are equal. Fields that only the checkpoint has do not count.
+    """
+    for name, value in identity.items():
         saved_value = saved.identity.get(name, "nothing")
         if saved_value != value:
             return f"{name}: {saved_value[:60]} in the checkpoint, {value[:60]} here"
     return None
 
 
+def require_same(saved: Saved, identity: dict[str, str], more: str = "") -> None:
+    """Raises InputError if the identities differ; `more` ends the message."""
+    difference = find_difference(saved, identity)
+    if difference is not None:
+        raise InputError(f"{saved.path}: {difference}; allowed: the same, to go on{more}")
+
+
 def save(
-    path: pathlib.Path,
-    identity: dict[str, str],
-    seconds: float,
-    standing: Standing,
-    record: Record,
+    path: pathlib.Path, identity: dict[str, str], seconds: float, standing: Standing, record: Record
 ) -> None:
-    """Writes a checkpoint; renames the one that was the newest to `name_previous`.
+    """Writes a checkpoint; the newest until now becomes the previous one.
+
+    Args:
+      path: the newest checkpoint's.
+      identity: from `identify_run` and `identify_network`.
+      seconds: that the searches have taken.
+      standing: the searches' state.
+      record: every evaluation so far.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: the file cannot be written or renamed.
     """
     tensors = pytrees.flatten_leaves({"standing": standing, "record": record})
     description = json.dumps(
         {"identity": identity, "seconds": seconds, "evaluations": len(record.reward)}
     )
     metadata = {"description": description, "sha256": pytrees.compute_digest(tensors, description)}
-    try:
+    with explain_os_errors(path, "cannot be renamed"):
         if path.exists():
-            os.replace(path, name_previous(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be renamed ({error.strerror})") from error
+            path.replace(name_previous(path))
     pytrees.write_tensors(path, tensors, metadata)
 
 
 def name_previous(path: pathlib.Path) -> pathlib.Path:
-    """Names the file of the checkpoint before the newest, `path`."""
+    """Returns the path of the previous checkpoint, beside the newest at `path`."""
     return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
 def exists(path: pathlib.Path) -> bool:
-    """Returns whether there is a checkpoint."""
+    """Returns whether the newest or the previous checkpoint exists."""
     return path.exists() or name_previous(path).exists()
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a checkpoint and the one before it."""
+    """Removes the newest and the previous checkpoint, where they exist."""
     for file in (path, name_previous(path)):
         file.unlink(missing_ok=True)
 
 
 def read(path: pathlib.Path) -> Saved | None:
-    """Reads the newest checkpoint; returns None if there is none.
+    """Reads the newest checkpoint, or the previous one; returns None if neither exists.
 
-    Reads the one before it if the newest is damaged (with a warning), or missing, because a run may
-    end between renaming the one and writing the other.
+    The previous one serves if the newest is damaged (with a warning), or missing, because a run may
+    end after renaming the one and before writing the other. `Saved.path` tells which was read.
 
     Raises:
-      InputError: a file cannot be read, or is no checkpoint.
+      InputError: neither can be used, although one exists.
     """
     previous = name_previous(path)
     try:
@@ -177,12 +180,14 @@ def restore(
 
     Args:
       saved: from `read`.
-      standing: the same searches at their beginning, which has the names, shapes and dtypes.
-      empty: a record without evaluations, for the same.
+      standing: the state of the same searches at their beginning, which gives the names, shapes and
+        dtypes of the arrays.
+      empty: a record of no evaluations, which gives the same.
       levels: K, the keep levels of a policy.
 
     Raises:
-      InputError: an array is missing, unknown or of another shape, or a number is out of range.
+      InputError: an array is missing, unknown or of another shape or dtype, or a policy's level or
+        bits, or a search's index, is out of range.
     """
     like = {"standing": standing, "record": empty}
     expected = pytrees.flatten_leaves(like)
@@ -201,9 +206,7 @@ def restore(
                 f"allowed: {value.dtype} of shape {shape}"
             )
     flat, tree = jax.tree.flatten(like)
-    leaves = [
-        _restore_leaf(saved.tensors[name], leaf) for name, leaf in zip(expected, flat, strict=True)
-    ]
+    leaves = map(_restore_leaf, (saved.tensors[name] for name in expected), flat)
     restored = jax.tree.unflatten(tree, leaves)
     standing, record = restored["standing"], restored["record"]
     left, max_bits = standing.carry.left, quantization.MAX_BITS

@@ -15,14 +15,14 @@ _ROUNDED = 10.0  # factor of an evaluation's seconds if converters round
 def predict_seconds(
     layers: Sequence[Layer], config: Config, images: int, rounds: bool, done: int = 0
 ) -> float:
-    """Predicts the seconds from planning to report.
+    """Predicts the seconds from planning to report, on two CPU cores.
 
     Args:
       layers: the network's.
-      config: the run's.
+      config: the run's options.
       images: how many images a policy is evaluated on.
       rounds: whether converters give fewer bits than an analogue sum has.
-      done: evaluations that a resumed run has done.
+      done: evaluations, of all seeds together, that the checkpoint holds.
     """
     search, tuning = config.search, config.finetune
     work = sum(layer.multiplications for layer in layers)
@@ -37,5 +37,5 @@ def predict_seconds(
 
 
 def format_seconds(seconds: float) -> str:
-    """Formats a duration in seconds, or in minutes from two minutes on."""
+    """Formats a duration in whole seconds, "48 s", or from two minutes on in minutes, "21 min"."""
     return f"{seconds:.0f} s" if round(seconds) < 120 else f"{seconds / 60:.0f} min"

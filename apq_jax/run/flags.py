@@ -20,10 +20,13 @@ SHORT = {
 
 
 def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
-    """Reads the flags: a configuration, a work folder, and whether to resume (None if not said).
+    """Reads the flags of a search.
+
+    Returns:
+      The configuration, the work folder, and True for --resume, False for --noresume or None.
 
     Raises:
-      InputError: whatever is wrong with them, in one line.
+      InputError: a flag is unknown or lacks a value, or the configuration cannot be used.
     """
     arguments, path = _split_config(argv)
     values = flags.FlagValues()
@@ -83,10 +86,10 @@ def _split_config(argv: list[str]) -> tuple[list[str], str]:
 
 
 def find_config(path: str) -> pathlib.Path:
-    """Returns the file that --config names: a file, or a configuration of the package by name.
+    """Returns the file that --config names: the file at that path, or else a file of the package.
 
     Raises:
-      InputError: there is neither.
+      InputError: neither is there; names the configurations of the package.
     """
     if pathlib.Path(path).is_file():
         return pathlib.Path(path)
@@ -105,7 +108,9 @@ def find_config(path: str) -> pathlib.Path:
 
 
 def read_config(path: str) -> ConfigDict:
-    """Runs a configuration's `get_config()`; fields that it leaves out take their defaults.
+    """Runs `get_config()` of the file that --config names; missing fields take their defaults.
+
+    The fields are not checked yet; `config.from_config_dict` does that.
 
     Raises:
       InputError: there is no such configuration, or it cannot be run.
@@ -127,5 +132,5 @@ def _merge(defaults: Any, tree: Any) -> Any:
 
 
 def is_resume(flag: str) -> bool:
-    """Whether a flag is --resume or --noresume, with a value or without."""
+    """Returns whether a flag is --resume or --noresume, with a value or without."""
     return flag.lstrip("-").partition("=")[0] in ("resume", "noresume")

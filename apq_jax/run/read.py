@@ -1,4 +1,4 @@
-"""Reads and checks the result.json and search.csv of a run."""
+"""Reads and checks the result.json and search.csv of a finished run."""
 
 import csv
 import json
@@ -40,22 +40,23 @@ NEEDED: tuple[str, ...] = (  # fields that result.json must have
 
 
 def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
-    """Reads result.json and the columns of search.csv from a run's folder.
+    """Reads result.json, and the columns of search.csv by name, from a run's folder.
 
     Raises:
       InputError: a file is missing, damaged or lacks a field, or they differ in evaluations.
     """
     result, rows = read_result(folder / "result.json"), _read_rows(folder / "search.csv")
-    if len(rows["reward"]) != result["search"].get("evaluations"):
+    count, evaluations = len(rows["reward"]), result["search"].get("evaluations")
+    if count != evaluations:
         raise InputError(
-            f"{folder / 'search.csv'}: {len(rows['reward'])} rows; allowed: those of result.json's "
-            f"search.evaluations, {result['search'].get('evaluations')}"
+            f"{folder / 'search.csv'}: {count} rows; allowed: those of result.json's "
+            f"search.evaluations, {evaluations}"
         )
     return result, rows
 
 
 def read_result(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a result.json.
+    """Reads a result.json; checks that the fields of NEEDED are there, but not what they hold.
 
     Raises:
       InputError: the file is missing, damaged, of another schema or lacks a field.

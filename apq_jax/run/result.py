@@ -20,11 +20,11 @@ from apq_jax.problem import pareto
 from apq_jax.run.read import SCHEMA
 from apq_jax.strategies.loop import Record
 from apq_jax.system.versions import read_versions
-from apq_jax.types import Policy
+from apq_jax.types import Evaluation, Policy
 
 
 def look_up_keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
-    """Looks up the keep ratios of a policy's levels, [..., L]."""
+    """Looks up a policy's keep ratios, the fractions of weights that stay: [..., L]."""
     keep = np.stack([np.asarray(layer.keep) for layer in prepared.subject.plan])
     return keep[np.arange(len(keep)), np.asarray(policy.level)]
 
@@ -32,9 +32,12 @@ def look_up_keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
 def compute_dense_cost(
     prepared: Prepared, bits: int, accelerator: Accelerator | None = None
 ) -> dict[str, Any]:
-    """Computes the unpruned network's cost at `bits`-bit weights and inputs, by name.
+    """Computes the unpruned network's cost as result.json holds it, by name.
 
-    The accelerator is that of `prepared` unless another is given.
+    Args:
+      prepared: the network.
+      bits: of every weight and input.
+      accelerator: None takes the one of `prepared`.
     """
     accelerator, layers = accelerator or prepared.accelerator, prepared.network.layers
     all_bits = np.full(len(layers), bits)
@@ -86,7 +89,10 @@ def _compute_area(
 
 
 def describe_policy(prepared: Prepared, policy: Policy) -> dict[str, list]:
-    """Returns a policy's keep ratios and bits as result.json and policy.json hold them."""
+    """Returns the keep ratios (six digits) and bits of one policy, lists [L] by name.
+
+    policy.json and result.json hold them in this form.
+    """
     return {
         "keep": [float(f"{keep:.6g}") for keep in look_up_keep_ratios(prepared, policy)],
         **{name: [int(count) for count in bits] for name, bits in list_bits(policy).items()},
@@ -94,7 +100,7 @@ def describe_policy(prepared: Prepared, policy: Policy) -> dict[str, list]:
 
 
 def list_bits(policy: Policy) -> dict[str, Any]:
-    """Returns a policy's bits by name; without ADC bits if they are not searched."""
+    """Returns the bits of policies [..., L] by field name; ADC bits only if they are searched."""
     fields = policy._asdict().items()
     return {name: bits for name, bits in fields if name != "level" and bits is not None}
 
@@ -111,16 +117,19 @@ def build_result(
     proof: Proof,
     curve: list[AdcPoint],
 ) -> dict[str, Any]:
-    """Builds the tree of result.json, which docs/result.md describes.
+    """Builds the contents of result.json, which docs/result.md describes.
 
     Args:
-      prepared, record, choice: as it was prepared, searched and chosen.
-      dataset: the images used.
+      prepared: the searched network.
+      dataset: all images of the run.
+      record: every evaluation of the searches.
+      choice: from `choose`.
       measured: the choice on test images.
       seconds: that the searches took.
-      command: repeats the run.
+      command: the command line that repeats the run.
       interrupted: whether Ctrl-C ended the search or the fine-tuning.
-      proof, curve: from `prove` and `measure_adc_curve`.
+      proof: from `prove`.
+      curve: from `measure_adc_curve`.
     """
     accelerator, options = prepared.accelerator, prepared.config.search
     policy = jax.tree.map(lambda field: np.asarray(field, np.int64), choice.policy)
@@ -131,7 +140,10 @@ def build_result(
     matching_isaac = build_matching_isaac(accelerator)
     isaac = {bits: compute_dense_cost(prepared, int(bits), matching_isaac) for bits in ("8", "16")}
     judged = judge(prepared, record)
-    images = len(dataset.search_labels)
+    splits = "train", "search", "select", "test"
+    images = {split: len(getattr(dataset, f"{split}_labels")) for split in splits}
+    float_search_accuracy = restore_fractions(prepared.problem.float_accuracy, images["search"])
+    difference = {"mean": measured.difference, "low": measured.low, "high": measured.high}
     return {
         "schema": SCHEMA,
         "command": command,
@@ -139,16 +151,10 @@ def build_result(
         "versions": read_versions(),
         "seed": prepared.config.seed,
         "interrupted": interrupted,
-        "data": {
-            "name": dataset.name,
-            **{
-                split: len(getattr(dataset, f"{split}_labels"))
-                for split in ("train", "search", "select", "test")
-            },
-        },
+        "data": {"name": dataset.name, **images},
         "float": {
             "validation_accuracy": choice.float_accuracy,
-            "search_accuracy": float(restore_fractions(prepared.problem.float_accuracy, images)),
+            "search_accuracy": float(float_search_accuracy),
             "test_accuracy": measured.float_accuracy,
         },
         "goal": options.goal,
@@ -161,11 +167,7 @@ def build_result(
             "search_accuracy": choice.search_accuracy,
             "expected_accuracy": float(judged.expected_accuracy[choice.place]),
             "test_accuracy": measured.accuracy,
-            "test_difference": {
-                "mean": measured.difference,
-                "low": measured.low,
-                "high": measured.high,
-            },
+            "test_difference": difference,
             "fine_tuned": choice.fine_tuned,
             "meets_limit": choice.meets_limit,
             "misses": [miss._asdict() for miss in choice.misses],
@@ -253,31 +255,28 @@ def _build_layers(
             "groups": layer.groups,
             "positions": layer.positions,
             **{field: values[index] for field, values in chosen.items()},
-            **{
-                name: int(getattr(costs, name)[index])
-                for name in ("crossbars", "slots", "index_bits")
-            },
+            **_pick(costs, index, "crossbars", "slots", "index_bits"),
             "allocated": int(costs.imas[index]) * prepared.accelerator.crossbars_per_ima,
             "units": int(counts.units[index]),
             "activations": int(activations[index]),
             "area_pro_rata_mm2": float(area[index]),
-            "latency_us": float(costs.latency_us[index]),
-            "energy_nj": float(costs.energy_nj[index]),
+            **_pick(costs, index, "latency_us", "energy_nj"),
             "energy_by_component_nj": {name: float(nj[index]) for name, nj in energy.items()},
             "actions": {name: int(count[index]) for name, count in actions.items()},
             "utilisation": {name: value[index].item() for name, value in use.items()},
-            "dense_8": {
-                "crossbars": int(dense_costs.crossbars[index]),
-                "slots": int(dense_costs.slots[index]),
-                "energy_nj": float(dense_costs.energy_nj[index]),
-            },
+            "dense_8": _pick(dense_costs, index, "crossbars", "slots", "energy_nj"),
         }
         for index, layer in enumerate(layers)
     ]
 
 
+def _pick(values: crossbar.LayerCost | Evaluation, index: int, *names: str) -> dict[str, Any]:
+    """Returns the numbers at `index` of the named fields [N], by name."""
+    return {name: getattr(values, name)[index].item() for name in names}
+
+
 def _build_front(record: Record, judged: Judged) -> dict[str, Any]:
-    """Builds the front in all dimensions, and hypervolume and knee of the one in two."""
+    """Builds the front of all costs and points lost, and the hypervolume and knee of `pareto`."""
     gain, lost = judged.gain, judged.points_lost
     costs = [np.asarray(getattr(record.evaluation, name)) for name in metrics.METRICS]
     front = pareto.find_non_dominated(-np.stack([lost, *costs], axis=1))
@@ -347,13 +346,12 @@ def _build_pareto(record: Record, judged: Judged) -> list[dict[str, Any]]:
     """Builds a row for every policy that none beats in both objective and expected accuracy."""
     gain, expected = judged.gain, judged.expected_accuracy
     front = pareto.find_pareto_front(gain, expected)
-    names = ("accuracy", *metrics.METRICS)
     return [
         {
             "evaluation": int(place) + 1,
             "gain": float(gain[place]),
             "expected_accuracy": float(expected[place]),
-            **{name: getattr(record.evaluation, name)[place].item() for name in names},
+            **_pick(record.evaluation, place, "accuracy", *metrics.METRICS),
         }
         for place in front
     ]

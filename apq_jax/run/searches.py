@@ -19,11 +19,16 @@ from apq_jax.system.terminal import show_bar
 class Searches:
     """The searches of all seeds of one run, and the files that follow them.
 
+    A new object starts the clock, and restores the checkpoint that it is given.
+
     Args:
       prepared: from `prepare`.
       path: the checkpoint's; search.csv and tensorboard/ lie beside it.
-      identity: of the run, for its checkpoints.
+      identity: of the run and its network, for the checkpoints.
       saved: the checkpoint to resume from; None begins anew.
+
+    Raises:
+      InputError: the checkpoint does not fit the searches.
     """
 
     def __init__(
@@ -48,24 +53,31 @@ class Searches:
 
     @property
     def seconds(self) -> float:
-        """Seconds that the searches have taken, with those before the checkpoint."""
+        """Seconds since this object was made, plus the seconds that the checkpoint holds."""
         return self.seconds_before + time.perf_counter() - self.began
 
     def join_records(self) -> Record:
-        """Returns the record of every evaluation so far."""
+        """Returns the record of every evaluation so far, with those of the checkpoint."""
         return stages.joined(self.records)
 
     def write(self) -> None:
-        """Writes the checkpoint and search.csv."""
+        """Writes the checkpoint and search.csv.
+
+        Raises:
+          InputError: a file cannot be written.
+        """
         record = self.join_records()
         checkpoint.save(self.path, self.identity, self.seconds, self.standing, record)
         write_search(self.path.parent / "search.csv", self.prepared, record)
 
     def run(self, interrupt: Interrupt) -> None:
-        """Runs the searches to their end or Ctrl-C, and writes their files now and then.
+        """Runs the searches to their end, with a bar and curves, and writes their files on the way.
+
+        Ends early, after the chunk and a last write, once `interrupt` notes Ctrl-C or SIGTERM.
 
         Raises:
           InputError: the strategy proposed no policy, or a file cannot be written.
+          KeyboardInterrupt: a second Ctrl-C came.
         """
         search = self.prepared.config.search
         with (

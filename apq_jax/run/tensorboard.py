@@ -7,20 +7,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from apq_jax.system.errors import InputError
+from apq_jax.system.errors import explain_os_errors
 
 Write: TypeAlias = Callable[[str, float, int], None]  # curve, value, step
 
 
 @contextlib.contextmanager
 def open_curves(folder: pathlib.Path) -> Iterator[Write]:
-    """Opens an event file in the folder; yields a function that appends a value to a curve.
+    """Opens a new event file in the folder; yields a function that appends a value to a curve.
 
     tensorboardX's SummaryWriter does not serve because a full disk kills its thread, for which it
     then waits for ever; nor does its EventsWriter, which leaves the file open on a full disk.
 
     Raises:
-      InputError: the file cannot be written.
+      InputError: the file cannot be written; also raised by the yielded function.
     """
     # Imported only now because it loads slowly.
     from tensorboardX.proto.event_pb2 import Event
@@ -28,23 +28,16 @@ def open_curves(folder: pathlib.Path) -> Iterator[Write]:
     from tensorboardX.summary import scalar
 
     def append(event: Any) -> None:
-        try:
+        with explain_os_errors(folder, "cannot be written"):
             file.write(event.SerializeToString())
-        except OSError as error:
-            raise build_error(error) from error
-
-    def build_error(error: OSError) -> InputError:
-        return InputError(f"{folder}: cannot be written ({error.strerror})")
 
     def write(curve: str, value: float, step: int) -> None:
         append(Event(summary=scalar(curve, value), step=step, wall_time=time.time()))
 
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-    try:
+    with explain_os_errors(folder, "cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         file = RecordWriter(str(folder / name))
-    except OSError as error:
-        raise build_error(error) from error
     try:
         append(Event(wall_time=time.time(), file_version="brain.Event:2"))
         yield write

@@ -1,4 +1,4 @@
-"""Writes the files that a run leaves, each of them whole."""
+"""Writes the files that a run leaves, each whole or not at all."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from apq_jax.problem import pareto
 from apq_jax.run.result import list_bits, look_up_keep_ratios
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees
-from apq_jax.system.errors import InputError
+from apq_jax.system.errors import explain_os_errors
 from apq_jax.system.files import write_whole
 from apq_jax.types import Policy
 
@@ -43,30 +43,39 @@ CHECKPOINT = "checkpoint.safetensors"  # of an unfinished search
 
 
 def clear(workdir: pathlib.Path, *more: str) -> None:
-    """Removes the files of an earlier run from the folder, so that no two runs are mixed.
+    """Removes the results of an earlier run from the folder, so that no two runs are mixed.
+
+    The checkpoint, command.txt and files that no run writes stay.
 
     Args:
       workdir: the folder.
-      more: names of further files.
+      more: names of further files to remove.
 
     Raises:
       InputError: a file cannot be removed.
     """
     events = workdir.glob("tensorboard/events.out.tfevents.*")
     for path in [*(workdir / name for name in (*FILES, *more)), *events]:
-        try:
+        with explain_os_errors(path, "cannot be removed"):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be removed ({error.strerror})") from error
 
 
 def write_json(path: pathlib.Path, tree: Any) -> None:
-    """Writes a tree of plain values; NaN and infinities are refused."""
+    """Writes a tree of plain values as JSON.
+
+    Raises:
+      ValueError: a number is NaN or infinite.
+      InputError: the file cannot be written.
+    """
     write_whole(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
 
 
 def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None:
-    """Writes search.csv: one row for every evaluation, in order."""
+    """Writes search.csv, which docs/result.md describes: a row for every evaluation, in order.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     names = [layer.name for layer in prepared.network.layers]
     judged = judge(prepared, record)
     measured = record.evaluation
@@ -100,7 +109,14 @@ def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None
 def write_weights(
     path: pathlib.Path, prepared: Prepared, policy: Policy, compressed: Compressed
 ) -> None:
-    """Writes weights.safetensors: integer levels, masks, scales, multipliers and offsets."""
+    """Writes weights.safetensors, which docs/result.md describes.
+
+    Each layer has its integer levels, mask, scales, multipliers and offsets; the header has its
+    bits and block.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     metadata = {"unit_rows": str(prepared.accelerator.unit_rows), "scheme": prepared.config.scheme}
     tensors = {}
     layers = zip(prepared.network.layers, compressed, prepared.subject.plan, strict=True)

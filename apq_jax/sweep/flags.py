@@ -16,7 +16,7 @@ _RESUME = {"--resume": True, "--noresume": False}
 
 
 class Options(NamedTuple):
-    """The command line without the configuration."""
+    """All flags but the configuration's."""
 
     workdir: pathlib.Path
     devices: int  # CPU devices of this process; 0 for one a core
@@ -27,7 +27,9 @@ class Options(NamedTuple):
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
-    """Parses flags; returns the configuration with its section `sweep`, and the options.
+    """Parses the command line; returns the configuration, unchecked, and the other flags.
+
+    The configuration has the section `sweep`.
 
     Raises:
       InputError: a flag cannot be used; names the flag in one line.

@@ -25,10 +25,15 @@ from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 
 INTERVAL = 60.0  # seconds between two checkpoints
+_BEGIN_ANEW = "; or --noresume, which begins anew"
 
 
 class SweepFolder:
-    """The files of a sweep. Only the first of several processes reads and writes them."""
+    """The files of a sweep, and the rows of its table.
+
+    Only the first of several processes reads and writes files; in the others, the methods do
+    nothing. `rows` holds a row for each finished search, by the index of its point.
+    """
 
     def __init__(
         self,
@@ -82,7 +87,7 @@ class SweepFolder:
                     "which writes over it"
                 )
             return
-        self._require_same(saved)
+        checkpoint.require_same(saved, self._identity, _BEGIN_ANEW)
         self.rows = read_rows(self.table, self.points)
         if not resume:
             raise InputError(
@@ -91,16 +96,10 @@ class SweepFolder:
             )
         self._saved = saved
 
-    def _require_same(self, saved: checkpoint.Saved) -> None:
-        difference = checkpoint.find_difference(saved, self._identity)
-        if difference is not None:
-            raise InputError(
-                f"{saved.path}: {difference}; allowed: the same, to go on; or --noresume, which "
-                "begins anew"
-            )
-
     def require_network(self, network: Network, params: Params) -> None:
-        """Checks that the checkpoint, if there is one, is of this network.
+        """Checks that the checkpoint to resume from, if any, is of this network.
+
+        Later checkpoints hold the network's identity.
 
         Raises:
           InputError: the checkpoint is of another network.
@@ -108,15 +107,21 @@ class SweepFolder:
         if self._is_writer:
             self._identity |= checkpoint.identify_network(network, params)
             if self._saved is not None:
-                self._require_same(self._saved)
+                checkpoint.require_same(self._saved, self._identity, _BEGIN_ANEW)
 
     @property
     def is_due(self) -> bool:
-        """Whether the last write is INTERVAL ago."""
+        """Returns whether INTERVAL seconds have passed since the last write, or the start."""
         return time.monotonic() - self._last_write >= INTERVAL
 
     def save_checkpoint(self, group: int, seconds: float, carry: Carry, record: Record) -> None:
-        """Writes the state and the evaluations of a group's searches.
+        """Writes the checkpoint: the state and the evaluations of one group's searches.
+
+        Args:
+          group: the group's index.
+          seconds: that the group's searches have taken.
+          carry: the searches' state.
+          record: their evaluations so far.
 
         Raises:
           InputError: the file cannot be written.
@@ -130,11 +135,14 @@ class SweepFolder:
     def restore_group(
         self, group: int, start: Carry, empty: Record, levels: int
     ) -> tuple[Carry, Record, float]:
-        """Returns the state of a group's searches, their record, and the seconds they took.
+        """Returns the state of a group's searches, their record, and the seconds that they took.
+
+        Without a checkpoint of this group, and in all processes but the first, these are `start`,
+        `empty` and 0.
 
         Args:
           group: the group's index.
-          start: the state before the first chunk, returned if the checkpoint is of another group.
+          start: the searches' state before the first chunk.
           empty: the record of no evaluation.
           levels: K, the keep levels of a policy.
 
@@ -151,7 +159,7 @@ class SweepFolder:
         return standing.carry, record, saved.seconds
 
     def write_table(self, with_report: bool = False) -> None:
-        """Writes the table, and the report if asked for; nothing as long as there are no rows.
+        """Writes sweep.csv, and report.html if `with_report`; writes nothing if there are no rows.
 
         Raises:
           InputError: a file cannot be written.

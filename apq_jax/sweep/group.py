@@ -13,7 +13,6 @@ from apq_jax.pipeline import stages
 from apq_jax.pipeline.choose import find_best_finalist
 from apq_jax.pipeline.prepared import LimitError, Prepared, build_evaluator
 from apq_jax.run import result
-from apq_jax.strategies import loop
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep.mesh import Mesh, PerSearch, run_chunks, stack_trees
 from apq_jax.sweep.points import Point
@@ -28,15 +27,15 @@ def search_group(
     advance: Callable[[int], Any] = lambda count: None,
     side_by_side: int = 1,
 ) -> list[Record]:
-    """Runs the searches of a group; returns a record for each.
+    """Runs the searches of a group from their beginning to their end; returns a record for each.
 
     A record is bit for bit the one that `pipeline.stages.search_policies` gives for the search
-    alone. Rounding differs where `side_by_side` is more than 1.
+    alone, unless `side_by_side` is more than 1, because sums are then rounded differently.
 
     Args:
       prepared: the searches of one group of `points.group_points`.
       mesh: from `make_mesh`.
-      advance: gets the number of policies that each chunk evaluated.
+      advance: called after each chunk with the number of policies that it evaluated.
       side_by_side: searches that a device runs at a time.
     """
     records = []
@@ -47,19 +46,19 @@ def search_group(
 
 
 def start_group(prepared: list[Prepared]) -> Carry:
-    """Returns the state of a group's searches before the first chunk, as `stack_trees` gives it."""
+    """Builds the state of a group's S searches before their first chunk: host arrays [S, ...].
+
+    Random keys are key data, as `mesh.run_chunks` takes them.
+    """
     strategy = stages.build_strategy(prepared[0])
-    carries = []
-    for search in prepared:
-        stage = stages.build_stages(search)[0]
-        carries.append(loop.start(strategy, stage.problem, stage.keys, stage.budget))
+    carries = [stages.start(search, strategy).carry for search in prepared]  # [1, ...] each
     return stack_trees([jax.tree.map(lambda x: x[0], carry) for carry in carries])
 
 
 def run_group(
     prepared: list[Prepared], mesh: Mesh, carry: Carry, side_by_side: int = 1
 ) -> Iterator[tuple[Carry, Record]]:
-    """Runs the searches of a group until their budgets are spent; yields like `mesh.run_chunks`.
+    """Runs the searches of a group from `carry` to their end; yields as `mesh.run_chunks` does.
 
     Args:
       prepared: the searches.
@@ -67,20 +66,12 @@ def run_group(
       carry: the searches' state, from `start_group` or a checkpoint.
       side_by_side: searches that a device runs at a time.
     """
-    own = [
-        PerSearch(each.subject.prices, stages.build_stages(each)[0].problem) for each in prepared
-    ]
-    first = prepared[0]
-    return run_chunks(
-        stages.build_strategy(first),
-        build_evaluator(_share_memory(first, mesh)),
-        first.subject,
-        stack_trees(own),
-        carry,
-        CHUNK,
-        mesh,
-        side_by_side,
-    )
+    problems = [stages.build_stages(search)[0].problem for search in prepared]
+    prices = [search.subject.prices for search in prepared]
+    own, first = stack_trees(list(map(PerSearch, prices, problems))), prepared[0]
+    strategy = stages.build_strategy(first)
+    evaluate = build_evaluator(_share_memory(first, mesh))
+    return run_chunks(strategy, evaluate, first.subject, own, carry, CHUNK, mesh, side_by_side)
 
 
 def _share_memory(prepared: Prepared, mesh: Mesh) -> Prepared:
@@ -92,7 +83,7 @@ def _share_memory(prepared: Prepared, mesh: Mesh) -> Prepared:
 
 
 def split_record(record: Record, count: int) -> list[Record]:
-    """Splits a group's record into one for each of its `count` searches."""
+    """Splits a group's record into one for each of its `count` searches, whose `search` is 0."""
     masks = (record.search == index for index in range(count))
     parts = [jax.tree.map(lambda x, mask=mask: x[mask], record) for mask in masks]
     return [part._replace(search=np.zeros_like(part.search)) for part in parts]
@@ -101,9 +92,16 @@ def split_record(record: Record, count: int) -> list[Record]:
 def build_row(
     point: Point, prepared: Prepared, record: Record, dataset: Dataset, seconds: float
 ) -> Row:
-    """Returns a search's row of the table, which describes the search's best policy.
+    """Builds a finished search's row of the table, which describes its best finalist.
 
     Ratios compare with the dense network at 8 bits on the same accelerator.
+
+    Args:
+      point: the search.
+      prepared: its network and accelerator.
+      record: its evaluations.
+      dataset: the selection images measure the finalists.
+      seconds: that the search took.
     """
     best = find_best_finalist(prepared, record, dataset)
     policy, costs = jax.tree.map(lambda x: x[best.place], (record.policy, record.evaluation))
@@ -116,13 +114,11 @@ def build_row(
         row |= {name: value, f"{name}_times_less_than_dense_8": dense[name] / value}
     keep = result.look_up_keep_ratios(prepared, policy)
     row["keep"] = " ".join(f"{x:.4g}" for x in keep)
-    for name in ("weight_bits", "input_bits", "adc_bits"):
-        bits = getattr(policy, name)
-        if bits is not None:
-            row[name] = " ".join(map(str, bits))
+    for name, bits in result.list_bits(policy).items():
+        row[name] = " ".join(map(str, bits))
     return row | {"evaluations": len(record.reward), "seconds": round(seconds, 3)}
 
 
 def build_unreachable_row(point: Point, error: LimitError) -> Row:
-    """Returns the row of a point whose limit no policy can meet on its accelerator."""
+    """Builds the row of a point that is not searched, because no policy can meet its limit."""
     return {**point.values, "meets_limits": 0, "evaluations": 0, "note": str(error)}

@@ -9,28 +9,19 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from apq_jax import data
 from apq_jax.config import Limits
 from apq_jax.data import Dataset
-from apq_jax.network.capture import Network, capture
+from apq_jax.network.capture import Network
 from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline import prepare, stages
 from apq_jax.pipeline.prepared import LimitError, Prepared
-from apq_jax.run.network import load_or_train
+from apq_jax.run.network import load_dataset, load_network
 from apq_jax.strategies.loop import Carry, Record
-from apq_jax.sweep import processes
+from apq_jax.sweep import group, processes
 from apq_jax.sweep.folder import SweepFolder
-from apq_jax.sweep.group import (
-    build_row,
-    build_unreachable_row,
-    run_group,
-    split_record,
-    start_group,
-)
 from apq_jax.sweep.mesh import Mesh, make_mesh
 from apq_jax.sweep.points import Point, get_base_config, get_side_by_side, group_points, list_points
 from apq_jax.system.cache import open_cache
@@ -40,24 +31,23 @@ from apq_jax.system.terminal import console, show_bar
 
 
 def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> int:
-    """Runs a sweep and writes its table and report; returns the exit status.
+    """Runs a sweep, and writes its table, report and checkpoints; returns OK.
 
     Args:
       tree: the configuration that `points.list_points` describes.
-      workdir: the sweep's folder.
-      resume: whether to resume the sweep in the folder; False begins anew, None refuses to choose.
+      workdir: the sweep's folder; created if it is missing, and locked while the sweep works.
+      resume: True resumes the sweep in the folder, if there is an unfinished one; False begins
+        anew; None begins anew, but refuses to overwrite a sweep.
 
     Raises:
       InputError: the input cannot be used; all points are checked before anything is computed.
-      KeyboardInterrupt, Terminated: a signal came; finished searches are saved.
+      KeyboardInterrupt, Terminated: a signal came; finished searches and a checkpoint of the others
+        are written.
     """
     with contextlib.ExitStack() as held:
         with processes.fail_together():
             points, config = list_points(tree), get_base_config(tree)
-            cache = open_cache(config.cache_dir)
-            options = config.data
-            dataset = data.load(options.path, options.name)
-            dataset = data.limit_images(dataset, options.search_images, options.select_images)
+            cache, dataset = open_cache(config.cache_dir), load_dataset(config)
             if jax.process_index() == 0:
                 held.enter_context(lock_folder(workdir))
             folder = SweepFolder(workdir, points, tree, dataset, resume)
@@ -69,8 +59,7 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
         )
         # Swept seeds are the searches' only. The network keeps the configuration's own seed.
         with processes.take_turns():  # so that the others load the network that the first trained
-            apply_fn, params = load_or_train(dataset, config, cache)
-        network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:2]))
+            network, params = load_network(dataset, config, cache)
         with processes.fail_together():
             folder.require_network(network, params)
         groups = group_points(network, points)
@@ -78,11 +67,11 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
         console.print(f"{len(groups)} groups that share a program each")
         with show_bar("sweep", total) as advance, processes.watch_signals() as check:
             sweep = _Sweep(points, network, params, dataset, mesh, cache, folder, check, advance)
-            for group, indices in enumerate(groups):
+            for place, indices in enumerate(groups):
                 if done[indices].all():
                     advance(sum(points[index].config.search.episodes for index in indices))
                 else:
-                    sweep.search_group(group, indices, get_side_by_side(tree))
+                    sweep.search_group(place, indices, get_side_by_side(tree))
                     jax.clear_caches()  # because Linux limits the programs that a process maps
         folder.remove_checkpoint()
     console.print(f"The report: {workdir / 'report.html'}", soft_wrap=True)
@@ -90,7 +79,7 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
 
 
 def _find_done(folder: SweepFolder, indices: Iterable[int]) -> np.ndarray:
-    """Returns which of the points have rows in the first process's table, [N] of 0 and 1."""
+    """Returns for each of N points whether the first process's table has its row: [N], 0 or 1."""
     done = [index in folder.rows for index in indices]
     return processes.broadcast_from_first(np.asarray(done, np.int32))
 
@@ -108,8 +97,8 @@ class _Sweep(NamedTuple):
     check_signals: Callable[[], None]  # from `processes.watch_signals`
     advance: Callable[[int], Any]  # gets the number of policies that were evaluated
 
-    def search_group(self, group: int, indices: list[int], side_by_side: int) -> None:
-        """Searches the points of a group, and writes their rows."""
+    def search_group(self, place: int, indices: list[int], side_by_side: int) -> None:
+        """Searches the points of a group, the sweep's group at `place`, and writes their rows."""
         folder, start = self.folder, time.perf_counter()
         indices, prepared = self._prepare(indices)
         if not indices:
@@ -118,8 +107,8 @@ class _Sweep(NamedTuple):
         first = prepared[0]
         empty, levels = stages.build_empty_record(first), first.space.levels
         with processes.fail_together():
-            initial = start_group(prepared)
-            initial, record, before = folder.restore_group(group, initial, empty, levels)
+            initial = group.start_group(prepared)
+            initial, record, before = folder.restore_group(place, initial, empty, levels)
         initial = processes.broadcast_from_first(initial)
         records = [processes.broadcast_rows(record)]
         self.advance(len(records[0].reward))
@@ -128,11 +117,11 @@ class _Sweep(NamedTuple):
             return before + time.perf_counter() - start
 
         def save(carry: Carry) -> None:
-            folder.save_checkpoint(group, measure_seconds(), carry, stages.joined(records))
+            folder.save_checkpoint(place, measure_seconds(), carry, stages.joined(records))
 
         with processes.fail_together():
             save(initial)
-        for carry, record in run_group(prepared, self.mesh, initial, side_by_side):
+        for carry, record in group.run_group(prepared, self.mesh, initial, side_by_side):
             records.append(record)
             self.advance(len(record.reward))
             # The last state is always saved, because the rows must be of saved evaluations.
@@ -151,7 +140,7 @@ class _Sweep(NamedTuple):
             raise
 
     def _prepare(self, indices: list[int]) -> tuple[list[int], list[Prepared]]:
-        """Prepares a group; returns the points that can meet their limits, prepared.
+        """Prepares a group; returns the points that can meet their limits, and what they prepare.
 
         The other points get their rows at once.
         """
@@ -169,7 +158,7 @@ class _Sweep(NamedTuple):
                 prepared.append(prepare.aim(first, point.accelerator, point.config))
                 reachable.append(index)
             except LimitError as error:
-                self.folder.rows[index] = build_unreachable_row(point, error)
+                self.folder.rows[index] = group.build_unreachable_row(point, error)
                 self.advance(point.config.search.episodes)
         return reachable, prepared
 
@@ -177,18 +166,16 @@ class _Sweep(NamedTuple):
         self, indices: list[int], prepared: list[Prepared], record: Record, seconds: float
     ) -> None:
         """Adds the rows that a group's points still lack; each process builds one at a time."""
-        folder, records = self.folder, split_record(record, len(indices))
+        folder, records = self.folder, group.split_record(record, len(indices))
         missing = np.flatnonzero(_find_done(folder, indices) == 0)
-        count, own = jax.process_count(), jax.process_index()
+        each, count, own = seconds / len(indices), jax.process_count(), jax.process_index()
         for start in range(0, len(missing), count):
             batch = missing[start : start + count]  # a search for each process
             row = None
             if own < len(batch):
                 search = int(batch[own])
                 point = self.points[indices[search]]
-                row = build_row(
-                    point, prepared[search], records[search], self.dataset, seconds / len(indices)
-                )
+                row = group.build_row(point, prepared[search], records[search], self.dataset, each)
             rows = processes.gather_from_all(row)
             for search, values in zip(batch, rows, strict=False):
                 index = indices[search]

@@ -27,40 +27,39 @@ AXIS = "searches"
 
 
 class PerSearch(NamedTuple):
-    """The arrays that differ between searches; [S, ...] each."""
+    """The prices and the problem of each of S searches; all arrays are [S, ...]."""
 
     prices: Prices
     problem: Problem
 
 
 def make_mesh(devices: list[Any] | None = None) -> Mesh:
-    """Returns a mesh of one axis over devices; None takes all devices of all processes."""
+    """Makes a mesh with the one axis AXIS over devices; None takes all devices of all processes."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
 def connect_processes() -> None:
-    """Lets all processes communicate once; call it right after they have found each other.
+    """Lets all processes communicate once; call it right after `jax.distributed.initialize`.
 
     Gloo, which connects processes on CPUs, waits 30 s for the first message of another process, and
     without limit for later ones. Without this first message, the others would give up a process
-    that trains a network for a minute. Both kinds of connections are used once: over all devices,
-    and over one device a process.
+    that trains a network for a minute. Each kind of connection is used once: over one device a
+    process, and over all devices. A single process does nothing.
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("meet")
         mesh = make_mesh()
-        ones = jax.device_put(np.ones(mesh.size), NamedSharding(mesh, P(AXIS)))
-        _gather(ones)
+        _gather(jax.device_put(np.ones(mesh.size), NamedSharding(mesh, P(AXIS))))
 
 
 def stack_trees(parts: list[Any]) -> Any:
-    """Stacks S trees of arrays on the host into one of [S, ...] each; keys become their words."""
+    """Stacks S trees of arrays into one tree of host arrays, [S, ...]; keys become key data."""
     return jax.tree.map(lambda *leaves: np.stack([_to_words(leaf) for leaf in leaves]), *parts)
 
 
 def _to_words(leaf: Any) -> np.ndarray:
-    """Copies an array to the host; a random key becomes its words."""
+    """Copies an array to the host; a random key becomes its key data."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)
@@ -76,18 +75,23 @@ def run_chunks(
     mesh: Mesh,
     side_by_side: int = 1,
 ) -> Iterator[tuple[Carry, Record]]:
-    """Runs S searches until their budgets are spent; yields all states and a record each chunk.
+    """Runs S searches until their budgets are spent; yields after each chunk.
 
-    Every process must call it with the same arguments, and gets all results.
+    A chunk advances as many searches as the devices hold. Every process must call this function
+    with the same arguments, and gets all results.
 
     Args:
       strategy, evaluate: of all searches.
       subject: the network that all searches compress; its prices are ignored.
       own: each search's prices and problem, from `stack_trees`.
-      carry: the searches' state, from `stack_trees`.
+      carry: the searches' state, from `stack_trees`; it is copied.
       chunk: batches of policies that a search evaluates before the host sees the results.
       mesh: from `make_mesh`.
       side_by_side: searches that a device runs at a time, by `vmap` if more than one.
+
+    Yields:
+      The state of all S searches, in the form of `carry`, which the next chunk overwrites; and the
+      record of the chunk's evaluations, whose `search` counts from 0 to S - 1.
     """
     begin, advance = _compile(strategy, evaluate, chunk, mesh, side_by_side)
     split, replicated = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
@@ -103,14 +107,14 @@ def run_chunks(
         if not np.array_equal(running, placed):
             # Pads idle devices with copies of the last search whose budget is zero.
             padded = np.append(running, np.full(capacity - count, running[-1]))
-            placed_carry, placed_own = jax.tree.map(lambda x, k=padded: x[k], (carry, own))
+            placed_carry, placed_own = _index((carry, own), padded)
             placed_carry.left[count:] = 0
             placed_carry, placed_own = jax.device_put((placed_carry, placed_own), split)
             memory = begin(placed_own, subject) if memory is None else memory
             placed = running
         memory, (placed_carry, results) = advance(memory, placed_carry, placed_own, subject)
-        record = loop.build_record(_take(_gather(results), count))
-        updated = jax.tree.leaves(_take(_gather(placed_carry), count))
+        record = loop.build_record(_index(_gather(results), slice(count)))
+        updated = jax.tree.leaves(_index(_gather(placed_carry), slice(count)))
         for leaf, new in zip(jax.tree.leaves(carry), updated, strict=True):
             leaf[running] = new
         yield carry, record._replace(search=running[record.search].astype(np.int32))
@@ -139,14 +143,12 @@ def _compile(
         return memory, (carry._replace(key=jax.random.key_data(carry.key)), results)
 
     def begin_device(own: PerSearch, subject: Subject) -> Any:
-        return _add_axis(blank(subject._replace(prices=_drop_axis(own.prices))))
+        return _index(blank(subject._replace(prices=_index(own.prices, 0))), None)
 
     def run_device(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
         if side_by_side > 1:
             return jax.vmap(run_search, (None, 0, 0, None), (None, 0))(memory, carry, own, subject)
-        memory, carry, own = _drop_axis((memory, carry, own))
-        memory, results = run_search(memory, carry, own, subject)
-        return _add_axis(memory), _add_axis(results)
+        return _index(run_search(*_index((memory, carry, own), 0), subject), None)
 
     shard = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
     split, replicated = P(AXIS), P()
@@ -159,13 +161,6 @@ def _compile(
     )
 
 
-def _take(tree: Any, count: int) -> Any:
-    return jax.tree.map(lambda x: x[:count], tree)
-
-
-def _drop_axis(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[0], tree)
-
-
-def _add_axis(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[None], tree)
+def _index(tree: Any, index: Any) -> Any:
+    """Indexes the first axis of every array: 0 drops it, None adds one before it."""
+    return jax.tree.map(lambda x: x[index], tree)

@@ -3,19 +3,19 @@
 import dataclasses
 import itertools
 import operator
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from apq_jax import hardware
-from apq_jax.compression import converters
 from apq_jax.config import Config, Limits, Objective, describe_allowed, from_config_dict
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
 from apq_jax.network.capture import Network
 from apq_jax.pipeline import prepare
+from apq_jax.pipeline.prepared import get_cells
 from apq_jax.system.errors import InputError
 
 SECTION = ("over", "kind", "samples", "seed", "side_by_side")
@@ -33,16 +33,18 @@ class Point(NamedTuple):
 
 
 def get_base_config(tree: ConfigDict) -> Config:
-    """Returns a sweep's configuration without its section `sweep`."""
-    return from_config_dict(ConfigDict(_drop_sweep(tree)))
+    """Returns a sweep's configuration without its section `sweep`, checked.
 
-
-def _drop_sweep(tree: ConfigDict) -> dict[str, Any]:
-    return {name: value for name, value in tree.to_dict().items() if name != "sweep"}
+    Raises:
+      InputError: as `from_config_dict`.
+    """
+    fields = tree.to_dict()
+    fields.pop("sweep", None)
+    return from_config_dict(ConfigDict(fields))
 
 
 def get_side_by_side(tree: ConfigDict) -> int:
-    """Returns the number of searches that a device runs at a time: `sweep.side_by_side` or 1.
+    """Returns how many searches a device runs at a time: `sweep.side_by_side`, or 1 if missing.
 
     Raises:
       InputError: it is not a whole number from 1 to 4096.
@@ -54,26 +56,30 @@ def get_side_by_side(tree: ConfigDict) -> int:
 
 
 def list_points(tree: ConfigDict) -> list[Point]:
-    """Lists the searches of a sweep, in order.
+    """Lists the searches of a sweep; the last field of `over` varies fastest in a grid.
 
     Args:
       tree: the fields of a `Config`, and a section `sweep` of
         `over`: fields of a `Config` and, below `accelerator`, of an `Accelerator`, with a list of
           values each;
         `kind`: "grid" for all combinations; "list" for the first values of all fields together,
-          then the second, and so on; "random" for a sample of the grid without repetition;
+          then the second, and so on; "random" for a sample of the grid without repetition, in the
+          grid's order;
         `samples`, `seed`: size and seed of the sample;
         `side_by_side`: optional, see `get_side_by_side`.
 
     Raises:
-      InputError: a field is unknown, a value is not allowed, or lists differ in length.
+      InputError: a field is unknown or shared by all searches, a value is not allowed, lists differ
+        in length, there are more than MAX_POINTS searches, or a search asks for what a sweep lacks:
+        the goal front, several seeds or fine-tuning.
     """
-    fields, given = _drop_sweep(tree), tree.to_dict().get("sweep")
-    if not isinstance(given, dict) or {*given, "side_by_side"} != set(SECTION):
+    fields = tree.to_dict()
+    sweep = fields.pop("sweep", None)
+    if not isinstance(sweep, dict) or {*sweep, "side_by_side"} != set(SECTION):
         raise InputError(f"config.sweep: allowed: a section with {', '.join(SECTION)}")
     get_side_by_side(tree)  # raises early if the value is wrong
-    base, sweep = ConfigDict(fields), ConfigDict(given)
-    over = dict(_flatten(given["over"]))
+    base, over = ConfigDict(fields), sweep["over"]
+    over = flatten_dict(over, sep=".") if isinstance(over, dict) else {}
     if not over:
         raise InputError("config.sweep.over: empty; allowed: fields and lists of values")
     for name, values in over.items():
@@ -82,17 +88,8 @@ def list_points(tree: ConfigDict) -> list[Point]:
     accelerator = hardware.load(from_config_dict(base).accelerator)
     return [
         _build_point(dict(zip(over, values, strict=True)), base, accelerator)
-        for values in _list_combinations(sweep, list(over.values()))
+        for values in _list_combinations(tree.sweep, list(over.values()))
     ]
-
-
-def _flatten(tree: Any, *path: str) -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of nested dicts with their dotted names."""
-    if not isinstance(tree, dict):
-        yield ".".join(path), tree
-        return
-    for name, value in tree.items():
-        yield from _flatten(value, *path, name)
 
 
 def _list_combinations(sweep: ConfigDict, values: list[Any]) -> list[tuple[Any, ...]]:
@@ -161,11 +158,14 @@ def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelera
 
 
 def group_points(network: Network, points: list[Point]) -> list[list[int]]:
-    """Groups points whose searches share a Plan and a compiled program; returns their indices.
+    """Groups points whose searches share a Plan and a compiled program.
 
     Points of a group may differ in limits, objective, seed, and in parts of the accelerator that
     only change prices. Other heights of operation units, or other bits of cells or DACs, need a
     group of their own.
+
+    Returns:
+      The indices of each group's points, rising; groups are in the order of their first points.
 
     Raises:
       InputError: as `pipeline.prepare.build_space`.
@@ -173,17 +173,11 @@ def group_points(network: Network, points: list[Point]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
     for index, (_, accelerator, config) in enumerate(points):
         space = prepare.build_space(config, accelerator)
-        cells = converters.simplify_cells(converters.get_cells(accelerator), bool(space.adc_bits))
+        cells = get_cells(accelerator, space)
         blocks = schemes.build_blocks(network.layers, config.scheme, accelerator)
         search = dataclasses.replace(config.search, max_accuracy_drop=0.0)
-        shared = dataclasses.replace(
-            config,
-            seed=0,
-            accelerator="",
-            limits=Limits(),
-            objective=Objective(),
-            search=search,
-            training=dataclasses.replace(config.training, seed=0),
-        )
+        training = dataclasses.replace(config.training, seed=0)
+        shared = dataclasses.replace(config, search=search, training=training, seed=0)
+        shared = dataclasses.replace(shared, limits=Limits(), objective=Objective(), accelerator="")
         groups.setdefault((space, cells, blocks, shared), []).append(index)
     return list(groups.values())

@@ -1,6 +1,6 @@
 """Functions for several processes that share one job: they exchange values and fail together.
 
-All processes must call each function in the same order. A single process never waits.
+All processes must call the same functions in the same order. A single process never waits.
 """
 
 import itertools
@@ -19,9 +19,10 @@ from apq_jax.system.signals import Terminated, catch_interrupts
 
 @contextmanager
 def take_turns() -> Iterator[None]:
-    """Runs the body in the first process, then in all others at once.
+    """Runs the body in the first process, then in all others at the same time.
 
-    All raise InputError if one does.
+    If the body raises InputError in one process, all raise it; the others do not run the body if
+    that was the first.
     """
     first = jax.process_index() == 0
     if not first:
@@ -56,17 +57,17 @@ def _raise_together(error: InputError | None = None) -> None:
 
 
 def broadcast_from_first(tree: Any) -> Any:
-    """Returns the first process's tree of arrays, in all processes."""
+    """Returns the first process's tree of arrays in all processes; the trees have equal shapes."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def broadcast_rows(tree: Any) -> Any:
-    """Returns the first process's arrays [N, ...], in all processes.
+    """Returns the first process's tree of arrays [N, ...] in all processes.
 
-    The others pass arrays of any length, whose other sizes and dtypes are the first's. If N is 0,
-    each process gets its own arrays back.
+    The arrays of the others may have any length, but the same other sizes and dtypes. If N is 0,
+    each process gets its own tree back.
     """
     count = int(broadcast_from_first(np.asarray(len(jax.tree.leaves(tree)[0]), np.int32)))
     if jax.process_count() == 1 or not count:
@@ -77,10 +78,10 @@ def broadcast_rows(tree: Any) -> Any:
 
 
 def gather_from_all(result: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Returns the results of all processes, in their order, in all processes.
+    """Returns the results of all processes, by process index, in all processes.
 
-    Results of several processes pass through JSON, and None stays None. A single process gets its
-    own result, or {} for None.
+    Results of several processes pass through JSON, so tuples become lists; None stays None. A
+    single process gets its own result, or {} for None.
     """
     if jax.process_count() == 1:
         return [result or {}]
@@ -94,9 +95,9 @@ def gather_from_all(result: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 @contextmanager
 def watch_signals() -> Iterator[Callable[[], None]]:
-    """Catches signals while the body runs; yields a function that raises once one has come.
+    """Catches signals while the body runs; yields a function `check()` that raises after a signal.
 
-    The function raises Terminated after SIGTERM and, in a single process, KeyboardInterrupt after
+    `check` raises Terminated after SIGTERM and, in a single process, KeyboardInterrupt after
     Ctrl-C. Several processes must call it equally often. They raise Terminated in the same call,
     because JAX tells all of them of a SIGTERM that one of them got.
     """

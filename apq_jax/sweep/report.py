@@ -1,4 +1,4 @@
-"""The report of a sweep: the best accelerators, the front, and which fields matter."""
+"""Builds the report of a sweep: the best accelerators, the front, and which fields matter."""
 
 import itertools
 from typing import Any
@@ -20,7 +20,9 @@ _COST_WORDS = [metric.short_words for metric in SEARCHED]
 
 
 def build_report(rows: list[Row], fields: list[str], title: str) -> Document:
-    """Builds the report of a sweep.
+    """Builds the report of a sweep as a document.
+
+    It compares the searches that meet their limits, and the fields that vary among all rows.
 
     Args:
       rows: the rows of the sweep's table, at least one.
@@ -127,7 +129,12 @@ def compute_shares(rows: list[Row], varied: list[str]) -> dict[str, dict[str, fl
     """Computes the share of each metric's variance that each field explains alone.
 
     A share is Σ_v n_v (mean_v - mean)² / Σ (x - mean)² with x the metric's logarithm and v the
-    field's values, in [0, 1]. Joint effects of fields are in no share.
+    field's values, in [0, 1]. It is 0 if the metric does not vary. Joint effects of fields are in
+    no share.
+
+    Args:
+      rows: rows that meet their limits, at least one.
+      varied: names of the fields.
 
     Returns:
       The share of a metric and a field as `shares[metric][field]`.
@@ -138,12 +145,9 @@ def compute_shares(rows: list[Row], varied: list[str]) -> dict[str, dict[str, fl
         total = float(((x - x.mean()) ** 2).sum())
         shares[metric] = {}
         for name in varied:
-            groups: dict[Any, list[int]] = {}
-            for index, row in enumerate(rows):
-                groups.setdefault(row[name], []).append(index)
-            between = sum(
-                len(group) * (x[group].mean() - x.mean()) ** 2 for group in groups.values()
-            )
+            values = [row[name] for row in rows]
+            groups = [x[[other == value for other in values]] for value in dict.fromkeys(values)]
+            between = sum(len(group) * (group.mean() - x.mean()) ** 2 for group in groups)
             shares[metric][name] = float(between / total) if total > 0 else 0.0
     return shares
 

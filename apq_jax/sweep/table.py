@@ -1,4 +1,4 @@
-"""The table of a sweep, sweep.csv, with a row for each finished search.
+"""Formats and reads sweep.csv, the table of a sweep, which has a row for each finished search.
 
 A resumed sweep reads the table back.
 """
@@ -10,14 +10,18 @@ from typing import Any, TypeAlias
 
 from apq_jax.metrics import METRICS
 from apq_jax.sweep.points import Point
-from apq_jax.system.errors import InputError, make_one_line, quote_name
+from apq_jax.system.errors import InputError, explain_os_errors, make_one_line, quote_name
 
 INDEX = "search"  # the first column, the point's index from 0
-Row: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[str, Any]  # a number or a text by column; without INDEX
 
 
 def format_csv(rows: dict[int, Row]) -> str:
-    """Formats rows, by index of their point, as CSV; a field that a row lacks is empty."""
+    """Formats rows as CSV, in the order of their points' indices; missing values are empty.
+
+    Args:
+      rows: by index of the point.
+    """
     lines = [{INDEX: index, **rows[index]} for index in sorted(rows)]
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
@@ -33,15 +37,13 @@ def read_rows(path: pathlib.Path, points: list[Point]) -> dict[int, Row]:
     A missing or empty file has no rows.
 
     Raises:
-      InputError: the file cannot be read, or is no table of these points.
+      InputError: the file cannot be read, a row is not of one of these points, or a cost or
+        `meets_limits` is out of range.
     """
     try:
-        if not path.exists():
-            return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file, strict=True))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        with explain_os_errors(path, "cannot be read"):
+            text = path.read_bytes().decode() if path.exists() else ""
+        lines = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a table ({make_one_line(error)})") from error
     rows = {}

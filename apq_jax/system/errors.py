@@ -1,5 +1,9 @@
 """Defines the error for unusable input, and makes foreign text safe for its message."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Input that cannot be used.
@@ -7,6 +11,15 @@ class InputError(ValueError):
     The message is one line with the file or field, the value and the allowed values. A command
     prints the message alone.
     """
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: str | os.PathLike[str], words: str) -> Iterator[None]:
+    """Raises InputError for an OSError of the body: "PATH: WORDS (reason)"."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: {words} ({error.strerror})") from error
 
 
 def quote_name(name: str) -> str:

@@ -12,7 +12,11 @@ console = rich.console.Console(highlight=False, markup=False)
 
 @contextmanager
 def show_bar(description: str, total: int) -> Iterator[Any]:
-    """Shows a progress bar with the time left; yields `advance(count, note)`."""
+    """Shows a progress bar with the time left.
+
+    Yields:
+      `advance(count, note)`, which adds `count`; `advance(done=..., note=...)` sets the sum.
+    """
     columns = (
         TextColumn("{task.description:10}"),
         BarColumn(bar_width=24),
@@ -24,4 +28,6 @@ def show_bar(description: str, total: int) -> Iterator[Any]:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(description, total=total, note="")
-        yield lambda count, note="": progress.update(task, advance=count, note=note)
+        yield lambda count=0, note="", done=None: progress.update(
+            task, advance=count, completed=done, note=note
+        )

@@ -76,9 +76,9 @@ def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
     def drops(**changes: Any) -> tuple[list[float], list[int]]:
         search = dataclasses.replace(CONFIG.search, **{"strategy": "genetic"} | changes)
         config = dataclasses.replace(CONFIG, search=search)
-        found = stages.build_stages(prepared._replace(config=config))
-        lost = [float(x.problem.float_accuracy - x.problem.min_accuracy) for x in found]
-        return lost, [stage.budget for stage in found]
+        parts = stages.build_stages(prepared._replace(config=config))
+        lost = [float(x.problem.float_accuracy - x.problem.min_accuracy) for x in parts]
+        return lost, [stage.budget for stage in parts]
 
     assert drops(episodes=50) == (pytest.approx([0.8, 0.45, 0.1]), [16, 17, 17])
     assert drops(strategy="random") == (pytest.approx([0.8]), [48])  # limits are nothing to it
@@ -125,28 +125,28 @@ def test_bisection_finds_the_last_that_meets_the_limit(
         return untuned._replace(place=place, accuracy=accuracy, misses=missed, tuned=(row,))
 
     monkeypatch.setattr(choose, "_fine_tune", fine_tune)
-    found = choose.choose(prepared, record, dataset)
+    choice = choose.choose(prepared, record, dataset)
     assert len(asked) == len(set(asked)) <= 3
     assert asked[0] == 3
-    assert [row.place for row in found.tuned] == places[asked].tolist()
+    assert [row.place for row in choice.tuned] == places[asked].tolist()
     untuned = choose.choose_untuned(prepared, record, dataset)
     if meets:
         best = places[meets - 1]
         better = untuned.meets_limit and gain[untuned.place] > gain[best]
-        assert found.place == (untuned.place if better else best)
+        assert choice.place == (untuned.place if better else best)
 
 
 def test_nothing_is_fine_tuned_where_none_is_asked_for() -> None:
     prepared, record, dataset = searched(tuned=0)
-    found = choose.choose(prepared, record, dataset)
+    choice = choose.choose(prepared, record, dataset)
     untuned = choose.choose_untuned(prepared, record, dataset)
-    assert found.place == untuned.place
-    assert not found.fine_tuned
-    assert found.tuned == ()
+    assert choice.place == untuned.place
+    assert not choice.fine_tuned
+    assert choice.tuned == ()
     jax.tree.map(
         np.testing.assert_array_equal,
-        found.compressed,
-        measure.compressed(prepared, found.policy),
+        choice.compressed,
+        measure.compressed(prepared, choice.policy),
     )
 
 
@@ -154,12 +154,12 @@ def test_what_is_kept_is_not_done_again(tmp_path: pathlib.Path) -> None:
     prepared, record, dataset = searched()
     calls: list[tuple[int, int]] = []
 
-    def progress(number: int, steps: int, loss: float) -> bool:
-        calls.append((number, steps))
+    def progress(policies: int, steps: int, loss: float) -> bool:
+        calls.append((policies, steps))
         return False
 
     first = choose.choose(prepared, record, dataset, progress, tmp_path)
-    assert calls == [(at, steps) for at in range(len(first.tuned)) for steps in (2, 4)]
+    assert calls == [(index, steps) for index in range(len(first.tuned)) for steps in (2, 4)]
     assert 1 <= len(first.tuned) <= 4
     files = sorted((tmp_path / "finetuned").iterdir())
     assert len(files) == len(first.tuned)
@@ -178,30 +178,30 @@ def test_what_is_kept_is_not_done_again(tmp_path: pathlib.Path) -> None:
 
 def test_where_it_is_told_to_stop_what_there_is_is_chosen_from() -> None:
     prepared, record, dataset = searched()
-    found = choose.choose(prepared, record, dataset, lambda *_: True)
-    (one,) = found.tuned
-    assert (one.steps, one.finished) == (2, False)
+    choice = choose.choose(prepared, record, dataset, lambda *_: True)
+    (tuned,) = choice.tuned
+    assert (tuned.steps, tuned.finished) == (2, False)
     accuracy = compute_accuracy(
-        measure.compute_logits(prepared, found.compressed, dataset.select_images),
+        measure.compute_logits(prepared, choice.compressed, dataset.select_images),
         dataset.select_labels,
     )
-    assert found.accuracy == accuracy
+    assert choice.accuracy == accuracy
 
 
 def test_for_accuracy_the_most_accurate_within_the_limits_are_tuned() -> None:
     prepared, record, dataset = searched(goal="accuracy", tuned=3)
-    found = choose.choose(prepared, record, dataset)
-    assert len(found.tuned) == 3
-    places = [row.place for row in found.tuned]
+    choice = choose.choose(prepared, record, dataset)
+    assert len(choice.tuned) == 3
+    places = [row.place for row in choice.tuned]
     accuracy = judge.judge(prepared, record).expected_accuracy
     assert accuracy[places[1]] >= accuracy[places[2]]
     assert (record.evaluation.slots[places] <= 20).all()
     untuned = choose.choose_untuned(prepared, record, dataset)
-    assert found.accuracy == max(untuned.accuracy, *(one.accuracy for one in found.tuned))
+    assert choice.accuracy == max(untuned.accuracy, *(row.accuracy for row in choice.tuned))
 
 
 def test_of_a_front_the_knee() -> None:
     prepared, record, dataset = searched(goal="front")
-    found = choose.choose(prepared, record, dataset)
-    assert found.place == judge.find_knee(judge.judge(prepared, record))
-    assert len(found.tuned) == 1
+    choice = choose.choose(prepared, record, dataset)
+    assert choice.place == judge.find_knee(judge.judge(prepared, record))
+    assert len(choice.tuned) == 1

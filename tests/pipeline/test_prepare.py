@@ -35,10 +35,10 @@ def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
         assert not np.asarray(layer.levels)[~mask].any()
     mapping = prove.map_to_crossbars(prepared, policy, compressed)
     parts = datapath.build_parts(mapping.maps, mapping.accelerator)
-    found = prove.prove(prepared, policy, compressed, mapping, parts, dataset.select_images[:4])
-    assert found.mismatches == 0 < found.compared
-    assert found.scales_agree
-    assert found.counts_agree
+    proof = prove.prove(prepared, policy, compressed, mapping, parts, dataset.select_images[:4])
+    assert proof.mismatches == 0 < proof.compared
+    assert proof.scales_agree
+    assert proof.counts_agree
 
 
 def refused(config: Config, accelerator: Accelerator = SMALL) -> str:
@@ -57,16 +57,16 @@ def test_what_a_scheme_cannot_be_searched_with() -> None:
     planes = dataclasses.replace(SMALL, mapping="mnsim")
     assert "accelerator.mapping: 'mnsim' with scheme filter" in refused(pruned, planes)
     assert "config.plan.levels: 32 with scheme dense" in refused(Config(scheme="dense"))
-    one = Config(scheme="sre", search=SearchOptions(min_weight_bits=1, max_weight_bits=1))
+    one_bit = Config(scheme="sre", search=SearchOptions(min_weight_bits=1, max_weight_bits=1))
     cells = dataclasses.replace(SMALL, cell_bits=1)
-    assert "min_weight_bits: 1 with scheme sre" in refused(one, cells)
+    assert "min_weight_bits: 1 with scheme sre" in refused(one_bit, cells)
     for scheme, accelerator in (
         ("column_vector", dataclasses.replace(cells, adc_bits=2)),
         ("column_vector", dataclasses.replace(cells, mapping="mnsim")),
         ("pim_prune", dataclasses.replace(cells, mapping="mnsim")),
         ("sre", dataclasses.replace(cells, signed="differential")),
     ):
-        prepare.build_space(dataclasses.replace(one, scheme=scheme), accelerator)
+        prepare.build_space(dataclasses.replace(one_bit, scheme=scheme), accelerator)
 
 
 def test_a_plan_serves_accelerators_of_the_same_blocks() -> None:

@@ -32,27 +32,27 @@ def saved(two: tuple[str, Chunks], tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def restored(path: pathlib.Path, problem: Problem, begin: loop.Carry) -> tuple:
-    found = checkpoint.read(path)
-    assert found is not None
+    saved = checkpoint.read(path)
+    assert saved is not None
     nothing = loop.build_empty_record(evaluate, problem, SPACE, LAYERS)
     standing = stages.Standing(np.asarray(0, np.int32), begin)
-    return checkpoint.restore(found, standing, nothing, SPACE.levels)
+    return checkpoint.restore(saved, standing, nothing, SPACE.levels)
 
 
 def test_a_search_goes_on_bit_for_bit(
     problem: Problem, two: tuple[str, Chunks], saved: pathlib.Path
 ) -> None:
-    strategy, begin, found = two[1]
+    strategy, begin, chunks = two[1]
     read = checkpoint.read(saved)
     assert read is not None
     assert (read.identity, read.seconds) == (IDENTITY, 12.5)
-    assert read.evaluations == len(found[0][1].reward)
+    assert read.evaluations == len(chunks[0][1].reward)
     standing, record = restored(saved, problem, begin)
     rest = list(loop.resume(strategy, evaluate, problem, problem, standing.carry, 2))
-    assert len(rest) == len(found) - 1
-    again = stages.joined([record, *(one for _, one in rest)])
-    jax.tree.map(np.testing.assert_array_equal, again, stages.joined(r for _, r in found))
-    for a, b in zip(*map(jax.tree.leaves, (rest[-1][0], found[-1][0])), strict=True):
+    assert len(rest) == len(chunks) - 1
+    again = stages.joined([record, *(part for _, part in rest)])
+    jax.tree.map(np.testing.assert_array_equal, again, stages.joined(r for _, r in chunks))
+    for a, b in zip(*map(jax.tree.leaves, (rest[-1][0], chunks[-1][0])), strict=True):
         assert a.dtype == b.dtype
         if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(a, b)
@@ -107,21 +107,21 @@ def test_checkpoints_of_another_search(
 
 @pytest.mark.parametrize("two", ["genetic"], indirect=True)
 def test_what_differs_is_named(saved: pathlib.Path) -> None:
-    found = checkpoint.read(saved)
-    assert found is not None
-    assert checkpoint.find_difference(found, IDENTITY) is None
-    words = checkpoint.find_difference(found, IDENTITY | {"config.seed": "1"})
+    read = checkpoint.read(saved)
+    assert read is not None
+    assert checkpoint.find_difference(read, IDENTITY) is None
+    words = checkpoint.find_difference(read, IDENTITY | {"config.seed": "1"})
     assert words == "config.seed: 0 in the checkpoint, 1 here"
-    words = checkpoint.find_difference(found, IDENTITY | {"weights": "f"})
+    words = checkpoint.find_difference(read, IDENTITY | {"weights": "f"})
     assert words == "weights: nothing in the checkpoint, f here"
 
 
 @pytest.mark.parametrize("two", ["genetic"], indirect=True)
 def test_whether_a_run_goes_on(saved: pathlib.Path) -> None:
     folder, other = saved.parent, IDENTITY | {"data": "x"}
-    found = job._read_saved(folder, IDENTITY, True)
-    assert found is not None
-    assert found.evaluations == 16
+    read = job._read_saved(folder, IDENTITY, True)
+    assert read is not None
+    assert read.evaluations == 16
     assert job._read_saved(folder, IDENTITY, False) is None
     assert job._read_saved(folder, other, None) is None
     for identity, resume, says in (
@@ -143,10 +143,10 @@ def test_what_decides_the_numbers() -> None:
     dataset = Dataset("a", 2, *arrays)
 
     def changed(config: Config, accelerator: Accelerator, dataset: Dataset) -> list[str]:
-        one = checkpoint.identify_run(Config(), Accelerator(), Dataset("a", 2, *arrays))
+        usual = checkpoint.identify_run(Config(), Accelerator(), Dataset("a", 2, *arrays))
         other = checkpoint.identify_run(config, accelerator, dataset)
-        assert one.keys() == other.keys()
-        return [name for name in one if one[name] != other[name]]
+        assert usual.keys() == other.keys()
+        return [name for name in usual if usual[name] != other[name]]
 
     assert changed(Config(cache_dir="x"), Accelerator(), dataset) == []
     more = Config(search=SearchOptions(episodes=7))

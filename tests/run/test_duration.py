@@ -28,8 +28,8 @@ def test_a_run_is_its_layers_its_policies_and_its_steps() -> None:
     # 10 + 3 x 8, 200 policies of 500 images each, 3,000 steps of 64 images.
     policies = 200 * (0.04 + 5e-11 * 500 * 405_600)
     steps = 3000 * (0.02 + 2e-10 * 64 * 405_600)
-    found = duration.predict_seconds(LENET, CONFIG, images=400, rounds=False)
-    assert found == pytest.approx(34 + policies + steps)
+    seconds = duration.predict_seconds(LENET, CONFIG, images=400, rounds=False)
+    assert seconds == pytest.approx(34 + policies + steps)
     later = duration.predict_seconds(LENET, CONFIG, images=400, rounds=False, done=150)
     assert later == pytest.approx(34 + policies / 4 + steps)
     untuned = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, tuned=0))

@@ -83,8 +83,8 @@ def without_times(folder: pathlib.Path) -> dict:
     result = json.loads((folder / "result.json").read_text())
     for name in ("seconds", "evaluations_per_second"):
         del result["search"][name]
-    for one in result["finetune"]:
-        del one["seconds"]
+    for tuned in result["finetune"]:
+        del tuned["seconds"]
     del result["command"]
     return result
 
@@ -135,20 +135,20 @@ def test_the_mapping_is_that_of_the_result(finished: tuple[pathlib.Path, str]) -
     assert prove["bit_exact"]
     assert (prove["mismatches"], prove["images"]) == (0, 32)
     assert prove["compared"] > 32 * sum(x["positions"] * x["columns"] for x in result["layers"])
-    found = mapping.load(folder / "mapping.safetensors")
-    assert sum(len(one.cells) for one in found.maps) == prove["crossbars"]
+    crossbars = mapping.load(folder / "mapping.safetensors")
+    assert sum(len(layer_map.cells) for layer_map in crossbars.maps) == prove["crossbars"]
     tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
-    for one, scales in zip(found.maps, found.scales, strict=True):
-        name = one.layer.name
+    for layer_map, scales in zip(crossbars.maps, crossbars.scales, strict=True):
+        name = layer_map.layer.name
         np.testing.assert_array_equal(scales.multiplier, tensors[f"{name}/multiplier"])
         held = {
             (int(b), int(o))
-            for b, row in zip(one.units.bank, one.units.outputs, strict=True)
+            for b, row in zip(layer_map.units.bank, layer_map.units.outputs, strict=True)
             for o in row
             if o >= 0
         }
         assert len(held) == tensors[f"{name}/mask"].sum()
-    assert "params/conv1/bias" in found.digital
+    assert "params/conv1/bias" in crossbars.digital
     curve = result["adc_curve"]
     assert [point["bits"] for point in curve] == [5, 4, 3, 2, 1]
     assert curve[0]["images"] == result["data"]["select"]
@@ -166,10 +166,11 @@ def test_a_wrong_mapping_exits_with_4(
     """One cell of the first layer is off by one bit."""
 
     def wrong(*arguments: Any) -> mapping.LayerMap:
-        found = mapping.map_layer(*arguments)
-        units, cells = found.units, found.cells.copy()
+        layer_map = mapping.map_layer(*arguments)
+        units, cells = layer_map.units, layer_map.cells.copy()
         cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
-        return found._replace(cells=cells) if found.layer.name.endswith("conv1/kernel") else found
+        first = layer_map.layer.name.endswith("conv1/kernel")
+        return layer_map._replace(cells=cells) if first else layer_map
 
     monkeypatch.setattr(prove, "map_layer", wrong)
     monkeypatch.chdir(ROOT)
@@ -318,9 +319,9 @@ def test_the_front_is_searched_at_several_limits(
     first = [int(row["repeats"]) for row in rows]
     assert result["search"]["distinct"] == first.count(0) > 6
     names = [name for name in rows[0] if name.startswith(("keep.", "weight_bits.", "input_bits."))]
-    for row, number in zip(rows, first, strict=True):
-        if number:
-            assert [row[name] for name in names] == [rows[number - 1][name] for name in names]
+    for row, repeated in zip(rows, first, strict=True):
+        if repeated:
+            assert [row[name] for name in names] == [rows[repeated - 1][name] for name in names]
     front = set(result["front"]["non_dominated"])
     assert {point["evaluation"] for point in result["pareto"]} & front
     assert result["front"]["hypervolume"] > 0
@@ -508,7 +509,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     rows = rows_of(stopped / "search.csv")
     assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [160, 160]
     seeds = json.loads((never / "result.json").read_text())["search"]["seeds"]
-    best = [one["best"] for one in seeds["each"]]
+    best = [row["best"] for row in seeds["each"]]
     assert (seeds["least"], seeds["most"]) == (min(best), max(best))
     assert "searches of the same network" in (stopped / "report.md").read_text()
 

@@ -69,8 +69,8 @@ def swept(
 
 def test_a_grid_has_all_combinations() -> None:
     points = list_points(swept(seed=0, accelerator__unit_columns=(4, 8), limits__slots=(0.0, 90.0)))
-    found = [(point.accelerator.unit_columns, point.config.limits.slots) for point in points]
-    assert found == [(4, 0.0), (4, 90.0), (8, 0.0), (8, 90.0)]
+    values = [(point.accelerator.unit_columns, point.config.limits.slots) for point in points]
+    assert values == [(4, 0.0), (4, 90.0), (8, 0.0), (8, 90.0)]
     assert points[1].values == {"accelerator.unit_columns": 4, "limits.slots": 90.0}
 
 
@@ -82,8 +82,8 @@ def test_a_device_has_one_search_at_a_time_where_nothing_else_is_said() -> None:
 
 def test_a_list_takes_the_kth_of_each() -> None:
     over = {"accelerator__unit_rows": (4, 9), "accelerator__unit_columns": (16, 8)}
-    found = [point.accelerator for point in list_points(swept("list", **over))]
-    assert [(one.unit_rows, one.unit_columns) for one in found] == [(4, 16), (9, 8)]
+    accelerators = [point.accelerator for point in list_points(swept("list", **over))]
+    assert [(x.unit_rows, x.unit_columns) for x in accelerators] == [(4, 16), (9, 8)]
 
 
 def test_a_sample_is_drawn_once_from_the_grid_and_again_the_same() -> None:
@@ -158,8 +158,8 @@ def same(a: Record, b: Record) -> bool:
 
 def test_a_search_finds_what_it_finds_alone(group: list[Prepared]) -> None:
     together = search_group(group, make_mesh())
-    for one, found in zip(group, together, strict=True):
-        assert same(found, stages.joined(stages.search_policies(one)))
+    for search, record in zip(group, together, strict=True):
+        assert same(record, stages.joined(stages.search_policies(search)))
     assert not same(together[0], together[1])
 
 
@@ -184,10 +184,10 @@ def test_nothing_is_compiled_for_other_prices_and_limits(group: list[Prepared]) 
 def test_side_by_side_finds_the_same_but_for_rounding(group: list[Prepared]) -> None:
     alone = search_group(group, make_mesh())
     beside = search_group(group, make_mesh(), side_by_side=2)
-    for one, found in zip(alone, beside, strict=True):
-        assert len(one.reward) == len(found.reward)
-        np.testing.assert_array_equal(one.policy.level, found.policy.level)
-        np.testing.assert_allclose(found.reward, one.reward, rtol=1e-4, atol=1e-5)
+    for record, other in zip(alone, beside, strict=True):
+        assert len(record.reward) == len(other.reward)
+        np.testing.assert_array_equal(record.policy.level, other.policy.level)
+        np.testing.assert_allclose(other.reward, record.reward, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +263,8 @@ def rows_of(folder: pathlib.Path, *processes: subprocess.Popen[str]) -> list[dic
 
 
 def test_devices_and_processes_change_nothing(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    one, eight, two = (tmp_path / name for name in ("one", "eight", "two"))
-    alone = rows_of(one, started(one, inputs, "--devices=1"))
+    single, eight, two = (tmp_path / name for name in ("one", "eight", "two"))
+    alone = rows_of(single, started(single, inputs, "--devices=1"))
     assert [row["accelerator.unit_columns"] for row in alone] == ["4", "8", "16"]
     assert {row["evaluations"] for row in alone} == {"16"}
     for row in alone:
@@ -272,7 +272,7 @@ def test_devices_and_processes_change_nothing(inputs: pathlib.Path, tmp_path: pa
         assert ratio > 1
         assert len(row["weight_bits"].split()) == len(row["keep"].split()) == 2
     assert len({row["energy_nj"] for row in alone}) == 3
-    assert "Which fields matter" in (one / "report.html").read_text()
+    assert "Which fields matter" in (single / "report.html").read_text()
     assert rows_of(eight, started(eight, inputs, "--devices=8")) == alone
 
     def both() -> list[subprocess.Popen[str]]:
@@ -280,7 +280,7 @@ def test_devices_and_processes_change_nothing(inputs: pathlib.Path, tmp_path: pa
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         shared = f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=4"
-        return [started(two, inputs, *shared, f"--process-id={number}") for number in range(2)]
+        return [started(two, inputs, *shared, f"--process-id={index}") for index in range(2)]
 
     assert rows_of(two, *both()) == alone
     for process, whose in zip(both(), ("", "another process: "), strict=True):
@@ -458,7 +458,7 @@ def wait_for(path: pathlib.Path, *processes: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < deadline
-        assert all(one.poll() is None for one in processes), processes[0].communicate()
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.05)
 
 
@@ -473,20 +473,20 @@ def test_a_sigterm_to_one_of_two_processes_stops_both_and_both_go_on(
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         flags += f"--coordinator=127.0.0.1:{port}", "--num-processes=2", "--devices=1", more
-        return [started(two, inputs, *flags, f"--process-id={number}") for number in range(2)]
+        return [started(two, inputs, *flags, f"--process-id={index}") for index in range(2)]
 
     kept, processes = two / "checkpoint.safetensors", both()
     wait_for(kept, *processes)
     processes[1].terminate()
-    said, other = (one.communicate(timeout=300)[0] for one in processes)
-    assert [one.returncode for one in processes] == [0, 0], said + other
+    said, other = (process.communicate(timeout=300)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], said + other
     assert "Resume with\npython -m apq_jax.sweep" in said
     assert "Resume" not in other
     saved = checkpoint.read(kept)
     assert saved is not None
     assert 0 < saved.evaluations < 3 * 96
-    found = rows_of(two, *both("--resume"))
-    assert found == rows_of(alone, started(alone, inputs, more, "--devices=1"))
+    rows = rows_of(two, *both("--resume"))
+    assert rows == rows_of(alone, started(alone, inputs, more, "--devices=1"))
 
 
 def test_a_folder_is_one_sweeps_and_a_kill_leaves_what_was_kept(

@@ -19,17 +19,17 @@ def row(rows: int, columns: int, energy: float, area: float = 1.0, **more: Any) 
     return {FIELDS[0]: rows, FIELDS[1]: columns, **usual, **costs, **more}
 
 
-def tables(found: report.Document) -> dict[str, Table]:
-    blocks = [block for section in found.sections for block in section.blocks]
+def tables(document: report.Document) -> dict[str, Table]:
+    blocks = [block for section in document.sections for block in section.blocks]
     return {block.title: block for block in blocks if isinstance(block, Table)}
 
 
 def test_shares_of_fields_that_multiply() -> None:
     # ln energy = 3 a + b with a, b in {0, 1}: variances 9 and 1 of 10.
     rows = [row(a, b, float(np.exp(3 * a + b))) for a in (0, 1) for b in (0, 1)]
-    found = report.compute_shares(rows, FIELDS[:2])
-    assert found["energy_nj"] == pytest.approx({FIELDS[0]: 0.9, FIELDS[1]: 0.1})
-    assert found["area_mm2"] == {FIELDS[0]: 0.0, FIELDS[1]: 0.0}  # all alike
+    shares = report.compute_shares(rows, FIELDS[:2])
+    assert shares["energy_nj"] == pytest.approx({FIELDS[0]: 0.9, FIELDS[1]: 0.1})
+    assert shares["area_mm2"] == {FIELDS[0]: 0.0, FIELDS[1]: 0.0}  # all alike
 
 
 def test_what_fields_do_together_is_in_no_share() -> None:
@@ -47,24 +47,24 @@ def test_the_best_of_each_limit_and_the_front() -> None:
         row(4, 4, 1.0, 0.1, meets_limits=0),
         row(4, 16, 50.0, 4.0, **{"limits.slots": 90.0}),
     ]
-    found = tables(report.build_report(rows, FIELDS, "net on data"))
-    assert found.keys() == {"limits.slots 0", "limits.slots 90", "On the front", "Shares"}
-    least = {line[0]: line[1:3] for line in found["limits.slots 0"].parts[0].body}
+    named = tables(report.build_report(rows, FIELDS, "net on data"))
+    assert named.keys() == {"limits.slots 0", "limits.slots 90", "On the front", "Shares"}
+    least = {line[0]: line[1:3] for line in named["limits.slots 0"].parts[0].body}
     assert least["least energy"] == ["9", "8"]
     assert least["least area"] == ["4", "8"]
-    assert [line[1:3] for line in found["On the front"].parts[0].body] == [["4", "8"], ["9", "8"]]
+    assert [line[1:3] for line in named["On the front"].parts[0].body] == [["4", "8"], ["9", "8"]]
 
 
 def test_of_equal_costs_the_one_that_loses_less_is_the_best() -> None:
     rows = [row(4, 8, 5.0), row(9, 8, 5.0, points_lost=0.125)]
-    found = tables(report.build_report(rows, FIELDS, "net on data"))
-    assert found["Of all"].parts[0].body[3][:2] == ["least energy", "9"]
+    named = tables(report.build_report(rows, FIELDS, "net on data"))
+    assert named["Of all"].parts[0].body[3][:2] == ["least energy", "9"]
 
 
 def test_where_no_search_meets_its_limits_the_page_says_so() -> None:
-    found = report.build_report([row(4, 8, 5.0, meets_limits=0)], FIELDS, "net on data")
-    assert [type(block) for block in found.lead][-1] is Note
-    assert "nothing to compare" in html.render_html(found)
+    document = report.build_report([row(4, 8, 5.0, meets_limits=0)], FIELDS, "net on data")
+    assert [type(block) for block in document.lead][-1] is Note
+    assert "nothing to compare" in html.render_html(document)
 
 
 @pytest.mark.parametrize("names", [(4, 9), ("joint", "apq"), (4.0, 9.5)])

@@ -20,9 +20,9 @@ POINTS = [
 ]
 
 
-def row(at: int, cost: float) -> dict[str, Any]:
+def row(index: int, cost: float) -> dict[str, Any]:
     costs = dict.fromkeys(METRICS, cost)
-    return {**POINTS[at].values, "meets_limits": 1, "points_lost": -0.25, **costs, "bits": "2 3"}
+    return {**POINTS[index].values, "meets_limits": 1, "points_lost": -0.25, **costs, "bits": "2 3"}
 
 
 @given(st.floats(1e-9, 1e9) | st.integers(1, 2**60))
