@@ -9,37 +9,29 @@ Reads the run's folder and the images that its configuration names; searches and
 operators. If ONNX Runtime is installed, it also prints on how many test images the two networks
 give the same class. docs/export.md describes the file.
 
---simulators writes the layers and the best policy for DNN+NeuroSim, MNSIM 2.0, CiMLoop and
-AccelForge. Prints the files. docs/simulators.md describes them.
+--simulators writes the layers and the chosen policy for DNN+NeuroSim, MNSIM 2.0, CiMLoop and
+AccelForge. It prints the files' names. docs/simulators.md describes them.
 
 Exit status: 0 done; 2 input that cannot be used.
 """
 
-import argparse
 import pathlib
 import signal
 import sys
 from collections import Counter
-from typing import NoReturn
 
+from apq_jax.system.command_line import build_parser
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def main(argv: list[str]) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = _Parser(
-        prog="apq_jax.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Runs the command with `argv`, which lacks the program's name; returns the exit status.
+
+    An InputError becomes one line on stderr.
+    """
+    parser = build_parser("apq_jax.export", __doc__)
     parser.add_argument("run", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--simulators", type=pathlib.Path, metavar="FOLDER")
@@ -61,7 +53,11 @@ def main(argv: list[str]) -> int:
 
 
 def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Writes the network of a run as an ONNX model, checks it and prints a line about it."""
+    """Writes the network of a run as an ONNX model, compares the two, and prints one line.
+
+    Raises:
+      InputError: `path` does not end in .onnx, or a function that is called raises it.
+    """
     if path.suffix != ".onnx":  # a run has no .onnx file, so none of its files is overwritten
         raise InputError(f"--onnx: {str(path)!r}; allowed: a file named *.onnx")
     # Imported only now because it loads for seconds, and a wrong flag should not wait.
@@ -74,8 +70,8 @@ def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:
     write_whole(path, content)
     counts = Counter(node.op_type for node in model.graph.node)
     operators = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    dataset = run.dataset
-    agreement = compare_with_runtime(run, content, dataset.test_images, dataset.test_labels)
+    images, labels = run.dataset.test_images, run.dataset.test_labels
+    agreement = compare_with_runtime(run, content, images, labels)
     print(f"{path}: {len(content):,} bytes; {operators}; {describe_agreement(agreement)}")
 
 

@@ -1,7 +1,7 @@
-"""AccelForge's workload file: every layer as an einsum with its sizes and bits.
+"""Builds AccelForge's workload file: every layer as an einsum with its sizes and bits.
 
-A layer has γ groups with C input channels and M outputs each, an R x S window that steps down and
-across, and P x Q outputs:
+A layer has γ groups with C input channels and M output channels each, an R x S window that steps
+`down` and `across`, and P x Q positions:
 
     O[g, m, p, q] += I[g, c, down p + r, across q + s] W[g, m, c, r, s]
 
@@ -16,18 +16,18 @@ from typing import Any
 
 import yaml
 
-from apq_jax.export.sizes import Size, Workload, count_channels, get_strides, get_window
+from apq_jax.export.sizes import Size, Workload, count_channels, get_window
 from apq_jax.types import Layer
 
 
 def build_workload_yaml(workload: Workload) -> str:
-    """Returns the workload file, with one einsum a layer.
+    """Returns the text of the workload file, with one einsum a layer.
 
-    Weights and inputs have the policy's bits. A layer's outputs have the next layer's input bits,
+    Weights and inputs have the policy's bits. A layer's outputs have the next layer's input bits;
     the last layer's have 8. The file cannot express pruning, column-vectors or operation units.
 
     Raises:
-      InputError: a layer is not over two axes; names it.
+      InputError: a convolution is not over two axes; the message names it.
     """
     names = [_make_identifier(layer.name) for layer in workload.layers]
     if len(set(names)) < len(names):
@@ -49,7 +49,7 @@ def _build_einsum(
     input_bits: int,
     output_bits: int,
 ) -> dict[str, Any]:
-    (high, wide), (down, across) = get_window(layer), get_strides(layer)
+    high, wide, down, across = get_window(layer)
     ranges = {"g": layer.groups, "m": layer.columns, "c": count_channels(layer)}
     ranges |= {"p": size.out_height, "q": size.out_width, "r": high, "s": wide}
     ranks = {

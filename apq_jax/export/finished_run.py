@@ -24,7 +24,7 @@ from apq_jax.system.errors import InputError, make_one_line, quote_name
 
 
 class FinishedRun(NamedTuple):
-    """The configuration, data and compressed network of a run, read from its folder."""
+    """A run's configuration, data, network, compressed network and mapping, from its folder."""
 
     config: Config
     dataset: Dataset
@@ -35,18 +35,20 @@ class FinishedRun(NamedTuple):
 
 
 def read_finished_run(folder: pathlib.Path) -> FinishedRun:
-    """Reads a run's files and rebuilds its compressed network; trains nothing.
+    """Reads a run's result.json, mapping and weights, and its data; captures its model anew.
+
+    Nothing is trained: the mapping gives the parameters that stay digital.
 
     Raises:
       InputError: a file of the run, its images or its ONNX model is missing or damaged; the files
-        do not belong together; or the run's converters are lossy.
+        do not belong to one run and its model; or the run's converters are lossy.
     """
     config = read_config(folder / "result.json")
     mapping = load_mapping(folder / "mapping.safetensors")
     _require_lossless(mapping)
     compressed = read_compressed(folder / "weights.safetensors", mapping)
     dataset = data.load(config.data.path, config.data.name)
-    apply_fn, like = _build_model(config, dataset)
+    apply_fn, like = build_model(config, dataset)
     params = _fill_params(folder / "mapping.safetensors", like, mapping)
     try:
         network = capture(apply_fn, params, jnp.asarray(dataset.test_images[:2]))
@@ -61,14 +63,13 @@ def read_finished_run(folder: pathlib.Path) -> FinishedRun:
 
 
 def read_config(path: pathlib.Path) -> Config:
-    """Reads the configuration in a run's result.json.
+    """Reads the configuration in a run's result.json, which is at `path`.
 
     Raises:
-      InputError: the file is missing or damaged, or its configuration cannot be used.
+      InputError: the file is missing or damaged, or a value of its configuration is not allowed.
     """
-    tree = read_result(path)["config"]
     try:
-        return from_config_dict(ml_collections.ConfigDict(tree))
+        return from_config_dict(ml_collections.ConfigDict(read_result(path)["config"]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
@@ -88,10 +89,13 @@ def _require_lossless(mapping: Mapping) -> None:
 
 
 def read_compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
-    """Reads the integers and scales in weights.safetensors, which must be the mapping's.
+    """Reads each layer's integers and scales from weights.safetensors, which is at `path`.
+
+    The bits of the inputs are the mapping's, and converters are taken as lossless.
 
     Raises:
-      InputError: the file is missing, damaged, or of another run than the mapping.
+      InputError: the file is missing or damaged; its scales are not the mapping's; or a layer's
+        integers have another shape, or more bits, than the mapping says.
     """
     tensors, _ = pytrees.read_tensors(path)
     layers = []
@@ -128,8 +132,14 @@ def _describe(tensor: Any) -> str:
     return "missing" if tensor is None else f"{tensor.dtype} of shape {tensor.shape}"
 
 
-def _build_model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
-    """Returns the model as a function, and its params, of which only shapes and dtypes count."""
+def build_model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
+    """Builds a run's model, untrained: a function (params, images) -> logits, and its params.
+
+    The params are arrays or only their shapes and dtypes; their values mean nothing.
+
+    Raises:
+      InputError: the model does not fit the data set, or its ONNX file is missing or damaged.
+    """
     if config.model.path:
         return load_onnx(config.model, dataset)
     model: Any = build(config.model, dataset)
@@ -138,7 +148,7 @@ def _build_model(config: Config, dataset: Dataset) -> tuple[Any, Any]:
 
 
 def _fill_params(path: pathlib.Path, like: Any, mapping: Mapping) -> Params:
-    """Returns params with the mapping's digital values; weights in its crossbars become 0."""
+    """Returns params like `like`: digital values from the mapping, weights in crossbars as 0."""
     in_crossbars = {layer_map.layer.name for layer_map in mapping.maps}
 
     def fill(key_path: Any, like: Any) -> jax.Array:

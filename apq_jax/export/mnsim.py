@@ -1,98 +1,31 @@
-"""MNSIM 2.0's input files, `SimConfig.ini` and a network in YAML as in its `Interface/examples`."""
+"""Builds MNSIM 2.0's input files: `SimConfig.ini`, and a network as in its `Interface/examples`."""
 
 import configparser
 import io
 import math
+import pathlib
 from typing import Any
 
 import yaml
 
-from apq_jax.export.sizes import (
-    Size,
-    Workload,
-    count_channels,
-    find_pooled,
-    get_strides,
-    get_window,
-)
+from apq_jax.export.sizes import Size, Workload, count_channels, find_pooled, get_window
 from apq_jax.hardware import Accelerator
 from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
 _RESISTANCES = 1.5e5, 3e4  # ohm; highest and lowest in MNSIM's own file
 _LAST_OUTPUT_BITS = 9  # as in MNSIM's own files, because no layer takes in the last outputs
-
-
-# Values of MNSIM's own file where the accelerator says nothing; 0 and -1 are MNSIM's defaults.
-_DEFAULTS: dict[str, dict[str, str]] = {
-    "Device level": {
-        "Device_Area": "1.44",
-        "Read_Level": "2",
-        "Read_Voltage": "0,0.5",
-        "Write_Level": "2",
-        "Write_Voltage": "0,3",
-        "Write_Latency": "10",
-        "Device_Variation": "5",
-        "Device_SAF": "9,1",
-    },
-    "Crossbar level": {
-        "Cell_Type": "1T1R",
-        "Transistor_Tech": "65",
-        "Wire_Resistance": "-1",
-        "Wire_Capacity": "-1",
-        "Load_Resistance": "-1",
-        "Area_Calculation": "0",
-    },
-    "Interface level": {"ADC_Interval_Thres": "-1"},
-    "Process element level": {"Sub_Position": "0"},
-    "Digital module": {
-        "Digital_Frequency": "100",
-        **{
-            f"{part}_{of}": "45" if of == "Tech" else "0"
-            for part in ("Adder", "ShiftReg", "JointModule")
-            for of in ("Tech", "Area", "Power")
-        },
-    },
-    "Tile level": {
-        "Pooling_shape": "3,3",
-        "Pooling_unit_num": "64",
-        "Pooling_Tech": "65",
-        "Pooling_area": "0",
-        "Tile_Adder_Num": "0",
-        "Tile_Adder_Level": "0",
-        "Tile_ShiftReg_Num": "0",
-        "Tile_ShiftReg_Level": "0",
-        "Inter_Tile_Bandwidth": "20",
-        "Intra_Tile_Bandwidth": "1024",
-    },
-    "Architecture level": {
-        "Buffer_Choice": "1",
-        "Buffer_Technology": "0",
-        "Buffer_Capacity": "16",
-        "Buffer_Area": "0",
-        "Buffer_ReadPower": "0",
-        "Buffer_WritePower": "0",
-        "Buffer_Bitwidth": "0",
-        "Buffer_ReadFrequency": "0",
-        "Buffer_WriteFrequency": "0",
-        "LUT_Capacity": "1",
-        "LUT_Area": "0",
-        "LUT_Power": "0",
-        "LUT_Bandwidth": "0",
-        "Tile_Connection": "2",
-    },
-    "Algorithm Configuration": {"Weight_Polarity": "1", "Simulation_Level": "0"},
-}
+_DEFAULTS = pathlib.Path(__file__).with_name("mnsim.ini")
 
 
 def build_sim_config(accelerator: Accelerator) -> str:
-    """Writes the text of `SimConfig.ini`: an accelerator's values, and MNSIM's where it has none.
+    """Returns the text of `SimConfig.ini`: an accelerator's values, and MNSIM's own for the rest.
 
     The accelerator gives the crossbar size, the cells' levels, technology node and read time, the
     ADCs' resolution, rate, area and energy, the DACs, whether weights are differential pairs,
     crossbars a PE (an IMA), PEs a tile, and tiles. MNSIM takes (bits + 2) / rate for a conversion,
-    so the rate is written (bits + 2) times as high, and the power such that the energy is the same.
-    Levels lie between MNSIM's two resistances at equal steps of conductance, which is our choice.
+    so the file gives a rate (bits + 2) times as high, and a power that keeps the energy. The cells'
+    levels lie between MNSIM's two resistances at equal steps of conductance, which is our choice.
     The file cannot express operation units, offset weights (MNSIM holds signs), fewer than one
     converter a crossbar, or index memory.
     """
@@ -135,25 +68,25 @@ def build_sim_config(accelerator: Accelerator) -> str:
     }
     parser = configparser.ConfigParser()
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
-    for section, values in _DEFAULTS.items():
-        parser[section] = values | {key: str(x) for key, x in given.get(section, {}).items()}
+    parser.read_string(_DEFAULTS.read_text(encoding="utf-8"))
+    parser.read_dict(given)
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
 
 
 def build_network_yaml(workload: Workload, accelerator: Accelerator) -> str:
-    """Returns the network's file: layers one after the other, each with its own bits.
+    """Returns MNSIM's network file: layers one after the other, each with its own bits.
 
-    MNSIM's weights of q bits have the same levels as ours, -(2^(q-1) - 1) to 2^(q-1) - 1. Inputs
-    get one bit more than the policy's, because MNSIM's inputs have a sign. A ReLU is written after
-    every layer except the last, whatever the model has there; a pooling where the next layer takes
-    in fewer pixels; and a `view` before a classifier.
+    Pruning is left out. MNSIM's weights of q bits have the same levels as ours, -(2^(q-1) - 1) to
+    2^(q-1) - 1. Inputs get one bit more than the policy's, because MNSIM's inputs have a sign. The
+    file has a ReLU after every layer except the last, whatever the model has there; a pooling after
+    a layer if the next one takes in fewer pixels; and a `view` before the first linear layer.
 
     Raises:
-      InputError: a layer has groups, its window or stride is no square, it does not take in the
-        outputs of the layer before (as a shortcut with weights), its size follows from no padding
-        or pooling, or a linear layer has several positions; names the layer.
+      InputError: a layer has groups; its window or stride is no square; it does not take in the
+        outputs of the layer before it (a shortcut with weights does not); no padding or pooling
+        gives its size; or a linear layer has several positions. The message names the layer.
     """
     body: list[dict[str, Any]] = []
     layers, sizes = workload.layers, workload.sizes
@@ -196,14 +129,14 @@ def build_network_yaml(workload: Workload, accelerator: Accelerator) -> str:
 
 
 def _describe_layer(layer: Layer, size: Size) -> dict[str, Any]:
-    """Returns a layer's entry in MNSIM's network file, without its bits."""
+    """Returns a layer's entry in MNSIM's network file, but for its bits."""
     if layer.groups > 1:
         raise InputError(f"{layer.name}: {layer.groups} groups; allowed in MNSIM: 1")
     if not layer.kernel:
         if layer.positions > 1:
             raise InputError(f"{layer.name}: {layer.positions} positions; allowed in MNSIM: 1")
         return {"type": "fc", "in_features": layer.rows, "out_features": layer.columns}
-    (high, wide), (down, across) = get_window(layer), get_strides(layer)
+    high, wide, down, across = get_window(layer)
     if high != wide or down != across:
         raise InputError(f"{layer.name}: window or stride is no square; allowed in MNSIM: squares")
     for pad in range(high):

@@ -1,6 +1,5 @@
-"""What a translation into ONNX gets of a jaxpr's equation, and helpers that translations share."""
+"""The call of a JAX primitive that is translated into ONNX, and helpers of the translations."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,53 +17,39 @@ DTYPES: dict[str, int] = {  # of values that depend on the data, as TensorProto.
 
 
 class Call(NamedTuple):
-    """An equation of a jaxpr."""
+    """An equation of a jaxpr: a primitive with its parameters, operands and kinds of results."""
 
     params: dict[str, Any]
     values: list[Value]  # the operands
-    shapes: list[Shape]  # of the results
-    dtypes: list[Any]  # of the results
+    shapes: list[Shape]  # one for each result
+    dtypes: list[Any]  # one for each result
 
 
-Primitive: TypeAlias = Callable[[Graph, Call], list[Value]]
-
-
-def list_result(function: Callable[[Graph, Call], Data]) -> Primitive:
-    """Makes a Primitive of a function that returns its one result without a list."""
-
-    @functools.wraps(function)
-    def primitive(graph: Graph, call: Call) -> list[Value]:
-        return [function(graph, call)]
-
-    return primitive
+Primitive: TypeAlias = Callable[[Graph, Call], Value | list[Value]]  # one result, or all in order
 
 
 def add_operator(graph: Graph, op: str, call: Call, *values: Value, **attributes: Any) -> Data:
-    """Adds an elementwise operator with the shape and dtype of the call's first result.
+    """Adds an elementwise ONNX operator; returns its result, shaped as the call's first result.
 
     Args:
-      graph, call: the graph, and the equation.
+      graph: the graph to add to.
       op: the operator's name.
-      *values: the operands.
-      **attributes: the operator's; `dtype` replaces that dtype.
+      call: gives the result's shape and dtype.
+      *values: the operands, at least one of them data.
+      **attributes: the operator's; `dtype` is no attribute, but replaces the result's dtype.
     """
     dtype = attributes.pop("dtype", call.dtypes[0])
     return graph.add_elementwise(op, list(values), call.shapes[0], dtype, **attributes)
 
 
 def make_scalar(value: float, dtype: Any = np.float32) -> Known:
-    """Returns one number as a value, which operators broadcast."""
+    """Returns one number as a constant without axes, which operators broadcast."""
     array = np.asarray(value, dtype)
     return Known(array, array)
 
 
-def is_filled_with(value: Value, scalar: float) -> bool:
-    """Returns whether a value is known and equals one number everywhere."""
-    return isinstance(value, Known) and bool((np.asarray(value.small) == scalar).all())
-
-
 def get_operand(call: Call) -> Data:
-    """Returns the first operand, which must depend on the data."""
+    """Returns the first operand, which must be data (an assertion)."""
     value = call.values[0]
     assert isinstance(value, Data)
     return value

@@ -1,28 +1,31 @@
-"""A run's compressed network as an ONNX model, and what ONNX Runtime makes of the model."""
+"""Builds the ONNX model of a run, and compares its logits in ONNX Runtime with the run's own."""
 
 import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.compression.compressed import apply
 from apq_jax.compression.evaluator import compute_chunk_size
+from apq_jax.data.scoring import run_in_chunks
 from apq_jax.export.finished_run import FinishedRun
 from apq_jax.export.onnx_model import export
 from apq_jax.system.errors import InputError, make_one_line
 
 
 def build_onnx(run: FinishedRun) -> Any:
-    """Returns a run's onnx.ModelProto, with its network, scheme, accelerator and bits as metadata.
+    """Returns the onnx.ModelProto of a run's network, built by `export`, with metadata.
+
+    The metadata name the network, scheme and accelerator, and the bits of each layer's weights and
+    inputs as `NAME/weight_bits` and `NAME/input_bits`.
 
     Raises:
-      InputError: see `export`.
+      InputError: as `export`.
     """
     model = export(run.network, run.params, run.compressed)
     metadata = {"network": str(run.config.model), "scheme": run.mapping.scheme}
-    metadata |= {"accelerator": run.mapping.accelerator.name}
+    metadata["accelerator"] = run.mapping.accelerator.name
     for layer_map in run.mapping.maps:
         metadata[f"{layer_map.layer.name}/weight_bits"] = str(layer_map.weight_bits)
         metadata[f"{layer_map.layer.name}/input_bits"] = str(layer_map.input_bits)
@@ -32,28 +35,28 @@ def build_onnx(run: FinishedRun) -> Any:
 
 
 class Agreement(NamedTuple):
-    """ONNX Runtime's logits against the run's own."""
+    """How far ONNX Runtime and the run's own network agree on labelled images."""
 
-    images: int
+    images: int  # all images that were run
     same_class: int  # images for which both give the same class
     correct: int  # images for which ONNX Runtime gives the label
     own_correct: int  # images for which the run's network gives the label
-    difference: float  # largest difference of a logit
+    difference: float  # largest absolute difference between two logits
 
 
 def compare_with_runtime(
     run: FinishedRun, content: bytes, images: np.ndarray, labels: np.ndarray
 ) -> Agreement | None:
-    """Runs an ONNX model and the run's network on images, and compares their logits.
+    """Runs an ONNX model and the run's own network on images, and compares their logits.
 
     Args:
       run: the finished run.
-      content: the ONNX model's bytes.
-      images: [N, ...], as the run's network takes them.
-      labels: [N].
+      content: the ONNX model, serialized.
+      images: [N, ...], N at least 1, in the layout of the run's data set.
+      labels: [N], the right classes.
 
     Returns:
-      The agreement, or None if onnxruntime is not installed.
+      The agreement; None if onnxruntime is not installed, and then nothing is run.
 
     Raises:
       InputError: ONNX Runtime does not run the model.
@@ -63,30 +66,29 @@ def compare_with_runtime(
     except ImportError:
         return None
     run_own = jax.jit(functools.partial(apply, run.network))
+    chunk = compute_chunk_size(run.network)
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         feed = session.get_inputs()[0].name
-        agreement = Agreement(0, 0, 0, 0, 0.0)
-        step = compute_chunk_size(run.network)
-        for start in range(0, len(images), step):
-            part = slice(start, start + step)
-            (logits,) = session.run(None, {feed: images[part]})
-            own_logits = np.asarray(run_own(run.params, run.compressed, jnp.asarray(images[part])))
-            classes, own_classes = logits.argmax(axis=1), own_logits.argmax(axis=1)
-            agreement = Agreement(
-                agreement.images + len(own_logits),
-                agreement.same_class + int((classes == own_classes).sum()),
-                agreement.correct + int((classes == labels[part]).sum()),
-                agreement.own_correct + int((own_classes == labels[part]).sum()),
-                max(agreement.difference, float(np.abs(logits - own_logits).max())),
-            )
+        logits = run_in_chunks(lambda x: session.run(None, {feed: x})[0], images, chunk)
     except Exception as error:  # onnxruntime's exceptions share no narrower base
         raise InputError(f"ONNX Runtime does not run the model ({make_one_line(error)})") from error
-    return agreement
+    own_logits = run_in_chunks(lambda x: run_own(run.params, run.compressed, x), images, chunk)
+    classes, own_classes = logits.argmax(axis=1), own_logits.argmax(axis=1)
+    return Agreement(
+        images=len(images),
+        same_class=int((classes == own_classes).sum()),
+        correct=int((classes == labels).sum()),
+        own_correct=int((own_classes == labels).sum()),
+        difference=float(np.abs(logits - own_logits).max()),
+    )
 
 
 def describe_agreement(agreement: Agreement | None) -> str:
-    """Describes the comparison in one line."""
+    """Says in one line on how many test images both agree, or, for None, that nothing was checked.
+
+    The caller compared on test images, because the line calls them so.
+    """
     if agreement is None:
         return "not checked, for onnxruntime is not installed"
     counts = agreement.correct, agreement.own_correct

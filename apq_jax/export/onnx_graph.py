@@ -16,7 +16,7 @@ INPUT, OUTPUT = "images", "logits"
 
 
 class UnsupportedError(ValueError):
-    """The model needs an operation that ONNX cannot express; the message names the operation."""
+    """The model needs an operation that cannot be written as ONNX; the message names it."""
 
 
 class Shape(NamedTuple):
@@ -27,11 +27,11 @@ class Shape(NamedTuple):
 
     @property
     def batch_axes(self) -> tuple[int, ...]:
-        """The axes that grow with the batch."""
+        """The axes whose size grows with the batch, in rising order."""
         return tuple(k for k, (a, b) in enumerate(zip(*self, strict=True)) if a != b)
 
     def get_dims(self) -> tuple[int, ...]:
-        """Returns the shape for any batch, with -1 for the axis that grows.
+        """Returns the sizes for a Reshape to any batch: -1 along the axis that grows, if any.
 
         Raises:
           UnsupportedError: several axes grow with the batch.
@@ -41,11 +41,11 @@ class Shape(NamedTuple):
         return tuple(-1 if k in self.batch_axes else size for k, size in enumerate(self.small))
 
     def take(self, axes: tuple[int, ...]) -> "Shape":
-        """Returns the shape of the given axes alone, in their order."""
+        """Returns the shape of the given axes alone, in the given order."""
         return Shape(*(tuple(shape[k] for k in axes) for shape in self))
 
     def merge(self, *groups: tuple[int, ...]) -> "Shape":
-        """Returns the shape after each group of axes is merged into one axis."""
+        """Returns a shape with one axis a group, as long as the product of the group's axes."""
         return Shape(*(tuple(math.prod(shape[k] for k in g) for g in groups) for shape in self))
 
 
@@ -59,17 +59,40 @@ class Known(NamedTuple):
     def shape(self) -> Shape:
         return Shape(np.shape(self.small), np.shape(self.large))
 
+    def collapse(self, uniform: tuple[int, ...] = ()) -> np.ndarray:
+        """Returns the array that broadcasts to this value for any batch: size 1 along the batch.
+
+        Args:
+          uniform: more axes that shrink to size 1 if all numbers along them are equal.
+
+        Raises:
+          UnsupportedError: the numbers differ along the batch, or depend on its size.
+        """
+        arrays = []
+        for array in map(np.asarray, self):
+            for axis in range(array.ndim):
+                first = array.take([0], axis) if array.shape[axis] else array
+                in_batch = axis in self.shape.batch_axes
+                same = (in_batch or axis in uniform) and _are_equal(first, array)
+                if in_batch and not same:
+                    raise UnsupportedError("a constant that differs along the batch")
+                array = first if same else array
+            arrays.append(array)
+        if arrays[0].shape != arrays[1].shape or not _are_equal(*arrays):
+            raise UnsupportedError("a constant that depends on the size of the batch")
+        return arrays[0]
+
 
 class Data(NamedTuple):
     """A value that depends on the data: a tensor of the graph, transposed by `order`.
 
-    The graph transposes as late as possible, because most transpositions of images meet their
-    inverse.
+    The transposition becomes a node only when `Graph.materialise` is called, because most
+    transpositions of images meet their inverse before that.
     """
 
-    tensor: str  # name
-    order: tuple[int, ...]
-    shape: Shape  # after the transposition
+    tensor: str  # its name
+    order: tuple[int, ...]  # axis k of the value is axis order[k] of the tensor
+    shape: Shape  # of the value, not of the tensor
     dtype: Any
 
     def transpose(self, axes: tuple[int, ...]) -> "Data":
@@ -82,7 +105,11 @@ Value: TypeAlias = Known | Data
 
 
 class Graph:
-    """Nodes and constants in the order in which they are added, without duplicates."""
+    """Nodes and constants in the order in which they are added, without duplicates.
+
+    A node is shared if operator, inputs and attributes are those of an earlier node; a constant is
+    shared if its array and wanted name are those of an earlier constant.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -92,7 +119,7 @@ class Graph:
         self._names = {INPUT, OUTPUT}
 
     def add_constant(self, value: Any, name: str = "constant") -> str:
-        """Adds a constant; returns its name, which is numbered if `name` is taken."""
+        """Adds a constant; returns its name: `name`, with a number appended if that is taken."""
         value = np.asarray(value, order="C")
         key = name, value.dtype.str, value.shape, value.tobytes()
         if key not in self._constants:
@@ -101,13 +128,13 @@ class Graph:
         return self._constants[key]
 
     def add_node(self, op: str, *inputs: str, prefix: str = "", **attributes: Any) -> str:
-        """Adds an operation of one result; returns the result's name."""
+        """Adds a node of one result; returns the result's name, `prefix` and operator, numbered."""
         return self.add_node_with_results(op, inputs, 1, prefix, **attributes)[0]
 
     def add_node_with_results(
         self, op: str, inputs: tuple[str, ...], count: int, prefix: str = "", **attributes: Any
     ) -> tuple[str, ...]:
-        """Adds an operation of `count` results; returns their names."""
+        """Adds a node of `count` results, like `add_node`; returns their names."""
         key = op, inputs, count, repr(sorted(attributes.items()))
         if key not in self._results:
             name = self._reserve_name(f"{prefix}{op}")
@@ -125,13 +152,20 @@ class Graph:
         return unused
 
     def add_ints(self, values: Any) -> str:
-        """Adds a constant list of whole numbers, such as axes; returns its name."""
+        """Adds the constant int64 list of `values`, such as axes; returns its name."""
         return self.add_constant(np.array(list(values), np.int64))
 
     def materialise(self, value: Value) -> str:
-        """Returns the tensor that holds a value in full: transposed, and repeated for the batch."""
+        """Returns the name of a tensor that holds a value in full; adds the nodes for it.
+
+        Data is transposed by a node, unless its order is the tensor's own; a constant whose shape
+        grows with the batch is repeated for the images of the input.
+
+        Raises:
+          UnsupportedError: a constant differs along the batch, or depends on its size.
+        """
         if isinstance(value, Known):
-            return self._expand_along_batch(collapse_batch(value, ()), value.shape)
+            return self._expand_along_batch(value.collapse(), value.shape)
         if value.order == tuple(range(len(value.order))):
             return value.tensor
         return self.add_node("Transpose", value.tensor, perm=list(value.order))
@@ -151,22 +185,32 @@ class Graph:
         return self.add_node("Expand", self.add_constant(array), dims)
 
     def lay_out(self, value: Value, order: tuple[int, ...]) -> str:
-        """Returns a tensor that gives the value when it is transposed by `order`."""
+        """Returns the name of a tensor that, transposed by `order`, is the value."""
         if isinstance(value, Known):
-            value = wrap_tensor(self.materialise(value), value.shape, np.asarray(value.small).dtype)
+            value = make_data(self.materialise(value), value.shape, np.asarray(value.small).dtype)
         return self.materialise(value.transpose(invert(order)))
 
     def reshape(self, value: Data, shape: Shape) -> Data:
-        """Returns the value with another shape."""
+        """Returns the value in another shape, by a Reshape unless it has the shape already."""
         if value.shape == shape:
             return value
         inputs = self.materialise(value), self.add_ints(shape.get_dims())
-        return wrap_tensor(self.add_node("Reshape", *inputs), shape, value.dtype)
+        return make_data(self.add_node("Reshape", *inputs), shape, value.dtype)
 
     def add_elementwise(
         self, op: str, values: list[Value], shape: Shape, dtype: Any, **attributes: Any
     ) -> Data:
-        """Adds an operation that broadcasts its operands, in the layout that the data has."""
+        """Adds an elementwise operator, which broadcasts its operands; returns its result.
+
+        The result keeps the order of the first operand that is transposed data, so that no node
+        transposes that operand; the others are laid out to match.
+
+        Args:
+          op: the operator's name.
+          values: the operands, at least one of them data.
+          shape, dtype: of the result.
+          **attributes: the operator's.
+        """
         data = [value for value in values if isinstance(value, Data)]
         identity = tuple(range(len(shape.small)))
         order = next((value.order for value in data if value.order != identity), identity)
@@ -180,7 +224,7 @@ class Graph:
             if isinstance(value, Data) or not {*value.shape.batch_axes} <= {*full}:
                 names.append(self.lay_out(value, order))
                 continue
-            array = collapse_batch(value, full)
+            array = value.collapse(full)
             if array.ndim:
                 array = array.transpose(invert(order))
             names.append(self.add_constant(array if array.size > 1 else array.reshape(())))
@@ -188,38 +232,13 @@ class Graph:
 
 
 def invert(order: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the order of axes that undoes a transposition."""
+    """Returns the order of axes that undoes a transposition by `order`."""
     return tuple(int(k) for k in np.argsort(order))
 
 
-def wrap_tensor(tensor: str, shape: Shape, dtype: Any = np.float32) -> Data:
-    """Returns the value that a tensor holds, without a transposition."""
+def make_data(tensor: str, shape: Shape, dtype: Any = np.float32) -> Data:
+    """Returns the value that is the tensor itself, not transposed."""
     return Data(tensor, tuple(range(len(shape.small))), shape, np.dtype(dtype))
-
-
-def collapse_batch(value: Known, uniform: tuple[int, ...]) -> np.ndarray:
-    """Returns a known value for any batch, with size 1 along the batch.
-
-    Args:
-      value: the value.
-      uniform: further axes that shrink to size 1 where all numbers along them are equal.
-
-    Raises:
-      UnsupportedError: the value depends on the batch.
-    """
-    arrays = []
-    for array in value:
-        array = np.asarray(array)
-        for axis in range(array.ndim):
-            first = array.take([0], axis) if array.shape[axis] else array
-            same = (axis in uniform or axis in value.shape.batch_axes) and _are_equal(first, array)
-            if axis in value.shape.batch_axes and not same:
-                raise UnsupportedError("a constant that differs along the batch")
-            array = first if same else array
-        arrays.append(array)
-    if arrays[0].shape != arrays[1].shape or not _are_equal(*arrays):
-        raise UnsupportedError("a constant that depends on the size of the batch")
-    return arrays[0]
 
 
 def _are_equal(a: np.ndarray, b: np.ndarray) -> bool:

@@ -33,7 +33,7 @@ from apq_jax.export.onnx_graph import (
     UnsupportedError,
     Value,
     invert,
-    wrap_tensor,
+    make_data,
 )
 from apq_jax.export.onnx_primitives import PRIMITIVES
 from apq_jax.export.onnx_products import Window, add_conv
@@ -44,7 +44,6 @@ from apq_jax.network.jaxpr import Params, trace
 from apq_jax.system.errors import InputError
 
 OPSET, _IR = 17, 8  # both of 2022; `Shape` with a range needs opset 15
-
 
 # Stands for a mapped layer's operation in the jaxpr.
 _LAYER = core.Primitive("apq_jax_layer")
@@ -58,19 +57,21 @@ def _infer_layer(x: Any, *, index: int, product: products.Product, shape: tuple[
 def export(network: Network, params: Params, compressed: Compressed) -> Any:
     """Returns a compressed network as an onnx.ModelProto of opset 17.
 
-    The model's input "images" is the network's, for any batch; its output "logits" is [batch,
-    classes]. A layer's initializer `NAME/levels` holds the integers of `compressed` as int8:
-    [C_out, C_in/γ, kernel] for a convolution, [R, C] for a matrix product, [γ C, R] for a matrix
-    product of several groups.
+    The model's input "images" is [batch, ...], laid out as the network's, for any batch; its output
+    "logits" is [batch, classes]. A layer's initializer `NAME/levels` holds the layer's integers as
+    int8: [C_out, C_in/γ, kernel] for a convolution, [R, C] for a matrix product, [γ C, R] for a
+    matrix product of several groups.
 
     Args:
       network: from `capture`.
-      params: the model's parameters; values of mapped parameters are ignored.
+      params: the model's parameters; the values of mapped ones are ignored.
       compressed: the integers and scales of the mapped layers.
 
     Raises:
       InputError: the package onnx is missing; converters are lossy, which no ONNX operator
-        expresses; or the model uses operations that cannot be written (names all of them).
+        expresses; the model's operations differ between batch sizes; its logits are not float32
+        numbers that depend on the images; or it uses operations that cannot be written (the message
+        names all of them).
     """
     try:
         import onnx  # optional, because only this function needs it
@@ -87,20 +88,19 @@ def export(network: Network, params: Params, compressed: Compressed) -> Any:
     graph.nodes[-1] = graph.nodes[-1]._replace(outputs=(OUTPUT,))
     assert tensor not in {name for node in graph.nodes for name in node.inputs}
     helper = onnx.helper
-    shape = ("batch", *network.example.shape[1:])
-    logits_shape = ("batch", logits.shape.small[1])
-    nodes = (
+    nodes = [
         helper.make_node(node.op, node.inputs, node.outputs, node.name, **node.attributes)
         for node in graph.nodes
-    )
-    tensors = (onnx.numpy_helper.from_array(value, name) for name, value in graph.tensors.items())
-    body = helper.make_graph(
-        list(nodes),
-        "apq_jax",
-        [helper.make_tensor_value_info(INPUT, DTYPES[str(network.example.dtype)], shape)],
-        [helper.make_tensor_value_info(OUTPUT, DTYPES["float32"], logits_shape)],
-        list(tensors),
-    )
+    ]
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in graph.tensors.items()]
+    ends = [
+        helper.make_tensor_value_info(name, DTYPES[str(dtype)], ("batch", *shape[1:]))
+        for name, dtype, shape in (
+            (INPUT, network.example.dtype, network.example.shape),
+            (OUTPUT, logits.dtype, logits.shape.small),
+        )
+    ]
+    body = helper.make_graph(nodes, "apq_jax", ends[:1], ends[1:], tensors)
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(body, opset_imports=opsets, ir_version=_IR, producer_name="apq_jax")
 
@@ -113,7 +113,7 @@ def _add_network(graph: Graph, network: Network, params: Params, compressed: Com
         raise InputError("the model's operations depend on the size of the batch; allowed: not so")
     shape = Shape(*((batch, *network.example.shape[1:]) for batch in BATCHES))
     walk = _Walk(graph, network, compressed)
-    walk.bind(small.jaxpr.invars, [wrap_tensor(INPUT, shape, network.example.dtype)])
+    walk.bind(small.jaxpr.invars, [make_data(INPUT, shape, network.example.dtype)])
     consts = zip(small.consts, large.consts, strict=True)
     walk.bind(small.jaxpr.constvars, [Known(*pair) for pair in consts])
     needed = _find_needed(small.jaxpr)
@@ -178,8 +178,8 @@ class _Walk:
         """Adds one equation, given as traced with each of `BATCHES`."""
         values = [self.read(*pair) for pair in zip(small.invars, large.invars, strict=True)]
         if all(isinstance(value, Known) for value in values):
-            sides: Any = enumerate((small, large))
-            results = [_evaluate(eqn, [value[k] for value in values]) for k, eqn in sides]
+            eqns: Any = enumerate((small, large))
+            results = [_evaluate(eqn, [value[k] for value in values]) for k, eqn in eqns]
             return self.bind(small.outvars, [Known(*pair) for pair in zip(*results, strict=True)])
         pairs = zip(small.outvars, large.outvars, strict=True)
         shapes = [Shape(a.aval.shape, b.aval.shape) for a, b in pairs]
@@ -190,20 +190,22 @@ class _Walk:
             self.refusals.add(str(error))
         # The walk goes on with dummies, so that one message names all operations.
         types = zip(call.shapes, call.dtypes, strict=True)
-        self.bind(small.outvars, [wrap_tensor(INPUT, shape, dtype) for shape, dtype in types])
+        self.bind(small.outvars, [make_data(INPUT, shape, dtype) for shape, dtype in types])
 
     def _translate(self, name: str, call: Call) -> list[Value]:
         """Adds the nodes of a primitive's call; returns its results."""
         if name == _LAYER.name:
-            index = call.params["index"]
+            index, product = call.params["index"], call.params["product"]
+            add = _add_convolution if isinstance(product, products.Convolution) else _add_dot
             prefix = f"{self.network.layers[index].name}/"
-            return [_add_layer(self.graph, prefix, self.compressed[index], call)]
+            return [add(self.graph, prefix, self.compressed[index], call)]
         if name not in PRIMITIVES:
             raise UnsupportedError(name)
         for dtype in call.dtypes:
             if str(dtype) not in DTYPES:
                 raise UnsupportedError(f"numbers of {dtype}")
-        return PRIMITIVES[name](self.graph, call)
+        results = PRIMITIVES[name](self.graph, call)
+        return results if isinstance(results, list) else [results]
 
 
 def _evaluate(eqn: Any, arguments: Iterable[Any]) -> list[Any]:
@@ -211,48 +213,30 @@ def _evaluate(eqn: Any, arguments: Iterable[Any]) -> list[Any]:
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
-def _add_layer(graph: Graph, prefix: str, layer: CompressedLayer, call: Call) -> Data:
-    product, x, shape = call.params["product"], get_operand(call), call.shapes[0]
-    if isinstance(product, products.Convolution):
-        return _add_convolution(graph, prefix, layer, product, x, shape)
-    return _add_dot(graph, prefix, layer, product, x, shape)
-
-
-def _add_convolution(
-    graph: Graph,
-    prefix: str,
-    layer: CompressedLayer,
-    product: products.Convolution,
-    x: Data,
-    shape: Shape,
-) -> Data:
+def _add_convolution(graph: Graph, prefix: str, layer: CompressedLayer, call: Call) -> Data:
+    """Adds a mapped convolution; its window may move over any number of axes."""
+    product: products.Convolution = call.params["product"]
     levels = np.asarray(layer.levels).swapaxes(1, 2)  # γ, C, R
     levels = levels.reshape(-1, levels.shape[2] // int(np.prod(product.kernel)), *product.kernel)
-    images = graph.materialise(x.transpose(product.lhs_spec))
+    images = graph.materialise(get_operand(call).transpose(product.lhs_spec))
     images = _add_quantization(graph, prefix, layer, images)
     kernel = _add_weights(graph, prefix, layer, levels, 0)
     window = Window(product.stride, product.padding, product.dilation, product.groups)
     name = add_conv(graph, images, kernel, window, prefix)
     bias = _compute_bias(layer).reshape(-1, *(1 for _ in product.kernel))
-    y = wrap_tensor(_add_bias(graph, prefix, name, bias), shape.take(product.out_spec))
+    y = make_data(_add_bias(graph, prefix, name, bias), call.shapes[0].take(product.out_spec))
     return y.transpose(invert(product.out_spec))
 
 
-def _add_dot(
-    graph: Graph,
-    prefix: str,
-    layer: CompressedLayer,
-    product: products.Dot,
-    x: Data,
-    shape: Shape,
-) -> Data:
-    """Adds a matrix product; several groups are one batched product."""
+def _add_dot(graph: Graph, prefix: str, layer: CompressedLayer, call: Call) -> Data:
+    """Adds a mapped matrix product; several groups are one batched product."""
+    product: products.Dot = call.params["product"]
     groups, rows, columns = layer.levels.shape
     batch, free, contract = product.batch, product.free, product.contract
-    x = x.transpose((*batch, *free, *contract))
-    axes = tuple(range(len(x.order)))
-    parts = axes[: len(batch)], axes[len(batch) : len(batch) + len(free)], axes[-len(contract) :]
-    x = graph.reshape(x, x.shape.merge(*parts[1 - bool(batch) :]))
+    x, axes = get_operand(call), [free, contract]
+    if batch:
+        axes = [batch, *axes]
+    x = graph.reshape(x.transpose((*batch, *free, *contract)), x.shape.merge(*axes))
     data = _add_quantization(graph, prefix, layer, graph.materialise(x))
     levels, bias = np.asarray(layer.levels), _compute_bias(layer)[:, None]
     if not batch:
@@ -265,10 +249,11 @@ def _add_dot(
         weights = graph.add_node("Transpose", weights, perm=[0, 2, 1])
         name = graph.add_node("MatMul", data, weights, prefix=prefix)
     name = _add_bias(graph, prefix, name, bias)
-    y = wrap_tensor(name, Shape(*((*dims[:-1], columns) for dims in x.shape)))
+    y = make_data(name, Shape(*((*dims[:-1], columns) for dims in x.shape)))
     if product.weight_first:
-        y = y.transpose((*range(len(y.order) - 2), len(y.order) - 1, len(y.order) - 2))
-    return graph.reshape(y, shape)
+        *leading, i, j = range(len(y.order))
+        y = y.transpose((*leading, j, i))
+    return graph.reshape(y, call.shapes[0])
 
 
 def _add_bias(graph: Graph, prefix: str, tensor: str, bias: np.ndarray) -> str:

@@ -1,8 +1,8 @@
 """The JAX primitives of an inference, each with its translation into ONNX operators of opset 17.
 
-A translation gets the graph and the `Call`, at least one of whose values depends on the data. It
-adds nodes to the graph and returns the results, or raises `UnsupportedError` if no operator
-expresses the primitive.
+A translation is a function of the graph and a `Call` with at least one operand that is data. It
+adds nodes to the graph and returns the call's result, or a list of its results. It raises
+`UnsupportedError` if no operator expresses the call.
 """
 
 import numpy as np

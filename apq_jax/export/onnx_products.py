@@ -1,33 +1,20 @@
-"""JAX reductions, poolings, products and convolutions as ONNX operators."""
+"""Translates JAX reductions, poolings, products and convolutions into ONNX operators.
+
+Translations are functions as `onnx_primitives` describes them.
+"""
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from apq_jax.export.onnx_call import (
-    Call,
-    Primitive,
-    add_operator,
-    get_operand,
-    list_result,
-    make_scalar,
-)
-from apq_jax.export.onnx_graph import (
-    Data,
-    Graph,
-    Known,
-    Shape,
-    UnsupportedError,
-    collapse_batch,
-    invert,
-    wrap_tensor,
-)
+from apq_jax.export.onnx_call import Call, Primitive, add_operator, get_operand, make_scalar
+from apq_jax.export.onnx_graph import Data, Graph, Known, Shape, UnsupportedError, invert, make_data
 from apq_jax.export.onnx_shapes import pad_tensor
 
 
 def make_reduction(op: str) -> Primitive:
-    """Returns the translation of a reduction into an ONNX operator."""
+    """Returns the translation of a reduction into the ONNX operator `op`, such as "ReduceMax"."""
 
     def add_reduction(graph: Graph, call: Call) -> Data:
         x, axes = get_operand(call), [int(axis) for axis in call.params["axes"]]
@@ -43,15 +30,18 @@ def make_reduction(op: str) -> Primitive:
         order = tuple(sorted(remaining).index(axis) for axis in remaining)
         return Data(name, order, call.shapes[0], call.dtypes[0])
 
-    return list_result(add_reduction)
+    return add_reduction
 
 
 def make_pooling(op: str, outside: float) -> Primitive:
-    """Returns the translation of a pooling whose windows leave out two axes at least.
+    """Returns the translation of reduce_window: the maximum or the sum of each window.
+
+    The translation raises UnsupportedError if fewer than two axes, or not the batch, have windows
+    of size 1; for holes that ONNX lacks; and for other numbers than float32.
 
     Args:
-      op: "MaxPool" or "AveragePool"; a sum is the average times the window's size.
-      outside: the value of padding.
+      op: "MaxPool", or "AveragePool" for the sum, which is the average times the window's size.
+      outside: the number that padding adds, the reduction's neutral element.
     """
 
     def add_pooling(graph: Graph, call: Call) -> Data:
@@ -86,16 +76,16 @@ def make_pooling(op: str, outside: float) -> Primitive:
         else:
             attributes["count_include_pad"] = 1
         name = graph.add_node(op, tensor, **attributes)
-        y = wrap_tensor(name, call.shapes[0].take(order)).transpose(invert(order))
+        y = make_data(name, call.shapes[0].take(order)).transpose(invert(order))
         if op == "MaxPool":
             return y
         return add_operator(graph, "Mul", call, y, make_scalar(math.prod(size)))
 
-    return list_result(add_pooling)
+    return add_pooling
 
 
-@list_result
 def add_dot(graph: Graph, call: Call) -> Data:
+    """Translates dot_general; `onnx_model` writes the products of mapped layers itself."""
     if call.dtypes[0] != np.float32:
         raise UnsupportedError(f"dot_general of {call.dtypes[0]}")
     contracts, batches = call.params["dimension_numbers"]
@@ -108,17 +98,17 @@ def add_dot(graph: Graph, call: Call) -> Data:
         groups = [free, tuple(contract)] if k == 0 else [tuple(contract), free]
         order = (*batch, *groups[0], *groups[1])
         if isinstance(value, Known):
-            value = wrap_tensor(graph.materialise(value), shape)
+            value = make_data(graph.materialise(value), shape)
         single = tuple((axis,) for axis in batch)
         operands.append(graph.reshape(value.transpose(order), shape.merge(*single, *groups)))
     left, right = operands
     dims = ((*a[:-1], b[-1]) for a, b in zip(left.shape, right.shape, strict=True))
     name = graph.add_node("MatMul", graph.materialise(left), graph.materialise(right))
-    return graph.reshape(wrap_tensor(name, Shape(*dims)), call.shapes[0])
+    return graph.reshape(make_data(name, Shape(*dims)), call.shapes[0])
 
 
-@list_result
 def add_convolution(graph: Graph, call: Call) -> Data:
+    """Translates conv_general_dilated; `onnx_model` writes mapped convolutions itself."""
     params, (image, weight) = call.params, call.values
     if any(step != 1 for step in params["lhs_dilation"]) or params["batch_group_count"] != 1:
         raise UnsupportedError("a transposed convolution, or one grouped over its batch")
@@ -126,10 +116,10 @@ def add_convolution(graph: Graph, call: Call) -> Data:
         raise UnsupportedError(f"conv_general_dilated of {call.dtypes[0]}")
     numbers = params["dimension_numbers"]
     if isinstance(image, Known):
-        image = wrap_tensor(graph.materialise(image), image.shape)
+        image = make_data(graph.materialise(image), image.shape)
     images = graph.materialise(image.transpose(tuple(numbers.lhs_spec)))
     if isinstance(weight, Known):
-        kernel = graph.add_constant(collapse_batch(weight, ()).transpose(numbers.rhs_spec))
+        kernel = graph.add_constant(weight.collapse().transpose(numbers.rhs_spec))
     else:
         kernel = graph.materialise(weight.transpose(tuple(numbers.rhs_spec)))
     window = Window(
@@ -140,27 +130,27 @@ def add_convolution(graph: Graph, call: Call) -> Data:
     )
     name = add_conv(graph, images, kernel, window)
     out = tuple(numbers.out_spec)
-    return wrap_tensor(name, call.shapes[0].take(out)).transpose(invert(out))
+    return make_data(name, call.shapes[0].take(out)).transpose(invert(out))
 
 
 class Window(NamedTuple):
-    """How a convolution's window moves over the spatial axes."""
+    """How a convolution's window moves; one entry a spatial axis, except for the groups."""
 
     stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
+    padding: tuple[tuple[int, int], ...]  # before and after; negative numbers crop
     dilation: tuple[int, ...]
-    groups: int
+    groups: int  # of channels
 
 
 def add_conv(graph: Graph, images: str, kernel: str, window: Window, prefix: str = "") -> str:
-    """Adds a Conv, zero outside of its images; returns its result's name.
+    """Adds a Conv, which pads with zeros; returns the name of its result [N, C_out, ...].
 
     Args:
-      graph: the graph.
-      images: the tensor [N, C, ...].
-      kernel: the tensor [C_out, C / groups, ...].
-      window: strides, padding (negative edges crop), dilation and groups.
-      prefix: of the node's name.
+      graph: the graph to add to.
+      images: name of the tensor [N, C, ...].
+      kernel: name of the tensor [C_out, C / groups, ...].
+      window: how the kernel moves.
+      prefix: what the node's name begins with.
     """
     edges = [(int(low), int(high)) for low, high in window.padding]
     if any(low < 0 or high < 0 for low, high in edges):

@@ -1,27 +1,20 @@
-"""JAX primitives that move values without computing, as ONNX operators."""
+"""Translates JAX primitives that move values without computing into ONNX operators.
+
+A function add_NAME is the translation of the primitive NAME, as `onnx_primitives` describes it.
+"""
 
 from typing import Any
 
 import numpy as np
 
-from apq_jax.export.onnx_call import Call, get_operand, list_result
-from apq_jax.export.onnx_graph import (
-    Data,
-    Graph,
-    Known,
-    Shape,
-    UnsupportedError,
-    Value,
-    collapse_batch,
-    wrap_tensor,
-)
+from apq_jax.export.onnx_call import Call, get_operand
+from apq_jax.export.onnx_graph import Data, Graph, Known, Shape, UnsupportedError, Value, make_data
 
 
 def _apply(graph: Graph, op: str, x: Data, shape: Shape, *inputs: str, **attributes: Any) -> Data:
-    """Adds an operator on a value, with constants as its other inputs; returns its result."""
-    return wrap_tensor(
-        graph.add_node(op, graph.materialise(x), *inputs, **attributes), shape, x.dtype
-    )
+    """Adds an operator on `x`, whose other inputs are the given tensors; returns its result."""
+    name = graph.add_node(op, graph.materialise(x), *inputs, **attributes)
+    return make_data(name, shape, x.dtype)
 
 
 def _set_axis(shape: Shape, axis: int, size: int) -> Shape:
@@ -29,25 +22,21 @@ def _set_axis(shape: Shape, axis: int, size: int) -> Shape:
     return Shape(*((*dims[:axis], size, *dims[axis + 1 :]) for dims in shape))
 
 
-@list_result
 def add_reshape(graph: Graph, call: Call) -> Data:
     if call.params["dimensions"] is not None:
         raise UnsupportedError("reshape with dimensions")
     return graph.reshape(get_operand(call), call.shapes[0])
 
 
-@list_result
 def add_squeeze(graph: Graph, call: Call) -> Data:
-    """Translates squeeze and expand_dims."""
+    """Translates both squeeze and expand_dims."""
     return graph.reshape(get_operand(call), call.shapes[0])
 
 
-@list_result
 def add_transpose(graph: Graph, call: Call) -> Data:
     return get_operand(call).transpose(tuple(call.params["permutation"]))
 
 
-@list_result
 def add_broadcast(graph: Graph, call: Call) -> Data:
     x, (shape,) = get_operand(call), call.shapes
     axes = {axis: k for k, axis in enumerate(call.params["broadcast_dimensions"])}
@@ -63,21 +52,19 @@ def add_broadcast(graph: Graph, call: Call) -> Data:
     return _apply(graph, "Expand", x, shape, graph.add_ints(dims))
 
 
-@list_result
 def add_concatenate(graph: Graph, call: Call) -> Data:
     names = [graph.materialise(value) for value in call.values]
     axis = call.params["dimension"]
-    return wrap_tensor(graph.add_node("Concat", *names, axis=axis), call.shapes[0], call.dtypes[0])
+    return make_data(graph.add_node("Concat", *names, axis=axis), call.shapes[0], call.dtypes[0])
 
 
-@list_result
 def add_stack(graph: Graph, call: Call) -> Data:
     axis, (shape,) = call.params["axis"], call.shapes
     names = []
     for value in call.values:
-        data = wrap_tensor(graph.materialise(value), value.shape, call.dtypes[0])
+        data = make_data(graph.materialise(value), value.shape, call.dtypes[0])
         names.append(graph.materialise(graph.reshape(data, _set_axis(shape, axis, 1))))
-    return wrap_tensor(graph.add_node("Concat", *names, axis=axis), shape, call.dtypes[0])
+    return make_data(graph.add_node("Concat", *names, axis=axis), shape, call.dtypes[0])
 
 
 def add_unstack(graph: Graph, call: Call) -> list[Value]:
@@ -97,10 +84,9 @@ def _split_axis(graph: Graph, call: Call, lengths: Any) -> list[Data]:
     inputs = graph.materialise(x), graph.add_ints(lengths)
     names = graph.add_node_with_results("Split", inputs, len(lengths), axis=axis)
     shapes = (_set_axis(x.shape, axis, length) for length in lengths)
-    return [wrap_tensor(name, shape, x.dtype) for name, shape in zip(names, shapes, strict=True)]
+    return [make_data(name, shape, x.dtype) for name, shape in zip(names, shapes, strict=True)]
 
 
-@list_result
 def add_tile(graph: Graph, call: Call) -> Data:
     x, repeats = get_operand(call), call.params["reps"]
     if any(repeats[k] != 1 for k in x.shape.batch_axes):
@@ -108,15 +94,14 @@ def add_tile(graph: Graph, call: Call) -> Data:
     return _apply(graph, "Tile", x, call.shapes[0], graph.add_ints(repeats))
 
 
-@list_result
 def add_gather(graph: Graph, call: Call) -> Data:
-    """Translates a gather of known indices along one axis, which the indices' axes replace."""
+    """Translates a gather along one axis by known indices, whose axes replace it."""
     (x, indices), params, (shape,) = call.values, call.params, call.shapes
     numbers, slice_sizes = params["dimension_numbers"], params["slice_sizes"]
     refusal = UnsupportedError("gather of other than known places along one axis")
     if isinstance(x, Known) or isinstance(indices, Data) or len(numbers.start_index_map) != 1:
         raise refusal
-    (axis,), index = numbers.start_index_map, collapse_batch(indices, ())[..., 0]
+    (axis,), index = numbers.start_index_map, indices.collapse()[..., 0]
     rest = tuple(k for k in range(len(shape.small)) if not axis <= k < axis + index.ndim)
     pairs = enumerate(zip(slice_sizes, x.shape.small, strict=True))
     whole = all(length == size for k, (length, size) in pairs if k != axis)
@@ -143,7 +128,6 @@ def _add_slice(
     return _apply(graph, "Slice", x, shape, *inputs)
 
 
-@list_result
 def add_slice(graph: Graph, call: Call) -> Data:
     x, params = get_operand(call), call.params
     steps = params["strides"] or [1] * len(x.order)
@@ -151,10 +135,9 @@ def add_slice(graph: Graph, call: Call) -> Data:
     return _add_slice(graph, x, *bounds, list(steps), call.shapes[0])
 
 
-@list_result
 def add_dynamic_slice(graph: Graph, call: Call) -> Data:
     x, *indices = call.values
-    known = [collapse_batch(index, ()) for index in indices if isinstance(index, Known)]
+    known = [index.collapse() for index in indices if isinstance(index, Known)]
     if isinstance(x, Known) or len(known) < len(indices):
         raise UnsupportedError("dynamic_slice at a place that depends on data")
     starts, ends = [], []
@@ -165,7 +148,6 @@ def add_dynamic_slice(graph: Graph, call: Call) -> Data:
     return _add_slice(graph, x, starts, ends, [1] * len(starts), call.shapes[0])
 
 
-@list_result
 def add_reverse(graph: Graph, call: Call) -> Data:
     x, axes = get_operand(call), call.params["dimensions"]
     if {*axes} & {*x.shape.batch_axes}:
@@ -176,7 +158,6 @@ def add_reverse(graph: Graph, call: Call) -> Data:
     return _apply(graph, "Slice", x, x.shape, *inputs)
 
 
-@list_result
 def add_pad(graph: Graph, call: Call) -> Data:
     x, value = call.values
     edges = call.params["padding_config"]
@@ -186,17 +167,17 @@ def add_pad(graph: Graph, call: Call) -> Data:
         raise UnsupportedError("the batch padded")
     edges = [(low, high) for low, high, _ in edges]
     tensor = pad_tensor(graph, graph.materialise(x), edges, value.small)
-    return wrap_tensor(tensor, call.shapes[0], x.dtype)
+    return make_data(tensor, call.shapes[0], x.dtype)
 
 
 def pad_tensor(graph: Graph, tensor: str, edges: list[tuple[int, int]], value: Any) -> str:
-    """Pads a tensor with `value`, and crops it where edges are negative; returns the result.
+    """Adds a Pad of a tensor; returns the result's name, or `tensor` if no edge is padded.
 
     Args:
-      graph: the graph.
+      graph: the graph to add to.
       tensor: the tensor's name.
-      edges: elements added before and after, for each axis.
-      value: the number around the tensor.
+      edges: elements added before and after, for each axis; negative ones crop.
+      value: the number that the added elements have, of the tensor's dtype.
     """
     if not any(map(any, edges)):
         return tensor

@@ -1,4 +1,4 @@
-"""A network's layers and a policy as other simulators' input files.
+"""Writes a network's layers and a policy as other simulators' input files.
 
 | files | tool | what they carry |
 |---|---|---|
@@ -8,11 +8,11 @@
 | `cimloop/00.yaml`, ... | CiMLoop, Timeloop 0.4 | a problem a layer: its shape and density |
 | `cimloop/bits/layers.json` | CiMLoop | `INPUT_BITS` and `WEIGHT_BITS` of each problem |
 | `accelforge/workload.yaml` | AccelForge 1.0 | an einsum a layer: its shape and bits |
-| `notes.txt` | | the parts of the policy that these files cannot say |
+| `notes.txt` | | what these files leave out, and which of them are missing |
 
 docs/simulators.md says which value goes into which field. No tool knows column-vectors or
 operation units, so a pruned layer costs as much as the unpruned one, unless the tool uses a
-density. The files leave out additions of shortcuts.
+density. The files leave out the additions of shortcuts.
 """
 
 import json
@@ -24,44 +24,34 @@ import jax.numpy as jnp
 import yaml
 
 from apq_jax import data, hardware
-from apq_jax.config import Config
 from apq_jax.export import accelforge, mnsim
-from apq_jax.export.finished_run import read_config
-from apq_jax.export.sizes import (
-    Sizes,
-    Workload,
-    count_channels,
-    find_pooled,
-    get_strides,
-    get_window,
-    trace_sizes,
-)
+from apq_jax.export.finished_run import build_model, read_config
+from apq_jax.export.sizes import Workload, count_channels, find_pooled, get_window, trace_sizes
 from apq_jax.hardware import Accelerator
-from apq_jax.models.create import build, load_onnx
 from apq_jax.network.capture import capture
 from apq_jax.run.read import read_run
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
-from apq_jax.types import Layer
 
 
-def build_neurosim_csv(layers: tuple[Layer, ...], sizes: Sizes) -> str:
-    """Returns NeuroSim's network file for V1.3 and V1.4; V1.0 lacks its last column.
+def build_neurosim_csv(workload: Workload) -> str:
+    """Returns the text of NeuroSim's network file for V1.3 and V1.4.
 
-    A row holds a layer's input length, width and depth, kernel length, width and number, 1 if a
-    pooling follows or else 0, and stride. Inputs exclude their padding, as in NeuroSim's own
-    `NetWork_*.csv`. A classifier is a 1 x 1 window on 1 x 1 pixels. The file holds neither pruning
-    nor bits, which are one pair for the whole network on NeuroSim's command line.
+    V1.0 has the same file without the last column. A row holds a layer's input length, width and
+    depth, kernel length, width and number, 1 if a pooling follows or else 0, and stride. Inputs
+    exclude their padding, as in NeuroSim's own `NetWork_*.csv`. A classifier is a 1 x 1 window on
+    1 x 1 pixels. The file holds no pruning, and no bits, because NeuroSim's command line takes one
+    pair of bits for the whole network.
 
     Raises:
-      InputError: a layer has groups, strides that differ, or a window not over two axes; names
-        the layer.
+      InputError: a layer has groups, strides that differ, or a window not over two axes; the
+        message names the layer.
     """
-    lines = []
+    layers, sizes, lines = workload.layers, workload.sizes, []
     for layer, size, pooled in zip(layers, sizes, find_pooled(layers, sizes), strict=True):
         if layer.groups > 1:
             raise InputError(f"{layer.name}: {layer.groups} groups; allowed in NeuroSim: 1")
-        window, (down, across) = get_window(layer), get_strides(layer)
+        *window, down, across = get_window(layer)
         if down != across:
             raise InputError(
                 f"{layer.name}: strides {down} and {across}; allowed in NeuroSim: the same"
@@ -72,22 +62,23 @@ def build_neurosim_csv(layers: tuple[Layer, ...], sizes: Sizes) -> str:
 
 
 def build_cimloop_yaml(workload: Workload, index: int) -> str:
-    """Returns one layer's CiMLoop file: a Timeloop 0.4 problem on CiMLoop's `problem_base.yaml`.
+    """Returns the text of one layer's CiMLoop file: a Timeloop 0.4 problem.
 
-    The problem has C inputs and M outputs a group, G groups, R x S windows and P x Q outputs; the
-    base supplies dimensions of 1. `Wstride` is the step along P and `Hstride` along Q, as in the
-    base. The density is that of independent weights, which column-vectors are not. The file holds
-    no histograms of values.
+    The file includes CiMLoop's `problem_base.yaml`. The problem has C inputs and M outputs a group,
+    G groups, R x S windows and P x Q outputs; the base supplies those that are 1. `Wstride` is the
+    step along P and `Hstride` the step along Q, as in the base. A layer with pruned weights has the
+    density of weights that are pruned independently, which column-vectors are not. The file holds
+    no bits and no histograms of values.
 
     Args:
       workload: the network and policy.
-      index: the layer's, from 0.
+      index: of the layer, from 0.
 
     Raises:
-      InputError: the layer is not over two axes.
+      InputError: the layer is a convolution that is not over two axes.
     """
     layer, size, keep = workload.layers[index], workload.sizes[index], workload.keep[index]
-    (high, wide), (down, across) = get_window(layer), get_strides(layer)
+    high, wide, down, across = get_window(layer)
     instance: dict[str, Any] = {"C": count_channels(layer), "M": layer.columns}
     instance |= {"G": layer.groups, "P": size.out_height, "Q": size.out_width}
     instance |= {"R": high, "S": wide, "Wstride": down, "Hstride": across}
@@ -102,17 +93,17 @@ def build_cimloop_yaml(workload: Workload, index: int) -> str:
 
 
 def build_files(workload: Workload, accelerator: Accelerator) -> dict[str, str]:
-    """Returns the content of every file, by its path within the folder.
+    """Returns the text of every file by its path, such as "mnsim/network.yaml".
 
-    A tool that cannot express the network gets no files, but a line in notes.txt.
+    A tool that cannot express the network gets no files, but a line in "notes.txt" with the reason.
 
     Raises:
-      InputError: no tool can express the network.
+      InputError: no tool can express the network; the message gives every reason.
     """
     files: dict[str, str] = {}
     refusals: list[str] = []
     tools: dict[str, Any] = {
-        "neurosim": lambda: {"NetWork.csv": build_neurosim_csv(workload.layers, workload.sizes)},
+        "neurosim": lambda: {"NetWork.csv": build_neurosim_csv(workload)},
         "mnsim": lambda: {
             "SimConfig.ini": mnsim.build_sim_config(accelerator),
             "network.yaml": mnsim.build_network_yaml(workload, accelerator),
@@ -132,7 +123,7 @@ def build_files(workload: Workload, accelerator: Accelerator) -> dict[str, str]:
 
 
 def _build_cimloop(workload: Workload) -> dict[str, str]:
-    """Returns CiMLoop's problems and `bits/layers.json`, by path."""
+    """Returns the texts of CiMLoop's problems and of `bits/layers.json`, by path."""
     digits = max(2, len(str(len(workload.layers) - 1)))
     names = [f"{index:0{digits}}.yaml" for index in range(len(workload.layers))]
     bits = [
@@ -146,6 +137,7 @@ def _build_cimloop(workload: Workload) -> dict[str, str]:
 
 
 def _list_notes(workload: Workload, accelerator: Accelerator) -> list[str]:
+    """Lists the lines of notes.txt that every network has."""
     weights, inputs = max(workload.weight_bits), max(workload.input_bits)
     return [
         f"Network {workload.name}, accelerator {accelerator.name}.",
@@ -164,10 +156,11 @@ def _list_notes(workload: Workload, accelerator: Accelerator) -> list[str]:
 def write_files(
     folder: pathlib.Path, workload: Workload, accelerator: Accelerator
 ) -> list[pathlib.Path]:
-    """Writes every file below a folder, each whole or not at all; returns their paths.
+    """Writes the files of `build_files` into a folder; returns their paths.
 
     Raises:
-      InputError: no tool can express the network, or the folder cannot be written to.
+      InputError: no tool can express the network, and then nothing is written; or the folder cannot
+        be written to.
     """
     files = build_files(workload, accelerator)  # builds all files before it writes the first
     for name, text in files.items():
@@ -176,35 +169,28 @@ def write_files(
 
 
 def read_workload(run: pathlib.Path) -> tuple[Workload, Accelerator]:
-    """Reads the network, policy and accelerator of a finished run's folder.
+    """Reads the layers, best policy and accelerator from a finished run's folder.
 
-    Builds the run's model anew, with fresh weights, and traces its sizes on images of its data.
+    Builds the model that the run's configuration names, and traces the sizes of its layers on an
+    image of the run's data; the weights do not matter.
 
     Raises:
-      InputError: a file is missing or damaged, the data is missing, or the model that the run's
-        configuration names has other layers than the run.
+      InputError: a file of the run or its data is missing or damaged, the model has other layers
+        than the run, or `trace_sizes` refuses a layer.
     """
     result, _ = read_run(run)
     config = read_config(run / "result.json")
     accelerator = hardware.load(str(run / "accelerator.toml"))
-    layers, sizes = _trace_layers(config)
+    dataset = data.load(config.data.path, config.data.name)
+    apply_fn, like = build_model(config, dataset)
+    params = jax.tree.map(jnp.zeros_like, like)  # because `capture` computes with arrays
+    network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:1]))
     fields = "name", "rows", "columns", "positions"
     if [[row[field] for field in fields] for row in result["layers"]] != [
-        [getattr(layer, field) for field in fields] for layer in layers
+        [getattr(layer, field) for field in fields] for layer in network.layers
     ]:
         raise InputError(f"{run / 'result.json'}: layers: not those of the model {config.model}")
     policy = result["best"]["policy"]
     per_layer = (tuple(policy[field]) for field in ("keep", "weight_bits", "input_bits"))
-    return Workload(str(config.model), layers, sizes, *per_layer), accelerator
-
-
-def _trace_layers(config: Config) -> tuple[tuple[Layer, ...], Sizes]:
-    dataset = data.load(config.data.path, config.data.name)
-    images = jnp.asarray(dataset.train_images[:1])
-    if config.model.path:
-        apply_fn, params = load_onnx(config.model, dataset)
-    else:
-        model: Any = build(config.model, dataset)
-        apply_fn, params = model.apply, model.init(jax.random.key(0), images)
-    network = capture(apply_fn, params, images)
-    return network.layers, trace_sizes(network, params)
+    sizes = trace_sizes(network, params)
+    return Workload(str(config.model), network.layers, sizes, *per_layer), accelerator

@@ -1,4 +1,4 @@
-"""Heights and widths of layers, which other tools' files need and a `Layer` does not hold."""
+"""Heights and widths of layers, which other tools' files need, but a `Layer` does not hold."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,9 +13,9 @@ from apq_jax.types import Layer
 
 
 class Size(NamedTuple):
-    """A layer's input and output for one example, in pixels.
+    """Height and width of a layer's input and output for one image, in pixels.
 
-    A matrix product of P positions has P x 1 pixels on both sides.
+    A matrix product of P positions takes in P x 1 pixels and puts out P x 1 pixels.
     """
 
     height: int  # of the input, without padding
@@ -28,21 +28,21 @@ Sizes = tuple[Size, ...]
 
 
 class Workload(NamedTuple):
-    """A network's layers and a policy for them; [L] each."""
+    """A network's L layers and a policy for them; each tuple has L entries."""
 
     name: str  # of the network
     layers: tuple[Layer, ...]
     sizes: Sizes
-    keep: tuple[float, ...]  # ratio of weights kept, in (0, 1]
+    keep: tuple[float, ...]  # fraction of the weights that is kept, in (0, 1]
     weight_bits: tuple[int, ...]
-    input_bits: tuple[int, ...]  # of unsigned inputs
+    input_bits: tuple[int, ...]  # inputs are unsigned
 
 
 def assume_sizes(layers: tuple[Layer, ...]) -> Sizes:
-    """Returns sizes, [L], for square images padded to `stride` times the output.
+    """Returns sizes for square images: each input is `stride` times as long as its output, [L].
 
-    The assumption holds for VGG and for ResNet on CIFAR, but not for windows without padding.
-    `trace_sizes` needs no assumption, but the network itself.
+    This is right for VGG and for ResNet on CIFAR, but wrong for windows without padding.
+    `trace_sizes` assumes nothing, but needs the network itself.
 
     Raises:
       InputError: a convolution's positions are no square, or its window is not over two axes.
@@ -52,7 +52,7 @@ def assume_sizes(layers: tuple[Layer, ...]) -> Sizes:
         if not layer.kernel:
             sizes.append(Size(layer.positions, 1, layer.positions, 1))
             continue
-        down, across = _require_two(layer, layer.stride)
+        _, _, down, across = get_window(layer)
         side = math.isqrt(layer.positions)
         if side**2 != layer.positions:
             raise InputError(
@@ -64,36 +64,29 @@ def assume_sizes(layers: tuple[Layer, ...]) -> Sizes:
 
 
 def trace_sizes(network: Network, params: Params) -> Sizes:
-    """Returns the sizes with which the network runs, [L]; computes only shapes.
+    """Returns the sizes that the layers have when the network runs, [L]; computes only shapes.
 
     Args:
       network: from `capture`.
       params: the network's parameters, or their shapes and dtypes.
 
     Raises:
-      InputError: a layer is used more than once with different sizes, dilated, or neither a matrix
-        product nor a convolution over two axes.
+      InputError: a convolution is not over two axes, is dilated, or is used more than once.
     """
     sizes: dict[int, Size] = {}
 
     def note(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
-        layer = network.layers[index]
-        size = _find_size(layer, product, x)
-        if sizes.setdefault(index, size) != size:
-            raise InputError(f"{layer.name}: used with different sizes; allowed: one")
+        sizes[index] = _find_size(network.layers[index], product, x)
         return product.fold(product.multiply(x, product.to_matrix(weight)))
 
-    def run(params: Params, x: jax.Array) -> jax.Array:
-        return forward(network, params, x, note)
-
-    jax.eval_shape(run, params, network.example)
+    jax.eval_shape(lambda params, x: forward(network, params, x, note), params, network.example)
     return tuple(sizes[index] for index in range(len(network.layers)))
 
 
 def _find_size(layer: Layer, product: Any, x: jax.Array) -> Size:
     if not isinstance(product, products.Convolution):
         return Size(layer.positions, 1, layer.positions, 1)
-    _require_two(layer, layer.kernel)
+    get_window(layer)  # refuses other than two axes
     if set(product.dilation) != {1}:
         raise InputError(f"{layer.name}: dilation {product.dilation}; allowed: 1")
     height, width = (x.shape[axis] for axis in product.lhs_spec[2:])
@@ -103,34 +96,30 @@ def _find_size(layer: Layer, product: Any, x: jax.Array) -> Size:
     return Size(height, width, out_height, out_width)
 
 
-def get_window(layer: Layer) -> tuple[int, int]:
-    """Returns the window's height and width; (1, 1) for a matrix product.
+def get_window(layer: Layer) -> tuple[int, int, int, int]:
+    """Returns the window's height, width, step down and step across; ones for a matrix product.
 
     Raises:
       InputError: the convolution is not over two axes.
     """
-    return _require_two(layer, layer.kernel) if layer.kernel else (1, 1)
-
-
-def get_strides(layer: Layer) -> tuple[int, int]:
-    """Returns the window's steps down and across; (1, 1) for a matrix product.
-
-    Raises:
-      InputError: the convolution is not over two axes.
-    """
-    return _require_two(layer, layer.stride) if layer.kernel else (1, 1)
+    if not layer.kernel:
+        return 1, 1, 1, 1
+    if len(layer.kernel) != 2:
+        raise InputError(f"{layer.name}: a window over {len(layer.kernel)} axes; allowed: two")
+    (high, wide), (down, across) = layer.kernel, layer.stride
+    return high, wide, down, across
 
 
 def count_channels(layer: Layer) -> int:
-    """Returns the input channels of one group, C."""
+    """Counts the input channels that one group of a layer reads, C."""
     return layer.rows // math.prod(layer.kernel)
 
 
 def find_pooled(layers: tuple[Layer, ...], sizes: Sizes) -> tuple[bool, ...]:
-    """Returns whether a pooling follows each layer, [L]; none follows the last.
+    """Tells for each layer whether a pooling follows it, [L]; none follows the last.
 
-    A pooling follows where the next layer takes in fewer pixels than the layer puts out. The
-    pixels that a classifier takes in are its rows over the layer's output channels.
+    A pooling follows a layer if the next layer takes in fewer pixels than the layer puts out. A
+    classifier takes in as many pixels as it has rows for each output channel of the layer before.
     """
     pooled = []
     for index, after in enumerate(layers[1:]):
@@ -140,10 +129,3 @@ def find_pooled(layers: tuple[Layer, ...], sizes: Sizes) -> tuple[bool, ...]:
             pixels = after.groups * after.rows // outputs
         pooled.append(0 < pixels < sizes[index].out_height * sizes[index].out_width)
     return (*pooled, False)
-
-
-def _require_two(layer: Layer, lengths: tuple[int, ...]) -> tuple[int, int]:
-    """Returns the lengths along both axes of a window."""
-    if len(lengths) != 2:
-        raise InputError(f"{layer.name}: a window over {len(lengths)} axes; allowed: two")
-    return lengths[0], lengths[1]

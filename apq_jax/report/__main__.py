@@ -1,10 +1,10 @@
-"""Reports of runs, made from the files in their folders alone.
+"""Makes reports of runs from the files in their folders alone.
 
     python -m apq_jax.report RUN            makes report.md, report.html and the pictures again
     python -m apq_jax.report RUN RUN ...    compares runs: Markdown to the terminal, and a page
 
 The page of a comparison is comparison.html in the current folder, or --html=FILE. With limits the
-command writes nothing, but says which of the policies that a run evaluated is the best within them:
+command writes no file, but prints which of a run's evaluated policies is the best within them:
 
     python -m apq_jax.report RUN --max-accuracy-drop=1.0   the cheapest that loses no more
     python -m apq_jax.report RUN --max-slots=300           the most accurate that needs no more
@@ -19,28 +19,22 @@ import argparse
 import math
 import pathlib
 import sys
-from typing import NoReturn
 
 from apq_jax.metrics import ACCURACY_DROP, METRICS
+from apq_jax.system.command_line import build_parser
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, LIMIT_MISSED, OK
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def _read_limits(options: argparse.Namespace) -> dict[str, float]:
-    """Reads the limits that are set, by metric or `ACCURACY_DROP`.
+    """Reads the limits that the flags set, by metric or `ACCURACY_DROP`.
 
     Raises:
-      InputError: one is no number, or out of range.
+      InputError: a limit is no number, or out of range.
     """
     limits = {}
     for name in (ACCURACY_DROP, *METRICS):
-        text = getattr(options, f"max_{name}")
-        if text is None:
+        if (text := getattr(options, f"max_{name}")) is None:
             continue
         try:
             limit = float(text)
@@ -59,13 +53,11 @@ def _build_flag(name: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line, without the program's name; returns the exit status."""
-    parser = _Parser(
-        prog="apq_jax.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Runs the command with `argv`, which lacks the program's name; returns the exit status.
+
+    An InputError becomes one line on stderr.
+    """
+    parser = build_parser("apq_jax.report", __doc__)
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE")
     for name in (ACCURACY_DROP, *METRICS):
@@ -85,8 +77,7 @@ def main(argv: list[str]) -> int:
             print(write_comparison(options.runs, path), end="")
             print(f"The page: {path}", file=sys.stderr)
         else:
-            for path in write_report(options.runs[0])[-2:]:
-                print(path)
+            print(*write_report(options.runs[0])[-2:], sep="\n")
     except InputError as error:
         print(f"apq_jax.report: {error}", file=sys.stderr)
         return BAD_INPUT

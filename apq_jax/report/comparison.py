@@ -1,131 +1,127 @@
-"""The report that compares several runs: everything that it says comes from their folders."""
+"""Builds the report that compares several runs, from the files in their folders alone."""
 
 import pathlib
 from typing import Any, NamedTuple
 
 from apq_jax.metrics import SEARCHED, describe_goal, describe_miss
+from apq_jax.report import document as doc
 from apq_jax.report import search_figures, wording
-from apq_jax.report.document import (
-    Block,
-    Document,
-    Items,
-    Note,
-    Part,
-    Picture,
-    Section,
-    Table,
-    Text,
-    quote,
-)
+from apq_jax.report.document import quote
 from apq_jax.run.read import Rows, read_run
 from apq_jax.system.errors import InputError
 
 
 class Run(NamedTuple):
-    """A run's folder, and what its files hold."""
+    """A run's folder, and the content of its files."""
 
+    name: str  # the part of the folder's path that tells the runs apart
     folder: pathlib.Path
-    result: dict[str, Any]
-    rows: Rows
+    result: dict[str, Any]  # result.json
+    rows: Rows  # the columns of search.csv
 
 
 def read_runs(folders: list[pathlib.Path]) -> list[Run]:
-    """Reads the runs in several folders.
+    """Reads the runs in several folders, in the given order.
 
     Raises:
-      InputError: a folder is given twice, or holds no run.
+      InputError: a folder is given twice, or holds no run or a damaged one.
     """
     given: dict[pathlib.Path, pathlib.Path] = {}  # by the real path
     for folder in folders:
         if (path := folder.resolve()) in given:
             raise InputError(f"{folder}: the same run as {given[path]}; allowed: each once")
         given[path] = folder
-    return [Run(folder, *read_run(folder)) for folder in folders]
+    names = wording.shorten_names([folder.resolve().as_posix() for folder in folders])
+    return [Run(*pair, *read_run(pair[1])) for pair in zip(names, folders, strict=True)]
 
 
-def build_comparison(runs: list[Run]) -> Document:
-    """Builds the comparison; all ratios are over the first run's unpruned network at 8 bits."""
-    names = wording.shorten_names([run.folder.resolve().as_posix() for run in runs])
-    results = [run.result for run in runs]
-    first = results[0]
+def build_comparison(runs: list[Run]) -> doc.Document:
+    """Builds the report that compares runs, two or more.
+
+    All ratios are over the costs of the first run's unpruned network at 8 bits. A note says in what
+    the runs differ that makes the comparison unfair.
+    """
+    first = runs[0].result
     base = (
-        f"the unpruned network at 8 bits of {quote(names[0])}: "
+        f"the unpruned network at 8 bits of {quote(runs[0].name)}: "
         f"{quote(first['config']['model']['name'])} on {quote(first['data']['name'])}, accelerator "
         f"{quote(first['accelerator'])}"
     )
-    lead: list[Block] = [Text(f"Every ratio is over the same base, {base}.")]
+    lead: list[doc.Block] = [doc.Text(f"Every ratio is over the same base, {base}.")]
     differences = _find_differences(runs)
     if differences:
-        lead.append(Note(f"Not a fair comparison: the runs differ in {', '.join(differences)}."))
-    fronts = Picture(
+        lead.append(
+            doc.Note(f"Not a fair comparison: the runs differ in {', '.join(differences)}.")
+        )
+    fronts = doc.Picture(
         "fronts",
         "Points lost against slots and energy: the front of every run and what it chose",
-        search_figures.draw_fronts(names, [(run.result, run.rows) for run in runs]),
+        search_figures.draw_fronts([(run.name, run.result, run.rows) for run in runs]),
     )
-    return Document(
+    return doc.Document(
         f"{len(runs)} runs compared",
         tuple(lead),
         (
-            Section(
+            doc.Section(
                 "The answers",
                 (
-                    Table(
+                    doc.Table(
                         "Costs, with how many times less than the base, and points lost",
-                        (_build_costs(names, results), _build_accuracies(names, results)),
+                        (_build_costs(runs), _build_accuracies(runs)),
                     ),
-                    *_build_misses(names, results),
-                    Text(
+                    *_build_misses(runs),
+                    doc.Text(
                         "What is lost is against each run's float network. The selection half "
                         "chose each policy, so what is lost there is flattered; the interval is "
                         "that of the paired difference on test."
                     ),
                 ),
             ),
-            Section(
+            doc.Section(
                 "Their fronts",
                 (
                     fronts,
-                    Text(
+                    doc.Text(
                         "Lines: the least expected to be lost at a cost, before any fine-tuning, "
                         "against each run's float network. Stars: what was chosen."
                     ),
                 ),
             ),
-            Section("What was asked of them", (_build_tasks(names, results),)),
+            doc.Section("What was asked of them", (_build_tasks(runs),)),
         ),
     )
 
 
-def _build_tasks(names: list[str], results: list[dict[str, Any]]) -> Items:
+def _build_tasks(runs: list[Run]) -> doc.Items:
     """Lists what was asked of each run, and how it was searched."""
     items = []
-    for name, result in zip(names, results, strict=True):
+    for name, _, result, _ in runs:
         search = result["search"]
         items.append(
             f"{quote(name)}: {describe_goal(result['goal'], result['limits'])}, by the strategy "
             f"{quote(search['strategy'])} with the scheme {quote(wording.read_scheme(result))}, in "
             f"{search['evaluations']:,} evaluations"
         )
-    return Items(tuple(items))
+    return doc.Items(tuple(items))
 
 
-def _build_costs(names: list[str], results: list[dict[str, Any]]) -> Part:
-    """Builds the costs of what each run chose, and their ratios over the base."""
-    base, body = results[0]["dense"]["8"], []
-    for name, result in zip(names, results, strict=True):
-        cells = []
-        for metric in SEARCHED:
-            cost = result["best"][metric.field]
-            ratio = wording.format_ratio(base[metric.field], cost)
-            cells.append(f"{format(cost, metric.format)} ({ratio})")
+def _build_costs(runs: list[Run]) -> doc.Part:
+    """Builds the costs of the policy that each run chose, and their ratios over the base."""
+    base, body = runs[0].result["dense"]["8"], []
+    for name, _, result, _ in runs:
+        costs = [(metric, result["best"][metric.field]) for metric in SEARCHED]
+        cells = [
+            f"{format(cost, metric.format)} ({wording.format_ratio(base[metric.field], cost)})"
+            for metric, cost in costs
+        ]
         body.append([name, *cells])
-    return Part(["", *(metric.words for metric in SEARCHED)], body)
+    return doc.Part(["", *(metric.words for metric in SEARCHED)], body)
 
 
-def _build_accuracies(names: list[str], results: list[dict[str, Any]]) -> Part:
-    """Builds the points that each run loses, and whether it meets its limits."""
+def _build_accuracies(runs: list[Run]) -> doc.Part:
+    """Builds the points that each run's policy loses, and whether it meets its limits."""
     body = []
-    for name, result in zip(names, results, strict=True):
+    for name, _, result, _ in runs:
         change = result["best"]["test_difference"]
         body.append(
             [
@@ -139,20 +135,20 @@ def _build_accuracies(names: list[str], results: list[dict[str, Any]]) -> Part:
             ]
         )
     head = ["", "float, test", "lost, selection", "lost, test", "95 % interval", "verdict"]
-    return Part(head, body)
+    return doc.Part(head, body)
 
 
-def _build_misses(names: list[str], results: list[dict[str, Any]]) -> tuple[Block, ...]:
+def _build_misses(runs: list[Run]) -> list[doc.Note]:
     """Builds a note for each run that misses a limit."""
     notes = []
-    for name, result in zip(names, results, strict=True):
+    for name, _, result, _ in runs:
         if misses := result["best"]["misses"]:
-            notes.append(Note(f"{quote(name)} {'; it '.join(map(describe_miss, misses))}."))
-    return tuple(notes)
+            notes.append(doc.Note(f"{quote(name)} {'; it '.join(map(describe_miss, misses))}."))
+    return notes
 
 
 def _find_differences(runs: list[Run]) -> list[str]:
-    """Finds in what runs differ that makes their figures hard to compare."""
+    """Lists the aspects in which a run differs from the first and that make a comparison unfair."""
     shape = ("name", "groups", "rows", "columns", "positions")
     aspects = {
         "data": lambda run: run.result["data"],
@@ -165,15 +161,14 @@ def _find_differences(runs: list[Run]) -> list[str]:
         "trained weights": lambda run: run.result["float"],
         "limits": lambda run: run.result["limits"],
     }
+    first = runs[0]
     return [
-        words
-        for words, read in aspects.items()
-        if any(read(run) != read(runs[0]) for run in runs[1:])
+        words for words, read in aspects.items() if any(read(run) != read(first) for run in runs)
     ]
 
 
 def _read_accelerator(folder: pathlib.Path) -> str:
-    """Reads accelerator.toml; returns nothing if the folder has none."""
+    """Returns the text of a folder's accelerator.toml, or "" if it has none that can be read."""
     try:
         return (folder / "accelerator.toml").read_text(encoding="utf-8")
     except (OSError, ValueError):

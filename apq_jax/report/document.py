@@ -1,9 +1,11 @@
-"""What a report says; `markdown` and `html` turn it into text.
+"""The blocks that a report is made of; `markdown` and `html` turn them into text.
 
-Words carry two marks, `code` and **strong**. Names that come from a file go through `quote`,
-because characters in them must not act as marks.
+The words of Text, Note and Items may carry two marks, `code` and **strong**. Names that come from a
+file go through `quote` there, because characters in them must not act as marks. Other texts carry
+no marks.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 from matplotlib.figure import Figure
@@ -22,41 +24,41 @@ class Note(NamedTuple):
 
 
 class Items(NamedTuple):
-    """A list."""
+    """A list with a bullet before each of the words."""
 
     words: tuple[str, ...]
 
 
 class Part(NamedTuple):
-    """Rows of a table under their own head; the first column names a row. Cells have no marks."""
+    """Rows of a table under their own head; the first column names a row, the rest are figures."""
 
     head: list[str]
-    body: list[list[str]]
+    body: list[list[str]]  # rows as long as the head
 
 
 class Table(NamedTuple):
     """Parts with the same number of columns, one below the other."""
 
-    title: str
+    title: str  # Markdown leaves it out
     parts: tuple[Part, ...]
 
 
 class Picture(NamedTuple):
     """A figure."""
 
-    name: str  # of its file, without the suffix
-    shows: str  # for readers who cannot see it
+    name: str  # of its PNG file without the suffix; unique in the document
+    shows: str  # what the figure shows, for readers who cannot see it
     figure: Figure
 
 
 class Code(NamedTuple):
-    """Lines to copy."""
+    """Lines to copy, which stay as they are."""
 
-    lines: str
+    lines: str  # joined by line breaks
 
 
 class Details(NamedTuple):
-    """Blocks that a page shows once a reader unfolds them."""
+    """Blocks that a page shows once a reader unfolds them; Markdown shows them under a heading."""
 
     title: str
     blocks: tuple["Block", ...]
@@ -81,21 +83,16 @@ class Document(NamedTuple):
 
 
 def quote(name: str) -> str:
-    """Marks a name that comes from a file as code, without any marks of its own."""
+    """Returns a name in the marks of code; backticks in it become ', line breaks become blanks."""
     return "`" + " ".join(name.replace("`", "'").split()) + "`"
 
 
-def collect_pictures(document: Document) -> list[Picture]:
-    """Collects all pictures in the order of the document."""
+def collect_pictures(blocks: Iterable[Block | Section]) -> list[Picture]:
+    """Collects the pictures among the blocks, and in their details and sections, in order."""
     pictures: list[Picture] = []
-
-    def walk(blocks: tuple[Block, ...]) -> None:
-        for block in blocks:
-            if isinstance(block, Picture):
-                pictures.append(block)
-            elif isinstance(block, Details):
-                walk(block.blocks)
-
-    for blocks in (document.lead, *(section.blocks for section in document.sections)):
-        walk(blocks)
+    for block in blocks:
+        if isinstance(block, Picture):
+            pictures.append(block)
+        elif isinstance(block, Details | Section):
+            pictures += collect_pictures(block.blocks)
     return pictures

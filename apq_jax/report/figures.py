@@ -1,10 +1,11 @@
-"""What the pictures of a report share: colours, axes, and the words under the pointer.
+"""Creates figures with the report's axes, colours and ticks, and sets words on marks.
 
 The words of a mark are set as its URL, because matplotlib writes no other text of a mark into an
-SVG; `svg` makes titles of them, which browsers show under the pointer.
+SVG. `svg` turns the URLs into titles, which browsers show under the pointer.
 """
 
 import math
+from collections.abc import Iterable
 
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
@@ -18,7 +19,10 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, _SKY, _PINK, _YELLOW, _BLACK)
 
 
 def new_figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Figure, list[Axes]]:
-    """Creates a figure as wide as the page, `height` inches high, and its axes row by row."""
+    """Creates a figure as wide as the page with rows x columns axes; returns it and the axes.
+
+    The axes come row by row. The height is that of the whole figure, in inches.
+    """
     figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axis in axes:
@@ -28,16 +32,17 @@ def new_figure(columns: int = 1, rows: int = 1, height: float = 3.8) -> tuple[Fi
     return figure, axes
 
 
-def set_words(bars: BarContainer, words: list[str]) -> None:
-    """Sets what the pointer shows on each bar."""
+def set_words(bars: BarContainer, words: Iterable[str]) -> None:
+    """Sets the words that the pointer shows on each bar, one text a bar."""
     for bar, text in zip(bars, words, strict=True):
         bar.set_url(text)
 
 
 def set_plain_log_ticks(axis: Axes, low: float, high: float) -> None:
-    """Sets the ticks of a logarithmic x axis from `low` to `high`, written without powers of ten.
+    """Sets the ticks of a logarithmic x axis of values from `low` to `high`, both above 0.
 
-    They are at 1, 2 and 5 times powers of ten; from two decades on at the powers alone.
+    Ticks are at 1, 2 and 5 times powers of ten, or at the powers alone if `high` is 100 times `low`
+    or more. They are written as plain numbers. The caller sets the scale of the axis.
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 100 else (1,)

@@ -1,4 +1,4 @@
-"""What the report of a run says of the hardware: its crossbars, converters, energy and area."""
+"""Builds the report's sections on the hardware: its crossbars, converters, energy and area."""
 
 import pathlib
 from typing import Any
@@ -21,10 +21,14 @@ LAW_RATIOS = (  # under each law of the converters, in `adc_laws` of result.json
 
 
 def build_mapping(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, ...]:
-    """Builds the section on the mapping: whether it is exact, and how full its crossbars are.
+    """Builds the blocks on the mapping: whether it is exact, and how full its crossbars are.
+
+    Args:
+      folder: of the run; without mapping.safetensors the crossbars are not drawn.
+      result: result.json, here and in the functions below.
 
     Raises:
-      InputError: the folder's mapping is damaged.
+      InputError: mapping.safetensors is damaged.
     """
     proof = result["mapping"]
     verdict = (
@@ -50,7 +54,7 @@ def build_mapping(folder: pathlib.Path, result: dict[str, Any]) -> tuple[Block, 
 
 
 def _draw_mapping(path: pathlib.Path) -> tuple[Block, ...]:
-    """Draws the crossbars of a mapping, or says that its file is missing."""
+    """Draws the crossbars of the mapping in a file, or says that the file is missing."""
     if not path.exists():
         return (Text("It is not in this folder, so its crossbars are not drawn."),)
     mapping = load_mapping(path)
@@ -77,7 +81,7 @@ def _draw_mapping(path: pathlib.Path) -> tuple[Block, ...]:
 
 
 def _build_utilisation(result: dict[str, Any]) -> tuple[Block, ...]:
-    """Builds the table of how much of its crossbars each layer uses."""
+    """Builds the table of the share of its crossbars that each layer uses."""
     layers = [layer["utilisation"] for layer in result["layers"]]
     body = [
         [name, f"{100 * use['cells_used']:.0f} %", f"{100 * use['index_overhead']:.0f} %"]
@@ -96,7 +100,7 @@ def _build_utilisation(result: dict[str, Any]) -> tuple[Block, ...]:
 
 
 def build_adc_curve(result: dict[str, Any]) -> tuple[Block, ...]:
-    """Builds the section on what fewer bits of the converters would cost and save."""
+    """Builds the blocks on the accuracy and costs that fewer bits of the converters would have."""
     points = result["adc_curve"]
     if not points:
         return (Text("No curve was measured."),)
@@ -124,7 +128,7 @@ def build_adc_curve(result: dict[str, Any]) -> tuple[Block, ...]:
 
 
 def build_components(result: dict[str, Any]) -> tuple[Block, ...]:
-    """Builds the section on the components' shares of energy and area, and the converters' law."""
+    """Builds the blocks on each component's energy and area, and on the converters' laws."""
     laws = [
         [law, *(f"{ratios[f'{name}_8']:.2f}x" for name in LAW_RATIOS)]
         for law, ratios in result["adc_laws"].items()
@@ -150,13 +154,15 @@ def build_components(result: dict[str, Any]) -> tuple[Block, ...]:
 
 
 def _break_down(result: dict[str, Any], field: str, unit: str, scale: float, form: str) -> Part:
-    """Breaks a cost of the unpruned network and the chosen policy down by component.
+    """Builds the table of a cost by component: unpruned on ISAAC, unpruned, and chosen.
+
+    Components are in the order of the chosen policy's costs, the largest first.
 
     Args:
       result: result.json.
-      field: of a cost, a dictionary by component.
+      field: the name of a cost that is a dictionary by component.
       unit: of the figures in the table.
-      scale: from the field's unit to that unit.
+      scale: how many of `unit` make one of the field's unit.
       form: of the figures, as `format` takes it.
     """
     costs = {

@@ -1,4 +1,4 @@
-"""Pictures of the chosen policy: bits, crossbars and energy by layer, accuracy by ADC bits."""
+"""Draws the chosen policy: bits, crossbars and energy by layer, accuracy by ADC bits."""
 
 from typing import Any
 
@@ -9,29 +9,22 @@ from matplotlib.ticker import MaxNLocator
 
 from apq_jax.mapping.schemes import SCHEMES
 from apq_jax.metrics import ACCURACY_DROP, COSTS
-from apq_jax.report.figures import (
-    BLUE,
-    COLOURS,
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    new_figure,
-    set_words,
-)
+from apq_jax.report.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, new_figure, set_words
 from apq_jax.report.wording import read_layer_names, read_scheme
 
 
 def draw_policy(result: dict[str, Any]) -> Figure:
-    """Draws the keep ratio and the bits of every layer."""
+    """Draws how much of every layer is kept, above, and the bits of every layer, below.
+
+    Args:
+      result: result.json, here and in the functions below.
+    """
     layers, names = result["layers"], read_layer_names(result)
     figure, (above, below) = new_figure(rows=2, height=4.4)
     places = np.arange(len(layers))
     keep = [100 * layer["keep"] for layer in layers]
     bars = above.bar(places, keep, 0.6, color=BLUE)
-    set_words(
-        bars, [f"{name}: {value:.1f} % kept" for name, value in zip(names, keep, strict=True)]
-    )
+    set_words(bars, (f"{name}: {x:.1f} % kept" for name, x in zip(names, keep, strict=True)))
     above.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     above.set_ylabel(f"{SCHEMES[read_scheme(result)].block_name} kept, %")
     above.set_ylim(0, 112)
@@ -44,7 +37,7 @@ def draw_policy(result: dict[str, Any]) -> Figure:
         max_bits = max(max_bits, *bits)
         bars = below.bar(left, bits, width - 0.02, color=colour, label=label)
         below.bar_label(bars, fontsize=8, padding=1)
-        set_words(bars, [f"{name}: {n} bits, {label}" for name, n in zip(names, bits, strict=True)])
+        set_words(bars, (f"{name}: {n} bits, {label}" for name, n in zip(names, bits, strict=True)))
     below.set_ylabel("bits")
     below.set_ylim(0, 1.2 * max_bits)
     below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -56,13 +49,13 @@ def draw_policy(result: dict[str, Any]) -> Figure:
 
 
 def draw_crossbars(result: dict[str, Any]) -> Figure:
-    """Draws crossbars and slots of every layer, unpruned at 8 bits and chosen."""
+    """Draws the crossbars and slots of every layer, unpruned at 8 bits beside the chosen policy."""
     layers, names = result["layers"], read_layer_names(result)
     figure, axes = new_figure(columns=2, height=1.4 + 0.5 * len(layers))
     places = np.arange(len(layers))
     for axis, metric in zip(axes, (COSTS["crossbars"], COSTS["slots"]), strict=True):
-        dense = np.asarray([layer["dense_8"][metric.field] for layer in layers])
-        chosen = np.asarray([layer[metric.field] for layer in layers])
+        dense = [layer["dense_8"][metric.field] for layer in layers]
+        chosen = [layer[metric.field] for layer in layers]
         for values, shift, colour, label in (
             (dense, -0.2, ORANGE, "dense, 8 bits"),
             (chosen, 0.2, GREEN, "chosen"),
@@ -70,9 +63,9 @@ def draw_crossbars(result: dict[str, Any]) -> Figure:
             bars = axis.barh(places + shift, values, 0.38, color=colour, label=label)
             counts = [format(value, metric.format) for value in values]
             axis.bar_label(bars, counts, fontsize=8, padding=2)
-            words = [f"{label}: {count} {metric.unit}" for count in counts]
-            set_words(bars, [f"{name}, {text}" for name, text in zip(names, words, strict=True)])
-        high, low = max(dense.max(), chosen.max()), max(min(dense.min(), chosen.min()), 1)
+            words = zip(names, counts, strict=True)
+            set_words(bars, (f"{name}, {label}: {count} {metric.unit}" for name, count in words))
+        high, low = max(dense + chosen), max(min(dense + chosen), 1)
         if high / low > 50:
             axis.set_xscale("log")
             axis.set_xlim(0.6 * low, 4 * high)
@@ -89,24 +82,23 @@ def draw_crossbars(result: dict[str, Any]) -> Figure:
 
 
 def draw_energy(result: dict[str, Any]) -> Figure:
-    """Draws shares of components in an inference's energy: unpruned on ISAAC, unpruned, chosen."""
+    """Draws each component's share of an inference's energy, in three bars.
+
+    The bars are the unpruned network at 8 bits on ISAAC, the same on the run's accelerator, and the
+    chosen policy.
+    """
     costs = {
         "dense 8 bits\non ISAAC": result["dense_isaac"]["8"],
         "dense 8 bits": result["dense"]["8"],
         "chosen": result["best"],
     }
     energies = [cost["energy_by_component_nj"] for cost in costs.values()]
-    totals = [sum(energy.values()) for energy in energies]
-    figure, (axis,) = new_figure(height=2.6)
     names = [name.split("\n")[0] for name in costs]
-    _stack_bars(axis, energies, [100 / total for total in totals], names)
-    for place, total in enumerate(totals):
-        _write_beside(axis, 100, place, f"{total:,.0f} nJ")
-    axis.set_yticks(range(len(costs)), list(costs))
+    figure, axis = _stack_bars(2.6, energies, [100.0] * len(costs), names, ",.0f")
+    axis.set_yticklabels(list(costs))
     axis.set_xlim(0, 116)
     axis.set_xticks([0, 25, 50, 75, 100])
     axis.set_xlabel("energy of an inference, %")
-    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return figure
 
 
@@ -115,19 +107,14 @@ def draw_layer_energy(result: dict[str, Any]) -> Figure:
     names = read_layer_names(result)
     energies = [layer["energy_by_component_nj"] for layer in result["layers"]]
     totals = [sum(energy.values()) for energy in energies]
-    figure, (axis,) = new_figure(height=1.5 + 0.3 * len(names))
-    _stack_bars(axis, energies, [1.0] * len(names), names)
-    for place, total in enumerate(totals):
-        _write_beside(axis, total, place, f"{total:,.1f} nJ")
-    axis.set_yticks(range(len(names)), names, parse_math=False)
+    figure, axis = _stack_bars(1.5 + 0.3 * len(names), energies, totals, names, ",.1f")
     axis.set_xlim(0, 1.15 * max(totals))
     axis.set_xlabel(COSTS["energy_nj"].words)
-    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     return figure
 
 
 def draw_adc_curve(result: dict[str, Any]) -> Figure:
-    """Draws accuracy and energy of the chosen policy by bits of the converters."""
+    """Draws accuracy and energy of the chosen policy against the bits of its converters."""
     points = result["adc_curve"]
     figure, (accuracy, energy) = new_figure(columns=2, height=2.8)
     bits = [point["bits"] for point in points]
@@ -150,17 +137,24 @@ def draw_adc_curve(result: dict[str, Any]) -> Figure:
 
 
 def _stack_bars(
-    axis: Axes, energies: list[dict[str, float]], scales: list[float], names: list[str]
-) -> None:
+    height: float,
+    energies: list[dict[str, float]],
+    lengths: list[float],
+    names: list[str],
+    form: str,
+) -> tuple[Figure, Axes]:
     """Draws a bar for each energy, stacked of its components; small components are one, "other".
 
     Args:
-      axis: where to draw.
+      height: of the figure, in inches.
       energies: by component, nJ.
-      scales: of each bar, its length over its energy.
-      names: what the pointer shows of each bar.
+      lengths: of the bars.
+      names: of the bars.
+      form: of the energies beside the bars, as `format` takes it.
     """
+    figure, (axis,) = new_figure(height=height)
     totals = [sum(energy.values()) for energy in energies]
+    scales = np.asarray(lengths) / totals
     # A component is named if it is a twentieth of some bar.
     named = [
         component
@@ -172,18 +166,19 @@ def _stack_bars(
     places, left = np.arange(len(energies)), np.zeros(len(energies))
     parts = zip([*named, "other"], [*stacks, others], [*COLOURS[: len(named)], GREY], strict=True)
     for component, values, colour in parts:
-        widths, label = np.asarray(scales) * values, component.replace("_", " ")
+        widths, label = scales * values, component.replace("_", " ")
         bars = axis.barh(places, widths, 0.6, left=left, color=colour, label=label)
-        words = [
+        words = (
             f"{name}, {label}: {value:,.4g} nJ, {100 * value / total:.1f} %"
             for name, value, total in zip(names, values, totals, strict=True)
-        ]
+        )
         set_words(bars, words)
         left += widths
+    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+    for place, length, total in zip(places, lengths, totals, strict=True):
+        axis.annotate(f"{total:{form}} nJ", (length, place), (4, 0), **beside)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-
-
-def _write_beside(axis: Axes, x: float, y: float, words: str) -> None:
-    """Writes words right of a bar's end."""
-    axis.annotate(words, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set_yticks(places, names, parse_math=False)
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=8)
+    return figure, axis

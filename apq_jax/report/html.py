@@ -4,19 +4,7 @@ import html
 import pathlib
 import re
 
-from apq_jax.report.document import (
-    Block,
-    Code,
-    Details,
-    Document,
-    Items,
-    Note,
-    Part,
-    Picture,
-    Section,
-    Table,
-    Text,
-)
+from apq_jax.report import document as doc
 from apq_jax.report.svg import render_svg
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
@@ -24,10 +12,9 @@ _STYLE = pathlib.Path(__file__).with_name("page.css")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def render_html(document: Document) -> str:
-    """Renders a document as a page of HTML."""
+def render_html(document: doc.Document) -> str:
+    """Returns a document as one page of HTML, with the style and the pictures inside."""
     title = html.escape(document.title)
-    sections = "\n".join(map(_render_section, document.sections))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -42,40 +29,37 @@ def render_html(document: Document) -> str:
 <body>
 <main>
 <h1>{title}</h1>
-{_render_blocks(document.lead)}
-{sections}
+{_render_blocks((*document.lead, *document.sections))}
 </main>
 </body>
 </html>
 """
 
 
-def _render_section(section: Section) -> str:
-    title = html.escape(section.title)
-    return f"<section>\n<h2>{title}</h2>\n{_render_blocks(section.blocks)}\n</section>"
-
-
-def _render_blocks(blocks: tuple[Block, ...]) -> str:
+def _render_blocks(blocks: tuple[doc.Block | doc.Section, ...]) -> str:
     return "\n".join(map(_render_block, blocks))
 
 
-def _render_block(block: Block) -> str:
+def _render_block(block: doc.Block | doc.Section) -> str:
     match block:
-        case Text(words):
+        case doc.Section(title, blocks):
+            heading = f"<h2>{html.escape(title)}</h2>"
+            return f"<section>\n{heading}\n{_render_blocks(blocks)}\n</section>"
+        case doc.Text(words):
             return f"<p>{_render_marks(words)}</p>"
-        case Note(words):
+        case doc.Note(words):
             return f'<p class="note"><strong>Note.</strong> {_render_marks(words)}</p>'
-        case Items(words):
+        case doc.Items(words):
             items = "\n".join(f"<li>{_render_marks(item)}</li>" for item in words)
             return f"<ul>\n{items}\n</ul>"
-        case Table(title, parts):
+        case doc.Table(title, parts):
             return _render_table(html.escape(title), parts)
-        case Picture(name, shows, figure):
+        case doc.Picture(name, shows, figure):
             picture = render_svg(figure, name, html.escape(shows))
             return f"<figure>\n{_wrap_in_box(picture, html.escape(shows))}\n</figure>"
-        case Code(lines):
+        case doc.Code(lines):
             return _wrap_in_box(f"<pre><code>{html.escape(lines)}</code></pre>", "to copy")
-        case Details(title, blocks):
+        case doc.Details(title, blocks):
             summary = f"<summary>{html.escape(title)}</summary>"
             return f"<details>\n{summary}\n{_render_blocks(blocks)}\n</details>"
 
@@ -87,11 +71,11 @@ def _render_marks(words: str) -> str:
 
 
 def _wrap_in_box(content: str, label: str) -> str:
-    """Wraps what may be wider than a phone, so that it scrolls by itself, by keys, too."""
+    """Wraps content that may be wider than a phone, so that it scrolls alone, and by keys, too."""
     return f'<div class="box" role="region" tabindex="0" aria-label="{label}">{content}</div>'
 
 
-def _render_table(title: str, parts: tuple[Part, ...]) -> str:
+def _render_table(title: str, parts: tuple[doc.Part, ...]) -> str:
     first, *others = parts
     lines = [f"<table>\n<caption>{title}</caption>\n<thead>", _render_head(first.head), "</thead>"]
     lines += ["<tbody>", *map(_render_row, first.body), "</tbody>"]

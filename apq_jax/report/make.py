@@ -20,18 +20,21 @@ _DAMAGED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
 
 
 def write_report(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes the report and its pictures into a run's folder and returns their paths.
+    """Writes the report of one run into its folder, where it replaces an earlier one.
+
+    Returns:
+      The paths of the files: the pictures, report.md and report.html, in this order.
 
     Raises:
-      InputError: result.json or search.csv is missing, damaged or lacks a field; or the mapping is
-        damaged.
+      InputError: result.json or search.csv is missing, damaged or lacks a field; the mapping is
+        damaged; or the folder cannot be written to.
     """
     result, rows = read_run(folder)
     try:
         document = one_run.build_report(folder, result, rows)
         files: dict[str, bytes | str] = {
             f"{picture.name}.png": _draw_png(picture.figure)
-            for picture in collect_pictures(document)
+            for picture in collect_pictures((*document.lead, *document.sections))
         }
         files["report.md"] = render_markdown(document)
         files["report.html"] = render_html(document)
@@ -43,10 +46,14 @@ def write_report(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def write_comparison(folders: list[pathlib.Path], path: pathlib.Path) -> str:
-    """Writes the page that compares runs and returns the same as Markdown.
+    """Writes the HTML page that compares several runs, whole with its pictures, to `path`.
+
+    Returns:
+      The same as Markdown, without pictures.
 
     Raises:
-      InputError: a folder is no run or is damaged, or one is given twice.
+      InputError: a folder holds no run or a damaged one, a folder is given twice, or `path` cannot
+        be written.
     """
     runs = comparison.read_runs(folders)
     try:
@@ -59,7 +66,7 @@ def write_comparison(folders: list[pathlib.Path], path: pathlib.Path) -> str:
 
 
 def _explain_damage(where: str, error: Exception) -> InputError:
-    """Returns the error to raise for fields that are missing or not what they should be."""
+    """Returns the InputError to raise for `error`: itself, or one that names the wrong field."""
     if isinstance(error, InputError):
         return error
     words = "lacks" if isinstance(error, LookupError) else "cannot be used:"
@@ -68,7 +75,7 @@ def _explain_damage(where: str, error: Exception) -> InputError:
 
 
 def _draw_png(figure: Figure) -> bytes:
-    """Draws a figure as PNG, and keeps its layout for the page."""
+    """Draws a figure as PNG, and freezes its layout, so that the page shows the same."""
     image = io.BytesIO()
     FigureCanvasAgg(figure).print_png(image)
     figure.set_layout_engine("none")  # because another backend would lay it out anew

@@ -3,25 +3,16 @@
 A paragraph is one line, because many places that Markdown is pasted into keep line breaks.
 """
 
-from apq_jax.report.document import (
-    Block,
-    Code,
-    Details,
-    Document,
-    Items,
-    Note,
-    Picture,
-    Table,
-    Text,
-)
+from apq_jax.report import document as doc
 
 
-def render_markdown(document: Document, pictures: bool = True) -> str:
-    """Renders a document as Markdown.
+def render_markdown(document: doc.Document, pictures: bool = True) -> str:
+    """Returns a document as Markdown.
 
     Args:
       document: the report.
-      pictures: whether to link the pictures' files; else they are left out.
+      pictures: whether to link the files NAME.png of the pictures, which the caller draws;
+        otherwise the pictures are left out.
     """
     lines = [f"# {_join_lines(document.title)}", *_render_blocks(document.lead, pictures)]
     for section in document.sections:
@@ -30,37 +21,33 @@ def render_markdown(document: Document, pictures: bool = True) -> str:
 
 
 def render_table(head: list[str], body: list[list[str]]) -> str:
-    """Renders a table whose first column is words, and whose others are numbers."""
-    rows = [[_render_cell(cell) for cell in row] for row in (head, *body)]
+    """Returns a table as Markdown: the first column to the left, the others to the right."""
+    rows = [[_join_lines(cell).replace("|", "\\|") for cell in row] for row in (head, *body)]
     rows.insert(1, ["---"] + ["--:"] * (len(head) - 1))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _render_blocks(blocks: tuple[Block, ...], pictures: bool) -> list[str]:
-    return [_render_block(b) for b in blocks if pictures or not isinstance(b, Picture)]
+def _render_blocks(blocks: tuple[doc.Block, ...], pictures: bool) -> list[str]:
+    return [_render_block(b) for b in blocks if pictures or not isinstance(b, doc.Picture)]
 
 
-def _render_block(block: Block) -> str:
+def _render_block(block: doc.Block) -> str:
     match block:
-        case Text(words):
+        case doc.Text(words):
             return words
-        case Note(words):
+        case doc.Note(words):
             return f"**Note.** {words}"
-        case Items(words):
+        case doc.Items(words):
             return "\n".join(f"* {item}" for item in words)
-        case Table(_, parts):
+        case doc.Table(_, parts):
             return "\n\n".join(render_table(*part) for part in parts)
-        case Picture(name, shows):
+        case doc.Picture(name, shows):
             return f"![{_join_lines(shows)}]({name}.png)"
-        case Code(lines):
+        case doc.Code(lines):
             return "\n".join(f"    {line}" for line in lines.splitlines())
-        case Details(title, blocks):
+        case doc.Details(title, blocks):
             return "\n\n".join([f"### {_join_lines(title)}", *map(_render_block, blocks)])
 
 
 def _join_lines(words: str) -> str:
     return " ".join(words.split())
-
-
-def _render_cell(words: str) -> str:
-    return _join_lines(words).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The report's sections on the search: its front, what was fine-tuned, its rewards and seeds."""
+"""Builds the report's sections on the search: its front, its fine-tuning, its rewards and seeds."""
 
 from typing import Any
 
@@ -10,7 +10,12 @@ from apq_jax.run.read import Rows
 
 
 def build_front(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
-    """Builds the section on the Pareto front, its knee and its hypervolume."""
+    """Builds the blocks on the Pareto front, its knee and its hypervolume.
+
+    Args:
+      result: result.json, here and in the functions below.
+      rows: the columns of search.csv.
+    """
     front, search = result["front"], result["search"]
     knee = next(point for point in result["pareto"] if point["evaluation"] == front["knee"])
     full, reference = result["float"]["search_accuracy"], front["reference"]
@@ -41,7 +46,7 @@ def build_front(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
 
 
 def build_finetuning(result: dict[str, Any]) -> tuple[Section, ...]:
-    """Builds the section on the policies that were fine-tuned; none if there are none."""
+    """Builds the section "Fine-tuning" on the policies that were; returns () if none was."""
     if not result["finetune"]:
         return ()
     floats = result["float"]
@@ -71,7 +76,7 @@ def build_finetuning(result: dict[str, Any]) -> tuple[Section, ...]:
 
 
 def build_search(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
-    """Builds the section on the rewards, and on the seeds if there are several."""
+    """Builds the blocks on the rewards, and on the seeds if there are several."""
     figure = search_figures.draw_progress(result, rows)
     return (
         Picture("progress", "Reward over evaluations", figure),
@@ -84,7 +89,7 @@ def build_search(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
 
 
 def _describe_drops(result: dict[str, Any]) -> str:
-    """Says to which limits the search went, one after the other."""
+    """Says which limits the search went through, or what the line is if there was only one."""
     drops = result["search"]["drops"]
     if not drops:
         return "The line is the best so far."
@@ -96,7 +101,7 @@ def _describe_drops(result: dict[str, Any]) -> str:
 
 
 def _build_seeds(result: dict[str, Any]) -> tuple[Block, ...]:
-    """Builds the table of the best that each of several seeds has, and their spread."""
+    """Builds the best of each seed, and their spread; returns () if there is only one seed."""
     seeds = result["search"]["seeds"]
     if len(seeds["each"]) == 1:
         return ()
@@ -108,11 +113,11 @@ def _build_seeds(result: dict[str, Any]) -> tuple[Block, ...]:
         [str(search["seed"]), f"{search['evaluations']:,}", write(search["best"])]
         for search in seeds["each"]
     ]
-    least, median, most = (write(seeds[name]) for name in ("least", "median", "most"))
+    low, median, high = (write(seeds[name]) for name in ("least", "median", "most"))
     words = (
         f"{len(rows)} searches of the same network, alike but for their seeds. The best "
         f"{seeds['of']} of each within the limits, if any (expected accuracy): median {median}, "
-        f"least {least}, most {most}. The finalists are those of all seeds together; the chosen "
+        f"least {low}, most {high}. The finalists are those of all seeds together; the chosen "
         f"policy is of seed {result['best']['seed']}."
     )
     return Text(words), Table("Searches", (Part(["seed", "evaluations", "best"], rows),))

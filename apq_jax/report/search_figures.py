@@ -1,4 +1,4 @@
-"""Pictures of the search: rewards, and fronts of accuracy against cost."""
+"""Draws the search: its rewards, and fronts of accuracy against cost."""
 
 from typing import Any
 
@@ -19,11 +19,14 @@ from apq_jax.report.figures import (
 )
 from apq_jax.run.read import Rows
 
-_MAX_DRAWN = 400  # marks that a vector picture holds one by one; more are an image in it
+_MAX_DRAWN = 400  # marks that an SVG holds one by one; more become an image inside it
 
 
 def draw_progress(result: dict[str, Any], rows: Rows) -> Figure:
-    """Draws the reward of every evaluation, and the best so far of each seed."""
+    """Draws the reward of every evaluation, and the best so far of each seed.
+
+    A search of several limits has no best so far, because its rewards are of different limits.
+    """
     figure, (axis,) = new_figure()
     reward, drops = rows["reward"], result["search"]["drops"]
     step = np.zeros(len(reward), int)  # of an evaluation in its own search, from 1
@@ -39,37 +42,26 @@ def draw_progress(result: dict[str, Any], rows: Rows) -> Figure:
     _draw_cloud(axis, step[~below], reward[~below], s=9, color=BLUE, alpha=0.45)
     _draw_cloud(axis, step[below], np.full(below.sum(), floor), s=12, marker="v", color=GREY)
     if not drops:  # a reward under one limit cannot be compared with one under another
-        width = 2.0 if len(curves) == 1 else 1.2
+        width, words = (2.0, "best so far") if len(curves) == 1 else (1.2, "best so far, each seed")
         for best in curves:
             steps, heights = np.arange(1, len(best) + 1), np.maximum(best, floor)
             axis.step(steps, heights, where="post", color=RED, linewidth=width)
-        axis.annotate(
-            "best so far" if len(curves) == 1 else "best so far, each seed",
-            (step.max(), top),
-            (0, 5),
-            textcoords="offset points",
-            ha="right",
-            color=RED,
-        )
+        end, above = (step.max(), top), (0, 5)
+        axis.annotate(words, end, above, textcoords="offset points", ha="right", color=RED)
     switches, words = _find_switches(result, rows)
+    style: dict[str, Any] = {"ha": "center", "color": "#505050", "fontsize": 9}
     for switch in switches:
         if switch < step.max():
             axis.axvline(switch + 0.5, color=GREY, linewidth=1, linestyle=":")
-            axis.annotate(
-                words,
-                (switch + 0.5, 1.01),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                color="#505050",
-                fontsize=9,
-            )
+            place = switch + 0.5, 1.01
+            axis.annotate(words, place, xycoords=("data", "axes fraction"), **style)
     axis.set_xlabel("evaluations")
     axis.set_ylabel("reward")
     return figure
 
 
 def _accumulate_best(reward: np.ndarray, feasible: np.ndarray) -> np.ndarray:
-    """Returns the best reward so far of N evaluations, of feasible ones once there is one: [N]."""
+    """Returns the best reward so far of N evaluations, among feasible ones once one exists: [N]."""
     best = np.maximum.accumulate(np.where(feasible, reward, -np.inf))
     return np.where(np.isfinite(best), best, np.maximum.accumulate(reward))
 
@@ -97,7 +89,11 @@ def _find_switches(result: dict[str, Any], rows: Rows) -> tuple[list[int], str]:
 
 
 def draw_pareto(result: dict[str, Any], rows: Rows) -> Figure:
-    """Draws accuracy against crossbars and slots, with the Pareto front and the chosen policy."""
+    """Draws the accuracy of every evaluation against its crossbars, and against its slots.
+
+    Both pictures also have the front of expected accuracy, the limits, the unpruned network at 8
+    bits and the chosen policy. Policies that lose much more than is allowed are cut off.
+    """
     figure, axes = new_figure(columns=2)
     best, limits = result["best"], result["limits"]
     expected, measured = 100 * rows["expected_accuracy"], 100 * rows["accuracy"]
@@ -117,21 +113,13 @@ def draw_pareto(result: dict[str, Any], rows: Rows) -> Figure:
             limit = top - limits[ACCURACY_DROP]
             axis.axhline(limit, color=RED, linestyle="--", linewidth=1.2, label="limit")
         if name in limits:
-            axis.axvline(
-                limits[name], color=RED, linestyle=":", linewidth=1.2, label="most allowed"
-            )
+            limit = limits[name]
+            axis.axvline(limit, color=RED, linestyle=":", linewidth=1.2, label="most allowed")
         dense = result["dense"]["8"][name]
-        dense_words = format(dense, metric.format)
-        axis.scatter(
-            [dense],
-            [top],
-            marker="s",
-            s=45,
-            color=ORANGE,
-            label="dense, 8 bits",
-            zorder=4,
-            urls=[f"unpruned at 8 bits: {dense_words} {metric.unit}; float accuracy {top:.2f} %"],
-        )
+        unpruned = f"unpruned at 8 bits: {format(dense, metric.format)} {metric.unit}"
+        words = [f"{unpruned}; float accuracy {top:.2f} %"]
+        square: dict[str, Any] = {"marker": "s", "s": 45, "color": ORANGE, "zorder": 4}
+        axis.scatter([dense], [top], label="dense, 8 bits", urls=words, **square)
         chosen = (
             f"chosen, evaluation {best['evaluation']}: {format(best[name], metric.format)} "
             f"{metric.unit}, {100 * best['expected_accuracy']:.2f} % expected before any "
@@ -148,26 +136,24 @@ def draw_pareto(result: dict[str, Any], rows: Rows) -> Figure:
     return figure
 
 
-def draw_fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Figure:
-    """Draws points lost against slots and energy: each run's front, and what it chose."""
+def draw_fronts(runs: list[tuple[str, dict[str, Any], Rows]]) -> Figure:
+    """Draws the points lost against slots, and against energy: each run's front and chosen policy.
+
+    Args:
+      runs: for each run its name, its result.json and its search.csv.
+    """
     figure, axes = new_figure(columns=2)
-    max_lost = max(_count_points_shown(result) for result, _ in runs)
+    max_lost = max(_count_points_shown(result) for _, result, _ in runs)
     for axis, metric in zip(axes, (COSTS["slots"], COSTS["energy_nj"]), strict=True):
         min_lost = 0.0
-        for index, (name, (result, rows)) in enumerate(zip(names, runs, strict=True)):
+        for index, (name, result, rows) in enumerate(runs):
             colour = COLOURS[index % len(COLOURS)]
             full, best = result["float"]["search_accuracy"], result["best"]
             cost, gain = rows[metric.field], 100 * (rows["expected_accuracy"] - full)
             (steps, heights), points = trace_front(cost, gain)
-            axis.plot(
-                steps,
-                -heights,
-                drawstyle="steps-post",
-                color=colour,
-                linestyle=("-", "--", ":", "-.")[index // len(COLOURS) % 4],
-                linewidth=1.4,
-                label=f"run {index}",
-            )
+            line = ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
+            style: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.4}
+            axis.plot(steps, -heights, drawstyle="steps-post", label=f"run {index}", **style)
             points = points[-gain[points] <= max_lost]
             words = [f"{name}, {text}" for text in _describe_points(rows, points, metric)]
             _draw_points(axis, cost[points], -gain[points], colour, words)
@@ -175,17 +161,17 @@ def draw_fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Fi
             chosen = (
                 f"{name}, chosen: {best[metric.field]:,.6g} {metric.unit}, {points_lost:.2f} lost"
             )
-            _draw_star(axis, best[metric.field], points_lost, colour, chosen)
+            _draw_star(axis, best[metric.field], points_lost, colour, chosen, None)
             min_lost = min(min_lost, float((-gain).min()))
         axis.set_xscale("log")
-        costs = np.concatenate([rows[metric.field] for _, rows in runs])
+        costs = np.concatenate([rows[metric.field] for *_, rows in runs])
         set_plain_log_ticks(axis, costs.min(), costs.max())
         axis.set_ylim(max_lost, min_lost - 0.2)  # more accurate is higher
         axis.set_xlabel(metric.words)
     axes[0].set_ylabel("points expected to be lost")
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-    for text, name in zip(legend.get_texts(), names, strict=True):
+    for text, (name, *_) in zip(legend.get_texts(), runs, strict=True):
         text.set_parse_math(False)  # because a folder's name may hold $, and may begin with _
         text.set_text(name)
         text.set_fontsize(9)
@@ -195,15 +181,15 @@ def draw_fronts(names: list[str], runs: list[tuple[dict[str, Any], Rows]]) -> Fi
 def trace_front(
     cost: np.ndarray, value: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Traces the most value that a cost buys.
+    """Traces the largest value that evaluations of at most a cost have.
 
     Args:
-      cost: [N].
-      value: [N], more is better.
+      cost: of the evaluations, [N].
+      value: of the evaluations, [N]; more is better.
 
     Returns:
-      The corners of the front's steps, costs [N] and values [N] by rising cost; and the indices of
-      the evaluations that raise it.
+      The costs [N] in rising order and the largest value up to each cost [N]; and the indices of
+      the evaluations at which that value rises.
     """
     order = np.lexsort((-value, cost))
     best = np.maximum.accumulate(value[order])
@@ -212,7 +198,7 @@ def trace_front(
 
 
 def _count_points_shown(result: dict[str, Any]) -> float:
-    """Counts the lost points down to which a picture shows policies; further ones are cut off."""
+    """Returns how many points a policy may lose and still be shown in a picture."""
     limits = result["limits"]
     if ACCURACY_DROP not in limits:
         return float(result["front"]["reference"]["points_lost"])
@@ -220,7 +206,7 @@ def _count_points_shown(result: dict[str, Any]) -> float:
 
 
 def _describe_points(rows: Rows, points: np.ndarray, metric: Metric) -> list[str]:
-    """Says of evaluations, given by index, what they cost and how accurate they are."""
+    """Says what the evaluations at the indices `points` cost, and how accurate they are."""
     return [
         f"evaluation {index + 1}: {rows[metric.field][index]:,.6g} {metric.unit}, "
         f"{100 * rows['expected_accuracy'][index]:.2f} % expected"
@@ -229,6 +215,7 @@ def _describe_points(rows: Rows, points: np.ndarray, metric: Metric) -> list[str
 
 
 def _draw_cloud(axis: Axes, x: np.ndarray, y: np.ndarray, **marks: Any) -> None:
+    """Draws points without words; many of them become an image, so that the SVG stays small."""
     axis.scatter(x, y, linewidths=0, rasterized=len(x) > _MAX_DRAWN, **marks)
 
 
@@ -237,17 +224,7 @@ def _draw_points(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, words: l
     axis.scatter(x, y, s=14, color=colour, linewidths=0, urls=words, zorder=3)
 
 
-def _draw_star(axis: Axes, x: float, y: float, colour: str, words: str, label: str = "") -> None:
-    """Draws the chosen policy."""
-    axis.scatter(
-        [x],
-        [y],
-        marker="*",
-        s=170,
-        color=colour,
-        edgecolors="black",
-        linewidths=0.6,
-        zorder=5,
-        label=label or None,
-        urls=[words],
-    )
+def _draw_star(axis: Axes, x: float, y: float, colour: str, words: str, label: str | None) -> None:
+    """Draws the chosen policy as a star with words under the pointer."""
+    style: dict[str, Any] = {"marker": "*", "s": 170, "edgecolors": "black", "linewidths": 0.6}
+    axis.scatter([x], [y], color=colour, zorder=5, label=label, urls=[words], **style)

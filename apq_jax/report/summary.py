@@ -1,4 +1,4 @@
-"""The answer of a run as a table for the terminal."""
+"""Builds the table of a run's answer for the terminal."""
 
 from typing import Any
 
@@ -10,7 +10,13 @@ from apq_jax.report.wording import describe_verdict, format_costs
 
 
 def build_summary(result: dict[str, Any]) -> rich.table.Table:
-    """Builds the table of costs and accuracies, for a terminal of 80 columns."""
+    """Builds the table of the chosen policy's costs and accuracies beside the unpruned network's.
+
+    The table fits a terminal of 80 columns. Its title says whether the limits are met.
+
+    Args:
+      result: the content of result.json.
+    """
     best, floats, data = result["best"], result["float"], result["data"]
     table = rich.table.Table(
         title=describe_verdict(result, "meets", "does NOT meet"),

@@ -1,6 +1,7 @@
 """Turns a matplotlib figure into SVG inside a page, in the page's colours.
 
-A mark's URL holds words (`figures`): they become its title, which browsers show under the pointer.
+The URL of a mark holds words (see `figures`). They become the mark's title, which browsers show
+under the pointer.
 """
 
 import io
@@ -25,16 +26,16 @@ _VARIABLES = {
     "#cc79a7": "pink",
     "#f0e442": "yellow",
 }
-_METADATA = ("Date", "Creator", "Format", "Type")
+_METADATA = ("Date", "Creator", "Format", "Type")  # left out of the SVG
 
 
 def render_svg(figure: Figure, name: str, shows: str) -> str:
-    """Renders a figure as an <svg> element, without its background.
+    """Returns a figure as an <svg> element with no background.
 
     Args:
-      figure: is unchanged afterwards.
+      figure: the figure, which the function leaves as it was.
       name: unique in the page, because identifiers inside the element are made from it.
-      shows: for readers who cannot see it; escaped.
+      shows: what the figure shows, for readers who cannot see it; already escaped for HTML.
     """
     backgrounds = [figure.patch, *(axis.patch for axis in figure.axes)]
     for background in backgrounds:
@@ -48,7 +49,7 @@ def render_svg(figure: Figure, name: str, shows: str) -> str:
 
 
 def _adapt(text: str, shows: str) -> str:
-    """Adapts a whole SVG file to a page: one element, without styles and identifiers of its own."""
+    """Turns the text of an SVG file into one element, without styles and shared identifiers."""
     box = re.search(r'<svg [^>]*viewBox="([^"]*)"', text)
     body = text[text.index(">", box.end()) + 1 :]  # type: ignore[union-attr]
     # A style would apply to the whole page; identifiers of several figures would be the same.
@@ -62,7 +63,7 @@ def _adapt(text: str, shows: str) -> str:
 
 
 def _theme(style: re.Match[str]) -> str:
-    """Replaces the font and the colours of a style by the page's."""
+    """Replaces the font and the colours of a style attribute by those of the page."""
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", style[0])
     return re.sub(
         r"#[0-9a-f]{6}",

@@ -49,18 +49,21 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 def compressed_of(network: Network, seed: int = 0, bits: tuple[int, int] | None = None) -> Any:
     """Random integers, scales and zeros; the first two layers have one bit, if bits are random."""
     rng, layers = np.random.default_rng(seed), []
-    for at, layer in enumerate(network.layers):
-        drawn = rng.integers(1, 9, 2)
-        weight_bits, input_bits = bits or (1 if at == 0 else drawn[0], 1 if at == 1 else drawn[1])
-        most = max(2 ** (weight_bits - 1) - 1, 1)
+    for index, layer in enumerate(network.layers):
+        weight_bits, input_bits = rng.integers(1, 9, 2)
+        weight_bits, input_bits = bits or (
+            1 if index == 0 else weight_bits,
+            1 if index == 1 else input_bits,
+        )
+        max_level = max(2 ** (weight_bits - 1) - 1, 1)
         shape = layer.groups, layer.rows, layer.columns
-        levels = rng.integers(-most, most + 1, shape)
-        scale = rng.uniform(1, 2, shape[::2]) / most / np.sqrt(layer.rows)
+        levels = rng.integers(-max_level, max_level + 1, shape)
+        scale = rng.uniform(1, 2, shape[::2]) / max_level / np.sqrt(layer.rows)
         input_scale = 4 / (2**input_bits - 1)
-        zero = rng.integers(0, 2**input_bits) * (at % 3 != 2)
+        zero = rng.integers(0, 2**input_bits) * (index % 3 != 2)
         # As moments are matched: the multiplier is more than the product of the scales.
         multiplier = np.float32(scale * input_scale * rng.uniform(0.7, 1.4, shape[::2]))
-        multiplier.reshape(-1)[0] *= at % 2  # a channel that is constant
+        multiplier.reshape(-1)[0] *= index % 2  # a channel that is constant
         offset = rng.normal(size=shape[::2]) / 10 - multiplier * zero * levels.sum(axis=1)
         layers.append(
             CompressedLayer(
@@ -102,9 +105,9 @@ def agree(
     compressed = compressed_of(network, seed, bits)
     model = export(network, params, compressed)
     onnx.checker.check_model(model, full_check=True)
-    assert [one.version for one in model.opset_import] == [OPSET]
+    assert [opset.version for opset in model.opset_import] == [OPSET]
     shape = model.graph.input[0].type.tensor_type.shape.dim
-    assert [one.dim_param or one.dim_value for one in shape] == ["batch", *x.shape[1:]]
+    assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", *x.shape[1:]]
     ours = jax.jit(functools.partial(apply, network))(params, compressed, x)
     for optimised in (True, False):
         y = theirs(model, x, optimised)
@@ -120,25 +123,25 @@ def agree(
 
 def need_integers(model: Any, network: Network, compressed: Compressed) -> None:
     """The file's integers are the levels, and their scales those of the multipliers."""
-    held = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     axes = {
-        node.input[0]: {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        node.input[0]: {field.name: helper.get_attribute_value(field) for field in node.attribute}
         for node in model.graph.node
         if node.op_type == "DequantizeLinear"
     }
-    for layer, found in zip(network.layers, compressed, strict=True):
+    for layer, integers in zip(network.layers, compressed, strict=True):
         levels, name = held[f"{layer.name}/levels"], f"{layer.name}/levels"
         assert levels.dtype == np.int8
-        wanted = np.asarray(found.levels)
+        wanted = np.asarray(integers.levels)
         if axes[name]["axis"] == 0:
             outputs = wanted.swapaxes(1, 2).reshape(-1, layer.rows)
             np.testing.assert_array_equal(levels.reshape(outputs.shape), outputs)
         else:
             np.testing.assert_array_equal(levels, wanted[0])
         product = held[f"{layer.name}/weight_scale"] * held[f"{layer.name}/input_scale"]
-        np.testing.assert_allclose(product, np.ravel(found.multiplier), rtol=3e-7)
+        np.testing.assert_allclose(product, np.ravel(integers.multiplier), rtol=3e-7)
         zero = held[f"{layer.name}/input_zero"]
-        assert (zero.dtype, zero) == (np.uint8, found.input_zero)
+        assert (zero.dtype, zero) == (np.uint8, integers.input_zero)
 
 
 class Windows(nn.Module):
@@ -209,8 +212,8 @@ def test_one_bit_everywhere() -> None:
 def test_images_stay_in_onnx_layout_between_convolutions() -> None:
     model, shape = MODELS["resnet with projections"]
     x = random(2, *shape)
-    found = agree(model.apply, model.init(jax.random.key(0), x[:1]), x)
-    assert [node.op_type for node in found.graph.node].count("Transpose") == 1
+    exported = agree(model.apply, model.init(jax.random.key(0), x[:1]), x)
+    assert [node.op_type for node in exported.graph.node].count("Transpose") == 1
 
 
 def test_an_nnx_model() -> None:
@@ -246,7 +249,7 @@ def test_a_weight_that_is_used_twice_is_held_once() -> None:
         return jax.nn.relu(x @ params["w"]) @ params["w"]
 
     model = agree(apply_fn, {"w": jnp.asarray(random(6, 6))}, random(IMAGES, 6))
-    names = [one.name for one in model.graph.initializer]
+    names = [tensor.name for tensor in model.graph.initializer]
     assert [name for name in names if "levels" in name] == ["w/levels"]
 
 
@@ -313,7 +316,7 @@ def test_an_imported_network_goes_out_again(tmp_path: pathlib.Path) -> None:
         return helper.make_node(op, inputs.split(), [output], **attributes)
 
     tensors = {"w": random(6, 3, 3, 3), "v": random(4, 6, seed=1), "c": random(4, seed=2)}
-    tensors |= {name: random(6, seed=at) for at, name in enumerate("sbm", 3)}
+    tensors |= {name: random(6, seed=seed) for seed, name in enumerate("sbm", 3)}
     tensors["n"] = np.abs(random(6)) + 1
     nodes = [
         node("Conv", "x w", "1", strides=[2, 1], pads=[1, 1, 1, 1]),
@@ -336,8 +339,8 @@ def test_an_imported_network_goes_out_again(tmp_path: pathlib.Path) -> None:
     path.write_bytes(helper.make_model(graph, opset_imports=opsets).SerializeToString())
     model = importer.load(path)
     apply_fn = importer.build_classifier(model, (8, 9, 3), 4)
-    found = agree(apply_fn, model.params, random(IMAGES, 8, 9, 3))
-    ops = [node.op_type for node in found.graph.node]
+    exported = agree(apply_fn, model.params, random(IMAGES, 8, 9, 3))
+    ops = [node.op_type for node in exported.graph.node]
     assert (ops.count("Transpose"), ops.count("Conv"), ops.count("Gemm")) == (1, 1, 1)
 
 
@@ -403,9 +406,9 @@ def test_a_run_is_exported(
     assert f"the run's {right:.2f} %" in printed
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    said = {one.key: one.value for one in model.metadata_props}
+    said = {entry.key: entry.value for entry in model.metadata_props}
     tensors = safetensors.numpy.load_file(finished_run / "weights.safetensors")
-    held = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for layer in result["layers"]:
         assert said[f"{layer['name']}/weight_bits"] == str(layer["weight_bits"])
         levels = tensors[f"{layer['name']}/levels"]
@@ -424,8 +427,8 @@ def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path
             layer[key] = file.get_tensor(f"{name}/{key}")
         said = file.metadata()
     images = run.dataset.test_images[:5]
-    most = 2 ** int(said[f"{name}/input_bits"]) - 1
-    u = np.clip(np.round(images / layer["input_scale"]) + layer["input_zero"], 0, most)
+    max_level = 2 ** int(said[f"{name}/input_bits"]) - 1
+    u = np.clip(np.round(images / layer["input_scale"]) + layer["input_zero"], 0, max_level)
     u = np.pad(u[..., 0], ((0, 0), (2, 2), (2, 2)), constant_values=layer["input_zero"])
     windows = np.lib.stride_tricks.sliding_window_view(u, (5, 5), (1, 2)).reshape(5, 12, 12, 25)
     y = layer["multiplier"][0] * (windows @ layer["levels"][0]) + layer["offset"][0]
@@ -436,8 +439,8 @@ def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path
     seen: list[np.ndarray] = []
 
     def replace(index: int, product: Any, x: jax.Array, weight: jax.Array) -> jax.Array:
-        found = run.compressed[index]
-        out = product.fold(rescale(found, accumulate(found, product, x)))
+        integers = run.compressed[index]
+        out = product.fold(rescale(integers, accumulate(integers, product, x)))
         seen.append(np.asarray(out))
         return out
 
@@ -518,12 +521,12 @@ def test_a_run_with_lossy_converters(
 ) -> None:
     copy = pathlib.Path(shutil.copytree(finished_run, tmp_path / "run"))
     path = copy / "mapping.safetensors"
-    found = mapping.load(path)
-    lossy = dataclasses.replace(found.accelerator, adc_bits=2)
-    mapping.save(path, found._replace(accelerator=lossy))
+    lossless = mapping.load(path)
+    lossy = dataclasses.replace(lossless.accelerator, adc_bits=2)
+    mapping.save(path, lossless._replace(accelerator=lossy))
     refused(copy, capsys, "params/conv1/kernel: lossy converters of 2 bits")
-    maps = tuple(one._replace(adc_bits=3) for one in found.maps)
-    mapping.save(path, found._replace(maps=maps))
+    maps = tuple(layer_map._replace(adc_bits=3) for layer_map in lossless.maps)
+    mapping.save(path, lossless._replace(maps=maps))
     refused(copy, capsys, "lossy converters of 3 bits")
 
 

@@ -54,8 +54,8 @@ def network(name: str) -> Workload:
     layers = WORKLOADS[name]
     sizes = LENET if name == "lenet5" else assume_sizes(layers)
     count = len(layers)
-    weight_bits = tuple(2 + at % 7 for at in range(count))
-    input_bits = tuple(8 - at % 5 for at in range(count))
+    weight_bits = tuple(2 + index % 7 for index in range(count))
+    input_bits = tuple(8 - index % 5 for index in range(count))
     return Workload(name, layers, sizes, (0.25,) * count, weight_bits, input_bits)
 
 
@@ -76,15 +76,13 @@ def problem(text: str) -> dict[str, Any]:
 
 
 def test_vgg8_is_as_neurosim_publishes_it() -> None:
-    layers = WORKLOADS["vgg8"]
-    assert simulators.build_neurosim_csv(layers, assume_sizes(layers)) == VGG8
+    assert simulators.build_neurosim_csv(network("vgg8")) == VGG8
 
 
 def test_resnet18_is_pooled_where_neurosim_says() -> None:
-    layers = WORKLOADS["resnet18"]
-    lines = simulators.build_neurosim_csv(layers, assume_sizes(layers)).splitlines()
+    lines = simulators.build_neurosim_csv(network("resnet18")).splitlines()
     # Of NeuroSim's NetWork_ResNet18.csv: the first, a shortcut, the last two.
-    assert [lines[at] for at in (0, 7, 19, 20)] == [
+    assert [lines[index] for index in (0, 7, 19, 20)] == [
         "224,224,3,7,7,64,1,2",
         "56,56,64,1,1,128,0,2",
         "7,7,512,3,3,512,1,1",
@@ -95,11 +93,11 @@ def test_resnet18_is_pooled_where_neurosim_says() -> None:
 @pytest.mark.parametrize("name", ["lenet5", "vgg8", "vgg16", "resnet20", "resnet18"])
 def test_neurosim_rows_hold_the_layers(name: str) -> None:
     of = network(name)
-    rows = csv.reader(simulators.build_neurosim_csv(of.layers, of.sizes).splitlines())
+    rows = csv.reader(simulators.build_neurosim_csv(of).splitlines())
     for row, layer, size in zip(rows, of.layers, of.sizes, strict=True):
-        height, width, depth, high, wide, number, _, stride = map(int, row)
+        height, width, depth, high, wide, kernels, _, stride = map(int, row)
         assert depth * high * wide == layer.rows
-        assert number == layer.columns
+        assert kernels == layer.columns
         assert (height, width) == (size.height, size.width)
         assert stride == (layer.stride or (1,))[0]
 
@@ -109,57 +107,64 @@ def test_mnsim_networks_hold_the_layers_and_their_bits(name: str) -> None:
     of = network(name)
     tree = yaml.safe_load(mnsim.build_network_yaml(of, PRESETS["isaac_ou"]))
     body = tree["model_config"]
-    held = [one for one in body if one["type"] in ("conv", "fc")]
+    held = [entry for entry in body if entry["type"] in ("conv", "fc")]
     side, bits = of.sizes[0].height, of.input_bits[0] + 1
-    for one, layer, size in zip(held, of.layers, of.sizes, strict=True):
-        if one["type"] == "fc":
-            assert (one["in_features"], one["out_features"]) == (layer.rows, layer.columns)
+    for entry, layer, size in zip(held, of.layers, of.sizes, strict=True):
+        if entry["type"] == "fc":
+            assert (entry["in_features"], entry["out_features"]) == (layer.rows, layer.columns)
         else:
-            assert one["in_channels"] * one["kernel_size"] ** 2 == layer.rows
-            formed = (size.height + 2 * one["padding"] - one["kernel_size"]) // one["stride"] + 1
-            assert formed**2 == layer.positions
-    assert [one["quantize_config"]["weight"] for one in held] == list(of.weight_bits)
-    assert [one["quantize_config"]["input"] for one in held] == [b + 1 for b in of.input_bits]
+            assert entry["in_channels"] * entry["kernel_size"] ** 2 == layer.rows
+            assert _side(entry, size.height) ** 2 == layer.positions
+    assert [entry["quantize_config"]["weight"] for entry in held] == list(of.weight_bits)
+    assert [entry["quantize_config"]["input"] for entry in held] == [b + 1 for b in of.input_bits]
     # Walked as MNSIM walks it: every entry takes in what the one before puts out.
     values = of.sizes[0].height ** 2 * count_channels(of.layers[0])
-    for one in body:
-        assert one["quantize_config"]["input"] == bits
-        bits = one["quantize_config"]["output"]
-        if one["type"] == "conv":
-            assert values == side**2 * one["in_channels"]
-            side = (side + 2 * one["padding"] - one["kernel_size"]) // one["stride"] + 1
-            values = side**2 * one["out_channels"]
-        elif one["type"] == "pooling":
-            values = values // side**2 * (side // one["stride"]) ** 2
-            side //= one["stride"]
-        elif one["type"] == "fc":
-            assert values == one["in_features"]
-            values = one["out_features"]
+    for entry in body:
+        assert entry["quantize_config"]["input"] == bits
+        bits = entry["quantize_config"]["output"]
+        if entry["type"] == "conv":
+            assert values == side**2 * entry["in_channels"]
+            side = _side(entry, side)
+            values = side**2 * entry["out_channels"]
+        elif entry["type"] == "pooling":
+            values = values // side**2 * (side // entry["stride"]) ** 2
+            side //= entry["stride"]
+        elif entry["type"] == "fc":
+            assert values == entry["in_features"]
+            values = entry["out_features"]
     assert values == of.layers[-1].columns
+
+
+def _side(convolution: dict[str, Any], side: int) -> int:
+    """How high and wide a convolution of MNSIM's network puts out an image that is `side` high."""
+    reach = side + 2 * convolution["padding"] - convolution["kernel_size"]
+    return reach // convolution["stride"] + 1
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_mnsim_hardware_is_the_accelerator(name: str) -> None:
-    one = PRESETS[name]
-    read = ini(mnsim.build_sim_config(one))
-    assert read["Crossbar level"]["Xbar_Size"] == f"{one.crossbar_rows},{one.crossbar_columns}"
+    accelerator = PRESETS[name]
+    read = ini(mnsim.build_sim_config(accelerator))
+    size = f"{accelerator.crossbar_rows},{accelerator.crossbar_columns}"
+    assert read["Crossbar level"]["Xbar_Size"] == size
     device, interface = read["Device level"], read["Interface level"]
     assert int(device["Device_Level"]) == len(device["Device_Resistance"].split(",")) == 4
-    assert int(interface["ADC_Precision"]) == one.adc_resolution
+    assert int(interface["ADC_Precision"]) == accelerator.adc_resolution
     # MNSIM's conversion: (bits + 2) / rate ns, at its power.
-    took = (one.adc_resolution + 2) / float(interface["ADC_Sample_Rate"])
-    assert took == pytest.approx(1 / one.adc_gsps, rel=1e-5)
-    assert took * float(interface["ADC_Power"]) * 1e3 == pytest.approx(one.adc_pj, rel=1e-5)
-    assert float(interface["DAC_Power"]) * 1e3 == pytest.approx(one.components.dac.energy_pj)
+    took = (accelerator.adc_resolution + 2) / float(interface["ADC_Sample_Rate"])
+    assert took == pytest.approx(1 / accelerator.adc_gsps, rel=1e-5)
+    assert took * float(interface["ADC_Power"]) * 1e3 == pytest.approx(accelerator.adc_pj, rel=1e-5)
+    dac_pj = accelerator.components.dac.energy_pj
+    assert float(interface["DAC_Power"]) * 1e3 == pytest.approx(dac_pj)
     sides = map(int, read["Tile level"]["PE_Num"].split(","))
-    assert math.prod(sides) == one.imas_per_tile
+    assert math.prod(sides) == accelerator.imas_per_tile
     assert math.prod(map(int, read["Architecture level"]["Tile_Num"].split(","))) == 168
     assert read["Process element level"]["Xbar_Polarity"] == "1"
 
 
 def test_levels_of_a_cell_are_equal_steps_of_conductance_and_pairs_are_two_crossbars() -> None:
-    one = dataclasses.replace(PRESETS["isaac_ou"], cell_bits=1, signed="differential")
-    read = ini(mnsim.build_sim_config(one))
+    pairs = dataclasses.replace(PRESETS["isaac_ou"], cell_bits=1, signed="differential")
+    read = ini(mnsim.build_sim_config(pairs))
     assert read["Device level"]["Device_Resistance"] == "150000,30000"
     assert read["Process element level"]["Xbar_Polarity"] == "2"
     assert read["Process element level"]["Group_Num"] == "4"
@@ -171,8 +176,8 @@ def test_levels_of_a_cell_are_equal_steps_of_conductance_and_pairs_are_two_cross
 @pytest.mark.parametrize("name", ["lenet5", "vgg8", "resnet18", "alexnet"])
 def test_cimloop_problems_hold_the_layers(name: str) -> None:
     of = network(name)
-    for at, layer in enumerate(of.layers):
-        tree = problem(simulators.build_cimloop_yaml(of, at))
+    for index, layer in enumerate(of.layers):
+        tree = problem(simulators.build_cimloop_yaml(of, index))
         instance = tree["instance"]
         assert instance.pop("densities") == {
             "Weights": {"density": 0.25, "distribution": "hypergeometric"}
@@ -195,12 +200,12 @@ def test_cimloop_problems_hold_the_layers(name: str) -> None:
 def test_accelforge_einsums_hold_the_layers(name: str) -> None:
     of = network(name)
     einsums = yaml.safe_load(accelforge.build_workload_yaml(of))["workload"]["einsums"]
-    for at, (layer, einsum) in enumerate(zip(of.layers, einsums, strict=True)):
+    for index, (layer, einsum) in enumerate(zip(of.layers, einsums, strict=True)):
         bounds = [line.split() for line in einsum["iteration_space_shape"]]
-        assert math.prod(int(most) for *_, most in bounds) == _multiplications(layer)
+        assert math.prod(int(bound) for *_, bound in bounds) == _multiplications(layer)
         bits = [access["bits_per_value"] for access in einsum["tensor_accesses"]]
-        assert bits[:2] == [of.input_bits[at], of.weight_bits[at]]
-    produced = [one["tensor_accesses"][2]["bits_per_value"] for one in einsums]
+        assert bits[:2] == [of.input_bits[index], of.weight_bits[index]]
+    produced = [einsum["tensor_accesses"][2]["bits_per_value"] for einsum in einsums]
     assert produced == [*of.input_bits[1:], 8]
 
 
@@ -256,11 +261,11 @@ def test_accelforge_reads_them_and_counts_the_same(name: str, tmp_path: pathlib.
     path.write_text(accelforge.build_workload_yaml(of))
     workload = tool.Spec.from_yaml(path).workload
     counted = [workload.n_computes(einsum) for einsum in workload.einsum_names]
-    assert counted == [_multiplications(one) for one in of.layers]
+    assert counted == [_multiplications(layer) for layer in of.layers]
     # Its input is as high and wide as the windows reach.
-    at = len(of.layers) - 1
+    last = len(of.layers) - 1
     shape = workload.get_tensor_shape("I_grouped")
-    assert shape == {f"G{at}": 4, f"C{at}": 2, f"H{at}": 2 * 3 + 3, f"W{at}": 4 + 3}
+    assert shape == {f"G{last}": 4, f"C{last}": 2, f"H{last}": 2 * 3 + 3, f"W{last}": 4 + 3}
 
 
 def test_accelforge_index_variables_have_one_range_in_the_whole_file() -> None:
@@ -268,7 +273,7 @@ def test_accelforge_index_variables_have_one_range_in_the_whole_file() -> None:
     einsums = yaml.safe_load(accelforge.build_workload_yaml(network("lenet5")))["workload"][
         "einsums"
     ]
-    bounds = [line.split() for one in einsums for line in one["iteration_space_shape"]]
+    bounds = [line.split() for einsum in einsums for line in einsum["iteration_space_shape"]]
     names = [name for _, _, name, *_ in bounds]
     assert len(set(names)) == len(names)
 
@@ -291,18 +296,17 @@ def test_height_and_width_are_not_mixed_up() -> None:
         "Wstride": 2,
     }  # Wstride goes with P in CiMLoop's base
     with pytest.raises(InputError, match="wide: strides 2 and 1; allowed in NeuroSim: the same"):
-        simulators.build_neurosim_csv(of.layers, of.sizes)
-    even = dataclasses.replace(layer, stride=(2, 2))
-    assert simulators.build_neurosim_csv((even,), of.sizes) == "14,20,2,3,5,4,0,2\n"
+        simulators.build_neurosim_csv(of)
+    even = of._replace(layers=(dataclasses.replace(layer, stride=(2, 2)),))
+    assert simulators.build_neurosim_csv(even) == "14,20,2,3,5,4,0,2\n"
     with pytest.raises(InputError, match="wide: window or stride is no square"):
         mnsim.build_network_yaml(of, PRESETS["isaac_ou"])
 
 
 def test_a_matrix_product_of_many_positions_is_a_column_of_pixels() -> None:
     layer = Layer("tokens", 1, 16, 8, 10, (), ())
-    sizes = assume_sizes((layer,))
-    assert simulators.build_neurosim_csv((layer,), sizes) == "10,1,16,1,1,8,0,1\n"
-    of = Workload("net", (layer,), sizes, (1.0,), (4,), (8,))
+    of = Workload("net", (layer,), assume_sizes((layer,)), (1.0,), (4,), (8,))
+    assert simulators.build_neurosim_csv(of) == "10,1,16,1,1,8,0,1\n"
     assert problem(simulators.build_cimloop_yaml(of, 0))["instance"] == {"C": 16, "M": 8, "P": 10}
     with pytest.raises(InputError, match="tokens: 10 positions; allowed in MNSIM: 1"):
         mnsim.build_network_yaml(of, PRESETS["isaac_ou"])
@@ -311,18 +315,17 @@ def test_a_matrix_product_of_many_positions_is_a_column_of_pixels() -> None:
 def test_a_grouped_layer_is_refused_by_name_and_kept_where_there_are_groups() -> None:
     layer = Layer("depthwise", 8, 9, 1, 16, (3, 3), (1, 1))
     of = Workload("net", (layer,), (Size(4, 4, 4, 4),), (1.0,), (4,), (8,))
-    found = simulators.build_files(of, PRESETS["isaac_ou"])
-    assert sorted(found) == [
+    files = simulators.build_files(of, PRESETS["isaac_ou"])
+    assert sorted(files) == [
         "accelforge/workload.yaml",
         "cimloop/00.yaml",
         "cimloop/bits/layers.json",
         "notes.txt",
     ]
-    assert problem(found["cimloop/00.yaml"])["instance"]["G"] == 8
-    assert (
-        "neurosim: not written. depthwise: 8 groups; allowed in NeuroSim: 1" in found["notes.txt"]
-    )
-    assert "mnsim: not written. depthwise: 8 groups" in found["notes.txt"]
+    assert problem(files["cimloop/00.yaml"])["instance"]["G"] == 8
+    notes = files["notes.txt"]
+    assert "neurosim: not written. depthwise: 8 groups; allowed in NeuroSim: 1" in notes
+    assert "mnsim: not written. depthwise: 8 groups" in notes
 
 
 def test_a_shortcut_with_weights_is_refused_by_mnsim() -> None:
@@ -369,9 +372,9 @@ def run(tmp_path: pathlib.Path) -> pathlib.Path:
     folder, of = tmp_path / "run", network("lenet5")
     params = "params/{}/kernel"
     rows = [
-        {"name": params.format(one.name), "rows": one.rows, "columns": one.columns}
-        | {"positions": one.positions}
-        for one in of.layers
+        {"name": params.format(layer.name), "rows": layer.rows, "columns": layer.columns}
+        | {"positions": layer.positions}
+        for layer in of.layers
     ]
     policy = {
         "keep": list(of.keep),
@@ -404,9 +407,9 @@ def test_the_command_writes_a_run_for_every_tool(
         "14,14,6,5,5,16,1,1",
     ]
     bits = json.loads((out / "cimloop/bits/layers.json").read_text())
-    assert [one["WEIGHT_BITS"] for one in bits] == list(of.weight_bits)
-    assert [one["INPUT_BITS"] for one in bits] == list(of.input_bits)
-    assert all((out / "cimloop" / one["file"]).exists() for one in bits)
+    assert [layer["WEIGHT_BITS"] for layer in bits] == list(of.weight_bits)
+    assert [layer["INPUT_BITS"] for layer in bits] == list(of.input_bits)
+    assert all((out / "cimloop" / layer["file"]).exists() for layer in bits)
     read = ini((out / "mnsim/SimConfig.ini").read_text())
     assert read["Interface level"]["ADC_Precision"] == "6"
     assert "4 (weights)" not in (out / "notes.txt").read_text()

@@ -60,12 +60,12 @@ def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
 
 
 def seeds_of(*objectives: float | None) -> dict[str, Any]:
-    found = [one for one in objectives if one is not None]
+    known = [objective for objective in objectives if objective is not None]
     each = [
-        {"seed": 7 + at, "evaluations": 40 // len(objectives), "best": one}
-        for at, one in enumerate(objectives)
+        {"seed": seed, "evaluations": 40 // len(objectives), "best": objective}
+        for seed, objective in enumerate(objectives, 7)
     ]
-    spread = {"least": min(found), "median": float(np.median(found)), "most": max(found)}
+    spread = {"least": min(known), "median": float(np.median(known)), "most": max(known)}
     return {"batch": "map", "of": "objective", "each": each, **spread}
 
 
@@ -183,18 +183,18 @@ def write_run(result: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
     writer = csv.writer(text, lineterminator="\n")
     head = ["evaluation", "seed", "reward", "accuracy", "expected_accuracy", "slots", "crossbars"]
     head += ["area_mm2", "energy_nj", "latency_us", "feasible"]
-    names = [one["name"] for one in result["layers"]]
+    names = [layer["name"] for layer in result["layers"]]
     fields = ("keep", "weight_bits", "input_bits")
     writer.writerow([*head, *(f"{field}.{name}" for field in fields for name in names)])
-    for number in range(1, 41):
-        slots = int(480 / (1 + number / 6))
-        expected = 0.97 - 0.0002 * number
-        reward = np.log(480 / slots) if number % 9 else -8.0
+    for evaluation in range(1, 41):
+        slots = int(480 / (1 + evaluation / 6))
+        expected = 0.97 - 0.0002 * evaluation
+        reward = np.log(480 / slots) if evaluation % 9 else -8.0
         accuracy = expected + 0.005 * rng.normal()
-        costs = [slots, 3 + slots // 160, 0.02, 200 - 4 * number, 400.0]
-        policy = [*[1 / number] * 3, *[4] * 3, *[6] * 3]
-        seed = 7 + number // 21
-        writer.writerow([number, seed, reward, accuracy, expected, *costs, 1, *policy])
+        costs = [slots, 3 + slots // 160, 0.02, 200 - 4 * evaluation, 400.0]
+        policy = [*[1 / evaluation] * 3, *[4] * 3, *[6] * 3]
+        seed = 7 + evaluation // 21
+        writer.writerow([evaluation, seed, reward, accuracy, expected, *costs, 1, *policy])
     (folder / "search.csv").write_text(text.getvalue())
     (folder / "result.json").write_text(json.dumps(result))
     return folder
@@ -206,14 +206,14 @@ def write_mapping(result: dict[str, Any], folder: pathlib.Path) -> mapping.Mappi
         crossbar_rows=20, crossbar_columns=12, unit_rows=9, unit_columns=4, name="small"
     )
     rng, maps, scales = np.random.default_rng(0), [], []
-    for one in result["layers"]:
-        layer = Layer(one["name"], 1, one["rows"], one["columns"], one["positions"], (), ())
+    for row in result["layers"]:
+        layer = Layer(row["name"], 1, row["rows"], row["columns"], row["positions"], (), ())
         scores = rng.random((1, layer.rows, layer.columns))
         mask = schemes.prune_blocks(layer, scores, "column_vector", 0.75, accelerator)
         levels = rng.integers(-7, 8, mask.shape) * mask
         maps.append(mapping.map_layer(layer, levels, mask, 4, 6, "column_vector", accelerator))
         ones = np.ones((1, layer.columns), np.float32)
         scales.append(mapping.Scales(ones, np.float32(1), np.float32(0), ones, ones))
-    found = mapping.Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), {})
-    mapping.save(folder / "mapping.safetensors", found)
-    return found
+    crossbars = mapping.Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), {})
+    mapping.save(folder / "mapping.safetensors", crossbars)
+    return crossbars

@@ -201,11 +201,12 @@ def test_crossbars_are_drawn_where_the_mapping_is(
 ) -> None:
     read = page_of(folder)
     assert "It is not in this folder, so its crossbars are not drawn." in read.texts["p"]
-    found = made_run.write_mapping(result, folder)
-    for one in found.maps:
-        counted = mapping.count_layer_map(one, found.scheme, found.accelerator)
-        assert compute_fill(one).sum() * one.cells[0].size == pytest.approx(counted["cells"])
-        assert 0 < compute_fill(one).min() <= compute_fill(one).max() <= 1
+    crossbars = made_run.write_mapping(result, folder)
+    for layer_map in crossbars.maps:
+        counts = mapping.count_layer_map(layer_map, crossbars.scheme, crossbars.accelerator)
+        fill = compute_fill(layer_map)
+        assert fill.sum() * layer_map.cells[0].size == pytest.approx(counts["cells"])
+        assert 0 < fill.min() <= fill.max() <= 1
     labels = {attrs["aria-label"] for attrs in page_of(folder).of("svg")}
     assert "How much of each crossbar of each layer is used" in labels
     (folder / "mapping.safetensors").write_bytes(b"damaged")
@@ -377,9 +378,9 @@ def test_runs_that_cannot_be_compared(
     refused("--html: of one run or with limits", folder, second, "--max-slots=300")
     (second / "result.json").write_text("{")
     refused("other/result.json: is not JSON", folder, second)
-    found = made_run.result_of()
-    del found["best"]["test_difference"]
-    (second / "result.json").write_text(json.dumps(found))
+    damaged = made_run.result_of()
+    del damaged["best"]["test_difference"]
+    (second / "result.json").write_text(json.dumps(damaged))
     refused("result.json or search.csv lacks 'test_difference'", folder, second)
 
 
