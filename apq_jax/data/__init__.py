@@ -26,7 +26,12 @@ __all__ = [
 
 
 def load(path: str | None, name: str = "mnist_5k") -> Dataset:
-    """Loads the data set in `path`, an npz file or a folder; without one, the installed `name`.
+    """Loads a data set from a file or folder, or one that a package has installed.
+
+    Args:
+      path: an npz file, or a folder of IDX files or of CIFAR-10's binary files; None or "" for an
+        installed data set.
+      name: the installed data set, `mnist_5k` or `fashion_mnist`.
 
     Raises:
       InputError: see `load_npz`, `load_idx`, `load_cifar_10`, `load_mnist_5k` and

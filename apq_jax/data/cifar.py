@@ -23,19 +23,20 @@ _BYTES = 1 + 3 * 32 * 32  # of a record
 
 
 def is_cifar_10(folder: str | os.PathLike[str]) -> bool:
-    """Tells whether a folder, or `FOLDER` in it, holds a file of this layout."""
+    """Tells whether a folder, or `FOLDER` in it, holds a file with a name in `FILES`."""
     return any(os.path.exists(_find_folder(folder) / file) for file in FILES)
 
 
 def load_cifar_10(folder: str | os.PathLike[str]) -> Dataset:
     """Reads the six `FILES` of a folder, or of `FOLDER` in it; images are [N, 32, 32, 3].
 
-    The training images are split 54 : 1 : 5 into training, search and selection within each class
-    with a fixed seed; the test images stay together.
+    The first five files are split 54 : 1 : 5 into training, search and selection within each class
+    with a fixed seed; see `split_training`. The last file is the test split.
 
     Raises:
       InputError: a file is missing, does not hold `RECORDS` whole records of classes 0..9, or
-        repeats another; or the classes of training or test differ in frequency (swapped files?).
+        repeats another; a class has more images than another, in training or in test, as after
+        files have been swapped; or see `split_training`.
     """
     folder = _find_folder(folder)
     records = {file: _read_records(folder / file) for file in FILES}

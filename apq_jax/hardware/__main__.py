@@ -6,7 +6,6 @@ python -m apq_jax.hardware isaac_ou --toml my.toml  as a file for --config.accel
 """
 
 import argparse
-import dataclasses
 import pathlib
 import signal
 import sys
@@ -21,7 +20,7 @@ from apq_jax.system.terminal import console
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns 0, or 2 after a message about input that cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m apq_jax.hardware",
         description=__doc__,
@@ -35,17 +34,16 @@ def main(argv: list[str]) -> int:
             raise InputError(f"--toml: of which accelerator? allowed: {', '.join(PRESETS)}")
         if options.accelerator is None:
             console.print(_tabulate_presets())
-            return 0
-        accelerator = load(options.accelerator)
-        if options.toml is not None:
+        elif options.toml is None:
+            _show(load(options.accelerator))
+        else:
+            accelerator = load(options.accelerator)
             if options.toml.suffix != ".toml":
                 raise InputError(f"--toml: {str(options.toml)!r}; allowed: a name ending in .toml")
             if options.toml.exists():
                 raise InputError(f"{options.toml}: is there already; allowed: a new file")
             write_whole(options.toml, dumps(accelerator))
             print(options.toml)
-            return 0
-        _show(accelerator)
     except InputError as error:
         print(f"apq_jax.hardware: {error}", file=sys.stderr)
         return 2
@@ -74,18 +72,17 @@ def _tabulate_presets() -> rich.table.Table:
 
 
 def _show(accelerator: Accelerator) -> None:
-    for field in dataclasses.fields(accelerator):
-        if field.name != "components":
-            print(f"{field.name:20} {getattr(accelerator, field.name)}")
+    for name, value in vars(accelerator).items():
+        if name != "components":
+            print(f"{name:20} {value}")
     print(
         f"\nconverters of {accelerator.adc_resolution} bits: {accelerator.adc_pj:.4g} pJ, "
         f"{accelerator.adc_um2:.4g} um2\n"
     )
     print(f"{'component':20} {'number':>8} {'um2':>10} {'mW':>10} {'pJ':>8}  an action; source")
-    for field in dataclasses.fields(accelerator.components):
-        component = getattr(accelerator.components, field.name)
+    for name, component in vars(accelerator.components).items():
         print(
-            f"{field.name:20} {accelerator.instances(field.name):8.4g} "
+            f"{name:20} {accelerator.instances(name):8.4g} "
             f"{component.area_um2:10.5g} {component.power_mw:10.4g} {component.energy_pj:8.4g}  "
             f"{component.action}; {component.source}, {component.node_nm:g} nm"
         )

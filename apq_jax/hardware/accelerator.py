@@ -19,7 +19,7 @@ CELLS = 128 * 128  # of the array whose area and read energy the component table
 
 
 def is_name(text: Any) -> bool:
-    """Returns whether a text may name an accelerator, in files, tables and pictures alike."""
+    """Returns whether a value is a text that may name an accelerator: 1 to 80 plain characters."""
     return isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9 ._+()-]{1,80}", text) is not None
 
 
@@ -40,11 +40,8 @@ class Accelerator:
     unit_columns: int = define_range(8, 1, 4096)  # w: bitlines that one activation reads
     adc_bits: int = define_range(0, 0, adc.MAX_BITS)  # resolution; 0: lossless
     adc_law: adc.Law = define_choice("saberi", adc.LAWS)  # a converter's cost by its resolution
-    # Converters per crossbar; 0.25: four crossbars share one.
-    adcs: float = define_range(1.0, 1 / 128, 1024)
-    adc_gsps: float = define_range(
-        1.2, 1e-3, 100.0
-    )  # conversions per nanosecond, of each converter
+    adcs: float = define_range(1.0, 1 / 128, 1024)  # converters per crossbar; 0.25: 4 share one
+    adc_gsps: float = define_range(1.2, 1e-3, 100.0)  # conversions per nanosecond and converter
     read_ns: float = define_range(100.0, 0.1, 1e6)  # one read of the array
     # How cells hold signed weights: with an offset, or as differential pairs.
     signed: str = define_choice("offset", ("offset", "differential"))
@@ -119,17 +116,16 @@ class Accelerator:
                     f"accelerator.components.{name}.number: {instances:g}; allowed: 0, for the "
                     "geometry decides"
                 )
-        components = [getattr(self.components, name) for name in _COMPONENTS]
         if not self.crossbar_um2 + self.ima_um2 + self.tile_um2:
             raise InputError("accelerator.components: areas of 0 throughout; allowed: any above 0")
-        if not self.adc_pj + sum(component.energy_pj for component in components):
+        if not self.adc_pj + sum(part.energy_pj for part in vars(self.components).values()):
             raise InputError(
                 "accelerator.components: energies of 0 throughout; allowed: any above 0"
             )
 
     @property
     def lossless_adc_bits(self) -> int:
-        """Bits of a lossless converter, ⌈log2(h (2^c - 1) (2^d - 1) + 1)⌉.
+        """Bits of a lossless converter, ⌈log2(h (2^c - 1) (2^d - 1) + 1)⌉, at least 1.
 
         Flipped columns need one bit less.
         """
@@ -138,12 +134,12 @@ class Accelerator:
 
     @property
     def adc_resolution(self) -> int:
-        """Bits of the converters."""
+        """Bits of the converters: `adc_bits`, or the lossless bits if that is 0."""
         return self.adc_bits or self.lossless_adc_bits
 
     @property
     def unit_slots(self) -> int:
-        """Operation units per crossbar, ⌊X_r/h⌋ ⌊X_c/w⌋."""
+        """Number of operation units that fit into a crossbar, ⌊X_r/h⌋ ⌊X_c/w⌋."""
         return (self.crossbar_rows // self.unit_rows) * (self.crossbar_columns // self.unit_columns)
 
     @property
@@ -153,7 +149,7 @@ class Accelerator:
 
     @property
     def adc_pj(self) -> float:
-        """Energy of one conversion, pJ."""
+        """Energy of one conversion at `adc_resolution`, pJ."""
         return float(self._adc_pj(np.asarray(self.adc_resolution)))
 
     def _adc_pj(self, bits: np.ndarray) -> Array:
@@ -172,19 +168,26 @@ class Accelerator:
 
     @property
     def adc_um2(self) -> float:
-        """Area of one converter, um2."""
+        """Area of one converter of `adc_resolution`, um2."""
         point = self.components.adc.area_um2
         bits = np.asarray(self.adc_resolution)
         return float(adc.compute_area_um2(self.adc_law, bits, point, self.adc_gsps, self.node_nm))
 
     def slices(self, bits: int) -> int:
-        """Counts the cells of a weight, ⌈q/c⌉, or 2 max(1, ⌈(q - 1)/c⌉) in differential pairs."""
+        """Counts the cells of a weight of q bits, as `crossbar.count_slices`.
+
+        ⌈q/c⌉, or 2 max(1, ⌈(q - 1)/c⌉) in differential pairs.
+        """
         if self.signed == "differential":
             return 2 * max(1, -(-(bits - 1) // self.cell_bits))
         return -(-bits // self.cell_bits)
 
     def instances(self, name: str) -> float:
-        """Returns the number of a component's instances in its crossbar, IMA, tile or chip."""
+        """Returns the number of a component's instances in one crossbar, IMA, tile or chip.
+
+        `name` is a field of `Components`, whose comments tell which of the four. `Component.number`
+        gives the number, but for `BY_GEOMETRY`.
+        """
         geometry = {
             "array": self.crossbar_rows * self.crossbar_columns / CELLS,
             "dac": self.crossbar_rows,
@@ -214,13 +217,20 @@ class Accelerator:
         return self.instances(name) * component.area_um2
 
     def area_um2(self, crossbars: float, imas: float, tiles: float) -> dict[str, float]:
-        """Returns the area of crossbars, IMAs and tiles by component, um2, without index memory."""
+        """Returns the area of so many crossbars, IMAs and tiles by component's name, um2.
+
+        The chip's link and the components of the column-vector data path are left out.
+        """
         levels = (CROSSBAR, crossbars), (IMA, imas), (TILE, tiles)
         areas = {name: count * self._area(name) for names, count in levels for name in names}
         return areas | {"adc": crossbars * self.adcs * self.adc_um2}
 
     def totals(self) -> dict[str, tuple[float, float]]:
-        """Returns the power, mW, and area, mm2, of a whole IMA, tile and chip, all parts busy."""
+        """Returns the power, mW, and the area, mm2, of an IMA, a tile and a chip, all parts busy.
+
+        The keys are "ima", "tile" and "chip". An IMA includes its crossbars, a tile its IMAs, a
+        chip its tiles.
+        """
 
         def power(name: str) -> float:
             component: Component = getattr(self.components, name)
@@ -240,7 +250,7 @@ class Accelerator:
         }
 
     def notes(self) -> list[str]:
-        """Lists the sentences that a reader of the accelerator's figures must know."""
+        """Lists caveats of the accelerator's figures for a report, as sentences; may be empty."""
         notes = []
         low, high = adc.MEASURED
         if not low <= self.adc_resolution <= high:
@@ -276,11 +286,9 @@ class Accelerator:
         return notes
 
     def chip(self) -> Chip:
-        """Returns the numbers that the cost model needs, on the host."""
-        energy = {
-            field.name: np.float64(getattr(self.components, field.name).energy_pj)
-            for field in dataclasses.fields(self.components)
-        }
+        """Returns the numbers that the cost model needs, as int64 and float64 NumPy scalars."""
+        parts = vars(self.components).items()
+        energy = {name: np.float64(part.energy_pj) for name, part in parts}
         energy |= {"array": energy["array"] / CELLS, "adc": np.float64(self.adc_pj)}
         names = (
             "crossbar_rows",
@@ -311,7 +319,6 @@ class Accelerator:
         )
 
 
-_COMPONENTS = tuple(field.name for field in dataclasses.fields(Components))
 _IGNORED = {
     "table": "The law `table` takes energies from its table, not from `components.adc`.",
     "linear": "The law `linear` takes 0.25 mW a bit, not the energy of `components.adc`.",

@@ -1,4 +1,4 @@
-"""Energy and area of a converter by its resolution, under a chosen law: five laws, which disagree.
+"""Energy and area of a converter by its resolution, under one of five laws, which disagree.
 
 Bits may be NumPy arrays or traced ones. Every law extrapolates below 4 and above 9 bits.
 """
@@ -13,11 +13,10 @@ from apq_jax.types import Array
 Law = Literal["saberi", "table", "linear", "exponential", "survey"]
 LAWS: tuple[Law, ...] = get_args(Law)
 MEASURED = (4, 9)  # lowest and highest resolution, in bits, that the laws rest on
-MAX_BITS = 14
-_BITS = np.arange(4, 10)
+MAX_BITS = 14  # of a converter of an accelerator
 
 
-# hwcomponents-library, ISAAC's converters at 32 nm.
+# hwcomponents-library, ISAAC's converters of 4 to 9 bits at 32 nm.
 _TABLE_PJ = np.asarray([0.79, 0.99, 1.20, 1.42, 1.67, 1.97])
 _TABLE_UM2 = np.asarray([361.0, 477.0, 627.0, 845.0, 1200.0, 1828.0])
 
@@ -48,18 +47,18 @@ def compute_energy_pj(law: Law, bits: Array, point_pj: float, gsps: float, node_
     if law == "survey":
         return 0.8 * _evaluate_survey(bits, gsps, node_nm)[0]
     xp = get_namespace(bits)
-    low = _TABLE_PJ[0] - 0.20 * (_BITS[0] - bits)  # continues with the table's first step
-    high = _TABLE_PJ[-1] + 0.30 * (bits - _BITS[-1])
+    low = _TABLE_PJ[0] - 0.20 * (4 - bits)  # continues with the table's first step
+    high = _TABLE_PJ[-1] + 0.30 * (bits - 9)
     inside = xp.asarray(_TABLE_PJ)[xp.clip(bits - 4, 0, 5)]
     return xp.where(bits < 4, low, xp.where(bits > 9, high, inside))
 
 
 def compute_area_um2(law: Law, bits: Array, point_um2: float, gsps: float, node_nm: float) -> Array:
-    """Computes the area of one converter, um2; arguments as of `compute_energy_pj`.
+    """Computes the area of one converter, um2, [...] as `bits`; other arguments as for the energy.
 
-    `saberi` and `table` use hwcomponents' table of whole bits; 361 x 2^(b-4) below 4 bits and
-    1828 x 2^(b-9) above 9 bits; all scaled to `point_um2` at 8 bits. `linear` is `point_um2` at all
-    bits; `exponential` is `point_um2` x 2^(b-8); `survey` is the regression.
+    `saberi` and `table`: hwcomponents' table for ISAAC, continued as 361 x 2^(b-4) below 4 bits and
+    1828 x 2^(b-9) above 9 bits, and scaled to `point_um2` at 8 bits. `linear`: `point_um2` at all
+    bits. `exponential`: `point_um2` x 2^(b-8). `survey`: hwcomponents-adc's regression, unscaled.
     """
     if law == "linear":
         return point_um2 + 0.0 * bits

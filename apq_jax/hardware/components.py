@@ -17,7 +17,8 @@ class Component:
     """One row of the table.
 
     Raises:
-      InputError: a number is negative, not finite or absurdly large; or a text is not a string.
+      InputError: a number is negative, not finite or far beyond any component's; or a text is not
+        a string.
     """
 
     area_um2: float  # of one instance
@@ -45,7 +46,7 @@ class Component:
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value is a finite whole or real number, and no truth value."""
+    """Returns whether a value is an int or a finite float; a bool or a NumPy scalar is neither."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
@@ -53,7 +54,7 @@ def is_number(value: Any) -> bool:
 class Components:
     """A component table; the defaults are ISAAC's at 32 nm and 1.2 GHz.
 
-    Energies are hwcomponents' where it has one.
+    Energies are hwcomponents-library's, where the library has the component.
     """
 
     # In a crossbar.

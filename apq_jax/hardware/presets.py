@@ -6,19 +6,14 @@ from apq_jax.hardware.accelerator import Accelerator
 from apq_jax.hardware.components import PUMA_COMPONENTS
 from apq_jax.system.errors import InputError
 
-_ISAAC_OU = Accelerator()
+_ISAAC = Accelerator("isaac", unit_rows=128, unit_columns=128, flipped_columns=True)
 PRESETS = {
-    "isaac_ou": _ISAAC_OU,
-    "isaac": dataclasses.replace(
-        _ISAAC_OU, name="isaac", unit_rows=128, unit_columns=128, flipped_columns=True
-    ),
-    "sre": dataclasses.replace(_ISAAC_OU, name="sre", unit_rows=16, unit_columns=16),
+    "isaac_ou": Accelerator("isaac_ou"),
+    "isaac": _ISAAC,
+    "sre": Accelerator("sre", unit_rows=16, unit_columns=16),
     "puma": dataclasses.replace(
-        _ISAAC_OU,
+        _ISAAC,
         name="puma",
-        unit_rows=128,
-        unit_columns=128,
-        flipped_columns=True,
         adc_law="linear",
         adcs=0.25,
         crossbars_per_ima=16,
@@ -29,20 +24,18 @@ PRESETS = {
 
 
 def build_matching_isaac(accelerator: Accelerator) -> Accelerator:
-    """Returns the ISAAC to compare `accelerator` with.
+    """Returns the ISAAC that `accelerator` is compared with.
 
-    Its crossbars, cells, units and components are those of the paper. The time of a read, the
-    converters' law and rate, replication, pipelining and rounding are `accelerator`'s, because
-    they would differ for reasons that have nothing to do with the design.
+    Its crossbars, cells, units and components are the paper's. `accelerator` gives the time of a
+    read, the converters' law and rate, replication, pipelining and rounding, because differences
+    in these would say nothing about the design.
     """
     names = ("read_ns", "adc_law", "adc_gsps", "replication", "pipelined", "round_hierarchy")
-    return dataclasses.replace(
-        PRESETS["isaac"], **{name: getattr(accelerator, name) for name in names}
-    )
+    return dataclasses.replace(_ISAAC, **{name: getattr(accelerator, name) for name in names})
 
 
 def preset(name: str) -> Accelerator:
-    """Returns the accelerator of a name in `PRESETS`.
+    """Returns the accelerator `name` of `PRESETS`.
 
     Raises:
       InputError: there is no preset of that name.

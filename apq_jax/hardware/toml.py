@@ -8,60 +8,60 @@ from typing import Any
 
 from apq_jax.hardware.accelerator import Accelerator, is_name
 from apq_jax.hardware.components import Component, Components
-from apq_jax.hardware.presets import PRESETS, preset
-from apq_jax.system.errors import InputError, quote_name
+from apq_jax.hardware.presets import PRESETS
+from apq_jax.system.errors import InputError, explain_os_errors, quote_name
 
 _LARGEST = 1 << 20  # bytes
 
 
 def load(name: str) -> Accelerator:
-    """Returns a preset by its name, or reads an accelerator from the path of a TOML file.
+    """Returns the preset `name`, or reads an accelerator from a TOML file at the path `name`.
 
-    A file states its differences from the preset that its `base` names (isaac_ou by default). If a
-    unit of the base is as high as a crossbar, the unit's rows follow the crossbar's unless the file
-    states them; so do its columns.
+    A name that ends in .toml is a path. A file states its differences from the preset that its
+    `base` names (isaac_ou by default). If the base's units have as many rows as its crossbars,
+    `unit_rows` follows the file's `crossbar_rows`, unless the file states it; likewise for columns.
+    The accelerator's name is the file's `name`; without one, the path's stem if `is_name` allows
+    it, else "mine".
 
     Raises:
-      InputError: there is no such preset; the file cannot be read, is too large or is not TOML; or
-        it has an unknown key, a wrong type or a bad value.
+      InputError: there is no such preset; the file cannot be read, is larger than 1 MiB or is not
+        TOML; or it has an unknown key, a wrong type or a bad value.
     """
     if not name.endswith(".toml"):
         if name in PRESETS:
             return PRESETS[name]
         raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}, or a .toml file")
     path = pathlib.Path(name)
+    with explain_os_errors(path, "cannot be read"), path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InputError(f"{path}: larger than {_LARGEST} bytes")
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise InputError(f"{path}: larger than {_LARGEST} bytes")
         text = content.decode()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not TOML ({error})") from error
     return loads(text, name, path.stem if is_name(path.stem) else "mine")
 
 
 def loads(text: str, path: str, name: str = "mine") -> Accelerator:
-    """Reads an accelerator from a TOML text, as `load` does.
+    """Reads an accelerator from a TOML text, as `load` does from a file.
 
     Args:
       text: the TOML.
-      path: what messages call the text.
+      path: the text's name in messages.
       name: the accelerator's name, unless the text states one.
+
+    Raises:
+      InputError: as `load`.
     """
     try:
         tree = tomllib.loads(text)
+        is_too_large = _has_large_integer(tree)
     except RecursionError as error:
         raise InputError(f"{path}: is nested too deeply") from error
     except ValueError as error:
         raise InputError(f"{path}: is not TOML ({error})") from error
-    try:
-        large = _has_large_integer(tree)
-    except RecursionError as error:
-        raise InputError(f"{path}: is nested too deeply") from error
-    if large:
+    if is_too_large:
         raise InputError(f"{path}: is not TOML (a whole number of more than 64 bits)")
     return _build_accelerator(path, tree, name)
 
@@ -74,26 +74,26 @@ def _has_large_integer(tree: Any) -> bool:
 
 
 def _build_accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerator:
+    """Builds the accelerator that a TOML file's tree describes; see `load` and `loads`."""
     base = tree.pop("base", "isaac_ou")
     if not isinstance(base, str) or base not in PRESETS:
         raise InputError(f"{path}: base: {base!r}; allowed: {', '.join(PRESETS)}")
-    start = preset(base)
+    start = PRESETS[base]
     changes: dict[str, Any] = {"name": name}
     for side in ("rows", "columns"):
         if getattr(start, f"unit_{side}") == getattr(start, f"crossbar_{side}"):
             changes[f"unit_{side}"] = tree.get(f"crossbar_{side}", getattr(start, f"unit_{side}"))
+    names = [field.name for field in dataclasses.fields(Accelerator)]
     for key, value in tree.items():
-        if key == "components":
-            changes[key] = _build_components(path, start.components, value)
-            continue
-        fields = [field.name for field in dataclasses.fields(Accelerator)]
-        if key not in fields:
+        if key not in names:
             raise InputError(
-                f"{path}: {quote_name(key)}: unknown; allowed: base, {', '.join(fields)}"
+                f"{path}: {quote_name(key)}: unknown; allowed: base, {', '.join(names)}"
             )
-        # A file may write 1 for 1.0.
-        whole = isinstance(getattr(start, key), float) and type(value) is int
-        changes[key] = float(value) if whole else value
+        if key == "components":
+            value = _build_components(path, start.components, value)
+        elif isinstance(getattr(start, key), float) and type(value) is int:
+            value = float(value)  # a file may write 1 for 1.0
+        changes[key] = value
     try:
         return dataclasses.replace(start, **changes)
     except InputError as error:
@@ -101,6 +101,7 @@ def _build_accelerator(path: str, tree: dict[str, Any], name: str) -> Accelerato
 
 
 def _build_components(path: str, start: Components, tree: Any) -> Components:
+    """Returns `start` with the changes of a file's `components` table."""
     names = [field.name for field in dataclasses.fields(Components)]
     fields = [field.name for field in dataclasses.fields(Component)]
     if not isinstance(tree, dict):
@@ -126,22 +127,15 @@ def _build_components(path: str, start: Components, tree: Any) -> Components:
 
 def dumps(accelerator: Accelerator) -> str:
     """Returns the text of a TOML file that `load` reads back as the same accelerator."""
+    top = dataclasses.asdict(accelerator)
+    components = top.pop("components")
     lines = [
-        "# An accelerator for apq_jax; a line that you delete falls back to the preset `base`."
+        "# An accelerator for apq_jax; a line that you delete falls back to the preset `base`.",
+        'base = "isaac_ou"',
     ]
-    lines += ['base = "isaac_ou"']
-    for field in dataclasses.fields(accelerator):
-        if field.name != "components":
-            lines.append(f"{field.name} = {_format_value(getattr(accelerator, field.name))}")
-    for part in dataclasses.fields(accelerator.components):
-        component = getattr(accelerator.components, part.name)
-        lines += ["", f"[components.{part.name}]"]
-        lines += [
-            f"{key} = {_format_value(value)}"
-            for key, value in dataclasses.asdict(component).items()
-        ]
+    # JSON writes texts, numbers and truth values as TOML does.
+    lines += [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    for name, fields in components.items():
+        lines += ["", f"[components.{name}]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in fields.items()]
     return "\n".join(lines) + "\n"
-
-
-def _format_value(value: Any) -> str:
-    return json.dumps(value)  # JSON writes texts, numbers and truth values as TOML does

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.network import pooling, products
-from apq_jax.network.jaxpr import Apply, Origin, Params, Visit, format_path, trace
+from apq_jax.network.jaxpr import Apply, Origin, Params, Visit, trace
+from apq_jax.system.pytrees import format_path
 from apq_jax.types import Layer
 
 # (index of the layer, the operation, its data operand, its weight operand) -> its result.
@@ -50,15 +51,14 @@ class Network:
         )
 
 
-def _find_weight(eqn: Any, sources: list[Origin | None]) -> int | None:
-    """Returns which operand of a product is its weight, 0 or 1; None for other equations."""
-    if eqn.primitive.name not in _PRODUCTS or (sources[0] is None) == (sources[1] is None):
-        return None
-    return 0 if sources[0] is not None else 1
+def _find_weight(eqn: Any, sources: list[Origin | None]) -> tuple[int, Origin] | None:
+    """Returns a product's weight operand, 0 or 1, and its origin; None for other equations."""
+    weights = [(side, origin) for side, origin in enumerate(sources) if origin is not None]
+    return weights[0] if eqn.primitive.name in _PRODUCTS and len(weights) == 1 else None
 
 
 def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) -> Network:
-    """Finds the layers of a model, which stays as it is.
+    """Returns a model as a `Network` with its layers; the model itself does not change.
 
     Args:
       apply_fn: the model, `(params, x [B, ...]) -> logits`; any JAX function.
@@ -66,8 +66,9 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
       example: a batch of inputs, [B, ...]; the values do not matter.
 
     Returns:
-      The network. It reports every parameter as mapped to crossbars, digital, or refused (used by
-      an operation that has no layout on crossbars and therefore runs as written).
+      The network. Its `operations` report every parameter as mapped to crossbars, digital, or
+      refused. A refused one is used by an operation that has no layout on crossbars and therefore
+      runs as written.
 
     Raises:
       ValueError: no operation can be mapped, the result is not one array [B, classes], or two
@@ -94,13 +95,12 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         name = eqn.primitive.name
         if any("jaxpr" in key or key == "branches" for key in eqn.params):
             return refuse(_find_enclosed(eqn, sources), f"used inside {name}")
-        side = _find_weight(eqn, sources)
-        if side is None:
+        weight = _find_weight(eqn, sources)
+        if weight is None:
             if name in _PRODUCTS and sources[0] is None:
                 digital.append(Operation(name, "digital", "activations times activations"))
             return
-        origin = sources[side]
-        assert origin is not None
+        side, origin = weight
         if not origin.paths:
             digital.append(Operation(name, "refused", "its weight is a constant, not a parameter"))
             return
@@ -119,7 +119,7 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         if rest:
             return refuse(origin.paths, "its result does not have the batch as an axis")
         if path in layers:
-            if matrix.shape != matrices[path].shape or not np.array_equal(matrix, matrices[path]):
+            if not np.array_equal(matrix, matrices[path]):
                 return refuse(origin.paths, "used twice with different layouts")
             positions += layers[path].positions
             layers[path] = dataclasses.replace(layers[path], positions=positions)
@@ -131,12 +131,10 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
     walk = functools.partial(trace, apply_fn, visit=visit, track_places=True)
     jax.eval_shape(walk, params, example)
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
-    operations = []
-    for path in names:
-        if path in refused:
-            operations.append(Operation(path, "refused", refused[path]))
-        else:
-            operations.append(Operation(path, "mapped" if path in layers else "digital"))
+    status = dict.fromkeys(layers, "mapped") | dict.fromkeys(refused, "refused")
+    operations = (
+        Operation(path, status.get(path, "digital"), refused.get(path, "")) for path in names
+    )
     shape = jax.ShapeDtypeStruct(example.shape, example.dtype)
     network = Network(apply_fn, shape, mapped, (*operations, *digital))
     if not mapped:
@@ -154,11 +152,15 @@ def _find_enclosed(eqn: Any, sources: list[Origin | None]) -> frozenset[str]:
 def forward(network: Network, params: Params, x: jax.Array, replace: Replacement) -> jax.Array:
     """Runs the model, with `replace` instead of every mapped operation.
 
+    Max poolings of disjoint windows run by `pooling.max_pool`, with the same values; only where
+    maxima are equal does the gradient differ.
+
     Args:
       network: from `capture`.
       params: the model's parameters; mapped ones only reach `replace`.
-      x: [B, ...]; the model is traced for this shape, so that B is free.
-      replace: returns the operation's result, in the operation's own layout.
+      x: [B, ...]; B may differ from the captured example's.
+      replace: called as `Replacement` says; returns the operation's result, in the operation's own
+        layout; the result is cast to the operation's dtype.
 
     Returns:
       Logits [B, classes].
@@ -168,7 +170,7 @@ def forward(network: Network, params: Params, x: jax.Array, replace: Replacement
 
 
 def build_visit(network: Network, replace: Replacement) -> Visit:
-    """Returns the visit that replaces mapped operations and leaves other equations alone."""
+    """Returns the `Visit` that calls `replace` for mapped operations; None for other equations."""
 
     def visit(
         eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]
@@ -186,9 +188,8 @@ def build_visit(network: Network, replace: Replacement) -> Visit:
 
 def find_layer(network: Network, eqn: Any, sources: list[Origin | None]) -> tuple[int, int] | None:
     """Returns a mapped operation's layer index and weight operand, 0 or 1; else None."""
-    side = _find_weight(eqn, sources)
-    origin = None if side is None else sources[side]
-    if side is None or origin is None or origin.changed or len(origin.paths) != 1:
+    side, origin = _find_weight(eqn, sources) or (0, None)
+    if origin is None or origin.changed or len(origin.paths) != 1:
         return None
     (path,) = origin.paths
     names = [layer.name for layer in network.layers]
@@ -197,7 +198,7 @@ def find_layer(network: Network, eqn: Any, sources: list[Origin | None]) -> tupl
 
 @functools.partial(jax.jit, static_argnums=0)
 def extract_matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
-    """Returns the weight matrices of every layer, [γ, R, C] float32 each."""
+    """Returns the weights of every layer in the network's order, [γ, R, C] float32 each."""
     matrices: dict[int, jax.Array] = {}
 
     def collect(
@@ -211,17 +212,15 @@ def extract_matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
 
 
 def forward_float(
-    network: Network,
-    params: Params,
-    x: jax.Array,
-    weights: tuple[jax.Array, ...] | None = None,
+    network: Network, params: Params, x: jax.Array, weights: tuple[jax.Array, ...] | None = None
 ) -> jax.Array:
     """Runs the model as products of float matrices; differentiable.
 
     Args:
       network, params: the model.
       x: [B, ...].
-      weights: [γ, R, C] a layer; None for the model's own, which give the model's own logits.
+      weights: of every layer, [γ, R, C] each, as from `extract_matrices`; None for the model's own
+        weights, which give the model's own logits.
 
     Returns:
       Logits [B, classes].

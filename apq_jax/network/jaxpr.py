@@ -1,4 +1,4 @@
-"""Evaluates a jaxpr and tracks which parameters every value is made of."""
+"""Evaluates a jaxpr, and tracks the parameters that every value is made of."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core
+
+from apq_jax.system.pytrees import format_path
 
 Params = Any
 Apply = Callable[[Params, jax.Array], Any]  # logits
@@ -26,7 +28,7 @@ _VALUE_ONLY = {"convert_element_type", "copy", "copy_p", "sharding_constraint"} 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Origin:
-    """Tells where a value comes from that does not depend on the data."""
+    """The parameters that a value is made of, if the value does not depend on the data."""
 
     paths: frozenset[str]  # parameters that it is made of; empty for a constant
     changed: str = ""  # the first primitive that did more than reshape a parameter
@@ -45,19 +47,18 @@ def walk(
     origins: list[Origin | None],
     visit: Visit,
 ) -> tuple[list[jax.Array], list[Origin | None]]:
-    """Evaluates a jaxpr and returns its results and their origins.
+    """Evaluates a jaxpr and returns its results and the results' origins.
 
     Args:
       jaxpr, consts: an open jaxpr and the values of its constvars.
-      values: of its invars.
-      origins: of `values`; None marks a value that depends on the data.
-      visit: called for every equation but inlined calls; may return the equation's results.
+      values: the invars' values.
+      origins: the origins of `values`; None marks a value that depends on the data.
+      visit: called for every equation but calls of an inner jaxpr, which `walk` evaluates itself;
+        returns the equation's results, or None for the results of the equation as written.
     """
-    env: dict[Any, tuple[jax.Array, Origin | None]] = {}
-    for var, const in zip(jaxpr.constvars, consts, strict=True):
-        env[var] = (const, _CONSTANT)
-    for var, value, origin in zip(jaxpr.invars, values, origins, strict=True):
-        env[var] = (value, origin)
+    env: dict[Any, tuple[Any, Origin | None]]
+    env = {var: (const, _CONSTANT) for var, const in zip(jaxpr.constvars, consts, strict=True)}
+    env.update(zip(jaxpr.invars, zip(values, origins, strict=True), strict=True))
 
     def read(atom: Any) -> tuple[Any, Origin | None]:
         return (atom.val, _CONSTANT) if isinstance(atom, core.Literal) else env[atom]
@@ -68,24 +69,16 @@ def walk(
         name = eqn.primitive.name
         if name in _INLINED:
             inner = eqn.params[_INLINED[name]]
-            closed = isinstance(inner, core.ClosedJaxpr)
-            results, out_origins = walk(
-                inner.jaxpr if closed else inner,
-                inner.consts if closed else [],
-                arguments,
-                sources,
-                visit,
-            )
+            if not isinstance(inner, core.ClosedJaxpr):
+                inner = core.ClosedJaxpr(inner, [])
+            results, out_origins = walk(inner.jaxpr, inner.consts, arguments, sources, visit)
         else:
             replaced = visit(eqn, arguments, sources)
             results = _bind(eqn, arguments) if replaced is None else replaced
             # A barrier passes each operand on unchanged; other primitives mix their operands.
-            barrier = name == "optimization_barrier"
-            out_origins = (
-                sources if barrier else [_join_origins(name, eqn, sources)] * len(eqn.outvars)
-            )
-        for var, value, origin in zip(eqn.outvars, results, out_origins, strict=True):
-            env[var] = (value, origin)
+            joined = [_join_origins(name, eqn, sources)] * len(eqn.outvars)
+            out_origins = sources if name == "optimization_barrier" else joined
+        env.update(zip(eqn.outvars, zip(results, out_origins, strict=True), strict=True))
     out = [read(atom) for atom in jaxpr.outvars]
     return [value for value, _ in out], [origin for _, origin in out]
 
@@ -126,7 +119,12 @@ def _move_places(eqn: Any, places: np.ndarray) -> np.ndarray:
 def trace(
     apply_fn: Apply, params: Params, x: jax.Array, visit: Visit, track_places: bool = False
 ) -> jax.Array:
-    """Runs the model equation by equation and returns its logits; see `run_jaxpr`."""
+    """Runs the model equation by equation and returns its result, one array.
+
+    Args:
+      apply_fn, params, x: the model and its arguments.
+      visit, track_places: as in `run_jaxpr`.
+    """
     closed = jax.make_jaxpr(apply_fn)(params, x)
     (result,) = run_jaxpr(closed.jaxpr, closed.consts, params, [x], visit, track_places)
     return result
@@ -140,14 +138,14 @@ def run_jaxpr(
     visit: Visit,
     track_places: bool = False,
 ) -> list[jax.Array]:
-    """Evaluates a jaxpr whose invars are the parameters' leaves, then the data.
+    """Evaluates a jaxpr, whose invars are the parameters' leaves, then the data; returns results.
 
     Args:
       jaxpr, consts: an open jaxpr and the values of its constvars.
       params: a pytree of arrays.
-      data: values of the remaining invars.
+      data: values of the invars after the parameters'.
       visit: as in `walk`.
-      track_places: whether origins tell each element's place in its parameter.
+      track_places: whether each parameter's `Origin` has `places`.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     origins: list[Origin | None] = []
@@ -157,8 +155,3 @@ def run_jaxpr(
     values = [leaf for _, leaf in leaves]
     results, _ = walk(jaxpr, consts, [*values, *data], [*origins, *[None] * len(data)], visit)
     return results
-
-
-def format_path(path: Any) -> str:
-    """Returns a pytree path as one name, such as "params/conv1/kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

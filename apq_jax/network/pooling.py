@@ -15,7 +15,7 @@ from apq_jax.network.jaxpr import Origin, Visit
 
 
 def replace_pooling(visit: Visit) -> Visit:
-    """Returns a visit that runs disjoint poolings by `max_pool` where `visit` returns None."""
+    """Returns a `Visit` that calls `visit`, and if it gets None runs disjoint poolings itself."""
 
     def visit_pooling(
         eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]
@@ -29,7 +29,7 @@ def replace_pooling(visit: Visit) -> Visit:
 
 
 def is_disjoint(eqn: Any) -> bool:
-    """Returns whether an equation is a max pooling of floats whose windows do not overlap."""
+    """Returns whether an equation is a max pooling of floats with windows side by side."""
     params = eqn.params
     return (
         eqn.primitive.name == "reduce_window_max"
@@ -40,11 +40,11 @@ def is_disjoint(eqn: Any) -> bool:
 
 
 def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
-    """Computes a pooling; equal maxima of a window share its gradient in equal parts.
+    """Computes a max pooling; equal maxima of a window share its gradient in equal parts.
 
     Args:
-      x: [...] floats.
-      params: those of an equation for which `is_disjoint` holds.
+      x: the pooling's operand, floats of any shape.
+      params: the parameters of an equation for which `is_disjoint` holds.
     """
     window, padding = params["window_dimensions"], params["padding"]
 
@@ -59,10 +59,8 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
         (x,), (t,) = primals, tangents
         y = pool(x)
         # Padding is NaN, so that no padded element equals a maximum.
-        blocks, t = (
-            _split_windows(x, y.shape, params, jnp.nan),
-            _split_windows(t, y.shape, params, 0),
-        )
+        blocks = _split_windows(x, y.shape, params, jnp.nan)
+        t = _split_windows(t, y.shape, params, 0)
         axes = tuple(range(1, blocks.ndim, 2))
         largest = blocks == jnp.expand_dims(y, axes)
         parts = largest / largest.sum(axes, keepdims=True).clip(1)

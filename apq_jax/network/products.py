@@ -32,41 +32,33 @@ class Product(Protocol):
 
     def to_matrix(self, weight: AnyArray) -> AnyArray:
         """Returns the weight operand as [γ, R, C]."""
-        ...
 
     def unfold(self, x: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         """Returns the data operand as [γ, M, R]; taps outside the input read `pad`."""
-        ...
 
     def extract_windows(self, x: jax.Array) -> jax.Array:
-        """Returns unfold(x), [γ, M, R], with its R rows tap by tap, an order that is faster."""
-        ...
+        """Returns unfold(x), [γ, M, R], with R tap by tap, an order that is faster to build."""
 
     def locate_rows(self, rows: int) -> np.ndarray:
-        """Returns for each of the R rows of `extract_windows` its place in `unfold`, [R]."""
-        ...
+        """Returns the index in `unfold` of each of the `rows` entries of `extract_windows`, [R]."""
 
     def mask_taps(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns which of an output position's T taps lie inside the input, [P, T] bool.
+        """Returns which of the T taps of each output position lie inside the input, [P, T] bool.
 
-        The R rows of `extract_windows` are T equal parts, one a tap; M counts P windows an image.
+        R of `extract_windows` has T equal parts, one for each tap; M has P windows for each image.
 
         Args:
-          shape: of the data operand.
+          shape: the data operand's.
         """
-        ...
 
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         """Returns unfold(x, pad) @ matrix, [γ, M, C]: int8 operands exactly, in int32."""
-        ...
 
     def convolve(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
         """Returns unfold(x) @ matrix, [γ, M, C] float32, by a faster way that has a gradient."""
-        ...
 
     def fold(self, y: jax.Array) -> jax.Array:
-        """Returns [γ, M, C] in the layout of the operation's result."""
-        ...
+        """Returns y, [γ, M, C], in the layout of the operation's result."""
 
 
 def matmul(rows: jax.Array, matrix: jax.Array) -> jax.Array:
@@ -164,13 +156,10 @@ class Convolution:
         )
         windows = blocks._cut_windows(x.reshape(*x.shape[:3], -1), pad)
         w = matrix.reshape(-1, *self.kernel, matrix.shape[2])  # C_in, *kernel, C
-        spare = [2 * tap - k for tap, k in zip(taps, self.kernel, strict=True)]
-        shifted = jnp.stack(  # the kernel among the blocks' taps, for each position of a block
-            [
-                jnp.pad(w, ((0, 0), (down, spare[0] - down), (right, spare[1] - right), (0, 0)))
-                for down, right in np.ndindex(2, 2)
-            ]
-        )
+        down, right = (2 * tap - k for tap, k in zip(taps, self.kernel, strict=True))
+        # The kernel lies among the blocks' taps, shifted for each position (i, j) of a block.
+        shifts = [((0, 0), (i, down - i), (j, right - j), (0, 0)) for i, j in np.ndindex(2, 2)]
+        shifted = jnp.stack([jnp.pad(w, shift) for shift in shifts])
         shifted = shifted.reshape(4, w.shape[0], taps[0], 2, taps[1], 2, -1)
         shifted = shifted.transpose(2, 4, 3, 5, 1, 0, 6).reshape(1, -1, 4 * matrix.shape[2])
         y = matmul(windows.reshape(1, windows.shape[1], -1), shifted)
@@ -275,11 +264,11 @@ class Dot:
 
 
 def build_product(eqn: Any, side: int) -> Product:
-    """Returns the product that a jaxpr's equation computes.
+    """Returns the product that a jaxpr's equation computes, a `Convolution` or a `Dot`.
 
     Args:
       eqn: an equation of "conv_general_dilated" or "dot_general".
-      side: which operand is the weight, 0 or 1.
+      side: the index of the weight operand, 0 or 1.
 
     Raises:
       ValueError: the operation cannot be laid out on crossbars; the message says why.

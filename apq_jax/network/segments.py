@@ -4,6 +4,7 @@ A segment's results depend only on the layers up to its end. Policies that agree
 share the results. A cut is the index of a layer and lies before that layer's operation.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax
 from jax.extend import core
 
 from apq_jax.network.capture import Network, Replacement, build_visit, find_layer
-from apq_jax.network.jaxpr import Params, run_jaxpr
+from apq_jax.network.jaxpr import Params, run_jaxpr, trace
 
 
 class Segment(NamedTuple):
@@ -41,8 +42,9 @@ class Segments(NamedTuple):
         """Runs a segment and returns the next one's data; the last segment returns [logits].
 
         Args:
-          index: of the segment.
-          network, params: those that `split` was given.
+          index: the segment's.
+          network: the network that `split` got.
+          params: values in the structure of the params that `split` got.
           data: the previous segment's results; [x] for the first segment.
           replace: as in `capture.forward`.
         """
@@ -53,10 +55,13 @@ class Segments(NamedTuple):
 def split(
     network: Network, params: Params, x: jax.ShapeDtypeStruct, cuts: Sequence[int]
 ) -> Segments:
-    """Splits a model for inputs like `x` into len(cuts) + 1 segments.
+    """Splits a model at the cuts, in ascending order, into len(cuts) + 1 segments.
+
+    The segments take inputs of the shape of `x` alone.
 
     Raises:
-      ValueError: a cut would separate two uses of one weight.
+      ValueError: a cut is no key of `measure_cuts`, because an earlier layer is used after it or a
+        later layer before it.
     """
     flat = _FlatModel(network, params, x)
     if not set(cuts) <= set(flat.find_cuts()):
@@ -77,7 +82,7 @@ def split(
 
 
 def measure_cuts(network: Network, params: Params, x: jax.ShapeDtypeStruct) -> dict[int, int]:
-    """Returns for each possible cut the bytes that cross it, for inputs like `x`."""
+    """Returns the bytes of the data that crosses each possible cut, for inputs like `x`."""
     flat = _FlatModel(network, params, x)
     crossing = {cut: flat.find_live(flat.first_use[cut]) for cut in flat.find_cuts()}
     return {
@@ -90,10 +95,7 @@ class _FlatModel:
     """A model's jaxpr with all calls inlined, and the equations that use its layers."""
 
     def __init__(self, network: Network, params: Params, x: jax.ShapeDtypeStruct) -> None:
-        def run_inlined(params: Params, x: jax.Array) -> list[jax.Array]:
-            closed = jax.make_jaxpr(network.apply_fn)(params, x)
-            return run_jaxpr(closed.jaxpr, closed.consts, params, [x], lambda *_: None)
-
+        run_inlined = functools.partial(trace, network.apply_fn, visit=lambda *_: None)
         self.jaxpr = jax.make_jaxpr(run_inlined)(params, x)
         self.eqns = self.jaxpr.jaxpr.eqns
         *self.leaves, self.x = self.jaxpr.jaxpr.invars
@@ -109,11 +111,8 @@ class _FlatModel:
             if use is not None:
                 uses.setdefault(use[0], []).append(places[id(eqn)])
 
-        jax.eval_shape(
-            lambda params, x: run_jaxpr(self.jaxpr.jaxpr, self.jaxpr.consts, params, [x], visit),
-            params,
-            x,
-        )
+        run = functools.partial(run_jaxpr, self.jaxpr.jaxpr, self.jaxpr.consts, visit=visit)
+        jax.eval_shape(run, params, [x])
         self.first_use = {layer: min(used) for layer, used in uses.items()}
         self.last_use = {layer: max(used) for layer, used in uses.items()}
 

@@ -23,12 +23,19 @@ def explain_os_errors(path: str | os.PathLike[str], words: str) -> Iterator[None
 
 
 def quote_name(name: str) -> str:
-    """Returns a name from a file for a message: short, in one line, without control characters."""
+    """Returns a name from a file for a message, unchanged if it is printable and not long.
+
+    Any other name is cut to 80 characters, quoted, and its control characters are escaped.
+    """
     return name if name.isprintable() and len(name) <= 80 else repr(name[:80])
 
 
 def make_one_line(text: object) -> str:
-    """Returns foreign text for a message: short, in one line, without control characters."""
+    """Returns foreign text for a message: one line of at most 200 printable characters.
+
+    White space becomes single spaces, other characters that are not printable are escaped, and
+    "..." stands for a cut-off end.
+    """
     words = " ".join(str(text).split())
     words = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
     return words if len(words) <= 200 else f"{words[:197]}..."

@@ -1,4 +1,4 @@
-"""Defines fields of options, with a default and the allowed values beside it."""
+"""Defines fields of options that have a default and allowed values; the values are not enforced."""
 
 import dataclasses
 from typing import Any
@@ -17,20 +17,25 @@ def define_choice(default: str, choices: tuple[str, ...]) -> Any:
 
 
 def get_allowed(options: type, name: str) -> Allowed | None:
-    """Returns the values that a dataclass field allows; None: all of its type."""
+    """Returns the values that field `name` of the dataclass `options` allows; None: all values."""
     fields = {field.name: field for field in dataclasses.fields(options)}
     return fields[name].metadata.get("allowed")
 
 
 def is_allowed(values: Allowed | None, value: Any) -> bool:
-    """Tells whether a value is among the allowed ones; NaN is in no range."""
+    """Returns whether a value is among the allowed ones; NaN is in no range."""
     if values is None:
         return True
     return value in values if _is_choice(values) else bool(values[0] <= value <= values[1])
 
 
 def describe_allowed(values: Allowed | None, kind: type) -> str:
-    """Describes the values that a field of type `kind` allows: "a whole number, 1 to 10"."""
+    """Returns a message's words for the allowed values: "a whole number, 1 to 10", "front, cost".
+
+    Args:
+      values: from `get_allowed`.
+      kind: the field's type; without `values` it is bool or str.
+    """
     if values is None:
         return {bool: "True or False", str: "text"}[kind]
     if _is_choice(values):

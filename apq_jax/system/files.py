@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 
-from apq_jax.system.errors import InputError, make_one_line
+from apq_jax.system.errors import InputError, explain_os_errors, make_one_line
 
 try:
     import fcntl
@@ -18,15 +18,18 @@ UNFINISHED = ".unfinished"  # suffix of files that are being written
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Writes `content` to a temporary file, then renames it, so that no reader meets half a file.
+    """Writes a file whole or not at all, so that no reader meets half a file.
+
+    The content (a text in UTF-8) goes to a temporary file, which then replaces `path`. Missing
+    folders are made.
 
     Raises:
-      InputError: the folder cannot be written to.
+      InputError: the file cannot be written.
     """
     path = pathlib.Path(path)
     if isinstance(content, str):
         content = content.encode()
-    try:
+    with explain_os_errors(path, "cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
         try:
@@ -39,25 +42,22 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
         except BaseException:
             pathlib.Path(temporary).unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextlib.contextmanager
 def lock_folder(folder: pathlib.Path) -> Iterator[None]:
     """Locks a folder for this process, until the context ends or the process dies.
 
-    Half-written files of a killed process are removed.
+    A missing folder is made. Half-written files of killed processes are removed. A file system
+    without locks is not locked, and its files stay.
 
     Raises:
       InputError: another process works in the folder, or the folder cannot be written to.
     """
     path = folder / ".lock"
-    try:
+    with explain_os_errors(path, "cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     with file:
         try:
             if fcntl is not None:

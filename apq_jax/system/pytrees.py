@@ -28,7 +28,7 @@ SAVE_SECONDS = 30.0  # least time between two saved states of unfinished work
 class Unfinished:
     """The file in which work saves its state, because it may be stopped or killed.
 
-    Without a path, nothing is saved.
+    Without a path, nothing is saved, and no save is due.
     """
 
     def __init__(self, path: pathlib.Path | None) -> None:
@@ -36,13 +36,13 @@ class Unfinished:
         self._saved = time.monotonic()
 
     def restore(self, start: Tree, check: Check = lambda tree: None) -> Tree:
-        """Returns the saved state, or `start` if no usable state is on disk."""
+        """Returns the saved state, or `start` if there is none that `load_if_usable` accepts."""
         state = None if self._path is None else load_if_usable(self._path, start, check)
         return start if state is None else state
 
     @property
     def due(self) -> bool:
-        """Whether the last save, or the start, was SAVE_SECONDS ago."""
+        """Whether SAVE_SECONDS have passed since the last save, or since this object was made."""
         return self._path is not None and time.monotonic() - self._saved >= SAVE_SECONDS
 
     def save(self, state: Tree) -> None:
@@ -62,13 +62,13 @@ def save(
     """Writes a pytree of arrays as a safetensors file, with `metadata` in its header.
 
     Raises:
-      InputError: the file cannot be written.
+      InputError: the file cannot be written, or two leaves have one name.
     """
     write_tensors(path, flatten_leaves(tree), metadata or {})
 
 
 def load(path: str | os.PathLike[str], like: Tree) -> Tree:
-    """Reads the pytree of arrays that `save` wrote.
+    """Reads the pytree of arrays that `save` wrote, as jax.Arrays.
 
     Args:
       like: a pytree of arrays or ShapeDtypeStructs with the expected names, shapes and dtypes.
@@ -79,7 +79,7 @@ def load(path: str | os.PathLike[str], like: Tree) -> Tree:
     """
     tensors, _ = read_tensors(path)
     paths, structure = jax.tree.flatten_with_path(like)
-    expected = {_format_path(where): leaf for where, leaf in paths}
+    expected = {format_path(where): leaf for where, leaf in paths}
     for name in sorted(tensors.keys() ^ expected.keys()):
         wrong = "missing" if name in expected else "unknown tensor"
         raise InputError(f"{path}: {quote_name(name)}: {wrong}; {', '.join(expected)} are needed")
@@ -88,7 +88,10 @@ def load(path: str | os.PathLike[str], like: Tree) -> Tree:
 
 
 def load_if_usable(path: pathlib.Path, like: Tree, check: Check = lambda tree: None) -> Tree | None:
-    """Like `load`, but returns None if the file is missing, or (with a warning) unusable."""
+    """Like `load`, but returns None if the file is missing, or (with a warning) unusable.
+
+    A tree for which `check` raises InputError is unusable, too.
+    """
     if not path.exists():
         return None
     try:
@@ -111,9 +114,7 @@ def write_tensors(
     write_whole(path, safetensors.numpy.save(dict(tensors), dict(metadata)))
 
 
-def read_tensors(
-    path: str | os.PathLike[str],
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads the named arrays of a safetensors file, and the metadata of its header.
 
     Raises:
@@ -143,12 +144,13 @@ def _check_tensor(path: Any, name: str, tensor: np.ndarray, like: Any) -> jax.Ar
     return jnp.asarray(tensor)
 
 
-def _format_path(path: Any) -> str:
+def format_path(path: Any) -> str:
+    """Returns a leaf's path in a pytree as one name, such as "params/conv1/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def flatten_leaves(tree: Tree) -> dict[str, np.ndarray]:
-    """Returns a pytree's leaves by path, on the host; a random key becomes its key data.
+    """Returns a pytree's leaves as NumPy arrays by path; a random key becomes its key data.
 
     Raises:
       InputError: two leaves have one name.
@@ -158,14 +160,14 @@ def flatten_leaves(tree: Tree) -> dict[str, np.ndarray]:
     for path, leaf in paths:
         if jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        arrays[_format_path(path)] = np.asarray(leaf, order="C")
+        arrays[format_path(path)] = np.asarray(leaf, order="C")
     if len(arrays) != len(paths):
         raise InputError("params: two leaves have one name; a key may not hold a slash")
     return arrays
 
 
 def compute_digest(tree: Tree, description: str = "") -> str:
-    """Returns the SHA-256 (hex) of a text and of the leaves' names, shapes, dtypes and values."""
+    """Returns the SHA-256 (hex) of `description` and the leaves' paths, shapes, dtypes, values."""
     sha = hashlib.sha256(description.encode())
     for name, array in sorted(flatten_leaves(tree).items()):
         sha.update(f";{name}{array.shape}{array.dtype}".encode())

@@ -11,11 +11,14 @@ from typing import Any
 
 
 class Terminated(BaseException):
-    """SIGTERM outside a step; not an Exception, like KeyboardInterrupt."""
+    """SIGTERM arrived while `catch_interrupts` was not active.
+
+    Like KeyboardInterrupt it is not an Exception, so that `except Exception` lets it pass.
+    """
 
 
 class Interrupt:
-    """The signals caught so far."""
+    """The signals that `catch_interrupts` has caught so far."""
 
     pressed = False  # Ctrl-C or SIGTERM arrived
     terminated = False  # SIGTERM arrived
@@ -24,7 +27,7 @@ class Interrupt:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Delays a second Ctrl-C until the context ends, because its steps belong together."""
+        """Delays a second Ctrl-C until the context ends, where KeyboardInterrupt is then raised."""
         self.holding = True
         try:
             yield
@@ -36,7 +39,11 @@ class Interrupt:
 
 @contextmanager
 def catch_interrupts() -> Iterator[Interrupt]:
-    """Notes SIGTERM and the first Ctrl-C; a second Ctrl-C raises KeyboardInterrupt."""
+    """Records SIGTERM and the first Ctrl-C instead of stopping, and prints that the run will stop.
+
+    A second Ctrl-C, or one after SIGTERM, raises KeyboardInterrupt at once. The handlers from
+    before are back after the context.
+    """
     interrupt = Interrupt()
 
     def stop(signum: int, frame: Any) -> None:
@@ -60,7 +67,7 @@ def catch_interrupts() -> Iterator[Interrupt]:
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Raises Terminated on SIGTERM, except inside `catch_interrupts`."""
+    """Raises Terminated on SIGTERM in this context, except inside `catch_interrupts`."""
 
     def leave(signum: int, frame: Any) -> None:
         raise Terminated

@@ -15,7 +15,8 @@ def show_bar(description: str, total: int) -> Iterator[Any]:
     """Shows a progress bar with the time left.
 
     Yields:
-      `advance(count, note)`, which adds `count`; `advance(done=..., note=...)` sets the sum.
+      A function: `advance(count, note)` adds `count` to the bar and shows `note` behind it;
+      `advance(done=..., note=...)` sets the bar.
     """
     columns = (
         TextColumn("{task.description:10}"),

@@ -17,8 +17,8 @@ def test_cifar_10_folder(batches: pathlib.Path) -> None:
     assert (dataset.name, dataset.classes) == ("cifar_10", 10)
     for split, count in zip(SPLITS, (1350, 25, 125, 300), strict=True):
         assert getattr(dataset, f"{split}_images").shape == (count, 32, 32, 3)
-        found = np.bincount(getattr(dataset, f"{split}_labels"), minlength=10)
-        assert abs(found - count / 10).max() <= 1
+        counts = np.bincount(getattr(dataset, f"{split}_labels"), minlength=10)
+        assert abs(counts - count / 10).max() <= 1
     assert sum(map(len, split_images(dataset).values())) == 1800
     # Record 7 of test: red, green and blue of row 2, column 3.
     content = (batches / "test_batch.bin").read_bytes()[7 * 3073 :]

@@ -34,8 +34,8 @@ def test_idx_folder(folder: pathlib.Path) -> None:
     test = some_images(40, 2, (3, 4))[..., None] / np.float32(255)
     np.testing.assert_array_equal(dataset.test_images, test)
     label_of = {
-        (image[..., None] / np.float32(255)).tobytes(): number % 2
-        for number, image in enumerate(some_images(1200, 1, (3, 4)))
+        (image[..., None] / np.float32(255)).tobytes(): index % 2
+        for index, image in enumerate(some_images(1200, 1, (3, 4)))
     }
     for image, label in zip(dataset.select_images, dataset.select_labels, strict=True):
         assert label_of[image.tobytes()] == label
@@ -120,7 +120,7 @@ def test_idx_file_is_missing(folder: pathlib.Path, file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "file", "reason"),
+    ("first", "second", "file", "reason"),
     [
         (TRAIN_IMAGES, TRAIN_LABELS, TRAIN_IMAGES, "magic number 2049"),
         (TRAIN_LABELS, TEST_LABELS, TRAIN_LABELS, "40 labels; train-images-idx3-ubyte.gz has 1200"),
@@ -128,9 +128,9 @@ def test_idx_file_is_missing(folder: pathlib.Path, file: str) -> None:
     ],
 )
 def test_idx_swapped_files(
-    folder: pathlib.Path, one: str, other: str, file: str, reason: str
+    folder: pathlib.Path, first: str, second: str, file: str, reason: str
 ) -> None:
-    swap(folder, one, other)
+    swap(folder, first, second)
     assert reason in idx_refused(folder, file)
 
 

@@ -28,8 +28,8 @@ def test_mnist_5k() -> None:
         assert images.min() == 0.0
         assert images.max() == 1.0
         assert np.bincount(labels).tolist() == [size] * 10
-    for one, other in itertools.combinations(split_images(dataset).values(), 2):
-        assert not one & other
+    for split, other in itertools.combinations(split_images(dataset).values(), 2):
+        assert not split & other
     assert sum(map(len, split_images(dataset).values())) == 5000
     assert dataset.fingerprint() == MNIST_5K
 

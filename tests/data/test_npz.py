@@ -9,7 +9,6 @@ import pytest
 from helpers.images import one_pair, some_images, three_pairs
 
 from apq_jax import data
-from apq_jax.data import npz as npz_reader
 from apq_jax.system.errors import InputError
 
 
@@ -158,13 +157,13 @@ def test_shapes_of_splits_differ(npz: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("train", "validation"), ("train", "test"), ("validation", "test")]
+    ("split", "other"), [("train", "validation"), ("train", "test"), ("validation", "test")]
 )
-def test_overlap_between_splits(npz: pathlib.Path, one: str, other: str) -> None:
+def test_overlap_between_splits(npz: pathlib.Path, split: str, other: str) -> None:
     arrays = three_pairs()
-    arrays[f"{other}_images"][4:7] = arrays[f"{one}_images"][1:4]
+    arrays[f"{other}_images"][4:7] = arrays[f"{split}_images"][1:4]
     np.savez(npz, **arrays)
-    assert refused(npz).startswith(f"{one}_images: 3 are also in {other}_images")
+    assert refused(npz).startswith(f"{split}_images: 3 are also in {other}_images")
 
 
 def write_archive(path: pathlib.Path, members: dict[str, bytes]) -> None:
@@ -189,7 +188,7 @@ def test_header_that_lies_about_size(npz: pathlib.Path, shape: tuple[int, ...]) 
 
 
 def test_too_large_for_memory(npz: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npz_reader, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("apq_jax.data.npz.MAX_BYTES", 1 << 20)
     np.savez_compressed(
         npz, images=np.zeros((300, 30, 30), np.uint8), labels=np.zeros(300, np.int8)
     )

@@ -24,8 +24,10 @@ from apq_jax.system.errors import InputError
     [(1, 1, 1, 1), (4, 2, 1, 4), (5, 2, 1, 4), (6, 2, 1, 5), (9, 2, 2, 7), (128, 2, 1, 9)],
 )
 def test_lossless_adc_bits(rows: int, cell_bits: int, dac_bits: int, bits: int) -> None:
-    one = dataclasses.replace(ISAAC_OU, unit_rows=rows, cell_bits=cell_bits, dac_bits=dac_bits)
-    assert one.adc_resolution == bits
+    accelerator = dataclasses.replace(
+        ISAAC_OU, unit_rows=rows, cell_bits=cell_bits, dac_bits=dac_bits
+    )
+    assert accelerator.adc_resolution == bits
     assert 2**bits > rows * (2**cell_bits - 1) * (2**dac_bits - 1) >= 2 ** (bits - 1)
 
 
@@ -158,17 +160,17 @@ def test_what_a_reader_must_know_is_noted(changes: dict[str, Any], says: str) ->
 
 
 def test_areas_by_component_add_up() -> None:
-    for one in PRESETS.values():
-        parts = one.area_um2(3, 2, 1)
-        expected = 3 * one.crossbar_um2 + 2 * one.ima_um2 + one.tile_um2
+    for accelerator in PRESETS.values():
+        parts = accelerator.area_um2(3, 2, 1)
+        expected = 3 * accelerator.crossbar_um2 + 2 * accelerator.ima_um2 + accelerator.tile_um2
         assert sum(parts.values()) == pytest.approx(expected)
-        assert parts["adc"] == pytest.approx(3 * one.adcs * one.adc_um2)
-        assert parts["bus"] == one.components.bus.area_um2
+        assert parts["adc"] == pytest.approx(3 * accelerator.adcs * accelerator.adc_um2)
+        assert parts["bus"] == accelerator.components.bus.area_um2
 
 
 def test_bases_that_read_whole_crossbars_go_on_doing_so() -> None:
-    found = loads("base = 'isaac'\ncrossbar_rows = 64\ncrossbar_columns = 256", "x")
-    assert (found.unit_rows, found.unit_columns) == (64, 256)
+    loaded = loads("base = 'isaac'\ncrossbar_rows = 64\ncrossbar_columns = 256", "x")
+    assert (loaded.unit_rows, loaded.unit_columns) == (64, 256)
     stated = loads("base = 'isaac'\ncrossbar_rows = 256\nunit_rows = 32", "x")
     assert (stated.unit_rows, stated.unit_columns) == (32, 128)
     with pytest.raises(InputError, match=r"x: unit_rows: 9; allowed: .* 1 to 4 \(crossbar_rows\)"):

@@ -21,11 +21,11 @@ from apq_jax.hardware import (
 )
 def test_laws_by_hand(law: adc.Law, energies: dict[int, float], areas: dict[int, float]) -> None:
     for bits, expected in energies.items():
-        found = adc.compute_energy_pj(law, np.asarray(bits), 1.667, 1.2, 32.0)
-        assert found == pytest.approx(expected, rel=2e-3), bits
+        energy = adc.compute_energy_pj(law, np.asarray(bits), 1.667, 1.2, 32.0)
+        assert energy == pytest.approx(expected, rel=2e-3), bits
     for bits, expected in areas.items():
-        found = adc.compute_area_um2(law, np.asarray(bits), 1200.0, 1.2, 32.0)
-        assert found == pytest.approx(expected), bits
+        area = adc.compute_area_um2(law, np.asarray(bits), 1200.0, 1.2, 32.0)
+        assert area == pytest.approx(expected), bits
 
 
 def test_the_survey_at_a_gigasample() -> None:
@@ -40,7 +40,7 @@ def test_laws_may_be_traced(law: adc.Law) -> None:
     bits = np.arange(1, 15)
     for what, point in ((adc.compute_energy_pj, 1.667), (adc.compute_area_um2, 1200.0)):
         expected = what(law, bits, point, 1.2, 32.0)
-        found = what(law, jnp.asarray(bits), point, 1.2, 32.0)
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        values = what(law, jnp.asarray(bits), point, 1.2, 32.0)
+        np.testing.assert_allclose(values, expected, rtol=1e-4)
         assert (np.diff(expected[3:]) >= 0).all()
         assert (np.asarray(expected[3:]) > 0).all()

@@ -56,9 +56,9 @@ def test_puma_closes_on_its_simulators_constants() -> None:
 
 
 def test_every_number_has_a_source() -> None:
-    for one in PRESETS.values():
-        for field in dataclasses.fields(one.components):
-            component = getattr(one.components, field.name)
+    for accelerator in PRESETS.values():
+        for field in dataclasses.fields(accelerator.components):
+            component = getattr(accelerator.components, field.name)
             assert component.source
             assert component.action
             assert component.node_nm == 32

@@ -27,14 +27,14 @@ def test_a_file_says_what_differs(tmp_path: pathlib.Path) -> None:
     path.write_text(
         'base = "sre"\nunit_columns = 8\nadcs = 2\n[components.adc]\nenergy_pj = 1\nsource = "me"\n'
     )
-    found = load(str(path))
+    loaded = load(str(path))
     expected = dataclasses.replace(PRESETS["sre"], name="mine", unit_columns=8, adcs=2.0)
     parts = dataclasses.replace(
         expected.components,
         adc=dataclasses.replace(expected.components.adc, energy_pj=1, source="me"),
     )
-    assert found == dataclasses.replace(expected, components=parts)
-    assert type(found.adcs) is float
+    assert loaded == dataclasses.replace(expected, components=parts)
+    assert type(loaded.adcs) is float
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,10 @@ def test_lenet_is_the_model() -> None:
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like)
     captured = capture(model.apply, params, jnp.zeros((2, 28, 28, 1))).layers
-    for found, expected in zip(captured, WORKLOADS["lenet5"], strict=True):
-        shape = found.groups, found.rows, found.columns, found.positions
+    for layer, expected in zip(captured, WORKLOADS["lenet5"], strict=True):
+        shape = layer.groups, layer.rows, layer.columns, layer.positions
         assert shape == (1, expected.rows, expected.columns, expected.positions)
-        assert (found.kernel, found.stride) == (expected.kernel, expected.stride)
+        assert (layer.kernel, layer.stride) == (expected.kernel, expected.stride)
 
 
 class Blocks(nn.Module):
@@ -64,7 +64,7 @@ class Blocks(nn.Module):
 
 def test_resnet18_windows_are_those_of_a_model() -> None:
     """Shapes alone: nothing is computed."""
-    found = []
+    windows = []
 
     model = Blocks()
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
@@ -75,13 +75,13 @@ def test_resnet18_windows_are_those_of_a_model() -> None:
         if eqn.primitive.name == "conv_general_dilated":
             high, wide, inputs, outputs = eqn.invars[1].aval.shape
             size = int(np.prod(eqn.outvars[0].aval.shape[1:3]))
-            found.append((high * wide * inputs, outputs, size))
+            windows.append((high * wide * inputs, outputs, size))
     expected = [
         (layer.rows, layer.columns, layer.positions)
         for layer in WORKLOADS["resnet18"]
         if layer.kernel
     ]
-    assert sorted(found) == sorted(expected)
+    assert sorted(windows) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_activations_of_resnet18_pass_thirty_bits() -> None:
     eight = np.full(len(layers), 8)
     total = 0
     for layer in layers:
-        strips = [min(128, layer.rows - at) for at in range(0, layer.rows, 128)]
-        bands = [min(128, 8 * layer.columns - at) for at in range(0, 8 * layer.columns, 128)]
+        strips = [min(128, layer.rows - start) for start in range(0, layer.rows, 128)]
+        bands = [min(128, 8 * layer.columns - start) for start in range(0, 8 * layer.columns, 128)]
         units = sum(-(-strip // 9) for strip in strips) * sum(-(-band // 8) for band in bands)
         total += layer.positions * 8 * units
-    found = crossbar.count_activations(
+    activations = crossbar.count_activations(
         layers, crossbar.count_dense(layers, eight, chip), chip, eight
     )
-    assert found.sum() == total == 1_709_675_264
+    assert activations.sum() == total == 1_709_675_264

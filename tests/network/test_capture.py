@@ -36,9 +36,9 @@ def captured(apply_fn: Any, params: Any, *shape: int) -> Network:
     y = jax.jit(lambda p, x: forward_float(network, p, x, extract_matrices(network, p)))(params, x)
     convolved = jax.jit(lambda p, x: forward(network, p, x, convolve))(params, x)
     expected = jax.jit(apply_fn)(params, x)
-    for found in (y, convolved):
-        assert found.shape == expected.shape
-        assert jnp.abs(found - expected).max() <= 1e-5 * jnp.abs(expected).max()
+    for logits in (y, convolved):
+        assert logits.shape == expected.shape
+        assert jnp.abs(logits - expected).max() <= 1e-5 * jnp.abs(expected).max()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     reported = [operation.name for operation in network.operations]
@@ -51,7 +51,7 @@ def status(network: Network) -> dict[str, tuple[str, str]]:
 
 
 def shapes(network: Network) -> list[tuple[int, int, int, int]]:
-    return [(one.groups, one.rows, one.columns, one.positions) for one in network.layers]
+    return [(layer.groups, layer.rows, layer.columns, layer.positions) for layer in network.layers]
 
 
 class ConvDense(nn.Module):
@@ -87,7 +87,7 @@ def test_linen_convolutions(shape: Any, options: Any, layer: Any) -> None:
     conv, dense = shapes(network)
     assert conv == layer
     assert dense == (1, layer[0] * layer[2] * layer[3], 3, 1)
-    assert [one.name for one in network.layers] == ["params/conv/kernel", "params/dense/kernel"]
+    assert [layer.name for layer in network.layers] == ["params/conv/kernel", "params/dense/kernel"]
     assert network.layers[0].kernel == options["kernel_size"]
 
 
@@ -111,7 +111,7 @@ def test_linen_residual_batch_norm_remat_jit() -> None:
     model = Residual()
     params = drawn(model, 6, 6, 3)
     network = captured(jax.jit(model.apply), params, 6, 6, 3)
-    assert [one.name for one in network.layers] == [
+    assert [layer.name for layer in network.layers] == [
         "params/block/conv1/kernel",
         "params/block/conv2/kernel",
         "params/head/kernel",
@@ -178,18 +178,20 @@ def test_dots_with_the_weight_on_either_side_and_in_groups() -> None:
         return jnp.einsum("bij,ijc->bc", jnp.tanh(x), params["axes"])
 
     network = captured(model, params, 6)
-    layers = {one.name: shape for one, shape in zip(network.layers, shapes(network), strict=True)}
+    layers = {
+        layer.name: shape for layer, shape in zip(network.layers, shapes(network), strict=True)
+    }
     assert layers == {
         "transposed": (1, 6, 5, 1),
         "left": (1, 5, 4, 1),
         "batched": (2, 2, 3, 1),
         "axes": (1, 6, 4, 1),
     }
-    found = dict(zip(layers, extract_matrices(network, params), strict=True))
-    np.testing.assert_array_equal(found["transposed"][0], params["transposed"].T)
-    np.testing.assert_array_equal(found["left"][0], params["left"].T)
-    np.testing.assert_array_equal(found["batched"], params["batched"])
-    np.testing.assert_array_equal(found["axes"][0], params["axes"].reshape(6, 4))
+    matrices = dict(zip(layers, extract_matrices(network, params), strict=True))
+    np.testing.assert_array_equal(matrices["transposed"][0], params["transposed"].T)
+    np.testing.assert_array_equal(matrices["left"][0], params["left"].T)
+    np.testing.assert_array_equal(matrices["batched"], params["batched"])
+    np.testing.assert_array_equal(matrices["axes"][0], params["axes"].reshape(6, 4))
 
 
 @jax.custom_vjp
@@ -226,7 +228,7 @@ def test_custom_derivatives_and_nested_jit_are_opened() -> None:
         return nested(x, params["nested"])
 
     network = captured(model, params, 5)
-    assert [one.name for one in network.layers] == ["vjp", "jvp", "nested"]
+    assert [layer.name for layer in network.layers] == ["vjp", "jvp", "nested"]
     weights = extract_matrices(network, params)
 
     def loss(weights: Any) -> jax.Array:
@@ -246,7 +248,7 @@ def test_forward_uses_the_matrices_it_is_given() -> None:
 def test_a_weight_used_twice_alike_is_mapped_once() -> None:
     params = {"w": normal(1, 3, 3), "out": normal(2, 3, 2)}
     network = captured(lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"] @ p["out"], params, 3)
-    assert [(one.name, one.positions) for one in network.layers] == [("w", 2), ("out", 1)]
+    assert [(layer.name, layer.positions) for layer in network.layers] == [("w", 2), ("out", 1)]
 
 
 def standardised(params: Any, x: jax.Array) -> jax.Array:
@@ -293,9 +295,11 @@ def test_refused_by_name(model: Any, width: int, reason: str) -> None:
 
 def test_a_product_of_two_parameters_is_refused_by_both_names() -> None:
     params = {"a": normal(1, 3, 4), "b": normal(2, 4, 3), "out": normal(3, 3, 2)}
-    found = status(captured(lambda p, x: x @ (p["a"] @ p["b"]) @ p["out"], params, 3))
-    assert found["a"] == found["b"] == ("refused", "computed by dot_general before it is used")
-    assert found["out"] == ("mapped", "")
+    statuses = status(captured(lambda p, x: x @ (p["a"] @ p["b"]) @ p["out"], params, 3))
+    assert (
+        statuses["a"] == statuses["b"] == ("refused", "computed by dot_general before it is used")
+    )
+    assert statuses["out"] == ("mapped", "")
 
 
 def test_a_constant_weight_is_refused() -> None:
@@ -365,9 +369,9 @@ def test_layouts_are_told_apart_in_every_dtype(dtype: Any) -> None:
         return ((x @ params["w"]) @ params["w"].T) @ params["v"]
 
     params = {"w": jnp.zeros((512, 512), dtype), "v": jnp.zeros((512, 3), dtype)}
-    found = status(capture(model, params, jnp.zeros((2, 512))))
-    assert found["w"] == ("refused", "used twice with different layouts")
-    assert found["v"][0] == "mapped"
+    statuses = status(capture(model, params, jnp.zeros((2, 512))))
+    assert statuses["w"] == ("refused", "used twice with different layouts")
+    assert statuses["v"][0] == "mapped"
 
 
 def test_a_rearranged_weight_is_told_from_itself() -> None:
@@ -376,8 +380,8 @@ def test_a_rearranged_weight_is_told_from_itself() -> None:
         return x @ w @ jnp.flip(w, axis=0) @ params["v"]
 
     params = {"w": jnp.zeros((3, 3), jnp.bfloat16), "v": jnp.zeros((3, 3))}
-    found = status(capture(model, params, jnp.zeros((2, 3))))
-    assert found["w"] == ("refused", "used twice with different layouts")
+    statuses = status(capture(model, params, jnp.zeros((2, 3))))
+    assert statuses["w"] == ("refused", "used twice with different layouts")
 
 
 def test_two_parameters_of_one_name_are_refused() -> None:

@@ -105,7 +105,7 @@ def test_a_network_comes_in_by_the_lines_of_the_page(name: str) -> None:
     names |= LIBRARIES[name]()
     exec(compile(_blocks()[name], str(PAGE), "exec"), names)
     network, params, apply_fn = (names[key] for key in ("network", "params", "apply_fn"))
-    assert [(one.rows, one.columns, one.positions) for one in network.layers] == [
+    assert [(layer.rows, layer.columns, layer.positions) for layer in network.layers] == [
         (18, 4, 9),
         (36, 5, 1),
     ]
@@ -114,6 +114,6 @@ def test_a_network_comes_in_by_the_lines_of_the_page(name: str) -> None:
     assert reported == sorted(
         jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves
     )
-    found = forward_float(network, params, IMAGES, extract_matrices(network, params))
+    logits = forward_float(network, params, IMAGES, extract_matrices(network, params))
     expected = apply_fn(params, IMAGES)
-    assert jnp.abs(found - expected).max() <= 1e-5 * jnp.abs(expected).max()
+    assert jnp.abs(logits - expected).max() <= 1e-5 * jnp.abs(expected).max()

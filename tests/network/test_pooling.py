@@ -56,8 +56,8 @@ def test_values_and_both_gradients_are_those_of_xla(case: Any) -> None:
 def test_equal_elements_share_the_gradient() -> None:
     x = jnp.asarray([[1.0, 3.0, 0.0, 0.0], [3.0, 2.0, 0.0, 0.0]])[None, :, :, None]
     eqn = equation(xla_pool((2, 2), "VALID"), x)
-    found = jax.grad(lambda x: (pooling.max_pool(x, eqn.params) * 4).sum())(x)
-    np.testing.assert_array_equal(found[0, :, :, 0], [[0, 2, 1, 1], [2, 0, 1, 1]])
+    gradient = jax.grad(lambda x: (pooling.max_pool(x, eqn.params) * 4).sum())(x)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 2, 1, 1], [2, 0, 1, 1]])
 
 
 def test_others_are_left_to_xla() -> None:
@@ -88,5 +88,5 @@ def test_a_captured_model_has_it() -> None:
 
     params, x = {"w": jnp.ones((4, 2))}, jnp.zeros((1, 4, 4, 1))
     network = capture(model, params, x)
-    found = jax.grad(lambda x: forward_float(network, params, x).sum())(x)
-    np.testing.assert_array_equal(found, jnp.full(x.shape, 0.5))  # four equal, two logits
+    gradient = jax.grad(lambda x: forward_float(network, params, x).sum())(x)
+    np.testing.assert_array_equal(gradient, jnp.full(x.shape, 0.5))  # four equal, two logits

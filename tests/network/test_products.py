@@ -37,9 +37,9 @@ def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
 
     product = product_of(convolve, x, w)
     matrix = product.to_matrix(w)
-    found = product.multiply(x, matrix, pad)
-    assert found.dtype == jnp.int32
-    np.testing.assert_array_equal(found, products.matmul(product.unfold(x, pad), matrix))
+    result = product.multiply(x, matrix, pad)
+    assert result.dtype == jnp.int32
+    np.testing.assert_array_equal(result, products.matmul(product.unfold(x, pad), matrix))
     whole = product.fold(product.multiply(x, matrix))
     np.testing.assert_array_equal(whole, convolve(x, w))
     assert isinstance(product, products.Convolution)
