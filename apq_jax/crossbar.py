@@ -25,12 +25,13 @@ _OUTPUT_BITS = 16  # moved per output, as in ISAAC
 class Counts(NamedTuple):
     """Counts of every layer, [..., L] whole numbers; a window is one of the P output positions.
 
-    Every scheme has the same fields. A pruned network's counts are tables [L, K, S] over keep
-    levels and slices 1 .. S; `look_up_counts` takes a policy's counts from them.
+    Copies of replicated layers are not counted. Every scheme has the same fields. A pruned
+    network's counts are tables [L, K, S] over keep levels and slices 1 .. S; `look_up_counts` takes
+    a policy's counts [..., L] from them.
     """
 
     crossbars: Array  # occupied, at least 1 per layer
-    slots: Array  # operation-unit slots used if crossbars had no edges
+    slots: Array  # operation-unit slots that the weights would use if crossbars had no edges
     units: Array  # reads of operation units per window; no unit crosses a crossbar's edge
     fullest: Array  # reads per window of the fullest crossbar, one after the other
     drives: Array  # wordlines driven per window and step
@@ -42,13 +43,16 @@ class Counts(NamedTuple):
 
 
 class LayerCost(NamedTuple):
-    """The cost of every layer, [..., L]; `sum_costs` adds them up."""
+    """The cost of every layer, [..., L], with the copies of replicated layers.
 
-    crossbars: Array  # with the copies of replicated layers
+    `sum_costs` adds the layers up.
+    """
+
+    crossbars: Array
     imas: Array  # allocated to the layer; layers share no IMA
     slots: Array
     index_bits: Array
-    memory_um2: Array  # memory of the index and of the scales
+    memory_um2: Array  # area of the memory for the index and the scales
     energy_nj: Array  # one inference
     latency_us: Array  # one inference
     adc_nj: Array  # the conversions' part of the energy
@@ -61,7 +65,7 @@ class Cost(NamedTuple):
     allocated: Array  # crossbars of all allocated IMAs
     slots: Array
     index_bits: Array
-    area_mm2: Array  # one of the next two, as the accelerator chooses
+    area_mm2: Array  # the second of the next two if `chip.rounded`, else the first
     area_pro_rata_mm2: Array  # IMAs and tiles in proportion to crossbars
     area_rounded_mm2: Array  # whole IMAs per layer and whole tiles, with their idle parts
     energy_nj: Array  # one inference
@@ -76,26 +80,29 @@ def ceil_div(a: Any, b: Any) -> Any:
 
 
 def ceil_log2(count: int) -> int:
-    """Counts the bits that tell `count` things apart, ⌈log2 count⌉; 0 for one thing."""
+    """Counts the bits of a code for `count` things, ⌈log2 count⌉; 0 for one thing."""
     return (count - 1).bit_length()
 
 
 def count_slices(weight_bits: Array, chip: Chip) -> Array:
-    """Counts the cells of a weight, S: ⌈q/c⌉, or 2 max(1, ⌈(q - 1)/c⌉) in differential pairs."""
+    """Counts the cells of a weight of q bits: S = ⌈q/c⌉, [...] as `weight_bits`.
+
+    In differential pairs S = 2 max(1, ⌈(q - 1)/c⌉).
+    """
     xp = get_namespace(weight_bits + chip.cell_bits)
     pairs = 2 * xp.maximum(ceil_div(weight_bits - 1, chip.cell_bits), 1)
     return xp.where(chip.differential == 1, pairs, ceil_div(weight_bits, chip.cell_bits))
 
 
 def count_dense_layer(layer: Layer, weight_bits: Array, chip: Chip) -> Counts:
-    """Counts an unpruned layer at weight bits [...]; operation units end at a crossbar's edge.
+    """Counts an unpruned layer at weight bits q [...]; operation units end at a crossbar's edge.
 
     ISAAC's mapping puts slices side by side: γ ⌈R/X_r⌉ ⌈C S/X_c⌉ crossbars. Small groups lie
     block-diagonally, min(⌊X_r/R⌋, ⌊X_c/(C S)⌋) per crossbar; one unit reads
     min(⌊h/R⌋, ⌊w/(C S)⌋) of them at once. MNSIM's mapping stores each bit plane in crossbars of
     its own, never cuts a channel's k x k window and keeps groups apart: q ⌈C/X_c⌉ ⌈C_in/⌊X_r/k²⌋⌉
-    crossbars per group, twice that in differential pairs. The index is one bit for each bitline
-    that may be flipped.
+    crossbars per group, twice as many in differential pairs. `chip.mnsim` chooses the mapping. The
+    index is one bit for each bitline that may be flipped.
     """
     slices = count_slices(weight_bits, chip)
     planes = weight_bits * (1 + chip.differential)
@@ -109,7 +116,12 @@ def count_full_matrices(
 ) -> Counts:
     """Counts `groups` full matrices of `rows` x `columns` weights; see `count_dense_layer`.
 
-    `window` is the kernel's k x k, 1 for a matrix product; `slices` and `planes` are [...].
+    Args:
+      groups, rows, columns: the matrices, as in `Layer`.
+      window: rows of one input channel, k x k; 1 for a matrix product.
+      slices: cells of a weight in ISAAC's mapping, [...].
+      planes: bit planes of a weight in MNSIM's mapping, [...].
+      chip: may be traced.
     """
     xp = get_namespace(slices + chip.crossbar_rows)
     h, w = chip.unit_rows, chip.unit_columns
@@ -157,18 +169,14 @@ def count_dense(layers: tuple[Layer, ...], weight_bits: Array, chip: Chip) -> Co
 
 
 def count_survivors(masks: list[np.ndarray]) -> list[np.ndarray]:
-    """Counts each row group's survivors: for every layer [K, γ, G, C] bool to [K, γ G] int32."""
+    """Counts the True entries of each row group: each layer's [K, γ, G, C] to [K, γ G] int32."""
     return [mask.sum(axis=-1, dtype=np.int32).reshape(len(mask), -1) for mask in masks]
 
 
 def tabulate_column_vectors(
-    layers: tuple[Layer, ...],
-    survivors: list[Array],
-    height: int,
-    chip: Chip,
-    slices: int,
+    layers: tuple[Layer, ...], survivors: list[Array], height: int, chip: Chip, slices: int
 ) -> Counts:
-    """Counts the column-vector scheme at every keep level and at slices 1 .. S: [L, K, S].
+    """Counts a network pruned by column vectors, for all keep levels and slices 1 .. S: [L, K, S].
 
     Row group g takes u_g = ⌈s_g S / w⌉ units for its s_g survivors; a crossbar has
     ⌊X_r/h⌋ ⌊X_c/w⌋ slots for units.
@@ -176,7 +184,7 @@ def tabulate_column_vectors(
     Args:
       layers: the network's layers.
       survivors: from `count_survivors`.
-      height: rows h of a unit, for which the masks were made; static.
+      height: rows h of a unit, for which the masks were made, instead of `chip.unit_rows`; static.
       chip: may be traced.
       slices: largest number of slices S; static.
     """
@@ -222,7 +230,7 @@ def look_up_counts(tables: Counts, chip: Chip, level: Array, weight_bits: Array)
     """Looks up a policy's counts [..., L], by its level and weight bits, in tables [L, K, S].
 
     Raises:
-      ValueError: on the host, weight bits take more slices than the tables have.
+      ValueError: weight bits take more slices than the tables have; not checked in a trace.
     """
     layers = np.arange(tables.crossbars.shape[0])
     slices = count_slices(weight_bits, chip)
@@ -245,9 +253,10 @@ def count_copies(layers: tuple[Layer, ...], chip: Chip) -> Array:
 def count_actions(
     layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> dict[str, Array]:
-    """Counts each component's actions in one inference, by its name in the table: [..., L].
+    """Counts each component's actions in one inference: [..., L] by the name in `Components`.
 
-    Actions are whole numbers on the host and float32 in a trace, because they may pass 2^31.
+    Components without a charged action are left out. Actions are int64 on the host and float32 in
+    a trace, because they may pass 2^31.
     """
     n, positions = _widen(counts), np.asarray([layer.positions for layer in layers])
     steps = _widen_like(counts.units, ceil_div(input_bits, chip.dac_bits))
@@ -278,7 +287,7 @@ def count_actions(
 def count_activations(
     layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> Array:
-    """Counts the operation units read in one inference, P ⌈a/d⌉ Σ_g u_g: [..., L]."""
+    """Counts the reads of operation units in one inference, P ⌈a/d⌉ `counts.units`: [..., L]."""
     positions = np.asarray([layer.positions for layer in layers])
     steps = _widen_like(counts.units, ceil_div(input_bits, chip.dac_bits))
     return positions * steps * _widen(counts).units
@@ -300,9 +309,9 @@ def compute_energy(
     input_bits: Array,
     adc_bits: Array | None = None,
 ) -> dict[str, Array]:
-    """Computes the energy of one inference by component, nJ: actions times the table; [..., L].
+    """Computes the energy of one inference, nJ: [..., L] by component, as in `count_actions`.
 
-    Conversions that stop after `adc_bits` [..., L] cost less.
+    Conversions that stop after `adc_bits` [..., L] cost less; None: they run to the end.
     """
     actions = count_actions(layers, counts, chip, input_bits)
     energy_nj = {name: count * (chip.energy_pj[name] * 1e-3) for name, count in actions.items()}
@@ -314,7 +323,10 @@ def compute_energy(
 def compute_latency(
     layers: tuple[Layer, ...], counts: Counts, chip: Chip, input_bits: Array
 ) -> Array:
-    """Computes latency, us: ⌈P / copies⌉ ⌈a/d⌉ (reads of the fullest crossbar) t; [..., L]."""
+    """Computes every layer's latency, us, [..., L].
+
+    ⌈P / copies⌉ ⌈a/d⌉ (reads of the fullest crossbar) t, where t is `chip.cycle_ns`.
+    """
     positions = np.asarray([layer.positions for layer in layers])
     windows = ceil_div(positions, count_copies(layers, chip))  # of the copy with the most
     steps = ceil_div(input_bits, chip.dac_bits)
@@ -352,7 +364,7 @@ def compute_layer_costs(
 
 
 def compute_area(layer_cost: LayerCost, chip: Chip) -> Array:
-    """Computes every layer's area, mm2, with its share of IMAs and tiles: [..., L]."""
+    """Computes every layer's area with its share of IMAs and tiles, mm2, [..., L]."""
     return (layer_cost.memory_um2 + layer_cost.crossbars * _compute_share_um2(chip)) * 1e-6
 
 

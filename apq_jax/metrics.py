@@ -48,11 +48,11 @@ ACCURACY_DROP = "accuracy_drop"  # the one limit that is not on a metric, in per
 
 
 def describe_goal(goal: str, limits: dict[str, float]) -> str:
-    """Says what a search looks for: "the cheapest policy that needs at most 300 slots".
+    """Returns what a search looks for: "the cheapest policy that needs at most 300 slots".
 
     Args:
-      goal: `config.search.goal`.
-      limits: the largest value allowed, by metric or `ACCURACY_DROP`.
+      goal: `config.search.goal`: "cost", "accuracy" or "front".
+      limits: the largest value allowed, by a metric's field or `ACCURACY_DROP`; may be empty.
     """
     words = {
         "cost": "the cheapest policy",
@@ -63,7 +63,7 @@ def describe_goal(goal: str, limits: dict[str, float]) -> str:
 
 
 def describe_limits(limits: dict[str, float]) -> str:
-    """Says what limits allow: "needs at most 300 slots"; arguments as in `describe_goal`."""
+    """Returns what limits allow: "needs at most 300 slots"; `limits` as in `describe_goal`."""
     return " and ".join(
         f"loses at most {limit:g} points of accuracy"
         if name == ACCURACY_DROP
@@ -73,7 +73,9 @@ def describe_limits(limits: dict[str, float]) -> str:
 
 
 def describe_miss(miss: dict[str, Any]) -> str:
-    """Says by how much a limit is missed: "loses 1.5 points of accuracy, 1 allowed".
+    """Returns by how much a limit is missed: "loses 1.5 points of accuracy, 1 allowed".
+
+    For a metric: "needs 330 slots, 300 allowed (10 % more)".
 
     Args:
       miss: the fields of a `pareto.Miss`.

@@ -1,4 +1,4 @@
-"""The records that pass between the rooms.
+"""Defines the records that pass between the rooms.
 
 Dimensions, used everywhere: `L` layers, `K` keep levels, `γ` groups of a layer, `R` rows and
 `C` columns of one group's weight matrix, `h` rows of an operation unit, `G = ⌈R/h⌉` row groups,
@@ -22,8 +22,8 @@ class Layer:
     rows: int  # R: C_in/γ x k_h x k_w, the input channel outermost
     columns: int  # C: output channels of one group
     positions: int  # P: matrix-vector products per example
-    kernel: tuple[int, ...]  # the window, or () for a matrix product
-    stride: tuple[int, ...]
+    kernel: tuple[int, ...]  # taps of the window along each axis; () for a matrix product
+    stride: tuple[int, ...]  # of the window along each axis
 
     @property
     def weights(self) -> int:

@@ -80,26 +80,26 @@ def test_counts_of_a_pruned_layer() -> None:
 
 
 def test_three_bits_take_two_slices() -> None:
-    found = listed(counted(1, 3))
-    assert found["units"] == [16 + 2 + 1, 1 + 1]
-    assert found["drives"] == [19 * 9, 9 + 7]
-    assert found["columns"] == [140, 10]
-    assert found == listed(counted(1, 4))
+    counts = listed(counted(1, 3))
+    assert counts["units"] == [16 + 2 + 1, 1 + 1]
+    assert counts["drives"] == [19 * 9, 9 + 7]
+    assert counts["columns"] == [140, 10]
+    assert counts == listed(counted(1, 4))
 
 
 def test_counts_of_an_unpruned_layer() -> None:
     """64 x 64 x 4 / 8 units; 14 x 16 slots a crossbar; a bitmap is shorter than the list."""
-    found = listed(counted(0, 8))
-    assert found["units"] == [2048, 6 * 3]
-    assert found["crossbars"] == [10, 1]
-    assert found["fullest"] == [205, 18]
-    assert found["index_bits"] == [2048 * 6 + 4096 + 1, 18 * 3 + 36 + 1]
+    counts = listed(counted(0, 8))
+    assert counts["units"] == [2048, 6 * 3]
+    assert counts["crossbars"] == [10, 1]
+    assert counts["fullest"] == [205, 18]
+    assert counts["index_bits"] == [2048 * 6 + 4096 + 1, 18 * 3 + 36 + 1]
 
 
 def test_a_single_survivor_takes_a_crossbar() -> None:
-    found = listed(counted(2, 1))
-    assert (found["crossbars"], found["units"]) == ([1, 1], [1, 1])
-    assert (found["drives"], found["cells"], found["columns"]) == ([9, 7], [9, 7], [1, 1])
+    counts = listed(counted(2, 1))
+    assert (counts["crossbars"], counts["units"]) == ([1, 1], [1, 1])
+    assert (counts["drives"], counts["cells"], counts["columns"]) == ([9, 7], [9, 7], [1, 1])
 
 
 SHAPES = st.tuples(
@@ -118,27 +118,27 @@ def test_column_vectors_agree_with_a_loop(
     layer = Layer("any", groups, rows, columns, 3, (), ())
     count = layer.count_row_groups(height)
     mask = np.random.default_rng(seed).random((1, groups, count, columns)) < 0.4
-    one = Accelerator(
+    accelerator = Accelerator(
         crossbar_rows=40,
         crossbar_columns=24,
         unit_rows=height,
         unit_columns=width,
         cell_bits=cell_bits,
     )
-    chip, slices = one.chip(), one.slices(bits)
+    chip, slices = accelerator.chip(), accelerator.slices(bits)
     tables = crossbar.tabulate_column_vectors(
-        (layer,), crossbar.count_survivors([mask]), height, chip, one.slices(8)
+        (layer,), crossbar.count_survivors([mask]), height, chip, accelerator.slices(8)
     )
-    found = crossbar.look_up_counts(tables, chip, np.asarray([0]), np.asarray([bits]))
+    counts = crossbar.look_up_counts(tables, chip, np.asarray([0]), np.asarray([bits]))
     units = drives = cells = outputs = alive = 0
     for group in range(groups):
         for block in range(count):
             high = min(height, rows - block * height)
             stream = [
-                (column, at)
+                (column, index)
                 for column in range(columns)
                 if mask[0, group, block, column]
-                for at in range(slices)
+                for index in range(slices)
             ]
             here = len({place // width for place in range(len(stream))})
             units, drives = units + here, drives + here * high
@@ -157,7 +157,7 @@ def test_column_vectors_agree_with_a_loop(
         "outputs": outputs,
         "row_groups": alive,
     }
-    assert {name: getattr(found, name).item() for name in expected} == expected
+    assert {name: getattr(counts, name).item() for name in expected} == expected
 
 
 # --- the dense network ---------------------------------------------------------------------------
@@ -173,11 +173,11 @@ def test_column_vectors_agree_with_a_loop(
     ],
 )
 def test_dense_lenet(bits: int, crossbars: list[int], slots: list[int], units: list[int]) -> None:
-    found = listed(crossbar.count_dense(LENET, np.full(5, bits), CHIP))
-    assert found["crossbars"] == crossbars
-    assert found["slots"] == slots
-    assert found["units"] == units
-    assert found["index_bits"] == [0] * 5
+    counts = listed(crossbar.count_dense(LENET, np.full(5, bits), CHIP))
+    assert counts["crossbars"] == crossbars
+    assert counts["slots"] == slots
+    assert counts["units"] == units
+    assert counts["index_bits"] == [0] * 5
 
 
 def test_dense_events_are_cut_at_the_crossbars() -> None:
@@ -210,28 +210,28 @@ def test_dense_groups_lie_block_diagonally(
     groups: int, rows: int, columns: int, crossbars: int, fullest: int
 ) -> None:
     layer = Layer("grouped", groups, rows, columns, 1, (3, 3), (1, 1))
-    found = crossbar.count_dense((layer,), np.asarray([8]), CHIP)
-    assert (found.crossbars[0], found.fullest[0]) == (crossbars, fullest)
+    counts = crossbar.count_dense((layer,), np.asarray([8]), CHIP)
+    assert (counts.crossbars[0], counts.fullest[0]) == (crossbars, fullest)
 
 
 def test_whole_crossbar_reads() -> None:
     """On ISAAC a unit is a crossbar: as many units as crossbars, one turn each."""
     isaac = PRESETS["isaac"].chip()
-    found = crossbar.count_dense(LENET, np.full(5, 8), isaac)
-    assert found.crossbars.tolist() == found.units.tolist() == [1, 2, 16, 3, 1]
-    assert found.fullest.tolist() == [1] * 5
-    assert found.drives.tolist() == [25, 150, 400 * 4, 120 * 3, 84]
-    assert found.columns.tolist() == [24, 2 * 64, 4 * 480, 336, 40]
-    assert found.index_bits.tolist() == found.columns.tolist()  # whether each is flipped
+    counts = crossbar.count_dense(LENET, np.full(5, 8), isaac)
+    assert counts.crossbars.tolist() == counts.units.tolist() == [1, 2, 16, 3, 1]
+    assert counts.fullest.tolist() == [1] * 5
+    assert counts.drives.tolist() == [25, 150, 400 * 4, 120 * 3, 84]
+    assert counts.columns.tolist() == [24, 2 * 64, 4 * 480, 336, 40]
+    assert counts.index_bits.tolist() == counts.columns.tolist()  # whether each is flipped
 
 
 def test_mnsim_holds_a_plane_a_crossbar() -> None:
     """64 channels of 3 x 3: ⌊128/9⌋ = 14 channels of 126 rows, 5 strips; 8 planes; pairs 16."""
     mnsim = dataclasses.replace(ISAAC_OU, mapping="mnsim")
-    found = crossbar.count_dense((CONV,), np.asarray([8]), mnsim.chip())
-    assert found.crossbars.tolist() == [8 * 1 * 5]
+    counts = crossbar.count_dense((CONV,), np.asarray([8]), mnsim.chip())
+    assert counts.crossbars.tolist() == [8 * 1 * 5]
     # 4 strips of 126 rows, 14 units each, and one of 72 rows, 8 units; 64 bitlines, 8 units.
-    assert found.units.tolist() == [8 * (4 * 14 + 8) * 8]
+    assert counts.units.tolist() == [8 * (4 * 14 + 8) * 8]
     pairs = dataclasses.replace(mnsim, signed="differential").chip()
     assert crossbar.count_dense((CONV,), np.asarray([8]), pairs).crossbars.tolist() == [80]
     wide = Layer("fc", 1, 300, 200, 1, (), ())
@@ -247,7 +247,7 @@ def test_dense_agrees_with_a_loop(
 ) -> None:
     """Every cell of one group is put into its crossbar and unit, one by one."""
     _, rows, columns, height, width = shape
-    one = Accelerator(
+    accelerator = Accelerator(
         crossbar_rows=13,
         crossbar_columns=11,
         unit_rows=height,
@@ -255,9 +255,9 @@ def test_dense_agrees_with_a_loop(
         cell_bits=cell_bits,
         signed="differential" if differential else "offset",
     )
-    slices = one.slices(bits)
+    slices = accelerator.slices(bits)
     layer = Layer("any", 1, rows, columns, 3, (), ())
-    found = crossbar.count_dense((layer,), np.asarray([bits]), one.chip())
+    counts = crossbar.count_dense((layer,), np.asarray([bits]), accelerator.chip())
     units: dict[tuple[int, ...], set[tuple[int, int]]] = {}
     for row in range(rows):
         for column in range(columns * slices):
@@ -276,8 +276,8 @@ def test_dense_agrees_with_a_loop(
     }
     if len(set(arrays)) == 1:
         del expected["fullest"]  # of one crossbar that is not full
-        assert found.fullest.item() == len(units)
-    assert {name: getattr(found, name).item() for name in expected} == expected
+        assert counts.fullest.item() == len(units)
+    assert {name: getattr(counts, name).item() for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -286,10 +286,10 @@ def test_dense_agrees_with_a_loop(
 )
 def test_slices(bits: int, cell_bits: int, offset: int, pairs: int) -> None:
     for signed, slices in (("offset", offset), ("differential", pairs)):
-        one = dataclasses.replace(ISAAC_OU, cell_bits=cell_bits, signed=signed)
-        assert one.slices(bits) == slices
-        assert crossbar.count_slices(np.asarray(bits), one.chip()) == slices
-        assert crossbar.count_slices(jnp.asarray(bits), one.chip()) == slices
+        accelerator = dataclasses.replace(ISAAC_OU, cell_bits=cell_bits, signed=signed)
+        assert accelerator.slices(bits) == slices
+        assert crossbar.count_slices(np.asarray(bits), accelerator.chip()) == slices
+        assert crossbar.count_slices(jnp.asarray(bits), accelerator.chip()) == slices
 
 
 # --- cost ----------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_slices(bits: int, cell_bits: int, offset: int, pairs: int) -> None:
 
 def test_energy_by_hand() -> None:
     """The pruned 3x3 layer at 8 and 8 bits: pJ a window, 100 windows, nJ."""
-    found = crossbar.compute_energy(LAYERS, counted(1, 8), CHIP, both(8))
+    energy = crossbar.compute_energy(LAYERS, counted(1, 8), CHIP, both(8))
     moved = 576 * 8 + 64 * 16  # bits of inputs and outputs
     window = {
         "array": 8 * 2520 * 30 / 16384,
@@ -314,7 +314,7 @@ def test_energy_by_hand() -> None:
         "bus": moved * 0.054,
         "router": 64 * 16 * 20.74 / 256,
     }
-    assert {name: value[0] for name, value in found.items()} == pytest.approx(
+    assert {name: value[0] for name, value in energy.items()} == pytest.approx(
         {name: 100 * pj / 1000 for name, pj in window.items()}, rel=1e-9
     )
 
@@ -324,12 +324,12 @@ def test_differential_pairs_need_no_correction_and_flipped_columns_one_more() ->
     tables = crossbar.tabulate_column_vectors(LAYERS, SURVIVORS, 9, pairs, 8)
     counts = counted(1, 8, pairs, tables)  # 2 ⌈7/2⌉ = 8 slices
     assert counts.columns.tolist() == [70 * 8, 5 * 8]
-    found = crossbar.count_actions(LAYERS, counts, pairs, both(8))
-    assert found["input_count"].tolist() == [0, 0]
-    assert found["shift_add"].tolist() == [100 * 8 * 560, 10 * 8 * 40]
+    actions = crossbar.count_actions(LAYERS, counts, pairs, both(8))
+    assert actions["input_count"].tolist() == [0, 0]
+    assert actions["shift_add"].tolist() == [100 * 8 * 560, 10 * 8 * 40]
     flipped = dataclasses.replace(ISAAC_OU, flipped_columns=True).chip()
-    found = crossbar.count_actions(LAYERS, counted(1, 8), flipped, both(8))
-    assert found["shift_add"].tolist() == [100 * (8 * 280 + 70 + 280), 10 * (8 * 20 + 5 + 20)]
+    actions = crossbar.count_actions(LAYERS, counted(1, 8), flipped, both(8))
+    assert actions["shift_add"].tolist() == [100 * (8 * 280 + 70 + 280), 10 * (8 * 20 + 5 + 20)]
 
 
 def test_latency_and_area_by_hand() -> None:
@@ -346,39 +346,39 @@ def test_latency_and_area_by_hand() -> None:
     np.testing.assert_allclose(
         crossbar.compute_area(layer_cost, CHIP), (own + ima / 8 + tile / 96 + memory) * 1e-6
     )
-    found = crossbar.sum_costs(layer_cost, CHIP)
-    assert found.area_mm2 == found.area_pro_rata_mm2
+    cost = crossbar.sum_costs(layer_cost, CHIP)
+    assert cost.area_mm2 == cost.area_pro_rata_mm2
     # One whole tile: 12 IMAs of 8 crossbars each, most of them idle.
     whole = 12 * (8 * own + ima) + tile + memory.sum()
-    assert found.area_rounded_mm2 == pytest.approx(whole * 1e-6)
-    assert found.allocated == 16  # a layer shares no IMA
+    assert cost.area_rounded_mm2 == pytest.approx(whole * 1e-6)
+    assert cost.allocated == 16  # a layer shares no IMA
     rounded = dataclasses.replace(ISAAC_OU, round_hierarchy=True).chip()
-    assert crossbar.sum_costs(layer_cost, rounded).area_mm2 == found.area_rounded_mm2
+    assert crossbar.sum_costs(layer_cost, rounded).area_mm2 == cost.area_rounded_mm2
 
 
 def test_pipeline_and_bottleneck() -> None:
     counts = counted(1, 8)
-    found = crossbar.compute_cost(LAYERS, counts, CHIP, both(8))
-    assert found.latency_us == pytest.approx(100 * 8 * 3.6 + 10 * 8 * 0.3)
-    assert found.period_us == pytest.approx(100 * 8 * 3.6)
-    assert found.bottleneck == 0
+    cost = crossbar.compute_cost(LAYERS, counts, CHIP, both(8))
+    assert cost.latency_us == pytest.approx(100 * 8 * 3.6 + 10 * 8 * 0.3)
+    assert cost.period_us == pytest.approx(100 * 8 * 3.6)
+    assert cost.bottleneck == 0
     apart = dataclasses.replace(ISAAC_OU, pipelined=False).chip()
-    assert crossbar.compute_cost(LAYERS, counts, apart, both(8)).period_us == found.latency_us
+    assert crossbar.compute_cost(LAYERS, counts, apart, both(8)).period_us == cost.latency_us
 
 
 def test_replicas_share_the_windows() -> None:
     """100 windows against 10: up to ten copies of the first layer, four are allowed."""
     four = dataclasses.replace(ISAAC_OU, replication=4).chip()
     assert crossbar.count_copies(LAYERS, four).tolist() == [4, 1]
-    most = dataclasses.replace(ISAAC_OU, replication=99).chip()
-    assert crossbar.count_copies(LAYERS, most).tolist() == [10, 1]
-    once, found = (
+    many_copies = dataclasses.replace(ISAAC_OU, replication=99).chip()
+    assert crossbar.count_copies(LAYERS, many_copies).tolist() == [10, 1]
+    once, copied = (
         crossbar.compute_layer_costs(LAYERS, counted(1, 8), chip, both(8)) for chip in (CHIP, four)
     )
-    assert found.crossbars.tolist() == [4, 1]
-    assert found.slots.tolist() == [144, 3]
-    assert found.latency_us.tolist() == pytest.approx([25 * 8 * 3.6, 10 * 8 * 0.3])
-    np.testing.assert_array_equal(found.energy_nj, once.energy_nj)
+    assert copied.crossbars.tolist() == [4, 1]
+    assert copied.slots.tolist() == [144, 3]
+    assert copied.latency_us.tolist() == pytest.approx([25 * 8 * 3.6, 10 * 8 * 0.3])
+    np.testing.assert_array_equal(copied.energy_nj, once.energy_nj)
 
 
 def test_two_bit_dacs_halve_the_steps() -> None:
@@ -389,8 +389,8 @@ def test_two_bit_dacs_halve_the_steps() -> None:
     np.testing.assert_allclose(half / once, [4 / 8, 4 / 7])
     # An input's bits are read once, however many of them a step drives.
     for chip in (CHIP, wider):
-        found = crossbar.count_actions(LAYERS, counted(1, 8), chip, bits)["input_register"]
-        assert found.tolist() == [100 * 324 * 8, 10 * (1 * 9 + 2 * 7) * 7]
+        actions = crossbar.count_actions(LAYERS, counted(1, 8), chip, bits)["input_register"]
+        assert actions.tolist() == [100 * 324 * 8, 10 * (1 * 9 + 2 * 7) * 7]
 
 
 def test_activations_pass_31_bits_exactly() -> None:
@@ -400,8 +400,8 @@ def test_activations_pass_31_bits_exactly() -> None:
     # 9000 rows: 70 strips of 15 units and 40 rows of 5; 8000 bitlines: 1000 units.
     assert steps.dtype == np.int64
     assert steps.tolist() == [10**6 * 8 * (70 * 15 + 5) * 1000]
-    found = crossbar.count_actions(layers, counts, CHIP, np.asarray([8]))
-    assert all(np.issubdtype(value.dtype, np.integer) for value in found.values())
+    actions = crossbar.count_actions(layers, counts, CHIP, np.asarray([8]))
+    assert all(np.issubdtype(value.dtype, np.integer) for value in actions.values())
 
 
 # --- batched -------------------------------------------------------------------------------------
@@ -422,16 +422,16 @@ def traced(chip: Chip) -> Chip:
 def test_a_look_up_is_the_cost() -> None:
     prices = build_prices(LAYERS, TABLES, CHIP, 8, 8)
     batch = policies(50)
-    found = look_up_costs(prices, batch)
+    costs = look_up_costs(prices, batch)
     counts = crossbar.look_up_counts(TABLES, CHIP, batch.level, batch.weight_bits)
     expected = crossbar.compute_cost(LAYERS, counts, CHIP, batch.input_bits, batch.adc_bits)
     for name in expected._fields:
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
+        np.testing.assert_allclose(getattr(costs, name), getattr(expected, name), rtol=1e-12)
     whole = crossbar.compute_cost(LAYERS, counts, CHIP, batch.input_bits)
     dear = look_up_costs(prices, batch._replace(adc_bits=None))
     np.testing.assert_allclose(dear.energy_nj, whole.energy_nj, rtol=1e-12)
-    assert (dear.energy_nj > found.energy_nj).any()
-    assert (dear.energy_nj >= found.energy_nj).all()
+    assert (dear.energy_nj > costs.energy_nj).any()
+    assert (dear.energy_nj >= costs.energy_nj).all()
     on_device = jax.jit(look_up_costs)(move_to_device(prices), jax.tree.map(jnp.asarray, batch))
     for name in expected._fields:
         value = getattr(on_device, name)
@@ -473,16 +473,16 @@ def test_many_accelerators_compile_once() -> None:
         return look_up_costs(prices, batch)
 
     batch = policies(20)
-    for one in many:
-        chip = one.chip()
+    for accelerator in many:
+        chip = accelerator.chip()
         tables = crossbar.tabulate_column_vectors(LAYERS, SURVIVORS, 9, chip, 14)
         counts = crossbar.look_up_counts(tables, chip, batch.level, batch.weight_bits)
         expected = crossbar.compute_cost(LAYERS, counts, chip, batch.input_bits, batch.adc_bits)
-        found = costs(traced(chip), jax.tree.map(jnp.asarray, batch))
+        cost = costs(traced(chip), jax.tree.map(jnp.asarray, batch))
         for name in expected._fields:
             whole = np.issubdtype(getattr(expected, name).dtype, np.integer)
             np.testing.assert_allclose(
-                getattr(found, name),
+                getattr(cost, name),
                 getattr(expected, name),
                 rtol=0 if whole else 1e-5,
                 err_msg=name,
@@ -498,10 +498,10 @@ def test_bits_that_the_tables_lack_are_refused() -> None:
 
 def test_a_traced_accelerator_takes_tables_of_the_host() -> None:
     chip = traced(CHIP)
-    found = jax.jit(lambda chip: build_prices(LAYERS, TABLES, chip, 8, 8))(chip)
+    computed = jax.jit(lambda chip: build_prices(LAYERS, TABLES, chip, 8, 8))(chip)
     expected = build_prices(LAYERS, TABLES, CHIP, 8, 8)
-    np.testing.assert_array_equal(found.whole, expected.whole)
-    np.testing.assert_allclose(found.real, expected.real, rtol=1e-5)
+    np.testing.assert_array_equal(computed.whole, expected.whole)
+    np.testing.assert_allclose(computed.real, expected.real, rtol=1e-5)
 
 
 def test_vmap_over_accelerators_agrees() -> None:
@@ -512,7 +512,9 @@ def test_vmap_over_accelerators_agrees() -> None:
     def dense_units(chip: Chip) -> Any:
         return crossbar.count_dense(LENET, jnp.full(5, 8), chip)
 
-    found = jax.vmap(dense_units)(stacked)
-    for at, chip in enumerate(chips):
+    computed = jax.vmap(dense_units)(stacked)
+    for index, chip in enumerate(chips):
         expected = crossbar.count_dense(LENET, np.full(5, 8), chip)
-        jax.tree.map(lambda a, b, at=at: np.testing.assert_array_equal(a[at], b), found, expected)
+        jax.tree.map(
+            lambda a, b, index=index: np.testing.assert_array_equal(a[index], b), computed, expected
+        )

@@ -26,7 +26,7 @@ def _vgg(blocks: tuple[tuple[int, int], ...], name: str) -> list[Layer]:
       blocks: channels and convolutions of each block.
       name: a convolution's, from its block, its index in the block and its index in the network.
     """
-    layers, inputs, size = [], 3, 32
+    layers, inputs, size = list[Layer](), 3, 32
     for block, (outputs, count) in enumerate(blocks, 1):
         for index in range(1, count + 1):
             title = name.format(block, index, len(layers) + 1)

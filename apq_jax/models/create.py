@@ -18,11 +18,11 @@ def build(options: ModelOptions, dataset: Dataset) -> lenet.LeNet5 | vgg.Vgg | r
     """Builds a Flax module that maps a data set's images [B, H, W, C] to logits [B, classes].
 
     Args:
-      options: name and width; LeNet-5 has a width of 1 only.
+      options: give the name and the width; LeNet-5 has a width of 1 only.
       dataset: gives the size of the images and the number of classes.
 
     Raises:
-      InputError: the model has no such width, or the images are too small for it.
+      InputError: the width is not 1, or the images are too small, for LeNet-5.
     """
     name, width = options.name, options.width
     if name == "vgg8":
@@ -53,9 +53,16 @@ def build_trained(
 ) -> tuple[training.ApplyFn, training.Params, str]:
     """Builds a model and loads its params, or trains them if none are stored.
 
+    Args:
+      options: which model.
+      recipe: how the model is trained; its seed also decides the initial params.
+      dataset: the images.
+      cache: the folder where params are looked for, and where trained ones are written.
+      on_progress: as in `training.train`.
+
     Returns:
-      The model as a function, its params, and their source: "shipped" with the package, "cached",
-      or "" if they were trained now.
+      The model as a function `(params, images [B, H, W, C]) -> logits [B, classes]`, its params,
+      and their source: "shipped" with the package, "cached", or "" if they were trained now.
 
     Raises:
       InputError: as `build` and `weights.load_or_train`.
@@ -66,24 +73,21 @@ def build_trained(
     if "batch_stats" in init:
         train_fn = functools.partial(model.apply, train=True, mutable=["batch_stats"])
     params, source = weights.load_or_train(
-        str(options),
-        model.apply,
-        init,
-        dataset,
-        recipe,
-        cache,
-        on_progress,
-        train_fn,
+        str(options), model.apply, init, dataset, recipe, cache, on_progress, train_fn
     )
     return model.apply, params, source
 
 
 def load_onnx(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn, training.Params]:
-    """Returns an ONNX file's model as a function of a data set's images, and its params.
+    """Reads the ONNX file at `options.path` as a model for a data set.
+
+    Returns:
+      The model as a function `(params, images [B, H, W, C]) -> logits [B, classes]`, and its
+      params.
 
     Raises:
-      InputError: there is no such file; as `onnx.model.load`; or the data set's images or classes
-        do not fit the model.
+      InputError: the path does not end in .onnx, or no file is there; as `onnx.model.load`; or the
+        data set's images or classes do not fit the model.
     """
     path = pathlib.Path(options.path)
     if path.suffix != ".onnx" or not path.is_file():

@@ -13,7 +13,10 @@ NAMES = ("lenet5", "vgg8", "vgg16", "resnet20", "resnet18")
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """Tells which model is used."""
+    """Tells which model is used.
+
+    `str` gives the file's name, or else the model's name, and the width if it is not 1.
+    """
 
     name: str = define_choice("lenet5", NAMES)
     width: float = define_range(1.0, 0.01, 4.0)  # factor of VGG's and ResNet's channels
@@ -32,12 +35,12 @@ class Training:
 
     Attributes:
       epochs: passes over the training images.
-      batch_size: images a step; the rest of an epoch, if smaller, is skipped.
+      batch_size: images in a step, at most all; a smaller rest at the end of an epoch is skipped.
       learning_rate: AdamW's, at the start of a cosine decay to zero over the epochs.
-      weight_decay: AdamW's, a step, in units of the learning rate.
-      max_shift: pixels; images are shifted by up to this many, each way and at random.
-      flip: mirrors every second image, at random, left to right.
-      seed: decides the shuffles, shifts and flips.
+      weight_decay: AdamW's; a step shrinks the params by this times the learning rate.
+      max_shift: each image is shifted at random by up to this many pixels along both axes.
+      flip: whether each image is mirrored left to right with probability one half.
+      seed: decides the initial params, shuffles, shifts and flips.
       restart_epochs: further passes with a new optimizer that starts at half the learning rate: a
         warm restart (Loshchilov and Hutter, SGDR, ICLR 2017).
     """

@@ -37,7 +37,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps images [B, H, W, C] to logits [B, classes]."""
+        """Maps images [B, H, W, C] to logits [B, classes]; `train` chooses the normalisation."""
         stem = scale_channels(self.stages[0][0], self.width)
         x = nn.relu(_convolve(images, stem, 3, 1, train, "1"))
         for stage, (channels, count) in enumerate(self.stages, 1):
@@ -50,13 +50,13 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions, the first with a stride, and a shortcut past them.
+    """Two 3 x 3 convolutions, the first with a stride, and a shortcut that is added to them.
 
     Attributes:
       channels: of the result.
       stride: in both directions.
       projected: whether a shortcut that changes shape is a convolution; otherwise it takes every
-        `stride`th row and column, and zeros for missing channels.
+        `stride`th row and column, and fills missing channels with zeros.
     """
 
     channels: int

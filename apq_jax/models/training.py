@@ -33,7 +33,10 @@ _REPORT = 50  # steps between two reports of progress
 
 
 def shift_randomly(key: jax.Array, images: jax.Array, max_shift: int) -> jax.Array:
-    """Shifts each image [B, H, W, C] by up to `max_shift` pixels each way; zeros move in."""
+    """Shifts each image of [B, H, W, C] at random, by up to `max_shift` pixels along H and W.
+
+    Zeros fill the pixels that no image pixel moves to. A shift of 0 returns the images themselves.
+    """
     if max_shift == 0:
         return images
     margin = ((max_shift, max_shift), (max_shift, max_shift), (0, 0))
@@ -53,7 +56,7 @@ def mirror_randomly(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def augment(key: jax.Array, images: jax.Array, max_shift: int, flip: bool) -> jax.Array:
-    """Shifts, and if `flip` mirrors, images [B, H, W, C] at random for a step of training."""
+    """Shifts images [B, H, W, C] at random, then mirrors half of them at random if `flip`."""
     shifted = shift_randomly(key, images, max_shift)
     return mirror_randomly(jax.random.fold_in(key, 1), shifted) if flip else shifted
 
@@ -72,16 +75,21 @@ def train(
     """Trains `params` with AdamW on the cross entropy of the training split, and returns them.
 
     Args:
+      apply_fn: the model; not called in training if there is a `train_fn`.
       params: where training starts.
+      dataset: its training split is used.
+      options: `options.seed` is not used, because `key` stands for it.
       key: decides the order of images, shifts and flips.
       train_fn: the model in training, if it differs from `apply_fn`.
-      on_progress: called every 50 steps, and at the end of every epoch.
+      on_progress: called with the epochs done and the mean loss of the epoch so far, every 50
+        steps and at the end of every epoch.
       unfinished: file of the training's state, written after every epoch but the last, and after a
-        step whenever `pytrees.SAVE_SECONDS` have passed. Training continues from an existing file,
-        which must belong to this very training, to the same result.
+        step whenever `pytrees.SAVE_SECONDS` have passed. Training continues from an existing file
+        and gives the same result. The file must belong to a training with the same arguments,
+        which is not checked. An unreadable file is ignored with a warning.
 
     Raises:
-      InputError: the loss stopped being finite, or `unfinished` cannot be written.
+      InputError: an epoch's mean loss is not finite, or `unfinished` cannot be written.
     """
     images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
     batch_size = min(options.batch_size, len(labels))

@@ -33,7 +33,7 @@ class Vgg(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps images [B, H, W, C] to logits [B, classes]."""
+        """Maps images [B, H, W, C] to logits [B, classes]; `train` chooses the normalisation."""
 
         def normalise(x: jax.Array, name: str) -> jax.Array:
             norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)

@@ -31,26 +31,24 @@ def load_or_train(
 ) -> tuple[Params, str]:
     """Returns trained params and their source: "cached", "shipped", or "" if trained now.
 
+    The cache is tried first, then the package's weights, then params are trained and cached.
     Shipped weights are found by `identify`. Cached weights also depend on the initial params
     (names, shapes and values) and on the versions of jax, optax and flax. Neither depends on the
-    model's code: give a changed model a new name. Training that was stopped continues from a state
-    that is at most `pytrees.SAVE_SECONDS` older.
+    model's code: give a changed model a new name. A training that was stopped continues from its
+    last saved state; states are saved every `pytrees.SAVE_SECONDS`.
 
     Args:
       model_name: stands for the model's code.
       init_params: where training starts.
+      options: how the model is trained; `options.seed` gives the key of `train`.
       cache_dir: folder of the cached weights.
-      on_progress, train_fn: as in `train`.
+      apply_fn, dataset, on_progress, train_fn: as in `train`.
 
     Raises:
       InputError: as `train`, or the cache cannot be written.
     """
     identity = identify(model_name, dataset, options)
-    metadata = {
-        **identity,
-        "init": pytrees.compute_digest(init_params),
-        **read_versions(TRAINING),
-    }
+    metadata = {**identity, "init": pytrees.compute_digest(init_params), **read_versions(TRAINING)}
     name = hashlib.sha256(repr(metadata).encode()).hexdigest()[:32]
     path = pathlib.Path(cache_dir, f"{name}.safetensors")
     params = pytrees.load_if_usable(path, init_params)
@@ -76,7 +74,10 @@ def load_or_train(
 
 
 def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, str]:
-    """Returns the metadata that tells trained weights apart: model, images, options with seed."""
+    """Returns the metadata that tells trained weights apart, for the header of their file.
+
+    It holds the model's name, a hash of the training images and labels, and all options as JSON.
+    """
     return {
         "model": model_name,
         "training_images": dataset.fingerprint("train"),
@@ -87,8 +88,8 @@ def identify(model_name: str, dataset: Dataset, options: Training) -> dict[str, 
 def _matches(metadata: Mapping[str, str], identity: Mapping[str, str]) -> bool:
     """Returns whether a file's metadata equals `identity`.
 
-    Options missing in the file count as their defaults, so that a new option does not orphan
-    weights that are older.
+    Options that the file lacks count as their defaults, so that older weights are still found
+    after an option is added.
     """
     if metadata.keys() != identity.keys():
         return False
@@ -97,18 +98,27 @@ def _matches(metadata: Mapping[str, str], identity: Mapping[str, str]) -> bool:
 
 
 def save_shipped(params: Params, identity: Mapping[str, str], name: str) -> pathlib.Path:
-    """Writes float32 params, as float16, to the package's weights; returns the file's path."""
+    """Writes float32 params as float16 to <name>.safetensors in `SHIPPED`; returns its path.
+
+    `identity` goes into the file's header. An existing file is replaced.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     path = SHIPPED / f"{name}.safetensors"
     pytrees.save(path, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params), identity)
     return path
 
 
 def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
-    """Returns the package's weights of this `identity` as float32 params; None if it has none.
+    """Returns the weights in `SHIPPED` that have this `identity`, as float32; None if none has.
 
     Args:
-      identity: from `identify`.
+      identity: from `identify`. Options that a file lacks count as their defaults.
       like: a pytree of arrays with the expected names and shapes.
+
+    Raises:
+      InputError: a file cannot be read, or its names or shapes differ from `like`.
     """
     for path in sorted(SHIPPED.glob("*.safetensors")):
         if not _matches(pytrees.read_tensors(path)[1], identity):

@@ -75,9 +75,9 @@ def test_layers_are_those_of_the_table(name: str, weights: int) -> None:
     model, like = shapes(name, 1.0, size)
     layers = captured(model, like, size).layers
     assert sum(layer.weights for layer in layers) == weights
-    for found, expected in zip(layers, WORKLOADS[name], strict=True):
-        expected = dataclasses.replace(expected, name=found.name)
-        assert found == expected
+    for layer, expected in zip(layers, WORKLOADS[name], strict=True):
+        expected = dataclasses.replace(expected, name=layer.name)
+        assert layer == expected
 
 
 def test_parameters_by_hand() -> None:
@@ -118,11 +118,11 @@ def test_resnet18_is_the_table_but_for_its_ends() -> None:
     size = (32, 32, 3)
     model, like = shapes("resnet18", 1.0, size)
     layers = captured(model, like, size).layers
-    for found, expected in zip(layers[1:-1], WORKLOADS["resnet18"][1:-1], strict=True):
+    for layer, expected in zip(layers[1:-1], WORKLOADS["resnet18"][1:-1], strict=True):
         positions = expected.positions * 32**2 // 56**2
-        assert found == dataclasses.replace(expected, name=found.name, positions=positions)
+        assert layer == dataclasses.replace(expected, name=layer.name, positions=positions)
         stage, block, part = expected.name.split("/")
-        assert found.name == f"params/{stage}_{block}/{part.replace('short', 'conv_short')}/kernel"
+        assert layer.name == f"params/{stage}_{block}/{part.replace('short', 'conv_short')}/kernel"
 
 
 def test_resnet_shortcut_takes_every_second_pixel() -> None:
@@ -152,9 +152,9 @@ def test_captured_network_is_the_model(size: tuple[int, ...]) -> None:
     model, _ = shapes("vgg8", 0.03, size)
     params = drawn(model, size)
     network = capture(model.apply, params, jnp.zeros((2, *size)))
-    status = {one.name: one.status for one in network.operations}
-    assert {name for name, found in status.items() if found == "mapped"} == {
-        *(f"params/conv{number}/kernel" for number in range(1, 7)),
+    status = {operation.name: operation.status for operation in network.operations}
+    assert {name for name, value in status.items() if value == "mapped"} == {
+        *(f"params/conv{index}/kernel" for index in range(1, 7)),
         "params/hidden/kernel",
         "params/logits/kernel",
     }
@@ -163,8 +163,8 @@ def test_captured_network_is_the_model(size: tuple[int, ...]) -> None:
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(3, *size)), jnp.float32)
     expected = jax.jit(model.apply)(params, x)
     assert np.abs(expected).max() > 0.01
-    found = jax.jit(lambda params, x: forward_float(network, params, x))(params, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    logits = jax.jit(lambda params, x: forward_float(network, params, x))(params, x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "mapped"), [("resnet20", 20), ("resnet18", 21)])
@@ -174,15 +174,15 @@ def test_captured_resnet_is_the_model(name: str, mapped: int) -> None:
     model, _ = shapes(name, 0.07, size)
     params = drawn(model, size)
     network = capture(model.apply, params, jnp.zeros((2, *size)))
-    for one in network.operations:
-        kernel = one.name.endswith("/kernel")
-        assert one.status == ("mapped" if kernel else "digital"), one
+    for operation in network.operations:
+        kernel = operation.name.endswith("/kernel")
+        assert operation.status == ("mapped" if kernel else "digital"), operation
     assert len(network.layers) == mapped
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(3, *size)), jnp.float32)
     expected = jax.jit(model.apply)(params, x)
     assert np.abs(expected).max() > 0.01
-    found = jax.jit(lambda params, x: forward_float(network, params, x))(params, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    logits = jax.jit(lambda params, x: forward_float(network, params, x))(params, x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_running_moments_are_used_and_moved() -> None:
@@ -215,7 +215,7 @@ def test_trained_with_running_moments(tmp_path: pathlib.Path) -> None:
     again, params_again, whence = build_trained(options, recipe, dataset, tmp_path)
     assert whence == "cached"
     np.testing.assert_array_equal(again(params_again, jnp.asarray(dataset.test_images)), logits)
-    names = [str(one) for one in (ModelOptions(), options, ModelOptions("vgg8", 0.025))]
+    names = [str(choice) for choice in (ModelOptions(), options, ModelOptions("vgg8", 0.025))]
     assert names == ["lenet5", "vgg8 x 0.02", "vgg8 x 0.025"]
 
 

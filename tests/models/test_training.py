@@ -79,8 +79,8 @@ def test_a_restart_is_a_training_more_and_goes_on_when_cut(
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             training.train(linear, zeros(), dataset, both, key, on_progress=cut, unfinished=path)
-    found = training.train(linear, zeros(), dataset, both, key, unfinished=path)
-    jax.tree.map(np.testing.assert_array_equal, found, params)
+    trained = training.train(linear, zeros(), dataset, both, key, unfinished=path)
+    jax.tree.map(np.testing.assert_array_equal, trained, params)
     whole = training.train(linear, zeros(), dataset, both, key)
     jax.tree.map(np.testing.assert_array_equal, whole, params)
 
@@ -137,13 +137,13 @@ def test_flips_are_trained_on(dataset: Dataset) -> None:
     images = np.zeros((200, 6, 6, 1), np.float32)
     images[0::2, :, :3], images[1::2, :, 3:] = 1, 1
     sided = dataclasses.replace(dataset, train_images=images)
-    found = []
+    margins = []
     for flip in (False, True):
         options = dataclasses.replace(QUICK, flip=flip, max_shift=0, epochs=20)
         params = training.train(linear, zeros(), sided, options, jax.random.key(0))
         left, right = np.asarray(linear(params, jnp.asarray(images[:2])))
-        found.append(abs((left - right) @ (1, -1)))  # by how much the logits tell the sides apart
-    assert found[0] > 5 > 1 > found[1]
+        margins.append(abs((left - right) @ (1, -1)))  # by how much the logits tell the sides apart
+    assert margins[0] > 5 > 1 > margins[1]
 
 
 def test_statistics_move_in_training_alone(dataset: Dataset) -> None:
@@ -206,8 +206,8 @@ def test_training_stopped_within_an_epoch(
     for _ in stops:
         with pytest.raises(KeyboardInterrupt):
             trained_in(tmp_path / "cut", dataset, stop)
-    found = trained_in(tmp_path / "cut", dataset, stop)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    trained = trained_in(tmp_path / "cut", dataset, stop)
+    jax.tree.map(np.testing.assert_array_equal, trained, expected)
     assert again == seen
     assert len(seen) == 24
 
@@ -267,8 +267,8 @@ def test_killed_training_goes_on(dataset: Dataset, tmp_path: pathlib.Path) -> No
         child.kill()
     assert child.returncode == -signal.SIGKILL
     seen: list[float] = []
-    found = trained_in(tmp_path / "cut", dataset, lambda epochs, _: seen.append(epochs))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    trained = trained_in(tmp_path / "cut", dataset, lambda epochs, _: seen.append(epochs))
+    jax.tree.map(np.testing.assert_array_equal, trained, expected)
     assert reached < 2
     assert seen == [2, 3, 4]  # the first epoch was not repeated
 
@@ -290,8 +290,8 @@ def test_unfinished_out_of_range(
     done = {"epochs": np.int32(epochs), "steps": np.int32(steps), "losses": np.zeros(6, "f4")}
     pytrees.save(path, (zeros(), state, done), {})
     key = jax.random.key(0)
-    found = training.train(linear, zeros(), dataset, QUICK, key, unfinished=path)
+    trained = training.train(linear, zeros(), dataset, QUICK, key, unfinished=path)
     jax.tree.map(
-        np.testing.assert_array_equal, found, training.train(linear, zeros(), dataset, QUICK, key)
+        np.testing.assert_array_equal, trained, training.train(linear, zeros(), dataset, QUICK, key)
     )
     assert f"{reason} done; allowed: 0 to {3 if 'epochs' in reason else 5}" in caplog.text

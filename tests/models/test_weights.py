@@ -87,10 +87,10 @@ def test_shipped_weights(
     def run(name: str, options: Training = QUICK) -> tuple[Any, str]:
         return load_or_train(name, linear, zeros(), dataset, options, tmp_path / "cache")
 
-    found, whence = run("linear")
+    loaded, whence = run("linear")
     assert whence == "shipped"
-    assert found["w"].dtype == jnp.float32
-    np.testing.assert_array_equal(found["w"], np.float32(np.float16(1 / 3)))
+    assert loaded["w"].dtype == jnp.float32
+    np.testing.assert_array_equal(loaded["w"], np.float32(np.float16(1 / 3)))
     assert run("other")[1] == ""
     assert run("linear", dataclasses.replace(QUICK, seed=1))[1] == ""
 

@@ -8,24 +8,15 @@ import os
 import pathlib
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from apq_jax.models.onnx import tensors
 from apq_jax.models.onnx.operators import OPERATORS, find_refusals
-from apq_jax.models.onnx.tensors import (
-    FLOAT,
-    MAX_BYTES,
-    OTHER,
-    TENSOR,
-    Tensors,
-    format_title,
-    format_type,
-    read_attribute,
-)
 from apq_jax.models.onnx.values import DTYPES, Node, quote
-from apq_jax.system.errors import InputError, make_one_line
+from apq_jax.system.errors import InputError, explain_os_errors, make_one_line
 
 OLDEST = 9  # the first supported operator set
 INSTALL = "python -m pip install 'onnx>=1.17'"
@@ -34,24 +25,25 @@ _DOMAINS = ("", "ai.onnx")  # of ONNX's own operators
 
 
 class Graph(NamedTuple):
-    """A file's computation: the nodes that its output needs, each after the nodes it reads."""
+    """The part of a file's graph that its output needs; no node precedes the nodes it reads."""
 
     path: str
     opset: int  # version of the operator set
     input: str
     input_shape: tuple[int | None, ...]  # batch first; None for a free axis
     output: str
-    nodes: tuple[Node, ...]
-    tensors: dict[str, np.ndarray]  # the file's weights and constants, by name
+    nodes: tuple[Node, ...]  # without Constant nodes
+    tensors: dict[str, np.ndarray]  # initializers and values of Constant nodes, by name
 
 
 def read(path: str | os.PathLike[str]) -> Graph:
-    """Reads and checks an ONNX file.
+    """Reads and checks an ONNX file, and returns the part of its graph that the output needs.
 
     Raises:
-      InputError: the package onnx is missing; the file cannot be read, is not ONNX, or is larger
-        than MAX_BYTES, alone or with its tensors; its graph does not have one float32 input and one
-        output; or parts of the graph are not supported, which the message lists together.
+      InputError: the package onnx is missing; the file cannot be read or is not sound ONNX; the
+        file, or all tensors that the output needs, have more than `tensors.MAX_BYTES`; the graph
+        does not have one float32 input and one output; or the output needs parts that are not
+        supported, which the message lists together.
     """
     path = pathlib.Path(path)
     model = _parse(path, _read_content(path))
@@ -61,44 +53,43 @@ def read(path: str | os.PathLike[str]) -> Graph:
     inputs = [info for info in graph.input if info.name not in initialized]
     input_name, shape = _read_input(path, inputs)
     if len(graph.output) != 1:
-        names = _join_names(info.name for info in graph.output)
+        names = _join_names(graph.output)
         raise InputError(f"{path}: {len(graph.output)} outputs ({names}); allowed: one")
     output = graph.output[0].name
     _check_names(path, graph, {input_name, *initialized}, output)
     needed = _select_needed(graph, output)
-    _check_supported(path, graph, needed, opset)
+    _check_supported(path, graph, needed)
     _run_checker(path, model)
-    tensors, used = Tensors(path), {name for node in needed for name in node.input}
-    for tensor in graph.initializer:
-        if tensor.name in used or tensor.name == output:
-            tensors.arrays[tensor.name] = tensors.read_array(tensor.name, tensor)
+    reader, used = tensors.Reader(path), {output}.union(*(node.input for node in needed))
+    arrays = {
+        tensor.name: reader.read(tensor.name, tensor)
+        for tensor in graph.initializer
+        if tensor.name in used
+    }
     nodes = []
-    for node in needed:
-        if node.op_type == "Constant":
-            tensors.add_constant(node)
-        else:
-            nodes.append(_convert_node(node, tensors))
-    return Graph(str(path), opset, input_name, shape, output, tuple(nodes), tensors.arrays)
+    for node in (_convert_node(node, reader) for node in needed):
+        if node.op != "Constant":
+            nodes.append(node)
+            continue
+        ((name, value),) = node.attributes.items()
+        dtype = {"value": None, "value_int": np.int64, "value_ints": np.int64}.get(name, np.float32)
+        arrays |= dict.fromkeys(node.outputs, np.asarray(value, dtype))
+    return Graph(str(path), opset, input_name, shape, output, tuple(nodes), arrays)
 
 
-def _join_names(names: Iterable[str]) -> str:
-    """Returns the quoted names as one text, which counts all names after the first few."""
-    names = list(names)
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(quote(name) for name in names[:_MAX_LISTED]) + more
+def _join_names(infos: Sequence[Any]) -> str:
+    """Returns the quoted names of inputs or outputs; after the first few, their count."""
+    more = f" and {len(infos) - _MAX_LISTED} more" if len(infos) > _MAX_LISTED else ""
+    return ", ".join(quote(info.name) for info in infos[:_MAX_LISTED]) + more
 
 
 def _read_content(path: pathlib.Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{path}: is not a file; allowed: an ONNX file")
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: more than {MAX_BYTES:,} bytes; allowed: up to that")
+    with explain_os_errors(path, "cannot be read"), path.open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InputError(f"{path}: is not a file; allowed: an ONNX file")
+        content = file.read(tensors.MAX_BYTES + 1)
+    if len(content) > tensors.MAX_BYTES:
+        raise InputError(f"{path}: more than {tensors.MAX_BYTES:,} bytes; allowed: up to that")
     return content
 
 
@@ -124,8 +115,7 @@ def _parse(path: pathlib.Path, content: bytes) -> Any:
 def _iterate_texts(model: Any) -> Iterator[Any]:
     """Yields every text of a ModelProto that this package uses."""
     yield from (entry.domain for entry in model.opset_import)
-    for info in (*model.graph.input, *model.graph.output):
-        yield info.name
+    yield from (info.name for info in (*model.graph.input, *model.graph.output))
     for node in model.graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         for attribute in node.attribute:
@@ -137,8 +127,7 @@ def _iterate_texts(model: Any) -> Iterator[Any]:
 
 def _iterate_tensor_texts(tensor: Any) -> Iterator[Any]:
     yield tensor.name
-    for entry in tensor.external_data:
-        yield from (entry.key, entry.value)
+    yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
 
 
 def _read_opset(path: pathlib.Path, model: Any) -> int:
@@ -153,14 +142,14 @@ def _read_opset(path: pathlib.Path, model: Any) -> int:
 
 
 def _read_input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int | None, ...]]:
-    """Returns the name and shape of the images' input; `inputs` are those without a value."""
+    """Returns the name and shape of the one input for images; `inputs` have no initializer."""
     if len(inputs) != 1:
-        names = _join_names(info.name for info in inputs)
+        names = _join_names(inputs)
         raise InputError(f"{path}: {len(inputs)} inputs ({names}); allowed: one, the images")
     name, kind = inputs[0].name, inputs[0].type.tensor_type
     where = f"{path}: input {quote(name)}"
-    if kind.elem_type != FLOAT:
-        type_name = format_type(kind.elem_type)
+    if kind.elem_type != tensors.FLOAT:
+        type_name = tensors.format_type(kind.elem_type)
         raise InputError(f"{where}: of type {type_name}; allowed: float (32 bits)")
     dims = [axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim]
     if len(dims) not in (2, 3, 4):
@@ -170,7 +159,7 @@ def _read_input(path: pathlib.Path, inputs: list[Any]) -> tuple[str, tuple[int |
     if dims[0] is not None and dims[0] < 1:
         dims[0] = None  # some exporters write a free batch as 0 or -1
     for size in dims:
-        if size is not None and not 1 <= size <= MAX_BYTES // 4:
+        if size is not None and not 1 <= size <= tensors.MAX_BYTES // 4:
             raise InputError(f"{where}: an axis of {size}; allowed: 1 or more, or a free one")
     return name, tuple(dims)
 
@@ -187,19 +176,14 @@ def _check_names(path: pathlib.Path, graph: Any, given: set[str], output: str) -
         raise InputError(f"{path}: an initializer or input without a name")
     if graph.sparse_initializer:
         raise InputError(f"{path}: sparse initializers; allowed: dense ones")
+    early = " before it is computed; allowed: nodes in an order that works, without a cycle"
     known = set(given)
     for node in graph.node:
         for name in node.input:
             if name and name not in known:
-                where = f"{path}: node {quote(format_title(node))} ({quote(node.op_type)})"
-                if name in named:
-                    raise InputError(
-                        f"{where}: reads {quote(name)} before it is computed; allowed: nodes in "
-                        "an order that works, without a cycle"
-                    )
-                raise InputError(
-                    f"{where}: reads {quote(name)}, which no node, input or initializer gives"
-                )
+                where = f"{path}: node {quote(tensors.format_title(node))} ({quote(node.op_type)})"
+                problem = early if name in named else ", which no node, input or initializer gives"
+                raise InputError(f"{where}: reads {quote(name)}{problem}")
         known.update(name for name in node.output if name)
     if output not in known:
         raise InputError(f"{path}: output {quote(output)}: no node gives it")
@@ -215,19 +199,19 @@ def _select_needed(graph: Any, output: str) -> list[Any]:
     return nodes[::-1]
 
 
-def _check_supported(path: pathlib.Path, graph: Any, needed: list[Any], opset: int) -> None:
+def _check_supported(path: pathlib.Path, graph: Any, needed: list[Any]) -> None:
     """Raises one InputError that lists all unsupported nodes and initializers."""
-    used = {name for node in needed for name in node.input} | {graph.output[0].name}
+    used = {graph.output[0].name}.union(*(node.input for node in needed))
     problems: list[str] = []
     for node in needed:
-        title = f"{_format_operator(node)} {quote(format_title(node))}"
+        title = f"{_format_operator(node)} {quote(tensors.format_title(node))}"
         if _format_operator(node) not in {*OPERATORS, "Constant"}:
             problems.append(title)
-            continue
-        problems += [f"{title} ({reason})" for reason in _find_node_refusals(node, used, opset)]
+        else:
+            problems += [f"{title} ({reason})" for reason in _find_node_refusals(node, used)]
     for tensor in graph.initializer:
         if tensor.name in used and tensor.data_type not in DTYPES:
-            kind = format_type(tensor.data_type)
+            kind = tensors.format_type(tensor.data_type)
             problems.append(f"initializer {quote(tensor.name)} (of type {kind})")
     if problems:
         rest = len(problems) - _MAX_LISTED
@@ -244,7 +228,7 @@ def _format_operator(node: Any) -> str:
     return name if name.isprintable() and len(name) <= 80 else quote(name)
 
 
-def _find_node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
+def _find_node_refusals(node: Any, used: set[str]) -> Iterator[str]:
     """Yields a message for each output and attribute of a node that is not supported."""
     if node.op_type == "Constant":
         stated = [(attribute.name, attribute.type) for attribute in node.attribute]
@@ -257,14 +241,14 @@ def _find_node_refusals(node: Any, used: set[str], opset: int) -> Iterator[str]:
             yield f"its output {quote(name)}"
     attributes: dict[str, Any] = {}
     for attribute in node.attribute:
-        value = read_attribute(attribute)
+        value = tensors.read_attribute(attribute)
         if attribute.name not in operator.attributes:
             yield f"attribute {quote(attribute.name)}"
-        elif value is OTHER:
+        elif value is tensors.OTHER:
             yield f"attribute {attribute.name} of another type"
-        elif value is not TENSOR:
+        elif value is not tensors.TENSOR:
             attributes[attribute.name] = value
-    yield from find_refusals(node.op_type, attributes, opset)
+    yield from find_refusals(attributes)
 
 
 # Supported attributes of a Constant, and their AttributeProto types.
@@ -272,43 +256,35 @@ _CONSTANTS = {"value": 4, "value_float": 1, "value_floats": 6, "value_int": 2, "
 
 
 def _run_checker(path: pathlib.Path, model: Any) -> None:
-    """Runs onnx's own checker on the graph, with inputs instead of tensors (see `Tensors`)."""
+    """Runs onnx's own checker on the graph, without tensors, because `tensors.Reader` checks them.
+
+    Inputs of the graph, float scalars, stand for the tensors.
+    """
     import onnx
 
-    skeleton = onnx.ModelProto()
-    skeleton.ir_version = model.ir_version
-    skeleton.opset_import.extend(model.opset_import)
-    graph = skeleton.graph
-    graph.name = "graph"
-    graph.output.append(_declare(model.graph.output[0].name))
-    graph.node.extend(node for node in model.graph.node if node.op_type != "Constant")
     inputs = {info.name for info in model.graph.input}
-    graph.input.extend(model.graph.input)
-    for tensor in model.graph.initializer:
-        if tensor.name not in inputs:
-            graph.input.append(_declare(tensor.name))
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            graph.input.extend(_declare(name) for name in node.output)
+    names = [tensor.name for tensor in model.graph.initializer if tensor.name not in inputs]
+    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+    constants = (node for node in model.graph.node if node.op_type == "Constant")
+    names += [name for node in constants for name in node.output]
+    *scalars, output = (
+        onnx.helper.make_tensor_value_info(name, tensors.FLOAT, [])
+        for name in (*names, model.graph.output[0].name)
+    )
+    graph = onnx.helper.make_graph(nodes, "graph", [*model.graph.input, *scalars], [output])
+    versions = {"opset_imports": model.opset_import, "ir_version": model.ir_version}
     try:
-        onnx.checker.check_model(skeleton)
+        onnx.checker.check_model(onnx.helper.make_model(graph, **versions))
     except Exception as error:  # the checker raises errors of several kinds, some of protobuf's
         raise InputError(f"{path}: is not sound ({make_one_line(error)})") from error
 
 
-def _declare(name: str) -> Any:
-    """Returns a ValueInfoProto of a float scalar."""
-    import onnx
-
-    return onnx.helper.make_tensor_value_info(name, FLOAT, [])
-
-
-def _convert_node(node: Any, tensors: Tensors) -> Node:
+def _convert_node(node: Any, reader: tensors.Reader) -> Node:
     """Returns a NodeProto as a `Node`, its tensors read."""
-    title, attributes = format_title(node), {}
+    title, attributes = tensors.format_title(node), {}
     for attribute in node.attribute:
-        value = read_attribute(attribute)
-        if value is TENSOR:
-            value = tensors.read_array(title, attribute.t)
+        value = tensors.read_attribute(attribute)
+        if value is tensors.TENSOR:
+            value = reader.read(title, attribute.t)
         attributes[attribute.name] = value
     return Node(node.op_type, title, tuple(node.input), tuple(node.output), attributes)

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ Params = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function:
-    """A file's model: `(params, x [B, ...]) -> [B, classes]`. Hashed by identity, so static."""
+    """A file's model as a function, which may be a static argument: it is hashed by identity."""
 
     graph: Graph  # without its tensors
     known: dict[str, np.ndarray]  # shapes, axes and other settings, by name
@@ -36,13 +37,20 @@ class Function:
     data: frozenset[str]  # names of the values that depend on x
 
     def __call__(self, params: Params, x: jax.Array) -> jax.Array:
-        """Computes [B, classes] for a batch of any size.
+        """Computes the model's output [B, classes] for inputs x [B, ...] in the file's layout.
 
         Raises:
-          InputError: x or a node's inputs have shapes that do not fit; the message names the node.
+          InputError: the shape of x does not fit; or a node fails or has a result that is empty or
+            too large, and the message names the node.
         """
         graph, x = self.graph, jnp.asarray(x)
-        self._check_input(x.shape)
+        shape = (None, *graph.input_shape[1:])
+        fits = [size in (None, given) for size, given in zip(shape, x.shape, strict=False)]
+        if len(shape) != x.ndim or not all(fits):
+            raise InputError(
+                f"{graph.path}: input {quote(graph.input)}: given {list(x.shape)}; "
+                f"allowed: {format_shape(graph.input_shape)}"
+            )
         values: dict[str, Any] = {"": None, graph.input: x, **self.known}
         values |= {name: jnp.asarray(params[key]) for name, key in self.keys.items()}
         for node in graph.nodes:
@@ -56,35 +64,23 @@ class Function:
             )
         return y.reshape(y.shape[:2])
 
-    def _check_input(self, shape: tuple[int, ...]) -> None:
-        declared = self.graph.input_shape
-        if len(shape) != len(declared) or any(
-            size not in (None, given) for size, given in zip(declared[1:], shape[1:], strict=True)
-        ):
-            raise InputError(
-                f"{self.graph.path}: input {quote(self.graph.input)}: given {list(shape)}; "
-                f"allowed: {format_shape(declared)}"
-            )
-
     def _run_node(self, node: Node, inputs: list[Any], batch: int) -> tuple[Any, ...]:
-        operator = OPERATORS[node.op]
+        """Computes a node's results; raises InputError for shapes that do not fit."""
+        where = _format_node(self.graph, node)
         if node.op == "Reshape" and node.inputs[0] in self.data:
             inputs = [inputs[0], self._rebatch(inputs[0], inputs[1], batch), *inputs[2:]]
         try:
             with np.errstate(all="raise"):
                 call = Call(node.attributes, self.graph.opset, len(node.outputs))
-                results = operator.function(call, *inputs)
+                results = OPERATORS[node.op].function(call, *inputs)
         except Exception as error:  # any error that NumPy and JAX raise for shapes that do not fit
-            raise InputError(
-                f"{self.graph.path}: node {quote(node.name)} ({node.op}): {make_one_line(error)}"
-            ) from error
+            raise InputError(f"{where}: {make_one_line(error)}") from error
         results = results if isinstance(results, tuple) else (results,)
         for result in results:
-            count = math.prod(result.shape)
-            if not (is_known(result) or 0 < count <= _MAX_VALUES * batch):
+            if not (is_known(result) or 0 < math.prod(result.shape) <= _MAX_VALUES * batch):
                 raise InputError(
-                    f"{self.graph.path}: node {quote(node.name)} ({node.op}): a result of "
-                    f"{list(result.shape)}; allowed: 1 to {_MAX_VALUES:,} values an example"
+                    f"{where}: a result of {list(result.shape)}; allowed: 1 to {_MAX_VALUES:,} "
+                    "values an example"
                 )
         return results
 
@@ -100,7 +96,7 @@ class Function:
 class Model(NamedTuple):
     """An ONNX file's model and weights."""
 
-    apply_fn: Function  # (params, x [B, ...]) -> [B, classes]
+    apply_fn: Function  # (params, x [B, ...] in the file's layout) -> [B, classes]
     params: Params  # the float32 tensors that meet data; no key has a slash
     input_shape: tuple[int | None, ...]  # of x, the batch first; None for a free axis
 
@@ -109,13 +105,14 @@ def load(path: str | os.PathLike[str], *, probabilities: bool = False) -> Model:
     """Reads an ONNX model of one input and one output, [N, classes] or [N, classes, 1, 1].
 
     Args:
-      path: the file; external weights are read from its folder.
-      probabilities: whether to keep a Softmax that ends the graph. By default it is left out,
-        because the package works on logits.
+      path: the file; external weights are read from its folder and below.
+      probabilities: whether to keep a Softmax or LogSoftmax that ends the graph. By default it is
+        left out, because the package works on logits.
 
     Raises:
-      InputError: as `file.read`; the output does not depend on the input, weights are not finite
-        float32 numbers, or shapes do not fit each other.
+      InputError: as `file.read`; the output does not depend on the input; weights are not finite
+        float32 numbers; or shapes do not fit each other, which is tested only if the file states
+        the whole shape of the input but for the batch.
     """
     graph = _fill_constants(file.read(path))
     if not probabilities:
@@ -124,7 +121,7 @@ def load(path: str | os.PathLike[str], *, probabilities: bool = False) -> Model:
     if graph.output not in data:
         raise InputError(f"{path}: output {quote(graph.output)}: does not depend on the input")
     weights, known = _split_tensors(graph)
-    keys = _make_keys(list(weights))
+    keys = _make_keys(weights)
     params = {keys[name]: jnp.asarray(value) for name, value in weights.items()}
     apply_fn = Function(graph._replace(tensors={}), known, keys, data)
     if None not in graph.input_shape[1:]:
@@ -139,11 +136,11 @@ def build_classifier(
 
     Args:
       model: from `load`.
-      image_shape: [H, W, C].
+      image_shape: (H, W, C).
       classes: number of the data's classes.
-      layout: axes of the model's input, "NCHW" (as in most files) or "NHWC". For an input of
-        features [N, F] it is the order in which an image becomes features. For [N, H, W] images
-        need one channel, and either layout does.
+      layout: axes of the model's input, "NCHW" (as in most files) or "NHWC". If the input is
+        [N, features], the layout is the order in which an image becomes features. If the input is
+        [N, H, W], the layout does not matter, and images need one channel.
 
     Raises:
       InputError: images or classes do not fit the model.
@@ -173,8 +170,13 @@ def build_classifier(
 
 
 def format_shape(shape: tuple[int | None, ...]) -> str:
-    """Returns a shape with a free batch as text, such as "[N, 3, any, any]"."""
+    """Returns a shape as text, with N for the first axis, such as "[N, 3, any, any]"."""
     return f"[{', '.join(['N', *('any' if n is None else str(n) for n in shape[1:])])}]"
+
+
+def _format_node(graph: Graph, node: Node) -> str:
+    """Returns where a message's problem is: the file, the node's name and its operator."""
+    return f"{graph.path}: node {quote(node.name)} ({node.op})"
 
 
 def _count_classes(apply_fn: Any, params: Params, size: tuple[int | None, ...]) -> int:
@@ -203,9 +205,8 @@ def _fill_constants(graph: Graph) -> Graph:
         left -= count * value.itemsize
         if shape.size > 32 or min(shape.reshape(-1), default=0) < 0 or left < 0 or value.size != 1:
             raise InputError(
-                f"{graph.path}: node {quote(node.name)} (ConstantOfShape): "
-                f"{make_one_line(shape)}; allowed: a shape, of {MAX_BYTES:,} bytes with "
-                "all other tensors"
+                f"{_format_node(graph, node)}: {make_one_line(shape)}; allowed: a shape, of "
+                f"{MAX_BYTES:,} bytes with all other tensors"
             )
         tensors[node.outputs[0]] = np.full(tuple(map(int, shape)), value.reshape(()), value.dtype)
     return graph._replace(nodes=tuple(nodes), tensors=tensors)
@@ -249,34 +250,29 @@ def _split_tensors(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.nd
         for index, name in enumerate(node.inputs)
         if index not in OPERATORS[node.op].static
     }
-    weights, known = {}, {}
+    weights, known = dict[str, np.ndarray](), dict[str, np.ndarray]()
     for name, value in graph.tensors.items():
-        floating = value.dtype.kind == "f"
-        where = f"{graph.path}: tensor {quote(name)}"
-        if floating and name in data_inputs and not np.isfinite(value).all():
-            place = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
-            raise InputError(
-                f"{where}: {value[place]} at {tuple(map(int, place))}; allowed: finite numbers"
-            )
-        if not floating or name not in data_inputs or value.ndim == 0:
+        if value.dtype.kind != "f" or name not in data_inputs:
             known[name] = value
             continue
-        if value.dtype != np.float32:
+        where, finite = f"{graph.path}: tensor {quote(name)}", np.isfinite(value)
+        if not finite.all():
+            place = tuple(map(int, np.unravel_index(int(np.argmin(finite)), value.shape)))
+            raise InputError(f"{where}: {value[place]} at {place}; allowed: finite numbers")
+        if value.ndim and value.dtype != np.float32:
             raise InputError(f"{where}: {value.dtype}; allowed: float32")
-        weights[name] = value
+        (weights if value.ndim else known)[name] = value
     return weights, known
 
 
-def _make_keys(names: list[str]) -> dict[str, str]:
+def _make_keys(names: Iterable[str]) -> dict[str, str]:
     """Returns a key in params for each tensor's name: unique, without slashes and odd letters."""
-    keys: dict[str, str] = {}
-    taken: set[str] = set()
+    names_by_key: dict[str, str] = {}
     for name in names:
         base = re.sub(r"[^A-Za-z0-9_.:-]", "_", name.replace("/", "."))[:80].strip(".") or "tensor"
         key, count = base, 1
-        while key in taken:
+        while key in names_by_key:
             count += 1
             key = f"{base}_{count}"
-        taken.add(key)
-        keys[name] = key
-    return keys
+        names_by_key[key] = name
+    return {name: key for key, name in names_by_key.items()}

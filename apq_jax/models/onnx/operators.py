@@ -1,4 +1,4 @@
-"""ONNX's operators as JAX functions, one an operator, for inference.
+"""ONNX's operators as JAX functions for inference; `OPERATORS` has them by ONNX's names.
 
 A value that is known while the function is traced, such as a shape, is an np.ndarray and is
 computed with NumPy; data and parameters are jax.Arrays. Weights are at most reshaped and transposed
@@ -18,15 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax.models.onnx import shapes, windows
-from apq_jax.models.onnx.values import (
-    DTYPES,
-    Call,
-    Value,
-    check_known_size,
-    is_known,
-    normalise_axis,
-)
+from apq_jax.models.onnx import shapes, values, windows
+from apq_jax.models.onnx.values import Call, Value, is_known
+
+# Values that are supported, of attributes that have other values in ONNX's definition.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "auto_pad": ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"),
+    "mode": ("constant", "reflect", "edge"),  # of Pad
+    "storage_order": (0,),
+    "training_mode": (0,),
+    "to": tuple(values.DTYPES),
+    "approximate": ("none", "tanh"),
+}
 
 
 class Operator(NamedTuple):
@@ -38,25 +41,12 @@ class Operator(NamedTuple):
     static: tuple[int, ...] = ()  # indices of inputs that are settings, not data
 
 
-def find_refusals(op: str, attributes: dict[str, Any], opset: int) -> Iterator[str]:
-    """Yields a message for each attribute of a node whose value is not supported."""
-    allowed: dict[str, tuple[Any, ...]] = {}
-    if "auto_pad" in OPERATORS[op].attributes:
-        allowed["auto_pad"] = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
-    if op == "Pad":
-        allowed["mode"] = ("constant", "reflect", "edge")
-    if op == "MaxPool":
-        allowed["storage_order"] = (0,)
-    if op == "BatchNormalization":
-        allowed["training_mode"] = (0,)
-    if op == "Cast":
-        allowed["to"] = tuple(DTYPES)
-    if op == "Gelu":
-        allowed["approximate"] = ("none", "tanh")
-    for name, values in allowed.items():
-        if name in attributes and attributes[name] not in values:
+def find_refusals(attributes: dict[str, Any]) -> Iterator[str]:
+    """Yields a message for each of a node's attributes that has an unsupported value."""
+    for name, allowed in _SUPPORTED.items():
+        if name in attributes and attributes[name] not in allowed:
             value = str(attributes[name])[:40]
-            yield f"attribute {name} = {value!r}; allowed: {', '.join(map(str, values))}"
+            yield f"attribute {name} = {value!r}; allowed: {', '.join(map(str, allowed))}"
 
 
 def _gemm(call: Call, a: Value, b: Value, c: Value = None) -> Value:
@@ -73,12 +63,9 @@ def _gemm(call: Call, a: Value, b: Value, c: Value = None) -> Value:
     return y + c
 
 
-def _matmul(call: Call, a: Value, b: Value) -> Value:
-    return jnp.matmul(a, b)
-
-
-def _apply_unary(function: Callable[..., Value], call: Call, x: Value) -> Value:
-    return function(x)
+def _apply(function: Callable[..., Value], call: Call, *inputs: Value) -> Value:
+    """Applies a function to the inputs, because the operator has no settings."""
+    return function(*inputs)
 
 
 def _leaky_relu(call: Call, x: Value) -> Value:
@@ -89,16 +76,8 @@ def _elu(call: Call, x: Value) -> Value:
     return jax.nn.elu(x, call.get("alpha", 1.0))
 
 
-def _prelu(call: Call, x: Value, slope: Value) -> Value:
-    return jnp.where(x >= 0, x, slope * x)
-
-
 def _hard_sigmoid(call: Call, x: Value) -> Value:
     return jnp.clip(call.get("alpha", 0.2) * x + call.get("beta", 0.5), 0, 1)
-
-
-def _hard_swish(call: Call, x: Value) -> Value:
-    return x * jnp.clip(x / 6 + 0.5, 0, 1)
 
 
 def _gelu(call: Call, x: Value) -> Value:
@@ -119,7 +98,7 @@ def _apply_binary(
     result, *rest = inputs
     for value in rest:
         if is_known(result, value):
-            check_known_size(np.broadcast_shapes(result.shape, value.shape))
+            values.check_known_size(np.broadcast_shapes(result.shape, value.shape))
             result = np.asarray(known(result, value))
         else:
             result = traced(result, value)
@@ -136,7 +115,7 @@ def _divide_known(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _softmax(function: Callable[..., Value], call: Call, x: Value) -> Value:
     if call.opset >= 13:
         return function(x, axis=call.get("axis", -1))
-    axis = normalise_axis(call.get("axis", 1), x.ndim)
+    axis = values.normalise_axis(call.get("axis", 1), x.ndim)
     # Operator sets before 13 take the softmax over all axes from `axis` on.
     rows = x.reshape(math.prod(x.shape[:axis]), -1)
     return function(rows, axis=-1).reshape(x.shape)
@@ -149,7 +128,7 @@ def _dropout(call: Call, x: Value, ratio: Value = None, training: Value = None) 
 
 
 def _cast(call: Call, x: Value) -> Value:
-    dtype = np.dtype(DTYPES[call.attributes["to"]])
+    dtype = np.dtype(values.DTYPES[call.attributes["to"]])
     if is_known(x):
         return x.astype(dtype)
     if dtype != np.float32:
@@ -157,19 +136,14 @@ def _cast(call: Call, x: Value) -> Value:
     return x.astype(jnp.float32)
 
 
-def _identity(call: Call, x: Value) -> Value:
-    return x
-
-
 def _define(function: Callable[..., Value], *bound: Any, attributes: str = "") -> Operator:
     """Returns an operator: `bound` are the function's first arguments, `attributes` are words."""
-    bound_function = functools.partial(function, *bound) if bound else function
-    return Operator(bound_function, frozenset(attributes.split()))
+    return Operator(functools.partial(function, *bound), frozenset(attributes.split()))
 
 
 _POOL = "auto_pad ceil_mode dilations kernel_shape pads strides"
 OPERATORS: dict[str, Operator] = {
-    "Abs": _define(_apply_unary, jnp.abs),
+    "Abs": _define(_apply, jnp.abs),
     "Add": _define(_apply_binary, np.add, jnp.add),
     "AveragePool": _define(windows.average_pool, attributes=f"{_POOL} count_include_pad"),
     "BatchNormalization": _define(windows.batch_norm, attributes="epsilon momentum training_mode"),
@@ -181,8 +155,8 @@ OPERATORS: dict[str, Operator] = {
     "Div": _define(_apply_binary, _divide_known, jnp.divide),
     "Dropout": _define(_dropout, attributes="ratio seed")._replace(static=(1, 2)),
     "Elu": _define(_elu, attributes="alpha"),
-    "Erf": _define(_apply_unary, jax.scipy.special.erf),
-    "Exp": _define(_apply_unary, jnp.exp),
+    "Erf": _define(_apply, jax.scipy.special.erf),
+    "Exp": _define(_apply, jnp.exp),
     "Flatten": _define(shapes.flatten, attributes="axis"),
     "Gather": _define(shapes.gather, attributes="axis"),
     "Gelu": _define(_gelu, attributes="approximate"),
@@ -190,32 +164,32 @@ OPERATORS: dict[str, Operator] = {
     "GlobalAveragePool": _define(windows.global_pool, jnp.mean),
     "GlobalMaxPool": _define(windows.global_pool, jnp.max),
     "HardSigmoid": _define(_hard_sigmoid, attributes="alpha beta"),
-    "HardSwish": _define(_hard_swish),
-    "Identity": _define(_identity),
+    "HardSwish": _define(_apply, lambda x: x * jnp.clip(x / 6 + 0.5, 0, 1)),
+    "Identity": _define(_apply, lambda x: x),
     "LRN": _define(windows.lrn, attributes="alpha beta bias size"),
     "LeakyRelu": _define(_leaky_relu, attributes="alpha"),
     "LogSoftmax": _define(_softmax, jax.nn.log_softmax, attributes="axis"),
-    "MatMul": _define(_matmul),
+    "MatMul": _define(_apply, jnp.matmul),
     "Max": _define(_apply_binary, np.maximum, jnp.maximum),
     "MaxPool": _define(windows.max_pool, attributes=f"{_POOL} storage_order"),
     "Min": _define(_apply_binary, np.minimum, jnp.minimum),
     "Mul": _define(_apply_binary, np.multiply, jnp.multiply),
-    "Neg": _define(_apply_unary, jnp.negative),
-    "PRelu": _define(_prelu),
+    "Neg": _define(_apply, jnp.negative),
+    "PRelu": _define(_apply, lambda x, slope: jnp.where(x >= 0, x, slope * x)),
     "Pad": _define(shapes.pad, attributes="mode pads value")._replace(static=(2,)),
     "ReduceMean": _define(shapes.reduce_mean, attributes="axes keepdims noop_with_empty_axes"),
-    "Relu": _define(_apply_unary, jax.nn.relu),
+    "Relu": _define(_apply, jax.nn.relu),
     "Reshape": _define(shapes.reshape, attributes="allowzero"),
     "Shape": _define(shapes.shape, attributes="start end"),
-    "Sigmoid": _define(_apply_unary, jax.nn.sigmoid),
+    "Sigmoid": _define(_apply, jax.nn.sigmoid),
     "Slice": _define(shapes.slice_axes, attributes="axes ends starts"),
     "Softmax": _define(_softmax, jax.nn.softmax, attributes="axis"),
     "Split": _define(shapes.split, attributes="axis num_outputs split")._replace(outputs=1 << 16),
-    "Sqrt": _define(_apply_unary, jnp.sqrt),
+    "Sqrt": _define(_apply, jnp.sqrt),
     "Squeeze": _define(shapes.squeeze, attributes="axes"),
     "Sub": _define(_apply_binary, np.subtract, jnp.subtract),
     "Sum": _define(_apply_binary, np.add, jnp.add),
-    "Tanh": _define(_apply_unary, jnp.tanh),
+    "Tanh": _define(_apply, jnp.tanh),
     "Transpose": _define(shapes.transpose, attributes="perm"),
     "Unsqueeze": _define(shapes.unsqueeze, attributes="axes"),
 }

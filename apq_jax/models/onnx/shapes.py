@@ -4,32 +4,22 @@ For the functions' arguments and errors see `apq_jax.models.onnx.operators`.
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax.models.onnx.values import (
-    Call,
-    Value,
-    check_known_size,
-    is_known,
-    normalise_axis,
-    read_integers,
-)
+from apq_jax.models.onnx import values
+from apq_jax.models.onnx.values import Call, Value, is_known, normalise_axis, read_integers
 from apq_jax.models.onnx.windows import MAX_PADDED
-
-
-def _choose_numpy(*values: Value) -> Any:
-    return np if is_known(*values) else jnp
 
 
 def concat(call: Call, *parts: Value) -> Value:
     axis = normalise_axis(call.attributes["axis"], parts[0].ndim)
-    if is_known(*parts):
-        check_known_size([sum(part.size for part in parts)])
-    return _choose_numpy(*parts).concatenate(parts, axis=axis)
+    if not is_known(*parts):
+        return jnp.concatenate(parts, axis=axis)
+    values.check_known_size([sum(part.size for part in parts)])
+    return np.concatenate(parts, axis=axis)
 
 
 def split(call: Call, x: Value, sizes: Value = None) -> tuple[Value, ...]:
@@ -61,12 +51,11 @@ def slice_axes(
 ) -> Value:
     if call.opset < 10:
         starts, ends = call.attributes["starts"], call.attributes["ends"]
-        axes, steps = call.get("axes"), None
     else:
         starts, ends = read_integers(starts, "starts"), read_integers(ends, "ends")
-        axes = None if axes is None else read_integers(axes, "axes")
-        steps = None if steps is None else read_integers(steps, "steps")
+    axes = _read_axes(call, axes, 10)
     axes = range(len(starts)) if axes is None else axes
+    steps = None if steps is None else read_integers(steps, "steps")
     slices = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
         slices[normalise_axis(axis, x.ndim)] = slice(start, end, step)
@@ -91,10 +80,9 @@ def transpose(call: Call, x: Value) -> Value:
 
 
 def _read_axes(call: Call, axes: Value, since: int) -> list[int] | None:
-    """Returns the axes, an attribute before operator set `since` and then an input, or None."""
+    """Returns a node's axes: the attribute before operator set `since`, then the input; or None."""
     if call.opset < since:
-        attribute: list[int] | None = call.get("axes")
-        return attribute
+        return call.get("axes")
     return None if axes is None else read_integers(axes, "axes")
 
 
@@ -146,7 +134,8 @@ def reduce_mean(call: Call, x: Value, axes: Value = None) -> Value:
 
 def constant_of_shape(call: Call, shape: Value) -> Value:
     value = call.get("value", np.zeros(1, np.float32))
-    return np.full(check_known_size(read_integers(shape, "shape")), value.reshape(()), value.dtype)
+    sizes = values.check_known_size(read_integers(shape, "shape"))
+    return np.full(sizes, value.reshape(()), value.dtype)
 
 
 def shape(call: Call, x: Value) -> Value:
@@ -160,6 +149,6 @@ def gather(call: Call, x: Value, indices: Value) -> Value:
     if indices.size and not -x.shape[axis] <= indices.min() <= indices.max() < x.shape[axis]:
         raise ValueError(f"indices outside an axis of {x.shape[axis]}")
     if is_known(x):
-        check_known_size([indices.size, *(n for other, n in enumerate(x.shape) if other != axis)])
+        values.check_known_size([indices.size, *x.shape[:axis], *x.shape[axis + 1 :]])
         return np.asarray(np.take(x, indices, axis))
     return jnp.take(x, (indices % x.shape[axis]).astype(np.int32), axis, mode="clip")

@@ -1,4 +1,4 @@
-"""Reads an ONNX file's tensors and attributes, checked before memory is taken for them."""
+"""Reads an ONNX file's tensors and attributes; sizes are checked before memory is taken."""
 
 import math
 import pathlib
@@ -12,11 +12,22 @@ from apq_jax.system.errors import InputError, make_one_line
 MAX_BYTES = (2 << 30) - 1  # of a file (protobuf's limit), and of all tensors together
 FLOAT = 1  # TensorProto.FLOAT
 _EXTERNAL = 1  # TensorProto.EXTERNAL
-OTHER, TENSOR = object(), object()  # attributes of unsupported types, and tensors
+OTHER, TENSOR = object(), object()  # stand for attributes of unsupported types, and for tensors
+_FIELDS = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints"}  # by AttributeProto.AttributeType
+_LISTS = {  # field of a TensorProto and its dtype, by the tensor's dtype; int32_data for others
+    "float32": ("float_data", np.float32),
+    "float64": ("double_data", np.float64),
+    "int64": ("int64_data", np.int64),
+    "uint32": ("uint64_data", np.uint64),
+    "uint64": ("uint64_data", np.uint64),
+}
 
 
 def format_type(data_type: int) -> str:
-    """Returns ONNX's name of a TensorProto.DataType in lower case, such as "float"."""
+    """Returns ONNX's name of a TensorProto.DataType in lower case, such as "float".
+
+    A type that ONNX does not define is returned as its number.
+    """
     import onnx
 
     names = {value: name for name, value in onnx.TensorProto.DataType.items()}
@@ -24,54 +35,39 @@ def format_type(data_type: int) -> str:
 
 
 def format_title(node: Any) -> str:
-    """Returns a node's name, or that of its first output if the node has none."""
+    """Returns a node's name; if it is empty, the name of the node's first output that has one."""
     return node.name or next((name for name in node.output if name), "")
 
 
 def read_attribute(attribute: Any) -> Any:
-    """Returns an attribute's number, text or list of numbers; TENSOR for a tensor, else OTHER."""
-    kind = attribute.type
-    if kind == 1:
-        return float(attribute.f)
-    if kind == 2:
-        return int(attribute.i)
-    if kind == 3:
-        return bytes(attribute.s).decode("utf-8", "replace")
-    if kind == 4:
+    """Returns an attribute's number, text or list of numbers.
+
+    For a tensor it returns TENSOR, and `Reader.read` reads the tensor. For every other type it
+    returns OTHER.
+    """
+    if attribute.type == 4:
         return TENSOR
-    if kind == 6:
-        return [float(value) for value in attribute.floats]
-    if kind == 7:
-        return [int(value) for value in attribute.ints]
-    return OTHER
+    if attribute.type not in _FIELDS:
+        return OTHER
+    value = getattr(attribute, _FIELDS[attribute.type])
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, int | float) else list(value)
 
 
-class Tensors:
+class Reader:
     """Reads the tensors of one file, which together have at most MAX_BYTES."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        self.arrays: dict[str, np.ndarray] = {}
-        self.bytes = 0
+        self.bytes = 0  # of all tensors so far
 
-    def add_constant(self, node: Any) -> None:
-        """Reads the value of a Constant node and keeps it under the names of the outputs."""
-        (attribute,) = node.attribute
-        value = read_attribute(attribute)
-        if value is TENSOR:
-            array = self.read_array(format_title(node), attribute.t)
-        else:
-            is_integer = attribute.name.startswith("value_int")
-            array = np.asarray(value, np.int64 if is_integer else np.float32)
-        for name in node.output:
-            self.arrays[name] = array
-
-    def read_array(self, name: str, tensor: Any) -> np.ndarray:
-        """Reads a TensorProto's values.
+    def read(self, name: str, tensor: Any) -> np.ndarray:
+        """Reads a TensorProto's values; `name` is for messages.
 
         Raises:
-          InputError: the tensor is of an unsupported kind or too large, or its bytes do not fit its
-            shape.
+          InputError: the tensor's type, shape or storage is not supported; its bytes cannot be read
+            or do not fit its shape; or the tensors read so far exceed MAX_BYTES.
         """
         where = f"{self.path}: tensor {quote(name)}"
         if tensor.data_type not in DTYPES:
@@ -145,17 +141,8 @@ class Tensors:
 
 def _read_list(where: str, tensor: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     """Reads a tensor that is stored as a list of numbers, not as raw bytes."""
-    values: Any
-    if dtype == np.float32:
-        values = np.array(tensor.float_data, np.float32)
-    elif dtype == np.float64:
-        values = np.array(tensor.double_data, np.float64)
-    elif dtype == np.int64:
-        values = np.array(tensor.int64_data, np.int64)
-    elif dtype in (np.uint32, np.uint64):
-        values = np.array(tensor.uint64_data, np.uint64)
-    else:
-        values = np.array(tensor.int32_data, np.int32)
+    field, stored = _LISTS.get(dtype.name, ("int32_data", np.int32))
+    values = np.array(getattr(tensor, field), stored)
     if values.size != math.prod(shape):
         raise InputError(
             f"{where}: shape {make_one_line(shape)} needs {math.prod(shape):,} numbers; the file "

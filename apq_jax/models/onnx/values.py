@@ -1,4 +1,4 @@
-"""The records that ONNX's operators share: nodes, calls, and values that tracing may know."""
+"""Defines what ONNX's operators share: nodes, calls, and values that tracing may know."""
 
 import math
 from typing import Any, NamedTuple, TypeAlias
@@ -34,7 +34,7 @@ class Node(NamedTuple):
 
 
 class Call(NamedTuple):
-    """An operator's settings beside its inputs."""
+    """What an operator's function gets beside the node's inputs."""
 
     attributes: dict[str, Any]
     opset: int  # version of the operator set
@@ -46,32 +46,36 @@ class Call(NamedTuple):
 
 
 def is_known(*values: Value) -> bool:
-    """Returns whether tracing knows all values; None, an omitted input, counts as known."""
+    """Returns whether all values are known while tracing, that is NumPy arrays.
+
+    None, which stands for an omitted input, counts as known.
+    """
     return all(isinstance(value, np.ndarray) for value in values if value is not None)
 
 
 def read_integers(value: Value, what: str) -> list[int]:
-    """Returns a known array of integers, such as axes, as a list.
+    """Returns the elements of a known array of integers, such as axes, as a flat list.
 
     Args:
       value: the array.
-      what: its name in an error.
+      what: the array's name in an error.
 
     Raises:
-      ValueError: the value depends on data, is None, too large, or not of integers.
+      ValueError: the value depends on data, is None, has more than MAX_KNOWN elements, or is not
+        of integers.
     """
     if not is_known(value) or value is None:
         raise ValueError(f"{what}: computed from data; allowed: known without data")
     if value.dtype.kind not in "iu" or value.size > MAX_KNOWN:
         raise ValueError(f"{what}: {value.size} numbers of {value.dtype}; allowed: whole numbers")
-    return [int(number) for number in value.reshape(-1)]
+    return list(map(int, value.reshape(-1)))
 
 
 def check_known_size(shape: tuple[int, ...] | list[int]) -> tuple[int, ...]:
-    """Returns the shape of a value that is computed while tracing, if it is small enough.
+    """Returns `shape` as a tuple if a value of it may be computed while tracing.
 
     Raises:
-      ValueError: the value would have more than MAX_KNOWN elements.
+      ValueError: an axis is negative, or the value would have more than MAX_KNOWN elements.
     """
     if min(shape, default=0) < 0 or math.prod(shape) > MAX_KNOWN:
         raise ValueError(f"a known value of shape {tuple(shape)}; allowed: {MAX_KNOWN} numbers")
@@ -79,10 +83,10 @@ def check_known_size(shape: tuple[int, ...] | list[int]) -> tuple[int, ...]:
 
 
 def normalise_axis(axis: int, rank: int) -> int:
-    """Returns an axis, which may count from the last, as 0 to rank - 1.
+    """Returns an axis from -rank to rank - 1, negative from the end, as one from 0 to rank - 1.
 
     Raises:
-      ValueError: there is no such axis.
+      ValueError: the axis is out of this range.
     """
     if not -rank <= axis < rank:
         raise ValueError(f"axis {axis} of {rank}")

@@ -18,16 +18,15 @@ MAX_TAPS = 1 << 10  # positions of a dilated window
 
 
 class _Window(NamedTuple):
-    """The stride, dilation and padding of a window, an entry an axis."""
+    """How a window moves over an image; every field has an entry for each axis."""
 
+    kernel: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
+    padding: tuple[tuple[int, int], ...]  # with the padding that auto_pad or ceil_mode adds
 
 
-def _read_window(
-    call: Call, size: tuple[int, ...], kernel: tuple[int, ...], ceil_mode: bool = False
-) -> _Window:
+def _read_window(call: Call, size: tuple[int, ...], kernel: tuple[int, ...]) -> _Window:
     """Returns the window of a convolution or pooling over an image of `size`.
 
     Raises:
@@ -53,7 +52,7 @@ def _read_window(
             low, high = total // 2, total - total // 2
             if auto == "SAME_LOWER":
                 low, high = high, low
-        elif ceil_mode:
+        elif call.get("ceil_mode", 0):
             out = -(-(size[axis] + low + high - reach) // stride[axis]) + 1
             if (out - 1) * stride[axis] >= size[axis] + low:  # a window that starts in the padding
                 out -= 1
@@ -61,7 +60,7 @@ def _read_window(
         padding.append((low, high))
     if math.prod(n + sum(pad) for n, pad in zip(size, padding, strict=True)) > MAX_PADDED:
         raise ValueError(f"pads make {size} larger than {MAX_PADDED} positions")
-    return _Window(stride, dilation, tuple(padding))
+    return _Window(kernel, stride, dilation, tuple(padding))
 
 
 def conv(call: Call, x: Value, w: Value, b: Value = None) -> Value:
@@ -93,22 +92,27 @@ def _align_channels(values: Value, x: Value) -> Value:
 
 
 def max_pool(call: Call, x: Value) -> Value:
-    kernel = tuple(call.attributes["kernel_shape"])
-    window = _read_window(call, x.shape[2:], kernel, bool(call.get("ceil_mode", 0)))
-    if set(window.dilation) != {1}:
-        return _pool_dilated(x, kernel, window)
+    window = _read_window(call, x.shape[2:], tuple(call.attributes["kernel_shape"]))
+    dilated = set(window.dilation) != {1}
+    return _pool_dilated(x, window) if dilated else _reduce(x, window, -jnp.inf, lax.max)
+
+
+def _reduce(x: Value, window: _Window, start: float, combine: Callable[..., Value]) -> Value:
+    """Combines the pixels of each window of images x [N, C, ...], beginning with `start`."""
     return lax.reduce_window(
         x,
-        -jnp.inf,
-        lax.max,
-        (1, 1, *kernel),
-        (1, 1, *window.stride),
-        ((0, 0), (0, 0), *window.padding),
+        start,
+        combine,
+        window_dimensions=(1, 1, *window.kernel),
+        window_strides=(1, 1, *window.stride),
+        padding=((0, 0), (0, 0), *window.padding),
+        window_dilation=(1, 1, *window.dilation),
     )
 
 
-def _pool_dilated(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
+def _pool_dilated(x: Value, window: _Window) -> Value:
     """Computes a dilated max pooling tap by tap, because `lax.reduce_window` has no gradient."""
+    kernel = window.kernel
     if math.prod(kernel) > MAX_TAPS:
         raise ValueError(f"kernel_shape {kernel} with dilations; allowed: {MAX_TAPS} positions")
     edges = [(low, high, 0) for low, high in ((0, 0), (0, 0), *window.padding)]
@@ -126,33 +130,20 @@ def _pool_dilated(x: Value, kernel: tuple[int, ...], window: _Window) -> Value:
 
 
 def average_pool(call: Call, x: Value) -> Value:
-    kernel, size = tuple(call.attributes["kernel_shape"]), x.shape[2:]
-    window = _read_window(call, size, kernel, bool(call.get("ceil_mode", 0)))
-    sums = lax.reduce_window(
-        x,
-        0.0,
-        lax.add,
-        (1, 1, *kernel),
-        (1, 1, *window.stride),
-        ((0, 0), (0, 0), *window.padding),
-        window_dilation=(1, 1, *window.dilation),
-    )
-    # Padding that ceil_mode adds never counts.
-    automatic = call.get("auto_pad", "NOTSET") != "NOTSET"
-    padding = window.padding if automatic else _read_pads(call, size)
+    size, rank = x.shape[2:], x.ndim - 2
+    window = _read_window(call, size, tuple(call.attributes["kernel_shape"]))
+    sums, padding = _reduce(x, window, 0.0, lax.add), window.padding
+    if call.get("auto_pad", "NOTSET") == "NOTSET":  # padding that ceil_mode adds never counts
+        pads = call.get("pads") or [0] * 2 * rank
+        padding = tuple(zip(pads[:rank], pads[rank:], strict=True))
     counts: Any = np.ones((1, 1), np.float32)
     for axis, out in enumerate(sums.shape[2:]):
         low, high = padding[axis] if call.get("count_include_pad", 0) else (0, 0)
         starts = np.arange(out)[:, None] * window.stride[axis] - window.padding[axis][0]
-        taps = starts + np.arange(kernel[axis]) * window.dilation[axis]
+        taps = starts + np.arange(window.kernel[axis]) * window.dilation[axis]
         count = ((taps >= -low) & (taps < size[axis] + high)).sum(1)
         counts = counts[..., None] * np.maximum(count, 1).astype(np.float32)
     return sums / counts
-
-
-def _read_pads(call: Call, size: tuple[int, ...]) -> list[tuple[int, int]]:
-    pads = list(call.get("pads") or [0] * 2 * len(size))
-    return list(zip(pads[: len(size)], pads[len(size) :], strict=True))
 
 
 def global_pool(reduce: Callable[..., Value], call: Call, x: Value) -> Value:
@@ -163,11 +154,10 @@ def lrn(call: Call, x: Value) -> Value:
     size = call.attributes["size"]
     if not 1 <= size <= MAX_PADDED:
         raise ValueError(f"size {size}; allowed: 1 or more")
-    edges = [(0, 0)] * x.ndim
-    edges[1] = ((size - 1) // 2, size // 2)
-    window = [1] * x.ndim
-    window[1] = size
-    squares = lax.reduce_window(x * x, 0.0, lax.add, window, [1] * x.ndim, edges)
+    rest = x.ndim - 2
+    edges = [(0, 0), ((size - 1) // 2, size // 2), *[(0, 0)] * rest]
+    window, strides = [1, size, *[1] * rest], [1] * x.ndim
+    squares = lax.reduce_window(x * x, 0.0, lax.add, window, strides, edges)
     scale = call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * squares
     return x / scale ** call.get("beta", 0.75)
 

@@ -25,7 +25,6 @@ from apq_jax import search
 from apq_jax.compression import plan_cache
 from apq_jax.data import Dataset
 from apq_jax.models.create import load_onnx
-from apq_jax.models.onnx import file
 from apq_jax.models.onnx.model import Model, build_classifier, load
 from apq_jax.models.onnx.operators import OPERATORS
 from apq_jax.models.options import ModelOptions
@@ -81,7 +80,7 @@ def theirs(path: pathlib.Path, x: np.ndarray) -> np.ndarray:
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (name,) = (one.name for one in session.get_inputs())
+    (name,) = (info.name for info in session.get_inputs())
     (y,) = session.run(None, {name: x})
     return y.reshape(len(x), -1)
 
@@ -96,7 +95,7 @@ def agree(path: pathlib.Path, x: np.ndarray) -> Model:
 
 IMAGE = (2, 4, 9, 7)
 W = {"w": random(6, 4, 3, 3, seed=1), "b": random(6, seed=2)}
-BN = {name: random(4, seed=at) for at, name in enumerate(("scale", "bias", "mean"))}
+BN = {name: random(4, seed=seed) for seed, name in enumerate(("scale", "bias", "mean"))}
 BN["var"] = np.abs(random(4, seed=5)) + 0.1
 POOL: dict[str, Any] = {"kernel_shape": [3, 2]}
 
@@ -105,99 +104,101 @@ def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def one(*of: Any, **attributes: Any) -> tuple[Any, ...]:
+def case(*of: Any, **attributes: Any) -> tuple[Any, ...]:
     """(operator, its inputs, tensors, operator sets, input shape, attributes) with defaults."""
     op, inputs, tensors, opsets, shape, *_ = (*of, *("x", {}, (9, NEWEST), IMAGE)[len(of) - 1 :])
     return op, inputs, tensors, opsets, shape, attributes
 
 
 CASES = [
-    one("Conv", "x w", W),
-    one("Conv", "x w b", W, pads=[1, 0, 2, 1], strides=[2, 1], kernel_shape=[3, 3]),
-    one("Conv", "x w b", W, dilations=[2, 3], pads=[2, 2, 2, 2]),
-    one("Conv", "x w", {"w": random(6, 2, 3, 3)}, group=2),
-    one("Conv", "x w b", {"w": random(4, 1, 2, 2), "b": random(4)}, group=4, strides=[2, 3]),
-    *[one("Conv", "x w b", W, auto_pad=auto, strides=[2, 2])
+    case("Conv", "x w", W),
+    case("Conv", "x w b", W, pads=[1, 0, 2, 1], strides=[2, 1], kernel_shape=[3, 3]),
+    case("Conv", "x w b", W, dilations=[2, 3], pads=[2, 2, 2, 2]),
+    case("Conv", "x w", {"w": random(6, 2, 3, 3)}, group=2),
+    case("Conv", "x w b", {"w": random(4, 1, 2, 2), "b": random(4)}, group=4, strides=[2, 3]),
+    *[case("Conv", "x w b", W, auto_pad=auto, strides=[2, 2])
       for auto in ("SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET")],
-    one("Conv", "x w", {"w": random(6, 2, 3)}, (9, 17), (2, 4, 9), group=2, pads=[1, 0],
+    case("Conv", "x w", {"w": random(6, 2, 3)}, (9, 17), (2, 4, 9), group=2, pads=[1, 0],
         dilations=[2]),
-    one("Gemm", "x w c", {"w": random(5, 3), "c": random(3)}, (9, 11, NEWEST), (2, 5)),
-    one("Gemm", "x w", {"w": random(3, 5)}, (11, NEWEST), (2, 5), transB=1, alpha=0.5),
-    one("Gemm", "x w c", {"w": random(3, 5), "c": random(1, 1)}, (9, 17), (2, 5), transB=1,
+    case("Gemm", "x w c", {"w": random(5, 3), "c": random(3)}, (9, 11, NEWEST), (2, 5)),
+    case("Gemm", "x w", {"w": random(3, 5)}, (11, NEWEST), (2, 5), transB=1, alpha=0.5),
+    case("Gemm", "x w c", {"w": random(3, 5), "c": random(1, 1)}, (9, 17), (2, 5), transB=1,
         alpha=2.0, beta=0.3),
-    one("MatMul", "x w", {"w": random(5, 3)}, (9, NEWEST), (2, 5)),
-    one("MatMul", "x w", {"w": random(7, 3)}),
-    one("BatchNormalization", "x scale bias mean var", BN, (9, 14, 15, NEWEST)),
-    one("BatchNormalization", "x scale bias mean var", BN, (9, 15), (3, 4), epsilon=0.1),
-    one("Relu"),
-    one("LeakyRelu", alpha=0.2),
-    one("LeakyRelu", "x", {}, (9, 16)),
-    one("PRelu", "x s", {"s": np.abs(random(4, 1, 1))}, (9, NEWEST)),
-    one("Clip", "x", {}, (9,), min=-0.3, max=0.4),
-    one("Clip", "x low high", {"low": np.float32(-0.3), "high": np.float32(0.4)}, (11, NEWEST)),
-    one("Clip", "x - high", {"high": np.float32(0.4)}, (11, 13)),
-    *[one(op) for op in ("Sigmoid", "Abs", "Exp", "Neg", "Tanh", "Erf", "GlobalAveragePool",
+    case("MatMul", "x w", {"w": random(5, 3)}, (9, NEWEST), (2, 5)),
+    case("MatMul", "x w", {"w": random(7, 3)}),
+    case("BatchNormalization", "x scale bias mean var", BN, (9, 14, 15, NEWEST)),
+    case("BatchNormalization", "x scale bias mean var", BN, (9, 15), (3, 4), epsilon=0.1),
+    case("Relu"),
+    case("LeakyRelu", alpha=0.2),
+    case("LeakyRelu", "x", {}, (9, 16)),
+    case("PRelu", "x s", {"s": np.abs(random(4, 1, 1))}, (9, NEWEST)),
+    case("Clip", "x", {}, (9,), min=-0.3, max=0.4),
+    case("Clip", "x low high", {"low": np.float32(-0.3), "high": np.float32(0.4)}, (11, NEWEST)),
+    case("Clip", "x - high", {"high": np.float32(0.4)}, (11, 13)),
+    *[case(op) for op in ("Sigmoid", "Abs", "Exp", "Neg", "Tanh", "Erf", "GlobalAveragePool",
                          "GlobalMaxPool", "Identity", "Flatten", "Dropout")],
-    one("HardSigmoid"),
-    one("HardSigmoid", alpha=0.3, beta=0.4),
-    one("HardSwish", "x", {}, (14, NEWEST)),
-    one("Elu", alpha=0.7),
-    one("Gelu", "x", {}, (20,)),
-    one("Gelu", "x", {}, (20, NEWEST), approximate="tanh"),
-    *[one(op, "x", {}, (9, 11, 13, NEWEST)) for op in ("Softmax", "LogSoftmax")],
-    *[one("Softmax", "x", {}, (9, 12, 13), axis=axis) for axis in (1, 2, 3)],
-    *[one("MaxPool", "x", {}, opsets, ceil_mode=ceil, strides=[2, 2], **POOL, **more)
+    case("HardSigmoid"),
+    case("HardSigmoid", alpha=0.3, beta=0.4),
+    case("HardSwish", "x", {}, (14, NEWEST)),
+    case("Elu", alpha=0.7),
+    case("Gelu", "x", {}, (20,)),
+    case("Gelu", "x", {}, (20, NEWEST), approximate="tanh"),
+    *[case(op, "x", {}, (9, 11, 13, NEWEST)) for op in ("Softmax", "LogSoftmax")],
+    *[case("Softmax", "x", {}, (9, 12, 13), axis=axis) for axis in (1, 2, 3)],
+    *[case("MaxPool", "x", {}, opsets, ceil_mode=ceil, strides=[2, 2], **POOL, **more)
       for opsets, ceil, more in [
           ((10, NEWEST), 0, {}), ((10, 12, NEWEST), 1, {}),
           ((10, 17), 1, {"pads": [1, 1, 2, 1]}), ((10, 17), 0, {"dilations": [2, 3]}),
           ((10, 17), 1, {"dilations": [2, 2], "pads": [1, 0, 1, 1]})]],
-    *[one("MaxPool", "x", {}, (9, 17), auto_pad=auto, strides=[2, 3], **POOL)
+    *[case("MaxPool", "x", {}, (9, 17), auto_pad=auto, strides=[2, 3], **POOL)
       for auto in ("SAME_UPPER", "SAME_LOWER", "VALID")],
-    one("MaxPool", "x", {}, (9, 17), (2, 4, 9), kernel_shape=[3], pads=[1, 1]),
-    *[one("AveragePool", "x", {}, opsets, count_include_pad=count, strides=[2, 2], **POOL, **more)
+    case("MaxPool", "x", {}, (9, 17), (2, 4, 9), kernel_shape=[3], pads=[1, 1]),
+    *[case("AveragePool", "x", {}, opsets, count_include_pad=count, strides=[2, 2], **POOL, **more)
       for count in (0, 1) for opsets, more in [
           ((9, NEWEST), {"pads": [1, 0, 2, 1]}), ((19, NEWEST), {"ceil_mode": 1}),
           ((19, NEWEST), {"ceil_mode": 1, "pads": [1, 1, 1, 1]}),
           ((19,), {"dilations": [2, 2], "pads": [1, 1, 1, 0]})]],
-    *[one("AveragePool", "x", {}, (9, 17), auto_pad=auto, strides=[2, 3], **POOL)
+    *[case("AveragePool", "x", {}, (9, 17), auto_pad=auto, strides=[2, 3], **POOL)
       for auto in ("SAME_UPPER", "SAME_LOWER", "VALID")],
-    one("LRN", size=3, alpha=0.1, beta=0.6, bias=1.5),
-    one("LRN", size=5),
-    *[one(op, "x c", {"c": np.abs(random(4, 1, 1)) + 0.1}) for op in ("Add", "Sub", "Mul", "Div")],
-    one("Add", "c x", {"c": random(1, 1, 1, 7)}),
-    *[one(op, "x c x", {"c": random(4, 1, 1)}) for op in ("Sum", "Max", "Min")],
-    one("Concat", "x x x", {}, axis=1),
-    one("Concat", "x x", {}, (11, NEWEST), axis=-1),
-    one("Slice", "x", {}, (9,), starts=[1, -5], ends=[100, -1], axes=[1, 2]),
-    one("Slice", "x s e a", {"s": ints(1, -5), "e": ints(2**63 - 1, -1), "a": ints(1, 2)},
+    case("LRN", size=3, alpha=0.1, beta=0.6, bias=1.5),
+    case("LRN", size=5),
+    *[case(op, "x c", {"c": np.abs(random(4, 1, 1)) + 0.1}) for op in ("Add", "Sub", "Mul", "Div")],
+    case("Add", "c x", {"c": random(1, 1, 1, 7)}),
+    *[case(op, "x c x", {"c": random(4, 1, 1)}) for op in ("Sum", "Max", "Min")],
+    case("Concat", "x x x", {}, axis=1),
+    case("Concat", "x x", {}, (11, NEWEST), axis=-1),
+    case("Slice", "x", {}, (9,), starts=[1, -5], ends=[100, -1], axes=[1, 2]),
+    case("Slice", "x s e a", {"s": ints(1, -5), "e": ints(2**63 - 1, -1), "a": ints(1, 2)},
         (10, 13)),
-    one("Slice", "x s e a t", {"s": ints(-1, 1), "e": ints(-(2**63), 9), "a": ints(3, -2),
+    case("Slice", "x s e a t", {"s": ints(-1, 1), "e": ints(-(2**63), 9), "a": ints(3, -2),
                                "t": ints(-2, 3)}, (11, NEWEST)),
-    one("Reshape", "x s", {"s": ints(0, -1)}),
-    one("Reshape", "x s", {"s": ints(-1, 4, 63)}, (9, 14)),
-    one("Transpose", perm=[0, 2, 3, 1]),
-    one("Squeeze", "x", {}, (9, 11), (2, 1, 5, 1), axes=[1, 3]),
-    one("Squeeze", "x a", {"a": ints(-1, 1)}, (13, NEWEST), (2, 1, 5, 1)),
-    one("Unsqueeze", "x", {}, (9, 11), axes=[1, 4]),
-    one("Unsqueeze", "x a", {"a": ints(-1, 1)}, (13, NEWEST)),
-    one("Pad", "x", {}, (9,), pads=[0, 0, 1, 2, 0, 1, 0, -1], value=0.7),
-    *[one("Pad", "x p", {"p": ints(0, 0, 1, 2, 0, 1, 2, 1)}, (11, 13, NEWEST), mode=mode)
+    case("Reshape", "x s", {"s": ints(0, -1)}),
+    case("Reshape", "x s", {"s": ints(-1, 4, 63)}, (9, 14)),
+    case("Transpose", perm=[0, 2, 3, 1]),
+    case("Squeeze", "x", {}, (9, 11), (2, 1, 5, 1), axes=[1, 3]),
+    case("Squeeze", "x a", {"a": ints(-1, 1)}, (13, NEWEST), (2, 1, 5, 1)),
+    case("Unsqueeze", "x", {}, (9, 11), axes=[1, 4]),
+    case("Unsqueeze", "x a", {"a": ints(-1, 1)}, (13, NEWEST)),
+    case("Pad", "x", {}, (9,), pads=[0, 0, 1, 2, 0, 1, 0, -1], value=0.7),
+    *[case("Pad", "x p", {"p": ints(0, 0, 1, 2, 0, 1, 2, 1)}, (11, 13, NEWEST), mode=mode)
       for mode in ("constant", "reflect", "edge")],
-    one("Pad", "x p v a", {"p": ints(1, 2, 0, 1), "v": np.float32(3), "a": ints(-1, 2)},
+    case("Pad", "x p v a", {"p": ints(1, 2, 0, 1), "v": np.float32(3), "a": ints(-1, 2)},
         (18, NEWEST)),
-    one("ReduceMean", "x", {}, (9, 11, 13), axes=[2, 3]),
-    one("ReduceMean", "x", {}, (11, 17), axes=[-1], keepdims=0),
-    one("ReduceMean", "x a", {"a": ints(1, -1)}, (18, NEWEST), keepdims=0),
-    one("Gather", "x i", {"i": ints(2, 0)}, axis=1),
-    one("Gather", "x i", {"i": np.array(-1, np.int64)}, (11, NEWEST), axis=2),
-    one("Cast", to=TensorProto.FLOAT),
+    case("ReduceMean", "x", {}, (9, 11, 13), axes=[2, 3]),
+    case("ReduceMean", "x", {}, (11, 17), axes=[-1], keepdims=0),
+    case("ReduceMean", "x a", {"a": ints(1, -1)}, (18, NEWEST), keepdims=0),
+    case("Gather", "x i", {"i": ints(2, 0)}, axis=1),
+    case("Gather", "x i", {"i": np.array(-1, np.int64)}, (11, NEWEST), axis=2),
+    case("Cast", to=TensorProto.FLOAT),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("op", "inputs", "tensors", "opset", "shape", "attributes"),
     [(*case[:3], opset, *case[4:]) for case in CASES for opset in case[3]],
-    ids=[f"{case[0]}-{opset}-{at}" for at, case in enumerate(CASES) for opset in case[3]],
+    ids=[
+        f"{values[0]}-{opset}-{index}" for index, values in enumerate(CASES) for opset in values[3]
+    ],
 )
 def test_an_operator_agrees_with_onnx_runtime(
     tmp_path: pathlib.Path,
@@ -327,9 +328,8 @@ def test_capture_finds_the_layers(tmp_path: pathlib.Path, batch: int | str) -> N
         ("turned", 1, 4, 5),
         ("fc", 1, 5, 3),
     ]
-    assert {one.name for one in network.operations if one.status == "digital"} == {
-        *BN, "conv.b"
-    }  # fmt: skip
+    digital = (operation for operation in network.operations if operation.status == "digital")
+    assert {operation.name for operation in digital} == {*BN, "conv.b"}
     logits = forward_float(network, model.params, x)
     expected = np.concatenate([theirs(path, image[None]) for image in x])
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-4)
@@ -346,7 +346,7 @@ def test_random_networks_agree(tmp_path_factory: pytest.TempPathFactory, data: A
     draw = data.draw
     rng = np.random.default_rng(draw(st.integers(0, 99), label="seed"))
     channels, size, nodes, tensors, last = 2, np.array([40, 41]), [], {}, "x"
-    for at in range(draw(st.integers(1, 4), label="depth")):
+    for index in range(draw(st.integers(1, 4), label="depth")):
         op = draw(st.sampled_from(["Conv", "MaxPool", "AveragePool", "Relu", "HardSigmoid"]))
         kernel, stride, dilation = ([draw(st.integers(1, 3)) for _ in range(2)] for _ in range(3))
         pads = [draw(st.integers(0, (kernel[axis % 2] - 1) // 2)) for axis in range(4)]
@@ -355,8 +355,8 @@ def test_random_networks_agree(tmp_path_factory: pytest.TempPathFactory, data: A
         if op == "Conv":
             outs = 2 * draw(st.integers(1, 2))
             group = draw(st.sampled_from([1, 2]))
-            tensors[f"w{at}"] = rng.normal(size=(outs, channels // group, *kernel)).astype("f4")
-            inputs, channels = f"{last} w{at}", outs
+            tensors[f"w{index}"] = rng.normal(size=(outs, channels // group, *kernel)).astype("f4")
+            inputs, channels = f"{last} w{index}", outs
             window |= {"group": group, "dilations": dilation}
         elif "Pool" in op:
             window |= {"kernel_shape": kernel, "ceil_mode": draw(st.integers(0, 1))}
@@ -366,8 +366,8 @@ def test_random_networks_agree(tmp_path_factory: pytest.TempPathFactory, data: A
             reach = np.array(window.get("dilations", [1, 1])) * (np.array(kernel) - 1) + 1
             hypothesis.assume((size + pads[:2] + pads[2:] >= reach).all())
             size = (size + pads[:2] + pads[2:] - reach) // stride + 1
-        nodes.append(node(op, inputs, f"v{at}", **window))
-        last = f"v{at}"
+        nodes.append(node(op, inputs, f"v{index}", **window))
+        last = f"v{index}"
     nodes += [node("GlobalAveragePool", last, "mean"), node("Flatten", "mean", "y")]
     path = tmp_path_factory.mktemp("random") / "net.onnx"
     opset = draw(st.sampled_from([11, 13, 17, NEWEST]))
@@ -383,7 +383,7 @@ def test_networks_that_onnx_ships(name: str) -> None:
     if name == "shufflenet":
         network = capture(load(path).apply_fn, model.params, jnp.zeros((2, 3, 224, 224)))
         assert len(network.layers) == 50
-        assert not [one for one in network.operations if one.status == "refused"]
+        assert not [operation for operation in network.operations if operation.status == "refused"]
 
 
 EXPORT = """
@@ -585,8 +585,8 @@ BAD: dict[str, tuple[Any, str]] = {
         "(Add): a result of [70000, 2, 70000]; allowed"),
     "bomb": (
         linear(nodes=[node("Concat", " ".join(["s"] * 9), "s0", axis=0),
-                      *[node("Concat", " ".join([f"s{at}"] * 9), f"s{at + 1}", axis=0)
-                        for at in range(12)], node("Reshape", "x s12", "y")],
+                      *[node("Concat", " ".join([f"s{index}"] * 9), f"s{index + 1}", axis=0)
+                        for index in range(12)], node("Reshape", "x s12", "y")],
                tensors={"s": ints(1)}), "(Concat): a known value of shape (4782969,)"),
     "shape of data": (
         linear(nodes=[node("Reshape", "x x", "y")]), "(Reshape): shape: computed from data"),
@@ -660,7 +660,7 @@ def test_names_that_are_not_text(tmp_path: pathlib.Path) -> None:
 
 def test_a_larger_file_is_not_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "net.onnx", linear())
-    monkeypatch.setattr(file, "MAX_BYTES", 100)
+    monkeypatch.setattr("apq_jax.models.onnx.tensors.MAX_BYTES", 100)
     assert "more than 100 bytes" in refused(path)
 
 
@@ -675,10 +675,10 @@ def test_names_become_keys(tmp_path: pathlib.Path) -> None:
     names = ["a/b", "a.b", "a b", "a\tb", "/", "é" * 200]
     nodes = [node("Add", f"x {names[0]}", "v0")]
     nodes = [
-        helper.make_node("Add", [f"v{at}" if at else "x", name], [f"v{at + 1}"])
-        for at, name in enumerate(names)
+        helper.make_node("Add", [f"v{index}" if index else "x", name], [f"v{index + 1}"])
+        for index, name in enumerate(names)
     ] + [node("Relu", f"v{len(names)}", "y")]
-    tensors = {name: random(3, seed=at) for at, name in enumerate(names)}
+    tensors = {name: random(3, seed=seed) for seed, name in enumerate(names)}
     model = agree(saved(tmp_path / "net.onnx", proto(nodes, ("N", 3), tensors)), random(2, 3))
     assert list(model.params)[:5] == ["a.b", "a.b_2", "a_b", "a_b_2", "tensor"]
     assert len(model.params) == 6
@@ -739,9 +739,9 @@ def test_graphs_with_the_same_weights_are_told_apart(tmp_path: pathlib.Path) -> 
         network = capture(again.apply_fn, again.params, jnp.zeros((2, 5)))
         assert checkpoint.identify_network(network, again.params) == identities[-1]
         assert "network.onnx" not in repr(plan_cache.identify_model(network, again.params))
-    one, other = identities
-    assert one["weights"] == other["weights"]
-    assert one["program"] != other["program"]
+    first, second = identities
+    assert first["weights"] == second["weights"]
+    assert first["program"] != second["program"]
 
 
 @hypothesis.settings(
@@ -754,17 +754,17 @@ def test_damaged_files_are_refused_or_read(
 ) -> None:
     content = bytearray(FUZZED)
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(content) - 1))
+        place = data.draw(st.integers(0, len(content) - 1))
         how = data.draw(st.sampled_from(["set", "insert", "cut", "copy"]))
         if how == "set":
-            content[at] = data.draw(st.integers(0, 255))
+            content[place] = data.draw(st.integers(0, 255))
         elif how == "insert":
-            content[at:at] = data.draw(st.binary(max_size=8))
+            content[place:place] = data.draw(st.binary(max_size=8))
         elif how == "cut":
-            del content[at : at + data.draw(st.integers(1, 40))]
+            del content[place : place + data.draw(st.integers(1, 40))]
         else:
             start = data.draw(st.integers(0, len(content) - 1))
-            content[at:at] = content[start : start + data.draw(st.integers(1, 60))]
+            content[place:place] = content[start : start + data.draw(st.integers(1, 60))]
         content = content or bytearray(1)
     path = tmp_path_factory.getbasetemp() / "damaged.onnx"
     path.write_bytes(content)
