@@ -85,9 +85,9 @@ def compare_with_runtime(
 
 
 def describe_agreement(agreement: Agreement | None) -> str:
-    """Says in one line on how many test images both agree, or, for None, that nothing was checked.
+    """Says in one line on how many images both agree, or, for None, that nothing was checked.
 
-    The caller compared on test images, because the line calls them so.
+    The line calls the images test images.
     """
     if agreement is None:
         return "not checked, for onnxruntime is not installed"

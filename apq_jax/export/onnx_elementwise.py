@@ -1,6 +1,7 @@
 """Translates JAX primitives that work on one element at a time into ONNX operators.
 
-A function add_NAME is the translation of the primitive NAME, as `onnx_primitives` describes it.
+Each add_... function is a translation, as `onnx_primitives` describes them; `PRIMITIVES` there says
+which primitive it translates.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""A graph of ONNX operators while it is built: nodes, constants, and values for any batch.
+"""Builds a graph of ONNX operators: nodes, constants, and values for any batch.
 
 A network is traced with two batch sizes. The axes whose sizes differ grow with the batch, and stay
 open in the model; anything else that depends on the batch size is refused.
@@ -128,13 +128,16 @@ class Graph:
         return self._constants[key]
 
     def add_node(self, op: str, *inputs: str, prefix: str = "", **attributes: Any) -> str:
-        """Adds a node of one result; returns the result's name, `prefix` and operator, numbered."""
+        """Adds a node of one result; returns the name of the result, and of the node.
+
+        The name is `prefix` and operator, with a number appended if that is taken.
+        """
         return self.add_node_with_results(op, inputs, 1, prefix, **attributes)[0]
 
     def add_node_with_results(
         self, op: str, inputs: tuple[str, ...], count: int, prefix: str = "", **attributes: Any
     ) -> tuple[str, ...]:
-        """Adds a node of `count` results, like `add_node`; returns their names."""
+        """Adds a node of `count` results, like `add_node`; returns the results' names."""
         key = op, inputs, count, repr(sorted(attributes.items()))
         if key not in self._results:
             name = self._reserve_name(f"{prefix}{op}")

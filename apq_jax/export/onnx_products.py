@@ -1,6 +1,6 @@
 """Translates JAX reductions, poolings, products and convolutions into ONNX operators.
 
-Translations are functions as `onnx_primitives` describes them.
+`onnx_primitives` describes what a translation gets, returns and raises.
 """
 
 import math

@@ -24,7 +24,7 @@ class Note(NamedTuple):
 
 
 class Items(NamedTuple):
-    """A list with a bullet before each of the words."""
+    """A list with a bullet before each text."""
 
     words: tuple[str, ...]
 

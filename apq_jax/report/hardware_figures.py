@@ -114,7 +114,10 @@ def draw_layer_energy(result: dict[str, Any]) -> Figure:
 
 
 def draw_adc_curve(result: dict[str, Any]) -> Figure:
-    """Draws accuracy and energy of the chosen policy against the bits of its converters."""
+    """Draws accuracy and energy of the chosen policy against the bits of its converters.
+
+    The run must have measured them: `adc_curve` of the result has a point at least.
+    """
     points = result["adc_curve"]
     figure, (accuracy, energy) = new_figure(columns=2, height=2.8)
     bits = [point["bits"] for point in points]

@@ -1,4 +1,4 @@
-"""Writes a run's figures in words that several reports share.
+"""Formats a run's figures and names as several reports have them.
 
 `result` is the content of result.json throughout.
 """
