@@ -76,14 +76,8 @@ def _build_answer(result: dict[str, Any]) -> tuple[doc.Block, ...]:
     warnings = () if result["mapping"]["bit_exact"] else (warning,)
     costs = ("dense", "chosen"), result["dense"], best
     slots, crossbars, _, energy, latency = SEARCHED
-    shown = (
-        slots,
-        crossbars,
-        *AREAS,
-        energy,
-        latency,
-        INDEX_BITS,
-    )  # both areas, not the run's alone
+    # Both areas, not only the one that the accelerator is set to.
+    shown = (slots, crossbars, *AREAS, energy, latency, INDEX_BITS)
     return (
         doc.Text(
             f"The search evaluated {search['evaluations']:,} policies in "
