@@ -1,4 +1,4 @@
-"""How much accuracy each way of pruning keeps, before any fine-tuning: a Markdown table.
+"""Measures how much accuracy each way of pruning keeps before fine-tuning: a Markdown table.
 
 LeNet-5 on MNIST-5k, 6-bit weights, 8-bit inputs, the same keep ratio in all layers, the 1,000
 validation images; mean and range over networks trained with different seeds.
@@ -14,6 +14,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness import change, parse
 
 from apq_jax import data
 from apq_jax.compression import calibration, converters, plan
@@ -48,25 +49,27 @@ def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    seeds = parser.parse_args().seeds
-    dataset = data.load_mnist_5k()
+    options = parse(parser, seeds=1)
+    config = change(Config(), options.fields)
+    methods = dict(list(METHODS.items())[-1:]) if options.smoke else METHODS
+    dataset = data.load(config.data.path)
     images = jnp.concatenate([dataset.search_images, dataset.select_images])
     labels = jnp.concatenate([dataset.search_labels, dataset.select_labels])
     model = LeNet5(dataset.classes)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in METHODS}
+    accuracies: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     floats = []
-    for seed in range(seeds):
+    for seed in range(options.seeds):
         params = model.init(jax.random.key(seed), jnp.asarray(dataset.train_images[:1]))
-        options = dataclasses.replace(Config().training, seed=seed)
+        recipe = dataclasses.replace(config.training, seed=seed)
         cache = find_cache()
-        params, _ = load_or_train("lenet5", model.apply, params, dataset, options, cache)
+        params, _ = load_or_train("lenet5", model.apply, params, dataset, recipe, cache)
         network = capture(model.apply, params, jnp.asarray(dataset.train_images[:2]))
         weights = extract_matrices(network, params)
         train = jnp.asarray(dataset.train_images)
         statistics = calibration.calibrate(network, params, weights, train)
         statistics = calibration.match_images(network, params, weights, statistics, train[:256])
         floats.append(compute_accuracy(jax.jit(model.apply)(params, images), labels))
-        for name, (planned, recovery) in METHODS.items():
+        for name, (planned, recovery) in methods.items():
             blocks = (Block(HEIGHT),) * len(network.layers)
             layers = plan.build_plan(weights, statistics, blocks, planned)
             levels = [
@@ -78,14 +81,16 @@ def main() -> int:
                 jnp.full((len(KEEPS), count), 6),
                 jnp.full((len(KEEPS), count), 8),
             )
-            score = functools.partial(_accuracy, network, recovery)
+            score = functools.partial(_score, network, recovery)
             args = (params, layers, statistics, train[:256], images, labels)
-            found[name].append(np.asarray(jax.jit(score)(args, policies)))
-            print(f"seed {seed}: {name}: {np.round(100 * found[name][-1], 1)}", file=sys.stderr)
-    print(f"Float: {100 * np.mean(floats):.1f} %. {seeds} networks: mean (least to most).\n")
+            row = np.asarray(jax.jit(score)(args, policies))
+            accuracies[name].append(row)
+            print(f"seed {seed}: {name}: {np.round(100 * row, 1)}", file=sys.stderr)
+    mean = f"{100 * np.mean(floats):.1f} %"
+    print(f"Float: {mean}. {options.seeds} networks: mean (least to most).\n")
     print("| | " + " | ".join(f"keep {keep}" for keep in KEEPS) + " |")
     print("|---" * (len(KEEPS) + 1) + "|")
-    for name, rows in found.items():
+    for name, rows in accuracies.items():
         table = 100 * np.stack(rows)
         cells = [
             f"{column.mean():.1f} ({column.min():.1f} to {column.max():.1f})" for column in table.T
@@ -94,17 +99,17 @@ def main() -> int:
     return 0
 
 
-def _accuracy(network: Network, recovery: Recovery, args: tuple, policies: Policy) -> jax.Array:
+def _score(network: Network, recovery: Recovery, args: tuple, policies: Policy) -> jax.Array:
     params, layers, statistics, moment_images, images, labels = args
 
-    def one(policy: Policy) -> jax.Array:
+    def score(policy: Policy) -> jax.Array:
         compressed = compress(
             network, params, layers, statistics, moment_images, CELLS, recovery, policy
         )
         logits = apply(network, params, compressed, images)
         return jnp.mean(logits.argmax(axis=-1) == labels)
 
-    return jax.lax.map(one, policies)
+    return jax.lax.map(score, policies)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many policies, and how many accelerators, the cost model takes a second: a Markdown table.
+"""Measures how many policies and accelerators the cost model prices a second: a Markdown table.
 
 VGG-16 (CIFAR form), 32 keep levels, column-vectors of random masks. A policy's cost is every field
 of `crossbar.Cost`; tables and prices are built beforehand and timed apart. The loop is the same
@@ -11,15 +11,14 @@ import argparse
 import dataclasses
 import os
 import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness import measure_median, parse
 
 from apq_jax import crossbar
 from apq_jax.compression.prices import Prices, build_prices, look_up_costs, move_to_device
@@ -36,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--policies", type=int, default=200_000)
-    options = parser.parse_args()
+    options = parse(parser, repeats=1, policies=BATCH)
     layers, rng = WORKLOADS["vgg16"], np.random.default_rng(0)
     survivors = []
     for layer in layers:
@@ -67,8 +66,8 @@ def main() -> int:
         return jax.lax.map(lambda batch: look_up_costs(prices, batch), batches)
 
     def loop() -> None:
-        for at in range(200):
-            level, weight, inputs = (x[at] for x in one_by_one[:3])
+        for index in range(200):
+            level, weight, inputs = (x[index] for x in one_by_one[:3])
             counts = crossbar.look_up_counts(tables, chip, level, weight)
             crossbar.compute_cost(layers, counts, chip, inputs)
 
@@ -87,6 +86,7 @@ def main() -> int:
         for cells in (1, 2)
         for law in ("saberi", "table", "linear", "survey")
     ]
+    chips = chips[:2] if options.smoke else chips
     many = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *chips)
     few = jax.tree.map(lambda x: x[:16], policies)
     compiled = 0
@@ -95,17 +95,17 @@ def main() -> int:
         nonlocal compiled
         compiled += 1
 
-        def one(chip: Chip) -> crossbar.Cost:
+        def price(chip: Chip) -> crossbar.Cost:
             tables = crossbar.tabulate_column_vectors(layers, survivors, HEIGHT, chip, BITS)
             counts = crossbar.look_up_counts(tables, chip, policies.level, policies.weight_bits)
             return crossbar.compute_cost(layers, counts, chip, policies.input_bits)
 
-        return jax.lax.map(one, many)
+        return jax.lax.map(price, many)
 
     swept = jax.jit(sweep)
-    of_policies = _median(options.repeats, lambda: look_up_costs(on_device, batches))
-    of_loop = _median(options.repeats, loop)
-    of_sweep = _median(options.repeats, lambda: swept(many, few))
+    of_policies = measure_median(lambda: look_up_costs(on_device, batches), options.repeats)
+    of_loop = measure_median(loop, options.repeats)
+    of_sweep = measure_median(lambda: swept(many, few), options.repeats)
     rate, loop_rate = shape[0] / of_policies, 200 / of_loop
     print("| what | a second |")
     print("|---|--:|")
@@ -117,17 +117,6 @@ def main() -> int:
     print(f"compiled {compiled} time. {os.cpu_count()} cores, {platform.processor() or 'CPU'}, ")
     print(f"jax {jax.__version__}, {jax.default_backend()}; median of {options.repeats}.")
     return 0
-
-
-def _median(repeats: int, run: Callable[[], Any]) -> float:
-    """Seconds, after one run that is not counted."""
-    jax.block_until_ready(run())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""How long executing a mapping takes: LeNet-5 on 1,000 images, VGG-16 on one; a Markdown table.
+"""Measures how long executing a mapping takes: LeNet-5 on 1,000 images, VGG-16 on one.
 
-Weights are random, masks keep what is asked: the work depends on their number alone.
+Prints a Markdown table. Weights and masks are random, because the work depends only on how many
+weights survive.
 
     python benchmarks/datapath.py [--repeats 3]
 """
@@ -15,6 +16,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness import parse
 
 from apq_jax import mapping
 from apq_jax.compression import converters
@@ -28,17 +30,18 @@ CASES = (  # network, images, share kept, weight bits, scheme
     ("vgg16", 1, 0.4, 4, "column_vector"),
     ("vgg16", 1, 1.0, 8, "dense"),
 )
+SMOKE_CASES = (("lenet5", 2, 0.4, 4, "column_vector"),)
 
 
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
+    options = parse(parser, repeats=1)
     print("| network | images | kept | bits | scheme | units | mapping | first run | a run |")
     print("|---|--:|--:|--:|---|--:|--:|--:|--:|")
-    for name, images, keep, bits, scheme in CASES:
-        units, seconds, runs = _case(name, images, keep, bits, scheme, repeats)
+    for name, images, keep, bits, scheme in SMOKE_CASES if options.smoke else CASES:
+        units, seconds, runs = _measure(name, images, keep, bits, scheme, options.repeats)
         print(
             f"| {name} | {images:,} | {keep:g} | {bits}, 8 | {scheme} | {units:,} | "
             f"{seconds:.1f} s | {runs[0]:.1f} s | {statistics.median(runs[1:]):.1f} s |",
@@ -50,30 +53,30 @@ def main() -> int:
     return 0
 
 
-def _case(
+def _measure(
     name: str, images: int, keep: float, bits: int, scheme: str, repeats: int
 ) -> tuple[int, float, list[float]]:
-    """Units, seconds to map, seconds of each run over all layers."""
+    """Returns units, seconds to map, and seconds of each run over all layers."""
     accelerator, rng = PRESETS["isaac_ou"], np.random.default_rng(0)
     adc = converters.build_converter(accelerator)
-    units, mapped, runs = 0, 0.0, [0.0] * (repeats + 1)
+    units, seconds, runs = 0, 0.0, [0.0] * (repeats + 1)
     for layer in WORKLOADS[name]:
         shape = layer.groups, layer.rows, layer.columns
         mask = schemes.prune_blocks(layer, rng.normal(size=shape), scheme, keep, accelerator)
-        most = 2 ** (bits - 1) - 1
-        levels = rng.integers(-most, most + 1, shape, dtype=np.int32) * mask
+        max_level = 2 ** (bits - 1) - 1
+        levels = rng.integers(-max_level, max_level + 1, shape, dtype=np.int32) * mask
         start = time.perf_counter()
-        found = mapping.map_layer(layer, levels, mask, bits, 8, scheme, accelerator)
-        path, banks = datapath.build_parts((found,), accelerator)[0]
-        mapped += time.perf_counter() - start
-        units += len(found.units.bank)
+        mapped = mapping.map_layer(layer, levels, mask, bits, 8, scheme, accelerator)
+        path, banks = datapath.build_parts((mapped,), accelerator)[0]
+        seconds += time.perf_counter() - start
+        units += len(mapped.units.bank)
         windows = images * layer.positions, layer.groups * layer.rows
         inputs = jnp.asarray(rng.integers(0, 256, windows, dtype=np.int32))
         for run in range(repeats + 1):
             start = time.perf_counter()
             jax.block_until_ready(datapath.execute(path, banks, adc, inputs))
             runs[run] += time.perf_counter() - start
-    return units, mapped, runs
+    return units, seconds, runs
 
 
 if __name__ == "__main__":

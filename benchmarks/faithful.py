@@ -1,9 +1,9 @@
-"""Does the search's score rank policies as their accuracy after fine-tuning does?
+"""Measures whether the search's score ranks policies as their accuracy after fine-tuning does.
 
-A network a seed. Policies that a search evaluated, spread evenly over what they are expected to
-lose (up to 20 points), are fine-tuned on the training images; Spearman's rank correlation of
-each score on the 500 search images with the fine-tuned networks on 1,500 images that no score saw.
-Then: what an evaluation on fewer images costs, and how it ranks.
+Every seed trains a network. Policies that a search evaluated, spread evenly over the points that
+they are expected to lose (up to 20), are fine-tuned on the training images. Printed is Spearman's
+rank correlation of each score on the 500 search images with the fine-tuned networks' on 1,500
+images that no score saw; then what an evaluation on fewer images costs, and how it ranks.
 
     python benchmarks/faithful.py [--seeds 2] [--policies 36]
 """
@@ -11,13 +11,13 @@ Then: what an evaluation on fewer images costs, and how it ranks.
 import argparse
 import functools
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-import strategies  # beside this file
+from harness import measure_median, parse
+from strategies import prepare_network  # beside this file
 
 from apq_jax.compression import finetune
 from apq_jax.compression.finetune import Images
@@ -30,19 +30,20 @@ from apq_jax.system.cache import open_cache
 from apq_jax.types import Policy
 
 FEWER = (50, 100, 250, 500)
+SMOKE_FEWER = (20, 60)
 
 
 def main() -> int:
-    """Prints a row a network and score."""
+    """Prints a row for every network and score."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--policies", type=int, default=36)
-    options = parser.parse_args()
+    options = parse(parser, seeds=1, policies=3)
     cache = open_cache()
     for seed in range(options.seeds):
-        prepared, dataset = strategies.prepared_of(seed, cache)
-        record = _spread(prepared, options.policies)
-        tuned, divergence = _tuned(prepared, dataset, record.policy)
+        prepared, dataset = prepare_network(seed, cache, "lenet5", options.fields)
+        record = _pick_spread(prepared, options.policies)
+        tuned, divergence = _finetune(prepared, dataset, record.policy)
         full = float(prepared.problem.float_accuracy)
         scores = {
             "measured accuracy": record.evaluation.accuracy,
@@ -61,12 +62,12 @@ def main() -> int:
                 f"  {name}: Spearman {by_accuracy:.2f} with the fine-tuned accuracy, "
                 f"{by_divergence:.2f} with the fine-tuned divergence"
             )
-        _fewer(prepared, record)
+        _measure_fewer(prepared, record, SMOKE_FEWER if options.smoke else FEWER)
     return 0
 
 
-def _spread(prepared: Prepared, count: int) -> Record:
-    """Distinct policies of the usual search, evenly over the expected loss."""
+def _pick_spread(prepared: Prepared, count: int) -> Record:
+    """Picks distinct policies of the usual search, evenly over the expected loss."""
     record = stages.joined(stages.search_policies(prepared))
     lost = float(prepared.problem.float_accuracy) - judge.judge(prepared, record).expected_accuracy
     _, first = np.unique(lost, return_index=True)  # rising
@@ -79,8 +80,10 @@ def _spread(prepared: Prepared, count: int) -> Record:
     return jax.tree.map(lambda x: x[np.asarray(chosen)], record)
 
 
-def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy and divergence of each policy's fine-tuned network on unseen images."""
+def _finetune(
+    prepared: Prepared, dataset: Dataset, policies: Policy
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns accuracy and divergence of each policy's fine-tuned network on unseen images."""
     model = prepared.network, prepared.subject.params
     unseen = run_float(
         *model,
@@ -94,9 +97,9 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
             (dataset.search_images, dataset.search_labels),
         )
     )
-    config, found = prepared.config, []
-    for number in range(len(policies.level)):
-        policy = jax.tree.map(lambda x, at=number: x[at], policies)
+    config, scores = prepared.config, []
+    for index in range(len(policies.level)):
+        policy = jax.tree.map(lambda x, index=index: x[index], policies)
         network, _ = finetune.finetune(
             *model,
             measure.compressed(prepared, policy),
@@ -104,7 +107,7 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
             jnp.asarray(policy.weight_bits),
             train,
             validate,
-            jax.random.key(number),
+            jax.random.key(index),
             config.finetune,
             scale_bits=config.recovery.scale_bits,
             augment=choose.build_augment(config.training),
@@ -112,32 +115,29 @@ def _tuned(prepared: Prepared, dataset: Dataset, policies: Policy) -> tuple[np.n
         logits = jnp.asarray(measure.compute_logits(prepared, network, np.asarray(unseen[0])))
         target = jax.nn.log_softmax(unseen[2])
         gap = (jnp.exp(target) * (target - jax.nn.log_softmax(logits))).sum(axis=-1)
-        found.append((float(jnp.mean(logits.argmax(axis=-1) == unseen[1])), float(gap.mean())))
-        print(f"fine-tuned {number + 1} of {len(policies.level)}", file=sys.stderr, flush=True)
-    accuracy, divergence = np.asarray(found).T
+        scores.append((float(jnp.mean(logits.argmax(axis=-1) == unseen[1])), float(gap.mean())))
+        print(f"fine-tuned {index + 1} of {len(policies.level)}", file=sys.stderr, flush=True)
+    accuracy, divergence = np.asarray(scores).T
     return accuracy, divergence
 
 
-def _fewer(prepared: Prepared, record: Record) -> None:
-    """Time and ranks of evaluations on the first images only."""
+def _measure_fewer(prepared: Prepared, record: Record, counts: tuple[int, ...]) -> None:
+    """Prints time and ranks of evaluations on the first images only."""
     evaluate = build_evaluator(prepared)
     policies = jax.tree.map(jnp.asarray, record.policy)
     whole = None
-    for count in reversed(FEWER):
+    for count in reversed(counts):
         part = {name: getattr(prepared.subject, name)[:count] for name in _SCORED}
         subject = prepared.subject._replace(**part)
-        mapped = jax.jit(lambda s, p: jax.lax.map(functools.partial(evaluate, s), p))
-        found = np.asarray(mapped(subject, policies).divergence)
-        whole = found if whole is None else whole
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            jax.block_until_ready(mapped(subject, policies))
-            times.append((time.perf_counter() - start) / len(found))
-        rank = scipy.stats.spearmanr(found, whole)[0]
+        run = jax.jit(lambda s, p: jax.lax.map(functools.partial(evaluate, s), p))
+        divergence = np.asarray(run(subject, policies).divergence)
+        whole = divergence if whole is None else whole
+        call = functools.partial(run, subject, policies)
+        seconds = measure_median(call, repeats=3) / len(divergence)
+        rank = scipy.stats.spearmanr(divergence, whole)[0]
         print(
-            f"  {count} images: {1e3 * np.median(times):.1f} ms a policy, Spearman of the "
-            f"divergence with that on {max(FEWER)}: {rank:.3f}"
+            f"  {count} images: {1e3 * seconds:.1f} ms a policy, Spearman of the "
+            f"divergence with that on {max(counts)}: {rank:.3f}"
         )
 
 

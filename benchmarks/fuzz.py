@@ -1,11 +1,11 @@
-"""Readers of files against damaged files: each must be read, or refused by `InputError`.
+"""Gives readers of files damaged ones, which they must read or refuse by `InputError`.
 
     python benchmarks/fuzz.py --reader onnx --inputs 10000
 
-Valid files are changed at random, a seed an input: bytes set, cut out, copied, inserted, runs
-overwritten by the largest numbers, the end cut off. A reader fails where it raises anything else,
-needs more than MEMORY bytes beyond what the process has, takes longer than SECONDS, or ends the
-process; --only N does the input N again. Exit status 1 if one failed.
+Valid files are changed at random, with a seed for every input: bytes are set, cut out, copied or
+inserted, runs are overwritten by the largest numbers, the end is cut off. A reader fails if it
+raises anything else, needs MEMORY bytes more than the process has, takes longer than SECONDS, or
+ends the process; --only N repeats the input N. The exit status is 1 if an input failed.
 """
 
 import argparse
@@ -40,6 +40,8 @@ from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
 MEMORY, SECONDS = 4 << 30, 20
+# Imported once, not by the process of each reader.
+PRELOADED = ["apq_jax.config", "apq_jax.export.finished_run", "apq_jax.sweep.table", "onnx"]
 _INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF)
 
 
@@ -99,29 +101,29 @@ def _weights(path: pathlib.Path) -> None:
 _LIKE = {"a": {"kernel": np.ones((3, 4), np.float32), "bias": np.zeros(4, np.float32)}}
 
 
-def _layer_levels() -> np.ndarray:
+def _draw_levels() -> np.ndarray:
     return np.random.default_rng(0).integers(-7, 8, (1, 27, 6))
 
 
-def _mapped() -> Mapping:
+def _build_mapping() -> Mapping:
     accelerator = Accelerator(crossbar_rows=20, crossbar_columns=12, unit_rows=9, unit_columns=4)
     layer = Layer("conv", 1, 27, 6, 10, (3, 3), (1, 1))
-    levels = _layer_levels()
+    levels = _draw_levels()
     mask = np.ones(levels.shape, bool)
-    found = mapping.map_layer(layer, levels, mask, 4, 5, "dense", accelerator)
+    mapped = mapping.map_layer(layer, levels, mask, 4, 5, "dense", accelerator)
     scale = np.ones((1, 6), np.float32)
     scales = Scales(scale, np.ones((), np.float32), np.zeros((), np.float32), scale, scale)
-    return Mapping(accelerator, "dense", (found,), (scales,), {"bias": scale[0]})
+    return Mapping(accelerator, "dense", (mapped,), (scales,), {"bias": scale[0]})
 
 
 def _mapping(path: pathlib.Path) -> None:
-    mapping.save(path, _mapped())
+    mapping.save(path, _build_mapping())
 
 
 def _levels(path: pathlib.Path) -> None:
-    (scales,) = _mapped().scales
+    (scales,) = _build_mapping().scales
     tensors = {f"conv/{name}": np.asarray(value) for name, value in scales._asdict().items()}
-    tensors["conv/levels"] = _layer_levels().astype(np.int8)
+    tensors["conv/levels"] = _draw_levels().astype(np.int8)
     path.write_bytes(safetensors.numpy.save(tensors))
 
 
@@ -156,7 +158,7 @@ def _table(path: pathlib.Path) -> None:
 READERS = {
     "checkpoint": Reader(".safetensors", _checkpoint, checkpoint.read),
     "levels": Reader(
-        ".safetensors", _levels, lambda path: finished_run.read_compressed(path, _mapped())
+        ".safetensors", _levels, lambda path: finished_run.read_compressed(path, _build_mapping())
     ),
     "mapping": Reader(".safetensors", _mapping, mapping.load),
     "npz": Reader(".npz", _npz, lambda path: data.load(str(path))),
@@ -174,37 +176,37 @@ READERS = {
 }  # fmt: skip
 
 
-def damaged(content: bytes, rng: np.random.Generator) -> bytes:
-    """A valid file's bytes after one to eight changes."""
-    found = bytearray(content)
+def damage(content: bytes, rng: np.random.Generator) -> bytes:
+    """Returns a valid file's bytes after one to eight changes."""
+    changed = bytearray(content)
     for _ in range(rng.integers(1, 9)):
-        at, length = int(rng.integers(0, len(found) + 1)), int(2 ** rng.uniform(0, 6))
+        place, length = int(rng.integers(0, len(changed) + 1)), int(2 ** rng.uniform(0, 6))
         match rng.integers(0, 7):
             case 0:
-                found[at : at + 1] = bytes([int(rng.integers(0, 256))])
+                changed[place : place + 1] = bytes([int(rng.integers(0, 256))])
             case 1:
-                found[at : at + 1] = bytes([int(rng.choice(_INTERESTING))])
+                changed[place : place + 1] = bytes([int(rng.choice(_INTERESTING))])
             case 2:
-                del found[at : at + length]
+                del changed[place : place + length]
             case 3:
-                start = int(rng.integers(0, len(found) + 1))
-                found[at:at] = found[start : start + length]
+                start = int(rng.integers(0, len(changed) + 1))
+                changed[place:place] = changed[start : start + length]
             case 4:
-                found[at:at] = rng.bytes(length)
+                changed[place:place] = rng.bytes(length)
             case 5:
-                found[at : at + length] = b"\xff" * length
+                changed[place : place + length] = b"\xff" * length
             case 6 if rng.random() < 0.1:
-                del found[at:]
-    return bytes(found)
+                del changed[place:]
+    return bytes(changed)
 
 
-def failure(reader: Reader, path: pathlib.Path) -> tuple[str, str]:
-    """What became of a file: "read", "refused" or "failed"; and what was raised."""
+def try_reading(reader: Reader, path: pathlib.Path) -> tuple[str, str]:
+    """Reads a file; returns "read", "refused" or "failed", and the error."""
 
-    def late(signum: int, frame: Any) -> None:
+    def stop(signum: int, frame: Any) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     try:
         reader.read(path)
@@ -219,6 +221,7 @@ def failure(reader: Reader, path: pathlib.Path) -> tuple[str, str]:
 
 
 def _work(name: str, inputs: list[int], seed: int, folder: str, now: Any, results: Any) -> None:
+    """Tries a reader's inputs in a process of its own, which tells its input and counts."""
     reader = READERS[name]
     path = pathlib.Path(folder, f"file{reader.suffix}")
     reader.write(path)
@@ -227,19 +230,21 @@ def _work(name: str, inputs: list[int], seed: int, folder: str, now: Any, result
     in_use = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY,) * 2)
     counts: collections.Counter[str] = collections.Counter()
-    for number in inputs:
-        now.value = number
-        path.write_bytes(damaged(content, np.random.default_rng((seed, number))))
-        what, reason = failure(reader, path)
+    for index in inputs:
+        now.value = index
+        path.write_bytes(damage(content, np.random.default_rng((seed, index))))
+        what, reason = try_reading(reader, path)
         counts[what] += 1
         if what == "failed":
-            print(f"{name}, input {number}: {' '.join(reason.split())[:300]}", flush=True)
+            print(f"{name}, input {index}: {' '.join(reason.split())[:300]}", flush=True)
         results[:] = [counts[kind] for kind in ("read", "refused", "failed")]
 
 
 def fuzz(name: str, inputs: list[int], seed: int) -> int:
-    """Prints what became of a reader's inputs; returns how many failed."""
-    context, total, began = multiprocessing.get_context("spawn"), np.zeros(3, int), time.monotonic()
+    """Prints how many of a reader's inputs were read, refused and failed; returns the last."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    total, began = np.zeros(3, int), time.monotonic()
     while inputs:
         now, results = context.Value("q", inputs[0]), context.Array("q", 3)
         with tempfile.TemporaryDirectory() as folder:
@@ -262,15 +267,19 @@ def fuzz(name: str, inputs: list[int], seed: int) -> int:
 
 
 def main() -> int:
+    """Tries the readers; returns 1 if an input failed."""
+    # Imported here because a test reads this file without the folder that it is in.
+    from harness import parse
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reader", default="all", choices=("all", *READERS))
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="one input's number")
-    asked = parser.parse_args()
-    names = list(READERS) if asked.reader == "all" else [asked.reader]
-    inputs = list(range(asked.inputs)) if asked.only is None else [asked.only]
-    return 1 if sum(fuzz(name, inputs, asked.seed) for name in names) else 0
+    options = parse(parser, inputs=50)
+    names = list(READERS) if options.reader == "all" else [options.reader]
+    inputs = list(range(options.inputs)) if options.only is None else [options.only]
+    return 1 if sum(fuzz(name, inputs, options.seed) for name in names) else 0
 
 
 if __name__ == "__main__":

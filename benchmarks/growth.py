@@ -1,16 +1,16 @@
-"""How time and memory of evaluations grow with policies, images, layers, keep levels and width.
+"""Measures how time and memory of evaluations grow with policies, images, layers, levels, width.
 
-A stack of 3 x 3 convolutions on 8 x 8 pixels with random weights; one quantity at a time is varied,
-the others stay. Seconds are of a policy with nothing remembered, the median of some runs; memory is
+The network is a stack of 3 x 3 convolutions on 8 x 8 pixels with random weights; one quantity at a
+time is varied. Seconds are per policy with nothing remembered, the median of some runs; memory is
 what XLA sets aside for the program and its arguments.
 
     taskset -c 0 python benchmarks/growth.py
 
-Written is benchmarks/results/growth/growth.json; benchmarks/performance.py draws it.
+Writes benchmarks/results/growth/growth.json, which benchmarks/performance.py draws.
 """
 
+import argparse
 import pathlib
-import statistics
 import sys
 import time
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from speed import compiled, drawn, write
+from harness import RESULTS, measure_median, parse, write_results
+from speed import compile_evaluations, draw_policies
 
 from apq_jax import hardware
 from apq_jax.compression.options import PlanOptions
@@ -28,7 +29,6 @@ from apq_jax.network.capture import capture
 from apq_jax.pipeline import prepare
 from apq_jax.pipeline.prepared import build_evaluator
 
-RESULTS = pathlib.Path(__file__).parent / "results/growth"
 USUAL = {"policies": 4, "images": 500, "layers": 4, "levels": 16, "width": 32}
 VARIED = {
     "policies": (1, 2, 4, 8, 16, 32),
@@ -37,11 +37,13 @@ VARIED = {
     "levels": (4, 8, 16, 32, 64),
     "width": (8, 16, 32, 64, 128),
 }
+SMOKE_USUAL = {"policies": 1, "images": 50, "layers": 1, "levels": 2, "width": 4}
+SMOKE_VARIED = {"policies": (1, 2)}
 REPEATS = 5
 
 
 class Stack(nn.Module):
-    """Convolutions of one width, then a classifier."""
+    """A stack of convolutions of one width, and a classifier."""
 
     layers: int
     width: int
@@ -54,23 +56,29 @@ class Stack(nn.Module):
 
 
 def main() -> int:
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS / "growth")
+    options = parse(parser)
+    usual, varied = (SMOKE_USUAL, SMOKE_VARIED) if options.smoke else (USUAL, VARIED)
+    rows: dict[str, list[dict[str, Any]]] = {}
     print("| varied | value | s a policy | s to compile | MB |\n|---|--:|--:|--:|--:|")
-    for name, values in VARIED.items():
-        found[name] = []
+    for name, values in varied.items():
+        rows[name] = []
         for value in values:
-            one = _measured(**(USUAL | {name: value}))
-            found[name].append({"value": value, **one})
+            row = _measure(**(usual | {name: value}))
+            rows[name].append({"value": value, **row})
             print(
-                f"| {name} | {value} | {one['seconds']:.4f} | {one['compile_seconds']:.1f} | "
-                f"{one['bytes'] / 1e6:.0f} |",
+                f"| {name} | {value} | {row['seconds']:.4f} | {row['compile_seconds']:.1f} | "
+                f"{row['bytes'] / 1e6:.0f} |",
                 flush=True,
             )
-    write(RESULTS / "growth.json", {"usual": USUAL, "varied": found})
+    write_results(options.results / "growth.json", {"usual": usual, "varied": rows})
     return 0
 
 
-def _measured(policies: int, images: int, layers: int, levels: int, width: int) -> dict[str, Any]:
+def _measure(policies: int, images: int, layers: int, levels: int, width: int) -> dict[str, Any]:
+    """Returns seconds a policy, seconds to compile, and bytes."""
     rng = np.random.default_rng(0)
     pixels = rng.random((images, 8, 8, 3), np.float32)
     labels = rng.integers(0, 10, images, np.int32)
@@ -84,20 +92,15 @@ def _measured(policies: int, images: int, layers: int, levels: int, width: int) 
     )
     accelerator = hardware.load(config.accelerator)
     prepared = prepare.prepare(network, params, dataset, accelerator, config)
-    run = compiled(build_evaluator(prepared))
-    arguments = prepared.subject, drawn(prepared, policies)
+    run = compile_evaluations(build_evaluator(prepared))
+    arguments = prepared.subject, draw_policies(prepared, policies)
     start = time.perf_counter()
     program = run.lower(*arguments).compile()
     compile_seconds = time.perf_counter() - start
-    jax.block_until_ready(program(*arguments))
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        jax.block_until_ready(program(*arguments))
-        times.append(time.perf_counter() - start)
+    seconds = measure_median(lambda: program(*arguments), REPEATS)
     memory = program.memory_analysis()
     return {
-        "seconds": statistics.median(times) / policies,
+        "seconds": seconds / policies,
         "compile_seconds": compile_seconds,
         "bytes": int(memory.temp_size_in_bytes + memory.argument_size_in_bytes),
     }

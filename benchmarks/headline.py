@@ -1,9 +1,9 @@
-"""The headline table: every scheme with the same search, compensation and fine-tuning.
+"""Makes the headline table: every scheme with the same search, compensation and fine-tuning.
 
-LeNet-5: a network a seed. VGG-8 and ResNet-20: the network that the package carries, a search a
-seed. A scheme is a run of the main job with its own work folder; what a run found is kept, so that
-the benchmark may be stopped and gone on with, also by several processes on different networks.
-Tables are formed from those files alone.
+Every seed of LeNet-5 trains a network; the seeds of VGG-8 and ResNet-20 search the network that the
+package carries. A scheme is a run of the main job with its own work folder. The results of every
+run are kept, so the benchmark may be stopped and resumed, also by several processes on different
+networks. The tables are made from these files alone.
 
     python benchmarks/headline.py --networks lenet5 vgg8 [--seeds 3] [--schemes joint apq]
     python benchmarks/headline.py --networks resnet20 --cifar FOLDER
@@ -83,11 +83,16 @@ BASES = {  # of ratios: heading, and where its costs stand, by scheme or in a ru
     "`pim_prune_8`": ("pim_prune_8", "best"),
     "`pim_prune_q`": ("pim_prune_q", "best"),
 }
+BySeed = dict[int, dict[str, Any]]  # the results of a scheme's runs
+Runs = dict[str, BySeed]  # by scheme
 START, END = "<!-- measured by benchmarks/headline.py -->\n", "<!-- end -->\n"
 
 
 def main() -> int:
-    """Runs what is missing, or writes the tables."""
+    """Runs the missing schemes, or writes the tables."""
+    # Imported here because a test reads this file without the folder that it is in.
+    from harness import parse
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["lenet5", "vgg8"])
     ways = [*SCHEMES, *CHOICES]
@@ -97,66 +102,72 @@ def main() -> int:
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/headline"))
     words = "forms a document's tables, and the picture of results.md"
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE", help=words)
-    options = parser.parse_args()
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    options = parse(parser, networks=["lenet5"], schemes=["joint"], seeds=1)
     if options.write:
-        text = options.write.read_text(encoding="utf-8")
-        head, rest = text.split(START)
-        found = choices() if options.write.stem == "fidelity" else tables()
-        write_whole(options.write, head + START + found + END + rest.split(END)[1])
-        if options.write.stem == "results":
-            drawn = io.BytesIO()
-            picture().savefig(drawn, metadata={"Software": None})
-            write_whole(PICTURE, drawn.getvalue())
+        _write(options.write, PICTURE, options.results)
         return 0
     for seed in range(options.seeds):
         for network in options.networks:
             for scheme in options.schemes:
-                if not _path(network, scheme, seed).exists():
-                    _run(network, scheme, seed, options.workdir, options.cifar)
-                    jax.clear_caches()  # of programs a process may hold only so many
+                if not (options.results / network / scheme / f"{seed}.json").exists():
+                    _run(network, scheme, seed, options)
+                    jax.clear_caches()  # because a process may hold only so many programs
+    for name in ("results", "fidelity") if options.smoke else ():
+        document = options.folder / f"{name}.md"
+        document.write_text(START + END)
+        _write(document, options.folder / PICTURE.name, options.results)
+        print(document.read_text())
     return 0
 
 
-def _path(network: str, scheme: str, seed: int) -> pathlib.Path:
-    return RESULTS / network / scheme / f"{seed}.json"
+def _write(document: pathlib.Path, drawing: pathlib.Path, results: pathlib.Path) -> None:
+    """Writes a document's tables between its markers, and the picture of results.md."""
+    head, rest = document.read_text(encoding="utf-8").split(START)
+    text = choices(results) if document.stem == "fidelity" else tables(results)
+    write_whole(document, head + START + text + END + rest.split(END)[1])
+    if document.stem == "results":
+        content = io.BytesIO()
+        picture(results).savefig(content, metadata={"Software": None})
+        write_whole(drawing, content.getvalue())
 
 
-def config_of(network: str, scheme: str, seed: int, cifar: str, workdir: pathlib.Path) -> Config:
-    """The configuration of a run; VGG-8 and ResNet-20 are searched anew, not trained anew."""
+def build_config(network: str, scheme: str, seed: int, options: argparse.Namespace) -> Config:
+    """Builds the configuration of a run; only LeNet-5 is trained anew for every seed."""
     name, budget = NETWORKS[network]
     path = pathlib.Path(__file__).parents[1] / "configs" / name
     tree = runpy.run_path(str(path))["get_config"]()
     tree.update_from_flattened_dict(budget)
     if network == "resnet20":
-        tree.data.path = cifar
+        tree.data.path = options.cifar
     changes = dict((SCHEMES | CHOICES)[scheme])
     height = changes.pop("accelerator.unit_rows", None)
     if height is not None:
         accelerator = dataclasses.replace(PRESETS[tree.accelerator], unit_rows=height)
-        path = workdir / f"height_{height}.toml"
+        path = options.workdir / f"height_{height}.toml"
         write_whole(path, hardware.dumps(accelerator))
         tree.accelerator = str(path)
-    tree.update_from_flattened_dict(changes)
+    tree.update_from_flattened_dict(changes | options.fields)
     if network == "lenet5":
         tree.seed = seed
     return dataclasses.replace(from_config_dict(tree), seed=seed)
 
 
-def _run(network: str, scheme: str, seed: int, workdir: pathlib.Path, cifar: str) -> None:
-    """Runs the main job, or goes on with it, and keeps what the tables need."""
-    folder, start = workdir / network / scheme / str(seed), time.perf_counter()
-    config = config_of(network, scheme, seed, cifar, workdir)
+def _run(network: str, scheme: str, seed: int, options: argparse.Namespace) -> None:
+    """Runs or resumes the main job, and keeps the results that the tables need."""
+    folder, start = options.workdir / network / scheme / str(seed), time.perf_counter()
+    config = build_config(network, scheme, seed, options)
     begun = checkpoint.exists(folder / write.CHECKPOINT)
     status = job.run(config, folder, f"benchmarks/headline.py: {folder}", search.report, begun)
     if status not in (0, 3):
         raise SystemExit(status)
-    kept = kept_of(folder) | {"seconds": time.perf_counter() - start}  # of the last process
-    write_whole(_path(network, scheme, seed), json.dumps(kept) + "\n")
+    kept = _read_run(folder) | {"seconds": time.perf_counter() - start}  # of the last process
+    write_whole(options.results / network / scheme / f"{seed}.json", json.dumps(kept) + "\n")
     print(f"{network}, {scheme}, seed {seed}: {kept['seconds']:.0f} s", file=sys.stderr, flush=True)
 
 
-def kept_of(folder: pathlib.Path) -> dict[str, Any]:
-    """What the tables need of a finished run folder."""
+def _read_run(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the results that the tables need from a finished run folder."""
     result = json.loads((folder / "result.json").read_text())
     names = "float", "data", "best", "dense", "dense_isaac", "adc_laws", "finetune", "versions"
     kept = {name: result[name] for name in (*names, "goal", "limits", "mapping")}
@@ -169,66 +180,69 @@ def kept_of(folder: pathlib.Path) -> dict[str, Any]:
     return kept
 
 
-def choices() -> str:
-    """Markdown: what each of our choices does to LeNet-5's `joint`, from the files."""
-    runs = {name: _read("lenet5", name) for name in ("joint", *CHOICES)}
+def choices(results: pathlib.Path = RESULTS) -> str:
+    """Returns the table of what each of our choices does to LeNet-5's `joint`, as Markdown."""
+    runs = {name: _read(results / "lenet5" / name) for name in ("joint", *CHOICES)}
     columns = "slots", "crossbars", "area_pro_rata_mm2", "energy_nj"
     text = [_join("choice", "runs", "lost, selection", *(COSTS[name][0] for name in columns))]
     text.append("|---" + "|--:" * (2 + len(columns)) + "|")
-    for scheme, found in runs.items():
-        if found:
-            of = dict(zip(COSTS, _ratios(runs, found, ("dense", "8")), strict=True))
-            cells = [_spread(_lost(found)), *(_spread(of[name]) for name in columns)]
-            text.append(_join(scheme, len(found), *cells))
+    for scheme, by_seed in runs.items():
+        if by_seed:
+            ratios = dict(zip(COSTS, _compute_ratios(runs, by_seed, ("dense", "8")), strict=True))
+            lost = _format_spread(_compute_lost(by_seed))
+            cells = [lost, *(_format_spread(ratios[name]) for name in columns)]
+            text.append(_join(scheme, len(by_seed), *cells))
     usual = list(runs["joint"].values())
     free = [
         [
-            one["dense"]["8"][cost] / (one["best"][cost] - one["best"][parts]["index_memory"])
-            for one in usual
+            run["dense"]["8"][cost] / (run["best"][cost] - run["best"][parts]["index_memory"])
+            for run in usual
         ]
         for cost, parts in (
             ("area_pro_rata_mm2", "area_by_component_mm2"),
             ("energy_nj", "energy_by_component_nj"),
         )
     ]
-    text.append(_join("indices at no cost", len(usual), "", "", "", *map(_spread, free)))
+    text.append(_join("indices at no cost", len(usual), "", "", "", *map(_format_spread, free)))
     for law in usual[0]["adc_laws"] if usual else ():
-        laws = [one["adc_laws"][law] for one in usual]
+        costs = [run["adc_laws"][law] for run in usual]
         area, energy = (
-            _spread([one[f"{name}_over_dense_8"] for one in laws]) for name in ("area", "energy")
+            _format_spread([ratios[f"{name}_over_dense_8"] for ratios in costs])
+            for name in ("area", "energy")
         )
         text.append(_join(f"converters by the law `{law}`", len(usual), "", "", "", area, energy))
     return "\n".join(text) + "\n"
 
 
-def _lost(found: dict[int, dict[str, Any]]) -> list[float]:
-    """Points on the selection images."""
+def _compute_lost(by_seed: BySeed) -> list[float]:
+    """Returns the points lost on the selection images."""
     return [
-        100 * (one["float"]["validation_accuracy"] - one["best"]["validation_accuracy"])
-        for one in found.values()
+        100 * (run["float"]["validation_accuracy"] - run["best"]["validation_accuracy"])
+        for run in by_seed.values()
     ]
 
 
-def tables() -> str:
-    """Markdown, from the files."""
-    text = [line for network, runs in _every().items() for line in _tables(network, runs)]
+def tables(results: pathlib.Path = RESULTS) -> str:
+    """Returns the tables of all networks as Markdown."""
+    networks = _read_all(results).items()
+    text = [line for network, runs in networks for line in _build_tables(network, runs)]
     return "\n".join(text) + "\n"
 
 
-def picture() -> Figure:
-    """How many times less than dense each scheme needs: a point a run, a line through the mean."""
-    every, base = _every(), ("dense", "8")
+def picture(results: pathlib.Path = RESULTS) -> Figure:
+    """Draws how many times less than dense each scheme needs: points for runs, lines for means."""
+    every, base = _read_all(results), ("dense", "8")
     figure = Figure(figsize=(8.4, 4.4), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(every), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (network, runs) in zip(axes, every.items(), strict=True):
         for row, scheme in enumerate(SCHEMES):
-            if not (found := runs.get(scheme)):
+            if not (by_seed := runs.get(scheme)):
                 continue
-            of = dict(zip(COSTS, _ratios(runs, found, base), strict=True))
-            for at, (cost, colour) in enumerate(SHOWN.items()):
-                y = row + 0.24 * (at - 1)
-                axis.plot(of[cost], [y] * len(found), "o", color=colour, alpha=0.6, markersize=3.5)
-                axis.plot(np.mean(of[cost]), y, "|", color=colour, markersize=9, markeredgewidth=2)
+            ratios = dict(zip(COSTS, _compute_ratios(runs, by_seed, base), strict=True))
+            for place, (cost, colour) in enumerate(SHOWN.items()):
+                x, y = ratios[cost], row + 0.24 * (place - 1)
+                axis.plot(x, [y] * len(x), "o", color=colour, alpha=0.6, markersize=3.5)
+                axis.plot(np.mean(x), y, "|", color=colour, markersize=9, markeredgewidth=2)
         axis.set_yticks(range(len(SCHEMES)), SCHEMES)
         axis.set_xscale("log")
         axis.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
@@ -244,95 +258,88 @@ def picture() -> Figure:
     return figure
 
 
-Runs = dict[str, dict[int, dict[str, Any]]]  # by scheme and seed
-
-
-def _every() -> dict[str, Runs]:
-    """What there is of each network."""
+def _read_all(results: pathlib.Path) -> dict[str, Runs]:
+    """Reads the runs of each network that has any."""
     every = {
-        network: {name: found for name in SCHEMES if (found := _read(network, name))}
+        network: {name: runs for name in SCHEMES if (runs := _read(results / network / name))}
         for network in NETWORKS
     }
     return {network: runs for network, runs in every.items() if runs}
 
 
-def _read(network: str, scheme: str) -> dict[int, dict[str, Any]]:
-    """By seed."""
-    folder = RESULTS / network / scheme
+def _read(folder: pathlib.Path) -> BySeed:
     return {int(path.stem): json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
-def _tables(network: str, runs: Runs) -> list[str]:
-    """Of a network: what each scheme costs and loses, and ratios over each base."""
+def _build_tables(network: str, runs: Runs) -> list[str]:
+    """Builds a network's tables: each scheme's costs and losses, and the ratios to each base."""
     some = next(iter(next(iter(runs.values())).values()))
-    data, hours = some["data"], sum(x["seconds"] for row in runs.values() for x in row.values())
+    data = some["data"]
+    seconds = sum(run["seconds"] for by_seed in runs.values() for run in by_seed.values())
+    headings = [words for words, _ in COSTS.values()]
     text = [
         f"\n## `{network}` on {data['name']}\n",
         f"{NETWORKS[network][1]['search.episodes']} evaluations on {data['search']:,} images, "
-        f"chosen on {data['select']:,}, test {data['test']:,}; {hours / 3600:.1f} hours in all. "
+        f"chosen on {data['select']:,}, test {data['test']:,}; {seconds / 3600:.1f} hours in all. "
         "Means over the runs; in brackets the least and the most, of the test's the ends of the "
         "paired intervals.\n",
-        _join("scheme", "runs", "lost, selection", "lost, test (95 %)", *_headings()),
+        _join("scheme", "runs", "lost, selection", "lost, test (95 %)", *headings),
     ]
     text.append("|---" + "|--:" * (3 + len(COSTS)) + "|")
-    for scheme, found in runs.items():
-        every = list(found.values())
-        test = [one["best"]["test_difference"] for one in every]
+    for scheme, by_seed in runs.items():
+        best = [run["best"] for run in by_seed.values()]
+        test = [policy["test_difference"] for policy in best]
         interval = (
-            f"{0.0 - np.mean([one['mean'] for one in test]):.2f} "
-            f"({0.0 - max(one['high'] for one in test):.1f} to "
-            f"{0.0 - min(one['low'] for one in test):.1f})"
+            f"{0.0 - np.mean([change['mean'] for change in test]):.2f} "
+            f"({0.0 - max(change['high'] for change in test):.1f} to "
+            f"{0.0 - min(change['low'] for change in test):.1f})"
         )
         costs = [
-            format(float(np.mean([one["best"][name] for one in every])), form)
+            format(float(np.mean([policy[name] for policy in best])), form)
             for name, (_, form) in COSTS.items()
         ]
-        text.append(_join(f"`{scheme}`", len(every), _spread(_lost(found)), interval, *costs))
-    ratios_of = [words.split(",")[0] for words in _headings()]  # have no unit
+        lost = _format_spread(_compute_lost(by_seed))
+        text.append(_join(f"`{scheme}`", len(best), lost, interval, *costs))
+    without_unit = [words.split(",")[0] for words in headings]
     for words, base in BASES.items():
-        of = {scheme: _ratios(runs, found, base) for scheme, found in runs.items()}
-        if not any(any(ratios) for ratios in of.values()):
+        by_scheme = {name: _compute_ratios(runs, by_seed, base) for name, by_seed in runs.items()}
+        if not any(any(ratios) for ratios in by_scheme.values()):
             continue  # the base is still to run
-        text += [f"\nTimes less than {words}:\n", _join("scheme", *ratios_of)]
+        text += [f"\nTimes less than {words}:\n", _join("scheme", *without_unit)]
         text.append("|---" + "|--:" * len(COSTS) + "|")
-        for scheme, ratios in of.items():
-            text.append(_join(f"`{scheme}`", *(_spread(values, "#.3g") for values in ratios)))
+        for scheme, ratios in by_scheme.items():
+            cells = (_format_spread(values, "#.3g") for values in ratios)
+            text.append(_join(f"`{scheme}`", *cells))
     return text
-
-
-def _headings() -> list[str]:
-    return [words for words, _ in COSTS.values()]
 
 
 def _join(*cells: Any) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _ratios(
-    runs: Runs, found: dict[int, dict[str, Any]], base: tuple[str, ...]
-) -> list[list[float]]:
-    """Of each cost, by seeds that have both: the base's over the scheme's."""
+def _compute_ratios(runs: Runs, by_seed: BySeed, base: tuple[str, ...]) -> list[list[float]]:
+    """Returns the base's costs over the scheme's: for each cost, of the seeds that have both."""
     name, *where = base
     ratios: list[list[float]] = [[] for _ in COSTS]
-    for seed, one in found.items():
+    for seed, run in by_seed.items():
         # Dense costs stand in every run's own file.
-        other = one[name] if name in one else runs.get(name, {}).get(seed)
+        other = run[name] if name in run else runs.get(name, {}).get(seed)
         if other is None:
             continue
         for key in where:
             other = other[key]
-        for at, cost in enumerate(COSTS):
+        for values, cost in zip(ratios, COSTS, strict=True):
             # Whole-crossbar reads have no operation units to count.
             if not (name == "dense_isaac" and cost == "slots"):
-                ratios[at].append(other[cost] / one["best"][cost])
+                values.append(other[cost] / run["best"][cost])
     return ratios
 
 
-def _spread(values: list[float], form: str = ".2f") -> str:
+def _format_spread(values: list[float], form: str = ".2f") -> str:
     if not values:
         return ""
-    mean, least, most = (format(f(values), form) for f in (np.mean, min, max))
-    return mean if len(values) == 1 else f"{mean} ({least} to {most})"
+    mean, low, high = (format(f(values), form) for f in (np.mean, min, max))
+    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
 
 
 if __name__ == "__main__":

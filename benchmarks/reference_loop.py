@@ -1,11 +1,12 @@
-"""The loop that people write today, in PyTorch: what benchmarks/speed.py holds the search against.
+"""Runs the loop that people write today, in PyTorch; benchmarks/speed.py compares it to the search.
 
-After AMC (He et al., ECCV 2018) and HAQ (Wang et al., CVPR 2019): a DDPG agent of 300-300 walks
-the layers and sets keep ratio, weight bits and input bits; masks and fake quantization are applied
-to the weights, the network's accuracy is measured on the images, the cost is formed in NumPy, and
-the agent is updated once a step. It is the opponent, so it is written well: batch normalisation is
-folded into the weights, scores of column-vectors and ranges of inputs are computed once, tensors
-are channels last, PyTorch's own kernels quantize, and nothing is recorded for gradients.
+It follows AMC (He et al., ECCV 2018) and HAQ (Wang et al., CVPR 2019): a DDPG agent of 300-300
+walks the layers and sets keep ratio, weight bits and input bits; masks and fake quantization are
+applied to the weights, the network's accuracy is measured on the images, NumPy computes the cost,
+and the agent is updated once a step. It is written well, because it is the opponent: batch
+normalisation is folded into the weights, scores of column-vectors and ranges of inputs are
+computed once, tensors are channels last, PyTorch's own kernels quantize, and evaluations record no
+gradients.
 
 Needs PyTorch: pip install -c constraints/3.11.txt -e '.[bench]'
 """
@@ -24,13 +25,13 @@ from torch.nn import functional
 from apq_jax import crossbar, metrics
 from apq_jax.pipeline.prepared import Prepared
 
-LEAST_KEEP = 0.2  # of a layer, as AMC has it
+MIN_KEEP = 0.2  # of a layer, as AMC has it
 _EPSILON = 1e-5  # Flax's, of batch normalisation
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """AMC's, where it has them."""
+    """Options of the loop: AMC's where it has them."""
 
     bfloat16: bool = False  # products of the network
     batch: int = 500  # images at a time
@@ -47,7 +48,7 @@ class Options:
 
 
 class Episode(NamedTuple):
-    """What an episode found and took."""
+    """Policy, worth and seconds of an episode."""
 
     level: np.ndarray  # [L]
     weight_bits: np.ndarray  # [L]
@@ -60,7 +61,7 @@ class Episode(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A convolution or a product, and what follows it."""
+    """A convolution or a product, and the operations behind it."""
 
     weight: torch.Tensor  # [C, C_in, *kernel], batch normalisation folded in
     bias: torch.Tensor  # [C]
@@ -69,9 +70,9 @@ class Layer(NamedTuple):
     pool: bool  # 2 x 2, rounding up
 
 
-def layers_of(name: str, params: Any) -> list[Layer]:
-    """LeNet-5 or a VGG of `apq_jax.models`, from its Flax parameters."""
-    params, found = jax.tree.map(np.asarray, params), []
+def convert_layers(name: str, params: Any) -> list[Layer]:
+    """Converts Flax parameters of LeNet-5 or a VGG of `apq_jax.models` to PyTorch's layers."""
+    params, layers = jax.tree.map(np.asarray, params), []
     weights, norms = params["params"], params.get("batch_stats", {})
     names = [name for name in weights if "kernel" in weights[name]]
     order = {"conv": 0, "fc": 1, "hidden": 1, "logits": 2}
@@ -82,27 +83,27 @@ def layers_of(name: str, params: Any) -> list[Layer]:
 
     # The last convolution of each block is pooled.
     ends = {"lenet5": (1, 2), "vgg8": (2, 4, 6), "vgg16": (2, 4, 7, 10, 13)}[name]
-    for one in sorted(names, key=place):
-        kernel = weights[one]["kernel"]
-        convolves, number = kernel.ndim == 4, place(one)[1]
+    for layer in sorted(names, key=place):
+        kernel = weights[layer]["kernel"]
+        convolves, index = kernel.ndim == 4, place(layer)[1]
         w = torch.from_numpy(np.array(kernel.transpose((3, 2, 0, 1) if convolves else (1, 0))))
-        bias = torch.from_numpy(np.array(weights[one].get("bias", np.zeros(w.shape[0], "f"))))
-        norm = f"norm{number}" if convolves else f"norm_{one}"
+        bias = torch.from_numpy(np.array(weights[layer].get("bias", np.zeros(w.shape[0], "f"))))
+        norm = f"norm{index}" if convolves else f"norm_{layer}"
         if norm in norms:
             mean, variance = (torch.tensor(norms[norm][key]) for key in ("mean", "var"))
             scale = torch.tensor(weights[norm]["scale"]) / torch.sqrt(variance + _EPSILON)
             w = w * scale.reshape(-1, *(1,) * (w.ndim - 1))
             bias = torch.tensor(weights[norm]["bias"]) + (bias - mean) * scale
         padding = (
-            "" if not convolves else "valid" if one == "conv2" and name == "lenet5" else "same"
+            "" if not convolves else "valid" if layer == "conv2" and name == "lenet5" else "same"
         )
-        last = one in ("fc3", "logits")
-        found.append(Layer(w, bias, padding, not last, convolves and number in ends))
-    return found
+        last = layer in ("fc3", "logits")
+        layers.append(Layer(w, bias, padding, not last, convolves and index in ends))
+    return layers
 
 
 class Evaluator:
-    """Accuracy of policies: masks and fake quantization, then the network on all images."""
+    """Measures accuracies of policies: masks, fake quantization, and the network on all images."""
 
     def __init__(
         self, layers: list[Layer], prepared: Prepared, calibration: np.ndarray, options: Options
@@ -122,52 +123,55 @@ class Evaluator:
             self.cuts.append(ranked[torch.from_numpy(kept)])
         self.ranges: list[tuple[float, float]] = []
         with torch.inference_mode():
-            self._run(_channels_last(calibration), [one.weight for one in layers], None)
+            self._run(_channels_last(calibration), [layer.weight for layer in layers], None)
 
     def __call__(self, level: np.ndarray, weight_bits: np.ndarray, input_bits: np.ndarray) -> float:
-        """Fraction of the images that get their label."""
+        """Returns the fraction of the images that the network classifies correctly."""
         with (
             torch.inference_mode(),
             torch.autocast("cpu", torch.bfloat16, enabled=self.options.bfloat16),
         ):
             weights = [
-                self._weight(at, level[at], int(weight_bits[at])) for at in range(len(level))
+                self._compress(layer, level[layer], int(weight_bits[layer]))
+                for layer in range(len(level))
             ]
-            right = 0
+            correct = 0
             for images, labels in zip(
                 self.images.split(self.options.batch),
                 self.labels.split(self.options.batch),
                 strict=True,
             ):
-                right += int((self._run(images, weights, input_bits).argmax(1) == labels).sum())
-        return right / len(self.labels)
+                correct += int((self._run(images, weights, input_bits).argmax(1) == labels).sum())
+        return correct / len(self.labels)
 
-    def _weight(self, at: int, level: int, bits: int) -> torch.Tensor:
-        """Masked, then rounded to its bits by the largest of each output channel."""
-        weight, scores = self.layers[at].weight, self.scores[at]
+    def _compress(self, index: int, level: int, bits: int) -> torch.Tensor:
+        """Masks a layer's weights and rounds them, scaled by each output channel's largest."""
+        weight, scores = self.layers[index].weight, self.scores[index]
         rows = weight.flatten(1)
         high = -(-rows.shape[1] // scores.shape[1])
-        mask = (scores >= self.cuts[at][level]).repeat_interleave(high, dim=1)[:, : rows.shape[1]]
-        rows = rows * mask
+        mask = (scores >= self.cuts[index][level]).repeat_interleave(high, dim=1)
+        rows = rows * mask[:, : rows.shape[1]]
         top = 2 ** (bits - 1) - 1
         scale = rows.abs().amax(dim=1).clamp(min=1e-8) / top
         zero = torch.zeros(len(scale), dtype=torch.int32)
         rows = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, -top, top)
-        found = rows.reshape(weight.shape)
-        return found.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else found
+        rounded = rows.reshape(weight.shape)
+        if weight.ndim == 4:
+            return rounded.contiguous(memory_format=torch.channels_last)
+        return rounded
 
     def _run(
         self, x: torch.Tensor, weights: list[torch.Tensor], input_bits: np.ndarray | None
     ) -> torch.Tensor:
-        """Logits; without bits it notes the ranges of the inputs instead of rounding them."""
-        for at, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
+        """Returns logits; without bits it keeps the ranges of the inputs and rounds none."""
+        for index, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
             if not layer.padding and x.ndim == 4:
                 x = x.permute(0, 2, 3, 1).flatten(1)  # Flax's order; no copy, channels are last
             if input_bits is None:
                 self.ranges.append((min(float(x.min()), 0.0), float(x.max())))
             else:
-                low, high = self.ranges[at]
-                top = 2 ** int(input_bits[at]) - 1
+                low, high = self.ranges[index]
+                top = 2 ** int(input_bits[index]) - 1
                 scale = max(high - low, 1e-8) / top
                 x = torch.fake_quantize_per_tensor_affine(x, scale, round(-low / scale), 0, top)
             if layer.padding:
@@ -180,12 +184,12 @@ class Evaluator:
 
 
 def _channels_last(images: np.ndarray) -> torch.Tensor:
-    """Images [N, H, W, C] as [N, C, H, W] whose pixels keep their order in memory."""
+    """Returns images [N, H, W, C] as [N, C, H, W] whose pixels keep their order in memory."""
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
 
 
 class _Critic(nn.Module):
-    """Q of observations and actions; the action joins in the first layer, as in AMC's."""
+    """The Q function of observations and actions; both enter the first layer, as in AMC's."""
 
     def __init__(self, seen: int, actions: int, hidden: int) -> None:
         super().__init__()
@@ -209,7 +213,7 @@ def _actor(seen: int, actions: int, hidden: int) -> nn.Sequential:
 
 
 class ReferenceLoop:
-    """Episodes of the agent; its policies are from the same choices as the search's."""
+    """Runs episodes of the agent, whose policies are of the same choices as the search's."""
 
     def __init__(
         self,
@@ -229,7 +233,7 @@ class ReferenceLoop:
         """
         torch.manual_seed(seed)
         self.rng, self.options, self.prepared = np.random.default_rng(seed), options, prepared
-        layers = layers_of(name, prepared.subject.params)
+        layers = convert_layers(name, prepared.subject.params)
         self.evaluate = Evaluator(layers, prepared, calibration, options)
         problem = jax.tree.map(np.asarray, prepared.problem)
         self.problem, self.actions = problem, len(prepared.space.sizes)
@@ -249,14 +253,14 @@ class ReferenceLoop:
         self.filled, self.next, self.done = 0, 0, 0
         self.average: float | None = None
 
-    def episode(self) -> Episode:
+    def run_episode(self) -> Episode:
         """Walks the layers, evaluates the policy, learns."""
         start = time.perf_counter()
         seen, actions = self._walk()
-        policy = self._policy(actions)
+        policy = self._decode(actions)
         middle = time.perf_counter()
         accuracy = self.evaluate(*policy)
-        gain, reward = self._worth(policy, accuracy)
+        gain, reward = self._compute_reward(policy, accuracy)
         after = time.perf_counter()
         self._remember(seen, actions, reward)
         if self.done >= self.options.warmup:
@@ -268,45 +272,47 @@ class ReferenceLoop:
         return Episode(*policy, accuracy, gain, reward, after - middle, agent)
 
     def _walk(self) -> tuple[np.ndarray, np.ndarray]:
-        """Observations [L, O] and executed actions [L, D] of an episode."""
+        """Returns observations [L, O] and executed actions [L, D] of an episode."""
         count, options = len(self.features), self.options
         noise = options.noise * options.decay ** max(self.done - options.warmup, 0)
         seen, actions, used = [], np.zeros((count, self.actions), np.float32), 0.0
         share = self.problem.share
         rest = share[:, 0, -1, -1][::-1].cumsum()[::-1]
-        for at in range(count):
-            before = actions[at - 1] if at else np.zeros(self.actions, np.float32)
-            seen.append(np.concatenate([self.features[at], before, [used, rest[at]]]))
+        for layer in range(count):
+            before = actions[layer - 1] if layer else np.zeros(self.actions, np.float32)
+            seen.append(np.concatenate([self.features[layer], before, [used, rest[layer]]]))
             if self.done < options.warmup:
                 action = self.rng.random(self.actions)
             else:
                 with torch.inference_mode():
                     mean = self.actor(torch.tensor(seen[-1], dtype=torch.float32)).numpy()
-                action = _truncated(self.rng, mean, noise)
-            actions[at] = action
-            level, *bits = (one[at] for one in self._policy(actions[: at + 1]))
-            used += share[at, level, bits[0] - 1, bits[1] - 1]
+                action = _draw_truncated(self.rng, mean, noise)
+            actions[layer] = action
+            level, *bits = (choices[layer] for choices in self._decode(actions[: layer + 1]))
+            used += share[layer, level, bits[0] - 1, bits[1] - 1]
         return np.asarray(seen, np.float32), actions
 
-    def _policy(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keep level, weight bits and input bits, [L] each.
+    def _decode(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns keep levels, weight bits and input bits, [L] each.
 
-        The keep ratio is linear in the action, from AMC's least of 0.2; the levels of the search,
-        geometric down to a few hundredths, would nearly all be lost on weights that nothing
+        The keep ratio is linear in the action, from AMC's least of 0.2, because nearly all levels
+        of the search, geometric down to a few hundredths, would be wasted on weights that nothing
         compensates. Bits are as `environment.decode` has them.
         """
         space = self.prepared.space
-        asked = LEAST_KEEP + (1.0 - LEAST_KEEP) * actions[:, :1]
-        level = np.abs(self.keeps[: len(actions)] - asked).argmin(axis=1)
+        keep = MIN_KEEP + (1.0 - MIN_KEEP) * actions[:, :1]
+        level = np.abs(self.keeps[: len(actions)] - keep).argmin(axis=1)
         bits = []
-        for at, choices in enumerate(space.bits, start=1):
-            place = np.floor(actions[:, at] * len(choices)).astype(int)
+        for column, choices in enumerate(space.bits, start=1):
+            place = np.floor(actions[:, column] * len(choices)).astype(int)
             bits.append(np.asarray(choices)[np.clip(place, 0, len(choices) - 1)])
         weight_bits, input_bits = bits
         return level, weight_bits, input_bits
 
-    def _worth(self, policy: tuple[np.ndarray, ...], accuracy: float) -> tuple[float, float]:
-        """The gain, and the reward, He et al., section 3.4."""
+    def _compute_reward(
+        self, policy: tuple[np.ndarray, ...], accuracy: float
+    ) -> tuple[float, float]:
+        """Returns the gain, and the reward of He et al., section 3.4."""
         prepared, problem = self.prepared, self.problem
         level, weight_bits, input_bits = policy
         chip = prepared.accelerator.chip()
@@ -314,12 +320,12 @@ class ReferenceLoop:
         cost = crossbar.compute_cost(prepared.network.layers, counts, chip, input_bits)
         costs = np.asarray([getattr(cost, name) for name in metrics.METRICS], np.float64)
         gain = float(problem.weights @ np.log(problem.dense / costs))
-        # AMC's for accuracy first: -error ln(cost). One that is paid for what it saves and fined
-        # for what it misses, as the search's is, ends up with everything pruned.
+        # AMC's reward for accuracy first: -error ln(cost). With the search's reward, which pays
+        # for what is saved and fines what is missed, this agent ends up pruning everything.
         return gain, (accuracy - 1.0) * (float(problem.weights @ np.log(problem.dense)) - gain)
 
     def _remember(self, seen: np.ndarray, actions: np.ndarray, reward: float) -> None:
-        """The reward of the episode is that of each of its steps."""
+        """Stores every step of the episode with the reward of the whole episode."""
         decay = self.options.baseline
         average = reward if self.average is None else self.average
         self.average = decay * average + (1 - decay) * reward
@@ -335,9 +341,9 @@ class ReferenceLoop:
         self.filled = min(self.filled + count, self.options.capacity)
 
     def _update(self) -> None:
-        """Critic and actor, a batch each; DDPG (Lillicrap et al., arXiv 1509.02971)."""
-        at = torch.from_numpy(self.rng.integers(0, self.filled, self.options.replayed))
-        seen, actions, rewards, after, goes_on = (memory[at] for memory in self.memory)
+        """Updates critic and actor, a batch each; DDPG (Lillicrap et al., arXiv 1509.02971)."""
+        drawn = torch.from_numpy(self.rng.integers(0, self.filled, self.options.replayed))
+        seen, actions, rewards, after, goes_on = (memory[drawn] for memory in self.memory)
         with torch.no_grad():
             actor, critic = self.targets
             target = rewards + goes_on * critic(after, actor(after))
@@ -354,8 +360,8 @@ class ReferenceLoop:
                 torch._foreach_lerp_(*pairs, self.options.soft)
 
 
-def _truncated(rng: np.random.Generator, mean: np.ndarray, deviation: float) -> np.ndarray:
-    """A normal draw that is repeated where it falls outside [0, 1]."""
+def _draw_truncated(rng: np.random.Generator, mean: np.ndarray, deviation: float) -> np.ndarray:
+    """Draws normal numbers, again where they fall outside [0, 1]."""
     draw = rng.normal(mean, deviation)
     while ((draw < 0) | (draw > 1)).any():
         draw = np.where((draw < 0) | (draw > 1), rng.normal(mean, deviation), draw)

@@ -1,4 +1,4 @@
-"""The main job over several seeds: what it reaches and how long it takes, as README's table.
+"""Runs the main job over several seeds; prints what it reaches and how long it takes.
 
 Each seed trains its own network, searches and measures, as the command line does. A run folder
 that this benchmark finished with the same flags is read, not run again.
@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
+from harness import parse
 
 from apq_jax.system.files import write_whole
 
@@ -37,16 +38,17 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/seeds"))
     parser.add_argument("flags", nargs="*")
-    options = parser.parse_args()
+    options = parse(parser, seeds=1)
+    options.flags += [f"--config.{name}={value}" for name, value in options.fields.items()]
     rows = []
     for seed in range(options.seeds):
         seconds = _run(seed, options.workdir / str(seed), options.flags)
-        rows.append(_figures(options.workdir / str(seed), seconds))
+        rows.append(_read_figures(options.workdir / str(seed), seconds))
         print(f"seed {seed}: {seconds:.0f} s", file=sys.stderr)
     print("| seed | " + " | ".join(COLUMNS) + " |")
     print("|---" + "|--:" * len(COLUMNS) + "|")
     for name, row in [*enumerate(rows), ("median", np.median(rows, axis=0))]:
-        print(f"| {name} | " + " | ".join(_cells(row)) + " |")
+        print(f"| {name} | " + " | ".join(_format_cells(row)) + " |")
     return 0
 
 
@@ -70,7 +72,8 @@ def _run(seed: int, folder: pathlib.Path, flags: list[str]) -> float:
     return seconds
 
 
-def _figures(folder: pathlib.Path, seconds: float) -> list[float]:
+def _read_figures(folder: pathlib.Path, seconds: float) -> list[float]:
+    """Returns the values of the table's columns."""
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     best, floats, ratios = result["best"], result["float"], result["ratios"]
     change = best["test_difference"]
@@ -88,10 +91,10 @@ def _figures(folder: pathlib.Path, seconds: float) -> list[float]:
     ]
 
 
-def _cells(row: Any) -> list[str]:
+def _format_cells(row: Any) -> list[str]:
     cells, values = [], iter(row)
     for formats in COLUMNS.values():
-        texts = [one.format(value + 0.0) for one, value in zip(formats, values, strict=False)]
+        texts = [form.format(value + 0.0) for form, value in zip(formats, values, strict=False)]
         cells.append(f"{texts[0]} ({texts[1]} to {texts[2]})" if texts[2:] else " / ".join(texts))
     return cells
 

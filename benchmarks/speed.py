@@ -1,29 +1,25 @@
-"""Seconds an episode of the search and of the loop that people write today, side by side.
+"""Measures seconds an episode of the search and of the loop that people write today.
 
 Both run the same network, images, limit and number of episodes, alternately, on one core, agents
 included; medians over the repeats, ratios within a repeat. The reference (reference_loop.py, needs
-PyTorch) is timed when its agent learns, in float32 and with products in bfloat16; the search after
-its first chunks, which compile and propose closed forms.
+PyTorch) is timed once its agent learns, in float32 and with products in bfloat16; the search is
+timed after its first chunks, which compile and propose closed forms.
 
     taskset -c 0 python benchmarks/speed.py [--networks lenet5 vgg16] [--repeats 5]
     taskset -c 0 python benchmarks/speed.py --quality 5
 
-The second measures seconds until the search holds a policy as good as the reference's best of 600
-episodes, on LeNet-5: one that meets the limit by measured accuracy, of no less gain. What tracing
-and compiling takes, with the cache on disk, stands apart. Written are
-benchmarks/results/speed/NETWORK.json and quality.json. VGG-16 is for 32 x 32 pixels, with random
-weights and images, its Plan not compensated: what is measured does not depend on the values.
+The second measures seconds until the search has a policy as good as the reference's best of 600
+episodes, on LeNet-5: one that meets the limit by measured accuracy and gains no less. Tracing and
+compiling, with the cache on disk, are measured apart. Writes benchmarks/results/speed/NETWORK.json
+or quality.json. VGG-16 is for 32 x 32 pixels, its weights and images are random and its Plan is not
+compensated, because the times do not depend on the values. Without PyTorch --smoke runs the search.
 """
 
 import argparse
 import dataclasses
-import datetime
 import functools
-import json
 import os
 import pathlib
-import platform
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -32,8 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from reference_loop import Options, ReferenceLoop
+from harness import NO_TORCH, RESULTS, change, find_torch, parse, write_results
 
 from apq_jax import data, hardware
 from apq_jax.compression import prices
@@ -48,14 +43,11 @@ from apq_jax.pipeline.prepared import Prepared, build_evaluator
 from apq_jax.problem import environment
 from apq_jax.strategies import loop
 from apq_jax.system.cache import find_cache, open_cache
-from apq_jax.system.files import write_whole
 from apq_jax.types import Evaluation, Policy
 
-RESULTS = pathlib.Path(__file__).parent / "results/speed"
 SIZES = {"lenet5": (1000, 64), "vgg16": (500, 4)}  # images, episodes a repeat
 WARM = 32  # episodes of the search before it is timed
 QUALITY_EPISODES = 600
-FLAGS = re.compile(r"\b(avx2|avx512f|avx512_vnni|avx512_bf16|avx_vnni|amx_int8|amx_bf16)\b")
 
 Steps = Iterator[tuple[int, float]]  # episodes done, seconds of the agent as far as they are known
 
@@ -66,51 +58,57 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quality", type=int, default=0, metavar="SEEDS")
-    asked = parser.parse_args()
-    if len(os.sched_getaffinity(0)) > 1:
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS / "speed")
+    options = parse(parser, networks=["lenet5"], repeats=1, quality=1)
+    if len(os.sched_getaffinity(0)) > 1 and not options.smoke:
         parser.error("more than one core; allowed: one, such as taskset -c 0 gives")
-    torch.set_num_threads(1)
+    if find_torch():
+        import torch
+
+        torch.set_num_threads(1)
+    elif options.smoke:
+        print(f"The reference is left out: {NO_TORCH}", file=sys.stderr)
+    else:
+        raise SystemExit(f"benchmarks/speed.py: {NO_TORCH}")
     open_cache()
-    if asked.quality:
+    if not options.quality or options.smoke:
+        print("| network | loop | seconds an episode | of which the agent | over the search |")
+        print("|---|---|--:|--:|--:|")
+        for name in options.networks:
+            results = _measure(name, options.repeats, options.fields)
+            write_results(options.results / f"{name}.json", results)
+    if options.quality:
         print("| seed | reference | its best | search, until as good | to compile | times |")
         print("|---|--:|--:|--:|--:|--:|")
-        write(
-            RESULTS / "quality.json", {"seeds": [_quality(seed) for seed in range(asked.quality)]}
-        )
-        return 0
-    print("| network | loop | seconds an episode | of which the agent | over the search |")
-    print("|---|---|--:|--:|--:|")
-    for name in asked.networks:
-        write(RESULTS / f"{name}.json", _measured(name, asked.repeats))
+        rows = [_measure_quality(seed, options.fields) for seed in range(options.quality)]
+        write_results(options.results / "quality.json", {"seeds": rows})
     return 0
 
 
-def _measured(name: str, repeats: int) -> dict[str, Any]:
-    """Seconds an episode, and of the agent in it, of each loop: a number a repeat."""
-    prepared, calibration = prepared_of(name, 0)
-    loops = {
-        "search": _search(prepared),
-        "reference": _reference(name, prepared, calibration, Options(warmup=1)),
-        "reference, bfloat16": _reference(
-            name, prepared, calibration, Options(warmup=1, bfloat16=True)
-        ),
-    }
+def _measure(name: str, repeats: int, fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns seconds an episode, and its agent's, of each loop: a number for every repeat."""
+    prepared, calibration = prepare_network(name, 0, fields)
+    loops = {"search": _search(prepared)}
+    if find_torch():
+        loops["reference"] = _run_reference(name, prepared, calibration, bfloat16=False)
+        loops["reference, bfloat16"] = _run_reference(name, prepared, calibration, bfloat16=True)
+    warm, episodes = (8, 8) if fields else (WARM, SIZES[name][1])
     for which, steps in loops.items():
-        _of(steps, WARM if which == "search" else 2)
-    alone = _agent(prepared)
-    _of(alone, WARM)
+        _time(steps, warm if which == "search" else 2)
+    alone = _run_agent(prepared)
+    _time(alone, warm)
     times: dict[str, list[tuple[float, float]]] = {which: [] for which in loops}
     alones, evaluations = [], []
     for _ in range(repeats):
         for which, steps in loops.items():
-            times[which].append(_of(steps, SIZES[name][1]))
-        alones.append(_of(alone, SIZES[name][1])[0])
-        evaluations.append(evaluation_seconds(prepared))
-    found = {which: [whole for whole, _ in each] for which, each in times.items()}
+            times[which].append(_time(steps, episodes))
+        alones.append(_time(alone, episodes)[0])
+        evaluations.append(_time_evaluation(prepared))
+    seconds = {which: [whole for whole, _ in each] for which, each in times.items()}
     agent = {which: [part for _, part in each] for which, each in times.items()}
     agent["search"] = alones
-    for which, each in found.items():
-        ratios = [a / b for a, b in zip(each, found["search"], strict=True)]
+    for which, each in seconds.items():
+        ratios = [a / b for a, b in zip(each, seconds["search"], strict=True)]
         print(
             f"| {name} | {which} | {np.median(each):.4f} | {np.median(agent[which]):.4f} | "
             f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
@@ -118,27 +116,30 @@ def _measured(name: str, repeats: int) -> dict[str, Any]:
         )
     print(f"| {name} | an evaluation with nothing remembered | {np.median(evaluations):.4f} | | |")
     return {
-        "images": SIZES[name][0],
+        "images": len(prepared.subject.images),
         "moment_images": len(prepared.subject.moment_images),
-        "seconds": found,
+        "seconds": seconds,
         "agent_seconds": agent,
         "evaluation_seconds": evaluations,
     }
 
 
-def _of(steps: Steps, least: int) -> tuple[float, float]:
-    """Seconds an episode, and of its agent, over at least so many episodes."""
+def _time(steps: Steps, min_episodes: int) -> tuple[float, float]:
+    """Returns seconds an episode, and its agent's, over at least so many episodes."""
     start, count, agent = time.perf_counter(), 0, 0.0
-    while count < least:
+    while count < min_episodes:
         episodes, seconds = next(steps)
         count, agent = count + episodes, agent + seconds
     return (time.perf_counter() - start) / count, agent / count
 
 
-def _reference(name: str, prepared: Prepared, calibration: np.ndarray, options: Options) -> Steps:
+def _run_reference(name: str, prepared: Prepared, calibration: np.ndarray, bfloat16: bool) -> Steps:
+    from reference_loop import Options, ReferenceLoop  # needs PyTorch
+
+    options = Options(warmup=1, bfloat16=bfloat16)
     reference = ReferenceLoop(name, prepared, calibration, 0, options)
     while True:
-        yield 1, reference.episode().agent_seconds
+        yield 1, reference.run_episode().agent_seconds
 
 
 def _search(prepared: Prepared) -> Steps:
@@ -146,8 +147,8 @@ def _search(prepared: Prepared) -> Steps:
         yield len(record.reward), 0.0
 
 
-def _agent(prepared: Prepared) -> Steps:
-    """The search where an evaluation is a sum and a table."""
+def _run_agent(prepared: Prepared) -> Steps:
+    """Runs the search where an evaluation is a sum and a table."""
 
     def evaluate(subject: Any, policy: Policy) -> Evaluation:
         cost = prices.look_up_costs(subject.prices, policy)
@@ -161,84 +162,95 @@ def _agent(prepared: Prepared) -> Steps:
         yield len(record.reward), 0.0
 
 
-def evaluation_seconds(prepared: Prepared) -> float:
-    """Seconds of one evaluation from the images on, of policies drawn at random."""
-    policies = drawn(prepared, prepared.config.search.parallel)
-    run = compiled(build_evaluator(prepared))
+def _time_evaluation(prepared: Prepared) -> float:
+    """Returns seconds of one evaluation from the images on, of policies drawn at random."""
+    policies = draw_policies(prepared, prepared.config.search.parallel)
+    run = compile_evaluations(build_evaluator(prepared))
     jax.block_until_ready(run(prepared.subject, policies))
     start = time.perf_counter()
     jax.block_until_ready(run(prepared.subject, policies))
     return (time.perf_counter() - start) / len(policies.level)
 
 
-def drawn(prepared: Prepared, count: int) -> Policy:
-    """Policies at random."""
+def draw_policies(prepared: Prepared, count: int) -> Policy:
+    """Draws policies at random."""
     rng, shape = np.random.default_rng(0), (count, len(prepared.network.layers))
     places = np.stack([rng.integers(0, size, shape) for size in prepared.space.sizes], axis=-1)
     return environment.decode_places(prepared.space, jnp.asarray(places, jnp.int32))
 
 
 @functools.lru_cache(maxsize=4)
-def compiled(evaluate: Any) -> Any:
+def compile_evaluations(evaluate: Any) -> Any:
+    """Returns the compiled function of (subject, policies) that evaluates one after the other."""
     return jax.jit(lambda subject, policies: jax.lax.map(lambda p: evaluate(subject, p), policies))
 
 
-def _quality(seed: int) -> dict[str, float]:
-    """Seconds of both, LeNet-5 with all that validates, the loss of half a point allowed."""
-    prepared, calibration = prepared_of("lenet5", seed)
-    least = np.float32(prepared.problem.min_accuracy)
-    reference = ReferenceLoop("lenet5", prepared, calibration, seed)
-    start, best, at = time.perf_counter(), -np.inf, 0.0
-    for _ in range(QUALITY_EPISODES):
-        one = reference.episode()
-        if np.float32(one.accuracy) >= least and one.gain > best:
-            best, at = one.gain, time.perf_counter() - start
+def _measure_quality(seed: int, fields: dict[str, Any]) -> dict[str, float]:
+    """Returns the seconds of both on LeNet-5, all validation images and half a point to lose."""
+    prepared, calibration = prepare_network("lenet5", seed, fields)
+    min_accuracy = np.float32(prepared.problem.min_accuracy)
+    start, best, best_seconds = time.perf_counter(), -np.inf, 0.0
+    if find_torch():
+        from reference_loop import ReferenceLoop
+
+        reference = ReferenceLoop("lenet5", prepared, calibration, seed)
+        start = time.perf_counter()
+        for _ in range(2 if fields else QUALITY_EPISODES):
+            episode = reference.run_episode()
+            if np.float32(episode.accuracy) >= min_accuracy and episode.gain > best:
+                best, best_seconds = episode.gain, time.perf_counter() - start
     whole = time.perf_counter() - start
     start = time.perf_counter()
     for _ in stages.search_policies(prepared):
         break
-    compiled = time.perf_counter() - start  # and the first two batches
+    compile_seconds = time.perf_counter() - start  # and the first two batches
     start, seconds, count = time.perf_counter(), np.nan, 0
     for record in stages.search_policies(prepared):
         count += len(record.reward)
-        meets = record.evaluation.accuracy >= least
+        meets = record.evaluation.accuracy >= min_accuracy
         if (meets & (judge.judge(prepared, record).gain >= best)).any():
             seconds = time.perf_counter() - start
             break
         if count >= QUALITY_EPISODES:
             break
     print(
-        f"| {seed} | {whole:.1f} s | {np.exp(best):.2f}x at {at:.1f} s | {seconds:.2f} s, "
-        f"{count} evaluations | {compiled:.1f} s | {whole / seconds:.1f} |",
+        f"| {seed} | {whole:.1f} s | {np.exp(best):.2f}x at {best_seconds:.1f} s | "
+        f"{seconds:.2f} s, {count} evaluations | {compile_seconds:.1f} s | {whole / seconds:.1f} |",
         flush=True,
     )
     return {
         "reference": whole,
         "best_gain": best,
-        "reference_best_at": at,
+        "reference_best_at": best_seconds,
         "search": seconds,
         "search_evaluations": count,
-        "search_compiles": compiled,
+        "search_compiles": compile_seconds,
     }
 
 
-def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
-    """What both loops run on, and training images for the ranges of the inputs."""
+def prepare_network(name: str, seed: int, fields: dict[str, Any]) -> tuple[Prepared, np.ndarray]:
+    """Prepares the network that both loops run; `fields` of the configuration are changed.
+
+    Returns:
+      The network, and training images that tell the ranges of the inputs.
+    """
     count, _ = SIZES[name]
-    options = SearchOptions(episodes=10**6, tuned=0)
-    config = Config(seed=seed, model=ModelOptions(name), search=options)
+    options = SearchOptions(tuned=0)
+    config = change(Config(seed=seed, model=ModelOptions(name), search=options), fields)
+    options = dataclasses.replace(config.search, episodes=10**6)
+    config = dataclasses.replace(config, search=options)
     if name == "lenet5":
-        found = data.load("", "mnist_5k")
+        loaded = data.load(config.data.path, "mnist_5k")
         parts = ("images", "labels")
         both: dict[str, Any] = {
             f"search_{part}": np.concatenate(
-                [getattr(found, f"{half}_{part}") for half in ("search", "select")]
+                [getattr(loaded, f"{half}_{part}") for half in ("search", "select")]
             )[:count]
             for part in parts
         }
-        dataset = dataclasses.replace(found, **both)
+        dataset = dataclasses.replace(loaded, **both)
         cache = find_cache()
-        apply_fn, params, _ = build_trained(config.model, config.training, found, cache)
+        apply_fn, params, _ = build_trained(config.model, config.training, loaded, cache)
     else:
         rng, cache = np.random.default_rng(seed), None
         images = rng.random((count, 32, 32, 3), np.float32)
@@ -258,22 +270,6 @@ def prepared_of(name: str, seed: int) -> tuple[Prepared, np.ndarray]:
         prepare.prepare(network, params, dataset, accelerator, config, cache),
         dataset.train_images[:count],
     )
-
-
-def write(path: pathlib.Path, found: dict[str, Any]) -> None:
-    """With where and when it was measured."""
-    text = pathlib.Path("/proc/cpuinfo").read_text()
-    model = re.search(r"model name\s*:\s*(.*)", text)
-    where = {
-        "date": datetime.date.today().isoformat(),
-        "processor": model.group(1) if model else platform.processor(),
-        "flags": sorted(set(FLAGS.findall(text))),
-        "load": os.getloadavg(),  # runnable processes over the last 1, 5 and 15 minutes
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-    }
-    write_whole(path, json.dumps(found | where, indent=1) + "\n")
 
 
 if __name__ == "__main__":

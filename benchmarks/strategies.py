@@ -1,15 +1,15 @@
-"""Every strategy at the same budget on the same networks: what each finds, how soon, how surely.
+"""Compares all strategies at the same budget on the same networks: what they find, and how soon.
 
-LeNet-5: a network a seed, trained apart. VGG-8: one network, a search a seed. Every strategy
-searches each once. What a run gave is kept in the work folder, so that the benchmark may be stopped
-and gone on with, also by several processes at once; tables are printed, and a picture drawn, from
-those files alone. Another processor trains other networks: runs of such are not mixed.
+Every seed of LeNet-5 trains its own network; the seeds of VGG-8 search the same one. Every strategy
+searches each once. The work folder keeps every run's results, so the benchmark may be stopped and
+resumed, also by several processes at once; tables and picture are made from these files alone. Runs
+of different networks are refused, because another processor trains other networks.
 
     python benchmarks/strategies.py [--network vgg8] [--seeds 3] [--strategies a b]
     python benchmarks/strategies.py --table [--picture docs/images/strategies.png]
 
-A strategy may stand with other options than the usual, "joint agent.walks=0"; --ablation stands
-for joint with each of its parts changed.
+A strategy may be named with options that differ, "joint agent.walks=0"; --ablation compares joint
+with each of its parts changed.
 """
 
 import argparse
@@ -21,14 +21,16 @@ import pathlib
 import runpy
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
+from harness import change, parse
 
 from apq_jax import data, hardware
-from apq_jax.config import STRATEGIES, from_config_dict, to_config_dict
+from apq_jax.config import STRATEGIES, from_config_dict
 from apq_jax.models.create import build_trained
 from apq_jax.network.capture import capture
 from apq_jax.pipeline import judge, prepare, stages
@@ -38,6 +40,8 @@ from apq_jax.problem import pareto
 from apq_jax.run import checkpoint
 from apq_jax.system.cache import open_cache
 from apq_jax.system.files import write_whole
+
+Runs = dict[str, list[dict[str, Any]]]  # by strategy, in the order of the seeds
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 EVALUATIONS = {"lenet5": 600, "vgg8": 300}
@@ -59,7 +63,7 @@ ABLATION = (
 
 
 def main() -> int:
-    """Runs what is missing, or prints."""
+    """Runs the missing searches, or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", choices=CONFIGS, default="lenet5")
     parser.add_argument("--seeds", type=int, default=10)
@@ -68,35 +72,43 @@ def main() -> int:
     parser.add_argument("--workdir", type=pathlib.Path, default=RESULTS / "strategies")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--picture", type=pathlib.Path)
-    options = parser.parse_args()
+    options = parse(parser, seeds=1, strategies=["uniform", "random"])
+    if options.smoke:
+        options.picture = options.workdir / "strategies.png"
     strategies = ABLATION if options.ablation else options.strategies
     workdir = options.workdir / options.network
-    if options.table:
-        found = {name: _read(workdir, name, options.seeds) for name in strategies}
-        _same_networks(found)
-        _print(found)
+    if not options.table:
+        _run_missing(options, strategies, workdir)
+    if options.table or options.smoke:
+        runs = {name: _read(workdir, name, options.seeds) for name in strategies}
+        _check_same_networks(runs)
+        _print(runs)
         if options.picture:
-            _draw(found, options.picture)
-        return 0
+            _draw(runs, options.picture)
+    return 0
+
+
+def _run_missing(
+    options: argparse.Namespace, strategies: Sequence[str], workdir: pathlib.Path
+) -> None:
     cache = open_cache()
     for seed in range(options.seeds):
         missing = [name for name in strategies if not _path(workdir, name, seed).exists()]
         if not missing:
             continue
-        prepared, dataset = prepared_of(seed, cache, options.network)
-        network = _network(prepared)
+        prepared, dataset = prepare_network(seed, cache, options.network, options.fields)
+        network = _identify(prepared)
         for path in sorted(workdir.glob(f"*/{seed}.json")):
             if json.loads(path.read_text()).get("network") != network:
                 raise SystemExit(f"{path}: a search of another network; take another --workdir")
         for name in missing:
-            found = _run(prepared, dataset, name)
-            write_whole(_path(workdir, name, seed), json.dumps(found) + "\n")
-            print(f"{name}, seed {seed}: {found['seconds']:.0f} s", file=sys.stderr, flush=True)
-    return 0
+            results = _run(prepared, dataset, name)
+            write_whole(_path(workdir, name, seed), json.dumps(results) + "\n")
+            print(f"{name}, seed {seed}: {results['seconds']:.0f} s", file=sys.stderr, flush=True)
 
 
-def _network(prepared: Prepared) -> str:
-    """Tells networks apart by their weights."""
+def _identify(prepared: Prepared) -> str:
+    """Returns a hash of the network's weights."""
     return checkpoint.identify_weights(prepared.subject.params)["weights"][:16]
 
 
@@ -104,17 +116,20 @@ def _path(workdir: pathlib.Path, name: str, seed: int) -> pathlib.Path:
     return workdir / name.replace(" ", ",") / f"{seed}.json"
 
 
-def prepared_of(
-    seed: int, cache: pathlib.Path, network: str = "lenet5"
+def prepare_network(
+    seed: int, cache: pathlib.Path, network: str, fields: dict[str, Any]
 ) -> tuple[Prepared, data.Dataset]:
-    """A network, trained with this seed but for VGG-8, ready to be searched."""
+    """Prepares a network for the search; `seed` trains LeNet-5, VGG-8 is always the same.
+
+    `fields` of the configuration are changed, see `harness.change`.
+    """
     path = pathlib.Path(__file__).parents[1] / "configs" / CONFIGS[network]
     tree = runpy.run_path(str(path))["get_config"]()
     tree.search.episodes = EVALUATIONS[network]
     tree.search.tuned = 0  # strategies are compared, not what training on wins back
     if network == "lenet5":
         tree.seed = seed
-    config = from_config_dict(tree)
+    config = change(from_config_dict(tree), fields)
     dataset = data.load(config.data.path, config.data.name)
     dataset = data.limit_images(dataset, config.data.search_images, config.data.select_images)
     apply_fn, params, _ = build_trained(config.model, config.training, dataset, cache)
@@ -124,14 +139,13 @@ def prepared_of(
 
 
 def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, Any]:
-    """One search: the objective of the best policy so far that meets the limit, and the rest."""
-    name, *changes = strategy.split(" ")
-    tree = to_config_dict(prepared.config)
-    tree.search.strategy = name
-    for change in changes:
-        field, value = change.split("=")
-        tree.update_from_flattened_dict({field: ast.literal_eval(value)})
-    prepared = prepared._replace(config=from_config_dict(tree))
+    """Searches once; returns the best objective so far within the limit, and the other results."""
+    name, *options = strategy.split(" ")
+    fields: dict[str, Any] = {"search.strategy": name}
+    for option in options:
+        field, value = option.split("=")
+        fields[field] = ast.literal_eval(value)
+    prepared = prepared._replace(config=change(prepared.config, fields))
     start = time.perf_counter()
     record = stages.joined(stages.search_policies(prepared))
     seconds = time.perf_counter() - start
@@ -143,8 +157,10 @@ def _run(prepared: Prepared, dataset: data.Dataset, strategy: str) -> dict[str, 
     better = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
     choice = choose(prepared, record, dataset)
     return {
-        "network": _network(prepared),
-        "best": [[int(at) + 1, float(best[at])] for at in better],  # from which evaluation on
+        "network": _identify(prepared),
+        "best": [
+            [int(index) + 1, float(best[index])] for index in better
+        ],  # from which evaluation on
         "hypervolume": pareto.hypervolume(
             gain, 100 * (expected - full), pareto.MIN_GAIN, -pareto.MAX_LOST
         ),
@@ -164,15 +180,15 @@ def _read(workdir: pathlib.Path, name: str, seeds: int) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
-def _same_networks(found: dict[str, list[dict[str, Any]]]) -> None:
+def _check_same_networks(runs: Runs) -> None:
     """Refuses to compare runs of different networks."""
-    for seed, runs in enumerate(zip(*found.values(), strict=True)):
-        if len({run.get("network") for run in runs}) > 1:
+    for seed, of_seed in enumerate(zip(*runs.values(), strict=True)):
+        if len({run.get("network") for run in of_seed}) > 1:
             raise SystemExit(f"seed {seed}: not all strategies searched the same network")
 
 
-def _best(runs: list[dict[str, Any]]) -> np.ndarray:
-    """[seeds, evaluations], -inf before the first policy that meets the limit."""
+def _trace_best(runs: list[dict[str, Any]]) -> np.ndarray:
+    """Returns the best so far [seeds, evaluations]; -inf until a policy meets the limit."""
     best = np.full((len(runs), max(run["budget"] for run in runs)), -np.inf)
     for row, run in zip(best, runs, strict=True):
         for evaluation, value in run["best"]:
@@ -180,16 +196,17 @@ def _best(runs: list[dict[str, Any]]) -> np.ndarray:
     return best
 
 
-def _quartiles(values: Any, form: str) -> str:
+def _format_quartiles(values: Any, form: str) -> str:
     low, middle, high = (format(x, form) for x in np.quantile(values, (0.25, 0.5, 0.75)))
     return f"{middle} ({low} to {high})"
 
 
-def _print(found: dict[str, list[dict[str, Any]]]) -> None:
-    """A row a strategy, the best first; ratios are e^objective."""
-    curves = {name: _best(runs) for name, runs in found.items()}
-    order = sorted(found, key=lambda name: -np.median(curves[name][:, -1]))
-    first, few, budget = curves[order[0]], 100, curves[order[0]].shape[1]
+def _print(runs: Runs) -> None:
+    """Prints a row for every strategy, the best first; ratios are e^objective."""
+    curves = {name: _trace_best(of_name) for name, of_name in runs.items()}
+    order = sorted(runs, key=lambda name: -np.median(curves[name][:, -1]))
+    first, budget = curves[order[0]], curves[order[0]].shape[1]
+    few = min(100, budget)
     print(
         f"| strategy | over dense 8, {few} evaluations | {budget} evaluations | chosen on the "
         "selection half, those that meet the limit | hypervolume | seconds | p against the first, "
@@ -197,32 +214,35 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
     )
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name in order:
-        runs, best = found[name], curves[name]
-        chosen = np.exp([run["chosen"] for run in runs])
-        meets = sum(run["meets_limit"] for run in runs)
-        tests = [_p(first[:, at - 1], best[:, at - 1]) for at in (few, budget)]
+        of_name, best = runs[name], curves[name]
+        chosen = np.exp([run["chosen"] for run in of_name])
+        meets = sum(run["meets_limit"] for run in of_name)
+        tests = [_test(first[:, count - 1], best[:, count - 1]) for count in (few, budget)]
         print(
-            f"| `{name}` | {_quartiles(np.exp(best[:, few - 1]), '.2f')} | "
-            f"{_quartiles(np.exp(best[:, -1]), '.2f')} | "
-            f"{_quartiles(chosen, '.2f')}, {meets} of {len(runs)} | "
-            f"{_quartiles([run['hypervolume'] for run in runs], '.2f')} | "
-            f"{np.median([run['seconds'] for run in runs]):.0f} | "
+            f"| `{name}` | {_format_quartiles(np.exp(best[:, few - 1]), '.2f')} | "
+            f"{_format_quartiles(np.exp(best[:, -1]), '.2f')} | "
+            f"{_format_quartiles(chosen, '.2f')}, {meets} of {len(of_name)} | "
+            f"{_format_quartiles([run['hypervolume'] for run in of_name], '.2f')} | "
+            f"{np.median([run['seconds'] for run in of_name]):.0f} | "
             f"{', '.join(tests) if name != order[0] else ''} |"
         )
 
 
-def _p(first: np.ndarray, second: np.ndarray) -> str:
-    """Two-sided Wilcoxon signed-rank test over the networks, which are the same for both."""
+def _test(first: np.ndarray, second: np.ndarray) -> str:
+    """Returns p of a two-sided Wilcoxon signed-rank test over the networks, the same for both."""
+    if np.array_equal(first, second):  # which SciPy refuses of a single network
+        return "1"
     return f"{scipy.stats.wilcoxon(first, second).pvalue:.2g}"
 
 
-def _draw(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
-    """Medians and quartiles of the best over evaluations."""
+def _draw(runs: Runs, path: pathlib.Path) -> None:
+    """Draws medians and quartiles of the best so far over the evaluations."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     axis = figure.subplots()
-    order = sorted(found, key=lambda name: -np.median(_best(found[name])[:, -1]))
+    curves = {name: _trace_best(of_name) for name, of_name in runs.items()}
+    order = sorted(runs, key=lambda name: -np.median(curves[name][:, -1]))
     colours = [
         "#0072B2",
         "#D55E00",
@@ -233,9 +253,9 @@ def _draw(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
         "#000000",
         "#999999",
     ]
-    evaluations = np.arange(1, _best(found[order[0]]).shape[1] + 1)
+    evaluations = np.arange(1, curves[order[0]].shape[1] + 1)
     for name, colour in zip(order, itertools.cycle(colours)):
-        low, middle, high = np.quantile(np.exp(_best(found[name])), (0.25, 0.5, 0.75), axis=0)
+        low, middle, high = np.quantile(np.exp(curves[name]), (0.25, 0.5, 0.75), axis=0)
         axis.plot(evaluations, middle, color=colour, label=name)
         axis.fill_between(evaluations, low, high, color=colour, alpha=0.12, linewidth=0)
     axis.set_xlabel("evaluations")

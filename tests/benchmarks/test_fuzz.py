@@ -27,8 +27,8 @@ def test_a_damaged_file_is_read_or_refused(name: str) -> None:
         @settings(max_examples=60, deadline=None)
         @given(st.integers(0, 2**32 - 1))
         def tried(seed: int) -> None:
-            path.write_bytes(FUZZ["damaged"](content, np.random.default_rng(seed)))
-            what, reason = FUZZ["failure"](reader, path)
+            path.write_bytes(FUZZ["damage"](content, np.random.default_rng(seed)))
+            what, reason = FUZZ["try_reading"](reader, path)
             assert what != "failed", reason
             seen.add(what)
 
