@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from apq_jax import metrics
 from apq_jax.pipeline.prepared import Prepared, collect_limits

@@ -14,10 +14,10 @@ from apq_jax.system.terminal import show_bar
 
 
 def load_dataset(config: Config) -> data.Dataset:
-    """Reads the configured images, and keeps as many of the search and selection splits as asked.
+    """Loads the data set at `data.path`, or else named `data.name`, with its splits limited.
 
     Raises:
-      InputError: the data set is unknown or cannot be read, or a split has too few images.
+      InputError: as `data.load` and `data.limit_images`.
     """
     dataset = data.load(config.data.path, config.data.name)
     return data.limit_images(dataset, config.data.search_images, config.data.select_images)

@@ -101,7 +101,7 @@ def build_row(
       prepared: its network and accelerator.
       record: its evaluations.
       dataset: the selection images measure the finalists.
-      seconds: that the search took.
+      seconds: its share of the seconds that its group took.
     """
     best = find_best_finalist(prepared, record, dataset)
     policy, costs = jax.tree.map(lambda x: x[best.place], (record.policy, record.evaluation))

@@ -148,7 +148,8 @@ def _compile(
     def run_device(memory: Any, carry: Carry, own: PerSearch, subject: Subject) -> tuple[Any, Any]:
         if side_by_side > 1:
             return jax.vmap(run_search, (None, 0, 0, None), (None, 0))(memory, carry, own, subject)
-        return _index(run_search(*_index((memory, carry, own), 0), subject), None)
+        memory, carry, own = _index((memory, carry, own), 0)
+        return _index(run_search(memory, carry, own, subject), None)
 
     shard = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
     split, replicated = P(AXIS), P()
