@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.inputs import write_inputs
 from helpers.problems import FEATURES, LAYERS, SPACE, STRATEGIES, Chunks, evaluate
 
 from apq_jax import search
@@ -19,7 +20,7 @@ from apq_jax.system import cache
 
 # Most of the work is compiling. LLVM's effort decides how fast a program is, not what it computes;
 # XLA_FLAGS= asks for all of it. Read when the first device is looked for.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 jax.config.update("jax_num_cpu_devices", 2)  # for meshes
 # Of processes that tests start, too: a program is kept for a number of devices.
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
@@ -31,6 +32,14 @@ def _few_programs_at_a_time() -> Iterator[None]:
     """Every program holds pieces of memory, of which a process may have only so many."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with the smallest images.npz and net.onnx."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

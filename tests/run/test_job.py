@@ -67,6 +67,13 @@ def small(digits: pathlib.Path, cache: str, workdir: pathlib.Path, *more: str) -
     return [CONFIG, *SMALL, f"--config.data.path={digits}", cache, f"--workdir={workdir}", *more]
 
 
+def smallest(inputs: pathlib.Path, cache: str, workdir: pathlib.Path, *more: str) -> list[str]:
+    """Flags of a search without an agent, whose programs are large, of a network of two layers."""
+    model = f"--config.model.path={inputs / 'net.onnx'}"
+    chance = "--config.search.strategy=random"
+    return small(inputs / "images.npz", cache, workdir, model, chance, *more)
+
+
 @pytest.fixture(scope="module")
 def finished(digits: pathlib.Path, cache: str, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("run")
@@ -157,7 +164,7 @@ def test_the_mapping_is_that_of_the_result(finished: tuple[pathlib.Path, str]) -
 
 
 def test_a_wrong_mapping_exits_with_4(
-    digits: pathlib.Path,
+    inputs: pathlib.Path,
     cache: str,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -169,19 +176,18 @@ def test_a_wrong_mapping_exits_with_4(
         layer_map = mapping.map_layer(*arguments)
         units, cells = layer_map.units, layer_map.cells.copy()
         cells[units.crossbar[0], units.wordline[0], units.bitline[0]] ^= 1
-        first = layer_map.layer.name.endswith("conv1/kernel")
-        return layer_map._replace(cells=cells) if first else layer_map
+        return layer_map._replace(cells=cells) if layer_map.layer.name == "hidden" else layer_map
 
     monkeypatch.setattr(prove, "map_layer", wrong)
     monkeypatch.chdir(ROOT)
-    assert search.main([*small(digits, cache, tmp_path, "--config.search.tuned=0")]) == 4
+    assert search.main([*smallest(inputs, cache, tmp_path, "--config.search.tuned=0")]) == 4
     assert "The mapping is WRONG" in capsys.readouterr().out
     assert not json.loads((tmp_path / "result.json").read_text())["mapping"]["bit_exact"]
     assert "does **NOT** equal" in (tmp_path / "report.md").read_text()
 
 
 def test_a_baseline_at_eight_bits(
-    digits: pathlib.Path,
+    inputs: pathlib.Path,
     cache: str,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -194,7 +200,7 @@ def test_a_baseline_at_eight_bits(
     ]
     more = ["--config.scheme=pim_prune", "--config.search.strategy=genetic", *bits]
     more.append("--config.search.episodes=16")
-    flags = small(digits, cache, tmp_path, *more)
+    flags = smallest(inputs, cache, tmp_path, *more)
     monkeypatch.chdir(ROOT)
     assert search.main([*flags, "--config.search.min_adc_bits=2"]) == 2
     assert search.main([*flags]) in (0, 3)
@@ -238,19 +244,19 @@ def test_same_seed_same_result(
 
 
 def test_a_limit_that_none_meets_exits_with_3(
-    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
+    inputs: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
 ) -> None:
     bits = [
         f"--config.search.{end}_{kind}_bits=1"
         for end in ("min", "max")
         for kind in ("weight", "input")
     ]
-    one_bit = ["--config.search.max_accuracy_drop=0", "--config.search.strategy=random", *bits]
+    one_bit = ["--config.search.max_accuracy_drop=0", *bits]
     one_bit.append("--config.search.tuned=1")
     mine = tmp_path / "mine.toml"
     mine.write_text("crossbar_rows = 36\ncell_bits = 1\nsigned = 'differential'\nadc_bits = 2\n")
     one_bit.append(f"--config.accelerator={mine}")
-    done = run_here(*small(digits, cache, tmp_path, *one_bit))
+    done = run_here(*smallest(inputs, cache, tmp_path, *one_bit))
     result = json.loads((tmp_path / "result.json").read_text())
     assert done.returncode == 3, done.stdout
     assert not result["best"]["meets_limit"]
@@ -265,23 +271,25 @@ def test_a_limit_that_none_meets_exits_with_3(
 
 
 def test_the_most_accurate_within_limits_that_can_hardly_be_met(
-    digits: pathlib.Path,
+    inputs: pathlib.Path,
     cache: str,
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
     run_here: Callable[..., Done],
 ) -> None:
     """Below the least of any policy: said before the search. At it: chance does not get there."""
-    goal = ["--config.search.goal=accuracy", "--config.search.strategy=random"]
-    goal.append("--config.search.tuned=0")
-    done = run_here(*small(digits, cache, tmp_path, *goal, "--config.limits.slots=1"))
+    fine = tmp_path / "fine.toml"  # small units, so that few policies need the least
+    fine.write_text("unit_rows = 4\nunit_columns = 2\n")
+    goal = ["--config.search.goal=accuracy", "--config.search.tuned=0"]
+    goal.append(f"--config.accelerator={fine}")
+    done = run_here(*smallest(inputs, cache, tmp_path, *goal, "--config.limits.slots=1"))
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     said = re.search(r"limits\.slots: 1; allowed: at least (\d+), the least of any", done.stderr)
     assert said is not None
     assert not (tmp_path / "search.csv").exists()
     least = int(said.group(1))
-    done = run_here(*small(digits, cache, tmp_path, *goal, f"--config.limits.slots={least}"))
+    done = run_here(*smallest(inputs, cache, tmp_path, *goal, f"--config.limits.slots={least}"))
     assert done.returncode == 3, done.stdout
     printed = " ".join(done.stdout.split())
     assert f"most accurate policy that needs at most {least} slots" in printed
@@ -300,12 +308,12 @@ def test_the_most_accurate_within_limits_that_can_hardly_be_met(
 
 
 def test_the_front_is_searched_at_several_limits(
-    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
+    inputs: pathlib.Path, cache: str, tmp_path: pathlib.Path, run_here: Callable[..., Done]
 ) -> None:
     """36 evaluations, six a limit."""
     goal = ["--config.search.goal=front", "--config.search.strategy=genetic"]
     more = ["--config.search.episodes=36", "--config.search.parallel=2"]
-    done = run_here(*small(digits, cache, tmp_path, *goal, *more))
+    done = run_here(*smallest(inputs, cache, tmp_path, *goal, *more))
     assert done.returncode == 0, done.stdout
     result, rows = (
         json.loads((tmp_path / "result.json").read_text()),
@@ -329,7 +337,7 @@ def test_the_front_is_searched_at_several_limits(
 
 
 def test_interrupt_writes_what_is_there(
-    digits: pathlib.Path,
+    inputs: pathlib.Path,
     cache: str,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -337,7 +345,7 @@ def test_interrupt_writes_what_is_there(
 ) -> None:
     """And another run is kept out of its folder."""
     monkeypatch.chdir(ROOT)
-    flags = small(digits, cache, tmp_path, "--config.search.episodes=1000000")
+    flags = smallest(inputs, cache, tmp_path, "--config.search.episodes=1000000")
     process = subprocess.Popen(
         command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -361,11 +369,11 @@ def test_interrupt_writes_what_is_there(
 
 
 def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
-    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+    inputs: pathlib.Path, cache: str, tmp_path: pathlib.Path
 ) -> None:
     """Into a folder that holds an older run's result, which must not stay beside them."""
     (tmp_path / "result.json").write_text("{}")
-    flags = small(digits, cache, tmp_path, "--config.search.episodes=1000000")
+    flags = smallest(inputs, cache, tmp_path, "--config.search.episodes=1000000")
     process = subprocess.Popen(
         command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -401,15 +409,15 @@ def started(flags: list[str], until: pathlib.Path) -> subprocess.Popen[str]:
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(
-    digits: pathlib.Path, cache: str, tmp_path: pathlib.Path
+    inputs: pathlib.Path, cache: str, tmp_path: pathlib.Path
 ) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     try:
         folder = tmp_path / "run"
-        more = ["--config.search.episodes=100000", "--config.search.strategy=random"]
-        process = started(small(digits, cache, folder, *more), folder / "search.csv")
+        flags = smallest(inputs, cache, folder, "--config.search.episodes=100000")
+        process = started(flags, folder / "search.csv")
         with contextlib.suppress(OSError), (tmp_path / "other").open("wb") as other:
             while True:
                 other.write(bytes(4096))
@@ -425,18 +433,18 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
 
 def test_a_stopped_search_goes_on_as_if_it_never_was(
-    digits: pathlib.Path,
+    inputs: pathlib.Path,
     cache: str,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Killed, told to leave, stopped by Ctrl-C, left to finish: two seeds of 160 evaluations."""
+    """Killed, told to leave, stopped by Ctrl-C, left to finish: two seeds of 1200 evaluations."""
     monkeypatch.chdir(ROOT)
-    more = ["--config.search.episodes=160", "--config.search.seeds=2"]
-    more.append("--config.search.strategy=joint")
+    more = ["--config.search.episodes=1200", "--config.search.seeds=2"]
+    more.append("--config.search.strategy=genetic")
     never, stopped = tmp_path / "never", tmp_path / "stopped"
-    flags, kept = small(digits, cache, stopped, *more), stopped / write.CHECKPOINT
+    flags, kept = smallest(inputs, cache, stopped, *more), stopped / write.CHECKPOINT
 
     process = started(flags, kept)
     process.kill()
@@ -446,7 +454,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     content = kept.read_bytes()
     saved = checkpoint.read(kept)
     assert saved is not None
-    assert 0 < saved.evaluations < 320
+    assert 0 < saved.evaluations < 2400
 
     def refused(says: str, *flags: str) -> None:
         capsys.readouterr()
@@ -457,8 +465,8 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
         assert kept.exists()
 
     refused(f"{saved.evaluations} evaluations done; --resume goes on, --noresume begins", *flags)
-    other = [*flags, "--config.search.episodes=161", "--resume"]
-    refused("config.search.episodes: 160 in the checkpoint, 161 here; allowed: the same", *other)
+    other = [*flags, "--config.search.episodes=1201", "--resume"]
+    refused("config.search.episodes: 1200 in the checkpoint, 1201 here; allowed: the same", *other)
     checkpoint.name_previous(kept).unlink(missing_ok=True)
     kept.write_bytes(content[: len(content) // 2])
     for flag in ("--resume", "--resume=true", "--config.seed=0"):
@@ -476,7 +484,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert not (stopped / "result.json").exists()
     after = checkpoint.read(kept)
     assert after is not None
-    assert saved.evaluations < after.evaluations < 320
+    assert saved.evaluations < after.evaluations < 2400
     saved = after
 
     (stopped / "search.csv").unlink()
@@ -487,7 +495,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert "with --resume goes on" in printed
     result = json.loads((stopped / "result.json").read_text())
     assert result["interrupted"]
-    assert saved.evaluations < result["search"]["evaluations"] < 320
+    assert saved.evaluations < result["search"]["evaluations"] < 2400
     after = checkpoint.read(kept)
     assert after is not None
     assert after.evaluations == result["search"]["evaluations"]
@@ -498,7 +506,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert search.main([*flags, "--resume"]) == 2
     assert "the search is finished" in capsys.readouterr().err
 
-    assert search.main([*small(digits, cache, never, *more)]) in (0, 3)
+    assert search.main([*smallest(inputs, cache, never, *more)]) in (0, 3)
     names = {path.name for path in never.iterdir()} - {"tensorboard"}
     assert names == {path.name for path in stopped.iterdir()} - {"tensorboard"}
     assert without_times(stopped) == without_times(never)
@@ -507,7 +515,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
         np.testing.assert_equal(read(stopped / name), read(never / name), name)
     assert "--resume" not in (stopped / "command.txt").read_text()
     rows = rows_of(stopped / "search.csv")
-    assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [160, 160]
+    assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [1200, 1200]
     seeds = json.loads((never / "result.json").read_text())["search"]["seeds"]
     best = [row["best"] for row in seeds["each"]]
     assert (seeds["least"], seeds["most"]) == (min(best), max(best))

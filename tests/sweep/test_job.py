@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from helpers import ROOT
 from ml_collections import ConfigDict
-from onnx import TensorProto, helper, numpy_helper
 
 import apq_jax
 from apq_jax.compression.options import PlanOptions
@@ -188,39 +187,6 @@ def test_side_by_side_finds_the_same_but_for_rounding(group: list[Prepared]) -> 
         assert len(record.reward) == len(other.reward)
         np.testing.assert_array_equal(record.policy.level, other.policy.level)
         np.testing.assert_allclose(other.reward, record.reward, rtol=1e-4, atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with images.npz and net.onnx: two layers, which compile fast, that know them."""
-    folder, rng = tmp_path_factory.mktemp("inputs"), np.random.default_rng(0)
-    labels, centres = np.arange(600) % 3, rng.uniform(0, 200, (3, 16))
-    images = np.clip(centres[labels] + rng.normal(0, 40, (600, 16)), 0, 255).astype(np.uint8)
-    np.savez(folder / "images.npz", images=images.reshape(600, 4, 4), labels=labels)
-    # Of each centre the distance's part that differs, x c - c² / 2; hidden units carry x.
-    centres = (centres / 255).astype(np.float32)
-    tensors = {
-        "hidden": np.eye(16, dtype=np.float32),
-        "centres": centres.T,
-        "squares": -(centres**2).sum(axis=1) / 2,
-    }
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "hidden"], ["h"]),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("MatMul", ["r", "centres"], ["product"]),
-        helper.make_node("Add", ["product", "squares"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("N", 1, 4, 4))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", 3))],
-        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    (folder / "net.onnx").write_bytes(model.SerializeToString())
-    return folder
 
 
 def started(folder: pathlib.Path, inputs: pathlib.Path, *flags: str) -> subprocess.Popen[str]:
