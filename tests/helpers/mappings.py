@@ -1,8 +1,9 @@
 """Layers, networks and mappings that the tests of the mapping share."""
 
 import functools
+import math
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import hypothesis
@@ -12,13 +13,15 @@ import numpy as np
 import safetensors.numpy
 
 from apq_jax import mapping
-from apq_jax.compression import calibration, converters, plan
-from apq_jax.compression.compressed import Compressed, compress
-from apq_jax.compression.options import PlanOptions, Recovery
+from apq_jax.compression import converters
+from apq_jax.compression.calibration import LayerStatistics, Statistics
+from apq_jax.compression.compressed import Compressed, quantize
+from apq_jax.compression.plan import LayerPlan, Plan
+from apq_jax.compression.pruning import Block, expand_mask
 from apq_jax.hardware import PRESETS, Accelerator
-from apq_jax.mapping import LayerMap, Mapping, Scales, datapath, schemes
+from apq_jax.mapping import LayerMap, Mapping, Scales, datapath
 from apq_jax.models.lenet import LeNet5
-from apq_jax.network.capture import Network, capture, extract_matrices
+from apq_jax.network.capture import Network, capture, extract_matrices, forward
 from apq_jax.system import pytrees
 from apq_jax.types import Layer, Policy
 
@@ -86,11 +89,22 @@ class Grouped(nn.Module):
         return nn.Dense(5)(x.reshape(x.shape[0], -1))
 
 
+class Planned(NamedTuple):
+    """A network with its Plan and statistics."""
+
+    network: Network
+    params: Any
+    images: np.ndarray
+    plan: Plan
+    statistics: Statistics
+
+
 @functools.cache
-def built(
-    name: str, accelerator: Accelerator = PRESETS["isaac_ou"], searched: bool = False
-) -> tuple[Network, Any, Compressed, Mapping, jax.Array]:
-    """Compressed at random, the converters' bits too where they are searched; and its mapping."""
+def make_planned(name: str, height: int) -> Planned:
+    """The Plan's weights are the network's, its masks are drawn, and inputs have their ranges.
+
+    To fit a Plan to data would compile a program for each layer, and no test here needs a fit.
+    """
     model, shape = {
         "lenet": (LeNet5(10), (28, 28, 1)),
         "vgg": (Vgg(), (8, 8, 3)),
@@ -98,45 +112,70 @@ def built(
         "grouped": (Grouped(), (7, 7, 4)),
     }[name]
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(12, *shape)), jnp.float32)  # signed: a zero point
+    images = rng.normal(size=(4, *shape)).astype(np.float32)  # signed: a zero point
     params = jax.jit(model.init)(jax.random.key(0), images[:1])
     network = capture(model.apply, params, images[:2])
     weights = extract_matrices(network, params)
-    statistics = calibration.calibrate(network, params, weights, images)
-    options = PlanOptions(levels=4, min_keep=0.2)
-    blocks = schemes.build_blocks(network.layers, "column_vector", accelerator)
-    planned = plan.build_plan(weights, statistics, blocks, options)
-    count = len(network.layers)
-    choices = [(0, 4), (1, 9), (1, 9)]  # all of 1 to 8 bits
-    if searched:
-        most = accelerator.adc_resolution
-        choices.append((most - 2, most + 1))
-    policy = Policy(*(jnp.asarray(rng.integers(*ends, count), jnp.int32) for ends in choices))
-    compressed = jax.jit(
-        lambda policy: compress(
-            network,
-            params,
-            planned,
-            statistics,
-            images,
-            converters.get_cells(accelerator),
-            Recovery(),
-            policy,
-        )
-    )(policy)
+
+    @jax.jit
+    def measure_ranges(params: Any, images: jax.Array) -> dict[int, tuple[jax.Array, jax.Array]]:
+        ranges = {}
+
+        def observe(index: int, product: Any, x: jax.Array, _: jax.Array) -> jax.Array:
+            ranges[index] = x.min(), x.max()
+            return product.fold(product.convolve(x, weights[index]))
+
+        forward(network, params, images, observe)
+        return ranges
+
+    ranges = jax.device_get(measure_ranges(params, images))
+    keep, bits = np.geomspace(1.0, 0.2, 4), np.arange(1, 9)
+    layers, statistics = [], []
+    for index, w in enumerate(np.asarray(w) for w in weights):
+        groups, rows, columns = w.shape
+        block = Block(height)
+        shape = groups, *block.count(rows, columns)
+        rank = rng.permutation(math.prod(shape)).reshape(shape)
+        mask = rank < np.maximum(np.round(keep * rank.size), 1)[:, None, None, None]
+        masked = w * expand_mask(mask, block, rows, columns)
+        limits = np.maximum(2 ** (bits - 1) - 1, 1)[:, None, None]
+        scale = np.tile(np.abs(w).max(axis=1) / limits, (len(keep), 1, 1, 1))
+        layers.append(LayerPlan(masked, mask, scale, keep, None, block))
+        low, high = np.minimum(ranges[index][0], 0), np.maximum(ranges[index][1], 0)
+        steps = (high - low) / (2**bits - 1)
+        zeros = np.round(-low / steps)
+        statistics.append(LayerStatistics(None, None, None, None, steps, zeros, None))
+    arrays = jax.tree.map(
+        lambda x: x.astype(np.float32) if x.dtype == float else x,
+        (tuple(layers), tuple(statistics)),
+    )
+    return Planned(network, params, images, *arrays)
+
+
+@functools.cache
+def built(
+    name: str, accelerator: Accelerator = PRESETS["isaac_ou"], searched: bool = False
+) -> tuple[Network, Any, Compressed, Mapping, np.ndarray]:
+    """Compressed at random, the converters' bits too where they are searched; and its mapping."""
+    network, params, images, layers, statistics = make_planned(name, accelerator.unit_rows)
+    rng, count = np.random.default_rng(85), len(network.layers)
+    levels = rng.integers(0, 4, count, np.int32)
+    bits = [rng.permutation(8).astype(np.int32)[:count] + 1 for _ in range(2)]
+    stops = accelerator.adc_resolution - rng.integers(0, 3, count, np.int32)
+    policy = Policy(levels, *bits, stops if searched else None)
+    cells = converters.get_cells(accelerator)
+    compressed = jax.jit(quantize, static_argnums=2)(layers, statistics, cells, policy)
     maps, scales = [], []
-    masks = plan.expand_weight_masks(planned, policy)
-    for at, (layer, one, mask) in enumerate(zip(network.layers, compressed, masks, strict=True)):
-        bits = int(policy.weight_bits[at]), int(policy.input_bits[at])
-        levels = np.asarray(one.levels, np.int32)
-        placed = mapping.map_layer(
-            layer, levels, np.asarray(mask), *bits, "column_vector", accelerator
-        )
-        stops = int(policy.adc_bits[at]) if searched else 0
-        maps.append(placed._replace(adc_bits=stops))
-        scales.append(Scales(*(np.asarray(getattr(one, n)) for n in Scales._fields)))
-    found = Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), {})
-    return network, params, compressed, found, images
+    for index, (layer, part) in enumerate(zip(network.layers, compressed, strict=True)):
+        mask = layers[index].mask[levels[index]]
+        mask = expand_mask(mask, layers[index].block, layer.rows, layer.columns)
+        integer = np.asarray(part.levels, np.int32)
+        both = (int(chosen[index]) for chosen in bits)
+        placed = mapping.map_layer(layer, integer, mask, *both, "column_vector", accelerator)
+        maps.append(placed._replace(adc_bits=int(stops[index]) if searched else 0))
+        scales.append(Scales(*(np.asarray(getattr(part, n)) for n in Scales._fields)))
+    whole = Mapping(accelerator, "column_vector", tuple(maps), tuple(scales), {})
+    return network, params, compressed, whole, images
 
 
 def rewritten(path: pathlib.Path, change: Any, seal: bool = True) -> None:
