@@ -116,7 +116,11 @@ def result_of() -> dict[str, Any]:
         "dense": {"8": dense, "16": twice},
         "dense_isaac": {"8": isaac, "16": twice},
         "ratios": {
-            name: {words: cost[field] / best[field] for words, cost in over.items()}
+            name: {
+                words: cost[field] / best[field]
+                for words, cost in over.items()
+                if name != "slots" or words.startswith("dense")  # ISAAC has no slots
+            }
             for name, field in fields.items()
         },
         "adc_laws": {
@@ -173,6 +177,16 @@ def result_of() -> dict[str, Any]:
             {"evaluation": 40, "gain": 2.2, "expected_accuracy": 0.962, "slots": 62},
         ],
     }
+
+
+def list_fields(tree: Any, path: str = "") -> set[str]:
+    """Lists every leaf's path and kind; the items of a list are one."""
+    if isinstance(tree, dict):
+        return {leaf for name in tree for leaf in list_fields(tree[name], f"{path}.{name}")}
+    if isinstance(tree, list):
+        return {leaf for item in tree for leaf in list_fields(item, f"{path}[]")}
+    is_number = isinstance(tree, int | float) and not isinstance(tree, bool)
+    return {f"{path}: {'number' if is_number else type(tree).__name__}"}
 
 
 def write_run(result: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:

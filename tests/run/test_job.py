@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from helpers import made_run
 from helpers.runs import CONFIG, ROOT, Done, command, run
 
 from apq_jax import hardware, mapping, search
@@ -133,6 +134,23 @@ def test_result_agrees_with_its_neighbours(finished: tuple[pathlib.Path, str]) -
     assert best["meets_limit"]
     # Bits that cost the same are taken up to the larger; 2-bit cells.
     assert all(bits % 2 == 0 for bits in best["policy"]["weight_bits"])
+
+
+def test_a_made_run_has_a_runs_fields(
+    finished: tuple[pathlib.Path, str], tmp_path: pathlib.Path
+) -> None:
+    """So that the report's tests, which read a made run, hold for runs."""
+    made = made_run.write_run(made_run.result_of(), tmp_path)
+    fields, real = (
+        made_run.list_fields(json.loads((folder / "result.json").read_text()))
+        for folder in (made, finished[0])
+    )
+    assert fields - real == {".notes[]: str"}  # this run has no notes
+    columns, real = (
+        {re.sub(r"\..*", "", name) for name in rows_of(folder / "search.csv")[0]}
+        for folder in (made, finished[0])
+    )
+    assert columns <= real
 
 
 def test_the_mapping_is_that_of_the_result(finished: tuple[pathlib.Path, str]) -> None:

@@ -36,7 +36,15 @@ from apq_jax.sweep.points import get_side_by_side, group_points, list_points
 from apq_jax.system.errors import InputError
 from apq_jax.system.signals import Terminated
 
-SEARCH = SearchOptions(episodes=14, probes=2, moment_images=8, chunk=40, tuned=0, finalists=4)
+SEARCH = SearchOptions(
+    strategy="genetic",
+    episodes=14,
+    probes=2,
+    moment_images=8,
+    chunk=40,
+    tuned=0,
+    finalists=4,
+)
 CONFIG = Config(search=SEARCH, plan=PlanOptions(levels=4))
 
 
