@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Strategy, loop, surrogate
 from apq_jax.strategies.actor_critic import actor_critic
-from apq_jax.strategies.apq import apq
+from apq_jax.strategies.apq import ApqState, apq
 from apq_jax.strategies.cma_es import CmaOptions, cma_es
 from apq_jax.strategies.genetic import genetic
 from apq_jax.strategies.greedy import GreedyOptions, greedy
@@ -82,19 +84,9 @@ def evaluate(task: Problem, policy: Policy) -> Evaluation:
     return predicted._replace(slots=jnp.ceil(predicted.slots).astype(jnp.int32))
 
 
-def searched(strategy: Strategy) -> loop.Record:
-    chunks = loop.run(strategy, evaluate, problem(), problem(), jax.random.key(0), BUDGET, 5)
-    return stages.joined(chunks)
-
-
-STRATEGIES = {
-    "joint": lambda: actor_critic(
-        SPACE,
-        ActorCriticOptions(warmup=8, updates=2, actor_updates=1, networks=AgentOptions(hidden=8)),
-        (True,) * 4,
-        E,
-    ),
-    "apq": lambda: apq(SPACE, ActorCriticOptions(warmup=8, updates=1), E, BUDGET // 2, 0.3),
+AGENT = ActorCriticOptions(warmup=8, updates=2, actor_updates=1, networks=AgentOptions(hidden=8))
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "joint": lambda: actor_critic(SPACE, AGENT, (True,) * 4, E),
     "random": lambda: random(SPACE, E),
     "uniform": lambda: uniform(SPACE, E),
     "lamp": lambda: lamp(SPACE, E, 200),
@@ -104,15 +96,40 @@ STRATEGIES = {
 }
 
 
+@functools.cache
+def searched(name: str) -> tuple[Any, loop.Record]:
+    """The state at the end of a search, and its record."""
+    strategy, task = STRATEGIES[name](), problem()
+    begin = loop.start(strategy, task, jax.random.key(0)[None], BUDGET)
+    chunks = list(loop.resume(strategy, evaluate, task, task, begin, 5))
+    state = jax.tree.map(lambda leaf: np.asarray(leaf)[0], chunks[-1][0].state)
+    return state, stages.joined(record for _, record in chunks)
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_searches_the_converters_bits(name: str) -> None:
-    record = searched(STRATEGIES[name]())
-    bits = record.policy.adc_bits
+    bits = searched(name)[1].policy.adc_bits
     assert bits.shape == (BUDGET, COUNT)
     assert set(np.unique(bits)) <= {2, 3, 4, 5}
     assert (len(np.unique(bits)) > 1) == (name != "lamp")
-    if name == "apq":  # the bits come second
-        assert (bits[: BUDGET // 2] == 5).all()
+
+
+def test_the_order_of_the_paper_searches_the_converters_bits_second() -> None:
+    """Proposals in the warm-up and after it, by two agents that know what the joint one learnt."""
+    strategy, known = apq(SPACE, AGENT, E, BUDGET // 2, 0.3), searched("joint")[0]
+    start, ask = jax.jit(strategy.init)(jax.random.key(0), problem()), jax.jit(strategy.ask)
+    first, second = known._replace(best=start.pruning.best), known
+    for pruned in (False, True):
+        proposed = []
+        for told in (0, E, AGENT.warmup):
+            pruning = first._replace(told=np.int32(BUDGET // 2 if pruned else told))
+            bits = second._replace(told=np.int32(told if pruned else 0))
+            policies, _, _ = ask(jax.random.key(told), ApqState(pruning, bits), problem())
+            proposed.append(np.asarray(policies.adc_bits))
+        assert np.shape(proposed) == (3, E, COUNT)
+        chosen = set(np.unique(proposed))
+        assert chosen <= {2, 3, 4, 5} if pruned else chosen == {5}
+        assert (len(chosen) > 1) == pruned
 
 
 def test_what_is_foreseen_is_what_it_costs() -> None:
@@ -123,7 +140,7 @@ def test_what_is_foreseen_is_what_it_costs() -> None:
         *(rng.choice(np.asarray(bits), shape) for bits in SPACE.bits),
     )
     cost = prices.look_up_costs(PRICES, policy)
-    evaluations = jax.vmap(evaluate, (None, 0))(problem(), jax.tree.map(jnp.asarray, policy))
+    evaluations = jax.jit(jax.vmap(evaluate, (None, 0)))(problem(), policy)
     for name in ("energy_nj", "latency_us"):
         np.testing.assert_allclose(getattr(evaluations, name), getattr(cost, name), rtol=1e-4)
     full = policy._replace(adc_bits=np.full(shape, 5))
@@ -135,9 +152,14 @@ def test_what_is_foreseen_is_what_it_costs() -> None:
 def test_closed_form_is_the_best_of_all_with_converters() -> None:
     p = jax.tree.map(np.asarray, problem())
     free = (False, True, True, True)
-    base = environment.encode(SPACE, Policy(*(jnp.full(COUNT, n) for n in (2, 8, 8, 5))))
-    allowed = environment.allow_free(SPACE, free, base)
-    policy = environment.solve_closed_form(problem(), SPACE, jnp.asarray(3.0), allowed)
+
+    @jax.jit
+    def solve(task: Problem, start: Policy) -> Policy:
+        allowed = environment.allow_free(SPACE, free, environment.encode(SPACE, start))
+        return environment.solve_closed_form(task, SPACE, jnp.asarray(3.0), allowed)
+
+    policy = solve(problem(), Policy(*(np.full(COUNT, n) for n in (2, 8, 8, 5))))
+    policy = jax.tree.map(np.asarray, policy)
     assert p.conversions is not None
     for layer in range(COUNT):
 
@@ -167,9 +189,9 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
     levels = rng.integers(-31, 32, (1, 45, 8))
     inputs = rng.integers(0, 16, (1, 2000, 45))
     alive = np.ones((1, 5, 8), bool)
-    reading = converters.Reading(cells, jnp.asarray(alive), jnp.asarray(6), jnp.asarray(adc_bits))
-    lost = converters.compute_conversion_errors(
-        reading, jnp.asarray(levels, jnp.int8), jnp.asarray(inputs), jnp.asarray(4)
+    reading = converters.Reading(cells, alive, np.int32(6), np.int32(adc_bits))
+    lost = jax.jit(converters.compute_conversion_errors)(
+        reading, levels.astype(np.int8), inputs.astype(np.int32), np.int32(4)
     )
     lost = np.asarray(lost, float) - np.asarray(lost, float).mean(axis=1, keepdims=True)
     plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
