@@ -1,5 +1,6 @@
 """A made search problem, strategies in their smallest form, and searches of it."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ def evaluation_of(divergence: float, slots: int, energy: float) -> Evaluation:
 
 OPTIONS = ActorCriticOptions(
     warmup=8,
-    imagined=8,
+    imagined=32,
     population=8,
     updates=8,
     actor_updates=2,
@@ -72,6 +73,12 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "genetic": lambda: genetic(SPACE, GeneticOptions(population=8, warmup=8), 4),
     "cma_es": lambda: cma_es(SPACE, CmaOptions(warmup=8), LAYERS),
 }
+
+
+@functools.cache
+def shared(name: str) -> Strategy:
+    """The same object each time, because searches by one object share one compiled program."""
+    return STRATEGIES[name]()
 
 
 def searched(strategy: Strategy, problem: Problem, seed: int, budget: int) -> loop.Record:

@@ -4,99 +4,140 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from helpers.problems import LAYERS, OPTIONS, SPACE, choices, evaluate, evaluation_of, searched
+import pytest
+from helpers.problems import (
+    LAYERS,
+    OPTIONS,
+    SPACE,
+    choices,
+    evaluate,
+    evaluation_of,
+    shared,
+)
 
+from apq_jax.pipeline import stages
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem
 from apq_jax.strategies import Outcome, loop
-from apq_jax.strategies.actor_critic import actor_critic
+from apq_jax.strategies.actor_critic import State, actor_critic
 from apq_jax.types import Evaluation, Policy
 
+Searched = tuple[loop.Carry, loop.Record]
 
-def test_the_agent_leaves_what_is_not_free(problem: Problem) -> None:
-    """At the end of the warm-up and, with noise, after it."""
+
+def search(problem: Problem, carry: loop.Carry) -> Searched:
+    """Four proposals at a time, of the 32 choices that the agent imagines."""
+    agent = shared("actor_critic")
+    chunks = list(loop.resume(agent, evaluate, problem, problem, carry, 2))
+    return chunks[-1][0], stages.joined(record for _, record in chunks)
+
+
+@pytest.fixture(scope="module")
+def begin(problem: Problem) -> loop.Carry:
+    return loop.start(shared("actor_critic"), problem, jax.random.key(0)[None], 40)
+
+
+@pytest.fixture(scope="module")
+def searched(problem: Problem, begin: loop.Carry) -> Searched:
+    return search(problem, begin)
+
+
+@pytest.fixture(scope="module")
+def tell() -> Any:
+    return jax.jit(shared("actor_critic").tell)
+
+
+def state_of(carry: loop.Carry) -> State:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], carry.state)
+
+
+def rows(policies: np.ndarray) -> list[tuple[int, ...]]:
+    return [tuple(row.ravel().tolist()) for row in policies]
+
+
+@jax.jit
+def decode(actions: jax.Array) -> Policy:
+    return environment.decode(SPACE, actions)
+
+
+def test_the_agent_leaves_what_is_not_free(problem: Problem, searched: Searched) -> None:
+    """At the end of the warm-up and, with noise, after it: bits stay those of the best policy."""
     noisy = dataclasses.replace(OPTIONS, explore=1.0, noise=0.5)
-    strategy = actor_critic(SPACE, noisy, (True, False, False), 4)
-    state = strategy.init(jax.random.key(0), problem)
-    ask = jax.jit(strategy.ask)
+    ask = jax.jit(actor_critic(SPACE, noisy, (True, False, False), 4).ask)
+    state = state_of(searched[0])
+    best = decode(state.best.actions)
+    assert (searched[1].policy.weight_bits != best.weight_bits).any()  # others are known
+    assert (searched[1].policy.input_bits != best.input_bits).any()
     for told in (OPTIONS.warmup - 4, OPTIONS.warmup):
-        policies, _, _ = ask(jax.random.key(1), state._replace(told=jnp.asarray(told)), problem)
-        assert set(policies.weight_bits.ravel().tolist()) == {SPACE.weight_bits[-1]}
-        assert set(policies.input_bits.ravel().tolist()) == {SPACE.input_bits[-1]}
+        state = state._replace(told=np.int32(told))
+        policies, _, _ = ask(jax.random.key(1), state, problem)
+        assert (policies.weight_bits == best.weight_bits).all()
+        assert (policies.input_bits == best.input_bits).all()
         assert len(np.unique(policies.level)) > 1
 
 
-def test_what_is_known_is_not_proposed_again(problem: Problem) -> None:
+def test_what_is_known_is_not_proposed_again(problem: Problem, searched: Searched) -> None:
     """While there is more to imagine; and each proposal has its turn, also one at a time."""
-    for parallel in (4, 1):
-        options = dataclasses.replace(OPTIONS, imagined=32, warmup=4)
-        strategy = actor_critic(SPACE, options, (True, True, True), parallel)
-        record = searched(strategy, problem, 0, 36)
-        policies = [tuple(row.ravel().tolist()) for row in choices(record)]
-        known: set[tuple[int, ...]] = set(policies[:4])
-        for start in range(4, 36, parallel):
-            batch = policies[start : start + parallel]
-            assert not known.intersection(batch)
-            known.update(batch)
+    carry, record = searched
+    policies = rows(choices(record))
+    known = set(policies[: OPTIONS.warmup])
+    for start in range(OPTIONS.warmup, 40, 4):
+        batch = policies[start : start + 4]
+        assert not known.intersection(batch)
+        known.update(batch)
+    ask = jax.jit(actor_critic(SPACE, OPTIONS, (True, True, True), 1).ask)
+    state = state_of(carry)
+    for told in range(40, 48):  # every count of imagined episodes
+        policy, _, _ = ask(jax.random.key(told), state._replace(told=np.int32(told)), problem)
+        assert not known.intersection(rows(np.stack(jax.tree.leaves(policy), axis=-1)))
 
 
-def test_what_was_learnt_of_one_limit_serves_another(problem: Problem) -> None:
+def test_what_was_learnt_of_one_limit_serves_another(problem: Problem, searched: Searched) -> None:
     """With the state of a search for a looser limit, no closed form is asked for again."""
-    strategy = actor_critic(SPACE, OPTIONS, (True, True, True), 4)
-    assert strategy.transferable
+    assert shared("actor_critic").transferable
     assert not actor_critic(SPACE, OPTIONS, (True, False, False), 4).transferable
-    begin = loop.start(strategy, problem, jax.random.key(0)[None], 24)
-    *_, (carry, first) = loop.resume(strategy, evaluate, problem, problem, begin, 6)
+    carry, first = searched
     stricter = problem._replace(min_accuracy=problem.min_accuracy + 0.005)
-    further = carry._replace(left=jnp.full(1, 8, jnp.int32))
-    (_, second), *_ = loop.resume(strategy, evaluate, problem, stricter, further, 2)
-    again = {tuple(row.ravel().tolist()) for row in choices(second)}
-    assert not again.intersection(tuple(row.ravel().tolist()) for row in choices(first))
+    _, second = search(stricter, carry._replace(left=np.full(1, 8, np.int32)))
+    assert len(second.reward) == 8
+    assert not set(rows(choices(second))).intersection(rows(choices(first)))
 
 
-def test_the_agent_keeps_the_best_and_counts_what_is_valid(problem: Problem) -> None:
-    strategy = actor_critic(SPACE, OPTIONS, (True, True, True), 4)
-    state = strategy.init(jax.random.key(0), problem)
-    policies, valid, state = jax.jit(strategy.ask)(jax.random.key(1), state, problem)
-    assert valid.all()
-    evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
-    rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
-    valid = jnp.arange(4) != jnp.argmax(rewards)  # the best is not among what was executed
-    tell = jax.jit(strategy.tell)
-    told = tell(jax.random.key(2), state, problem, Outcome(policies, valid, evaluations))
-    kept = np.asarray(rewards)[np.asarray(valid)]
+def test_the_agent_keeps_the_best_and_counts_what_is_valid(
+    problem: Problem, begin: loop.Carry, searched: Searched, tell: Any
+) -> None:
+    record = searched[1]
+    policies, evaluations = jax.tree.map(lambda x: x[:4], (record.policy, record.evaluation))
+    rewards = record.reward[:4]
+    valid = np.arange(4) != np.argmax(rewards)  # the best is not among what was executed
+    outcome = Outcome(policies, valid, evaluations)
+    told = tell(jax.random.key(2), state_of(begin), problem, outcome)
     assert told.told == 3
-    distinct = {
-        tuple(row)
-        for row in np.concatenate(jax.tree.leaves(policies), axis=1)[np.asarray(valid)].tolist()
-    }
-    assert told.replay.filled == len(distinct)
-    np.testing.assert_allclose(told.best.reward, kept.max(), rtol=1e-6)
+    assert told.replay.filled == len(set(rows(choices(record)[:4][valid])))
+    np.testing.assert_allclose(told.best.reward, rewards[valid].max(), rtol=1e-6)
     best = int(np.argmax(np.where(valid, rewards, -np.inf)))
-    assert (
-        environment.decode(SPACE, told.best.actions).level.tolist() == policies.level[best].tolist()
-    )
+    assert decode(told.best.actions).level.tolist() == policies.level[best].tolist()
 
 
-def test_what_meets_the_limit_beats_what_does_not(problem: Problem) -> None:
+def test_what_meets_the_limit_beats_what_does_not(
+    problem: Problem, begin: loop.Carry, tell: Any
+) -> None:
     """However little the penalty: 0.95 - 0.5 x 0.021 is a hair below the limit of 0.94."""
-    strategy = actor_critic(SPACE, OPTIONS, (True, True, True), 2)
-    lenient = problem._replace(penalty=jnp.asarray(1e-6))
+    lenient = problem._replace(penalty=np.float32(1e-6))
     near, met = evaluation_of(0.021, 100, 10.0), evaluation_of(0.0, 900, 90.0)
-    levels = jnp.asarray([[4, 4, 4], [1, 1, 1]])
-    bits = jnp.full((2, LAYERS), 6)
-    policies = Policy(levels, bits, bits)
+    levels = np.repeat(np.asarray([4, 1, 0, 0], np.int32)[:, None], LAYERS, axis=1)
+    bits = np.full((4, LAYERS), 6, np.int32)
+    valid = np.asarray([True, True, False, False])
 
-    def told(evaluations: tuple[Evaluation, Evaluation], state: Any = None) -> Any:
-        state = strategy.init(jax.random.key(0), lenient) if state is None else state
-        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *evaluations)
-        outcome = Outcome(policies, jnp.ones(2, bool), both)
-        return strategy.tell(jax.random.key(1), state, lenient, outcome)
+    def told(evaluations: tuple[Evaluation, Evaluation], state: State | None = None) -> State:
+        state = state_of(begin) if state is None else state
+        four = jax.tree.map(lambda *leaves: np.stack(leaves), *evaluations, *evaluations)
+        outcome = Outcome(Policy(levels, bits, bits), valid, four)
+        return tell(jax.random.key(1), state, lenient, outcome)
 
-    def levels_of(state: Any) -> list[int]:
-        return environment.decode(SPACE, state.best.actions).level.tolist()
+    def levels_of(state: State) -> list[int]:
+        return decode(state.best.actions).level.tolist()
 
     together = told((near, met))
     assert together.best.feasible

@@ -6,23 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.problems import GREEDY, LAYERS, OPTIONS, SPACE, STRATEGIES, choices, evaluate, searched
+from helpers.problems import GREEDY, LAYERS, OPTIONS, SPACE, choices, evaluate, searched, shared
 
 from apq_jax.compression.plan import LayerPlan
 from apq_jax.compression.pruning import Block
 from apq_jax.metrics import METRICS
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space
-from apq_jax.strategies import Outcome, Strategy
+from apq_jax.strategies import Outcome, Strategy, loop
+from apq_jax.strategies.actor_critic import State
 from apq_jax.strategies.apq import apq
-from apq_jax.strategies.cma_es import CmaOptions, cma_es
-from apq_jax.strategies.genetic import genetic
 from apq_jax.strategies.greedy import greedy
 from apq_jax.strategies.lamp import lamp
-from apq_jax.strategies.options import ActorCriticOptions, GeneticOptions
-from apq_jax.strategies.random import random
+from apq_jax.strategies.options import ActorCriticOptions
 from apq_jax.strategies.uniform import uniform
-from apq_jax.types import AgentOptions
+from apq_jax.types import AgentOptions, Policy
 
 
 def test_uniform_proposes_every_policy_once_and_stops(problem: Problem) -> None:
@@ -59,7 +57,7 @@ def test_lamp_scores_by_hand() -> None:
 
 def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:
     """Levels 1 and 4, three numbers of weight bits and of input bits: 8 a layer."""
-    policies = choices(searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24))
+    policies = choices(searched(shared("greedy"), problem, 0, 24))
     dense = np.asarray([0, SPACE.weight_bits[-1], SPACE.input_bits[-1]])
     changed = (policies != dense).any(axis=2)
     assert (changed.sum(axis=1) == 1).all()
@@ -81,25 +79,28 @@ def test_where_only_bits_or_keep_ratios_can_be_chosen(problem: Problem) -> None:
     alone = Space(1, (8,), (8,))
     policies = choices(searched(greedy(alone, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 8))
     assert (policies == [0, 8, 8]).all()
-    # No other agent comes after the one that prunes: it goes on, as far as the limit allows.
-    keep, agent = (
-        Space(5, (8,), (8,)),
-        ActorCriticOptions(4, 8, updates=1, networks=AgentOptions(8)),
-    )
-    record = searched(apq(keep, agent, 4, 4, 0.3), problem, 0, 20)
-    assert len(np.unique(record.policy.level, axis=0)) > 12
+    # No other agent comes after the one that prunes: after its budget of 4 it goes on.
+    networks = AgentOptions(8)
+    options = ActorCriticOptions(4, 8, noise=0.5, explore=1.0, updates=1, networks=networks)
+    strategy = apq(Space(5, (8,), (8,)), options, 4, 4, 0.3)
+
+    @jax.jit
+    def start_and_ask(key: jax.Array, problem: Problem) -> tuple[State, Policy]:
+        state = strategy.init(key, problem)._replace(told=jnp.asarray(20))
+        return state, strategy.ask(key, state, problem)[0]
+
+    levels = []
+    for seed in range(12):
+        state, policies = start_and_ask(jax.random.key(seed), problem)
+        assert isinstance(state, State)  # of one agent, not of two
+        levels.append(policies.level)
+    assert len(np.unique(np.concatenate(levels), axis=0)) > 12
 
 
 def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
-    record = searched(greedy(SPACE, GREEDY, 4, LAYERS), problem, 0, 24 + 12)
-    cost = [
-        float(
-            environment.look_up_shares(
-                problem, jax.tree.map(lambda x, index=index: jnp.asarray(x[index]), record.policy)
-            ).sum()
-        )
-        for index in range(24, 36)
-    ]
+    record = searched(shared("greedy"), problem, 0, 24 + 12)
+    shares = jax.jit(jax.vmap(environment.look_up_shares, (None, 0)))(problem, record.policy)
+    cost = np.asarray(shares)[24:].sum(axis=1).tolist()
     for call in range(3):
         along = cost[4 * call : 4 * call + 4]
         assert along == sorted(along, reverse=True)
@@ -112,52 +113,56 @@ def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
 
 
 def test_the_fittest_stay_and_stand_once(problem: Problem) -> None:
-    strategy = genetic(SPACE, GeneticOptions(population=6, warmup=4), 4)
-    state = strategy.init(jax.random.key(0), problem)
-    seen = []
-    for call in range(10):
-        policies, valid, state = strategy.ask(jax.random.key(call), state, problem)
-        evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
-        seen += np.asarray(jax.vmap(environment.reward, (None, 0))(problem, evaluations)).tolist()
-        outcome = Outcome(policies, valid, evaluations)
-        state = strategy.tell(jax.random.key(0), state, problem, outcome)
-    assert np.asarray(state.fitness).tolist() == sorted(set(seen), reverse=True)[:6]
-    assert len(np.unique(np.asarray(state.genes).reshape(6, -1), axis=0)) == 6
+    begin = loop.start(shared("genetic"), problem, jax.random.key(0)[None], 40)
+    chunks = list(loop.resume(shared("genetic"), evaluate, problem, problem, begin, 2))
+    seen = np.concatenate([record.reward for _, record in chunks]).tolist()
+    (genes,), (fitness,), _ = map(np.asarray, chunks[-1][0].state)
+    assert len(set(seen)) > 8
+    assert fitness.tolist() == sorted(set(seen), reverse=True)[:8]
+    assert len(np.unique(genes.reshape(8, -1), axis=0)) == 8
 
 
 @pytest.mark.parametrize("name", ["greedy", "genetic", "cma_es", "actor_critic"])
 def test_what_learns_is_better_than_chance(problem: Problem, name: str) -> None:
-    chance = searched(random(SPACE, 4), problem, 0, 120).reward.max()
-    assert searched(STRATEGIES[name](), problem, 0, 120).reward.max() > chance
+    chance = searched(shared("random"), problem, 0, 120).reward.max()
+    assert searched(shared(name), problem, 0, 120).reward.max() > chance
 
 
 @pytest.mark.parametrize("name", ["apq", "greedy", "genetic", "actor_critic"])
 def test_accuracy_within_a_limit_is_better_than_chance(problem: Problem, name: str) -> None:
     """A third of the dense network's slots; pruning alone has to reach 58 % in `apq`."""
     limited = problem._replace(
-        weights=jnp.zeros(len(METRICS)),
-        quality=jnp.ones(()),
-        min_accuracy=jnp.asarray(-jnp.inf),
-        max_cost=jnp.full(len(METRICS), jnp.inf).at[METRICS.index("slots")].set(333.0),
+        weights=np.zeros(len(METRICS), np.float32),
+        quality=np.float32(1),
+        min_accuracy=np.float32(-np.inf),
+        max_cost=np.asarray([333 if n == "slots" else np.inf for n in METRICS], np.float32),
     )
-    makers = {**STRATEGIES, "apq": lambda: apq(SPACE, OPTIONS, 4, 60, 0.0)}
+    strategy = apq(SPACE, OPTIONS, 4, 60, 0.0) if name == "apq" else shared(name)
 
     def best(strategy: Strategy) -> float:
         evaluations = searched(strategy, limited, 0, 120).evaluation
         return float(evaluations.divergence[evaluations.slots <= 333].min())
 
-    assert best(makers[name]()) < best(random(SPACE, 4))
+    assert best(strategy) < best(shared("random"))
 
 
 def test_cma_es_starts_from_the_best_closed_form(problem: Problem) -> None:
-    strategy = cma_es(SPACE, CmaOptions(warmup=8), LAYERS)
-    state = strategy.init(jax.random.key(0), problem)
-    policies, valid, state = strategy.ask(jax.random.key(1), state, problem)
-    evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
-    outcome = Outcome(policies, valid, evaluations)
-    state = strategy.tell(jax.random.key(2), state, problem, outcome)
-    rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
-    meets = np.asarray(environment.shortfall(problem, evaluations)) == 0
+    strategy = shared("cma_es")
+
+    @jax.jit
+    def step(key: jax.Array, problem: Problem) -> tuple[jax.Array, ...]:
+        keys = jax.random.split(key, 3)
+        state = strategy.init(keys[0], problem)
+        policies, valid, state = strategy.ask(keys[1], state, problem)
+        evaluations = jax.vmap(evaluate, (None, 0))(problem, policies)
+        outcome = Outcome(policies, valid, evaluations)
+        state = strategy.tell(keys[2], state, problem, outcome)
+        rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
+        shortfall = environment.shortfall(problem, evaluations)
+        mean = environment.decode(SPACE, state.cma.mean.reshape(LAYERS, 3))
+        return policies.level, rewards, shortfall, mean.level
+
+    levels, rewards, shortfall, mean = map(np.asarray, step(jax.random.key(0), problem))
+    meets = shortfall == 0
     best = int(np.argmax(np.where(meets == meets.any(), rewards, -np.inf)))
-    mean = state.cma.mean.reshape(LAYERS, 3)
-    assert environment.decode(SPACE, mean).level.tolist() == policies.level[best].tolist()
+    assert mean.tolist() == levels[best].tolist()
