@@ -65,7 +65,7 @@ def calibrate(
 
     A layer has one window for each output position. Its Gram matrix and mean cover all windows if
     that takes at most WHOLE_PRODUCTS multiplications; otherwise they cover windows at random. The
-    output's moments follow from them. A weight that is used twice has the mean of both uses.
+    output's moments follow from them. A weight with several uses has the windows of all of them.
 
     Args:
       network, params: the model.
@@ -88,31 +88,36 @@ def calibrate(
     row_orders: dict[int, np.ndarray] = {}  # by layer: each row of `sums` as a row of the matrix
 
     def observe_chunk(x: jax.Array) -> tuple[list[_Sums], list[jax.Array]]:
-        sums: dict[int, _Sums] = {}
-        samples: dict[int, jax.Array] = {}
+        uses: dict[int, list[tuple[Product, jax.Array]]] = {}
 
-        def observe(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
+        def collect(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
             x = x.astype(jnp.float32)
-            rows = product.extract_windows(x)
-            chosen = _choose_windows(rows.shape, windows, count)
-            inside = product.mask_taps(x.shape)
-            rows = rows if len(chosen) == rows.shape[1] else rows[:, chosen]
-            row_orders[index] = product.locate_rows(rows.shape[2])
-            blocks = compute_gram_blocks(rows, inside[chosen % len(inside)])
-            means = tuple(block / len(chosen) for block in blocks)
-            layer_sums = _Sums(means, rows.mean(axis=1), x.min(), x.max())
-            sample = _draw_sample(x, -(-_SAMPLE // count))
-            if index in sums:  # a weight that is used twice sees the inputs of both uses
-                both = _add_sums(sums[index], layer_sums)
-                gram, mean = jax.tree.map(lambda x: x / 2, (both.gram, both.mean))
-                layer_sums = both._replace(gram=gram, mean=mean)
-                sample = jnp.append(samples[index], sample)
-            sums[index], samples[index] = layer_sums, sample
+            uses.setdefault(index, []).append((product, x))
             return product.fold(product.convolve(x, weights[index]))
 
-        forward(network, params, x, observe)
-        order = range(len(network.layers))
-        return [sums[index] for index in order], [samples[index] for index in order]
+        forward(network, params, x, collect)
+        observed = [observe(index, uses[index]) for index in range(len(network.layers))]
+        return [sums for sums, _ in observed], [sample for _, sample in observed]
+
+    def observe(index: int, uses: list[tuple[Product, jax.Array]]) -> tuple[_Sums, jax.Array]:
+        """Sums up the inputs of a layer's uses, whose windows all count alike."""
+        (product, x), *others = uses
+        if others:  # in the matrix's own order of rows, which all uses share
+            rows = jnp.concatenate([product.unfold(x) for product, x in uses], axis=1)
+            x = jnp.concatenate([x.ravel() for _, x in uses])
+            row_orders[index], inside = np.arange(rows.shape[2]), np.ones((1, 1), bool)
+        else:
+            rows = product.extract_windows(x)
+            row_orders[index], inside = (
+                product.locate_rows(rows.shape[2]),
+                product.mask_taps(x.shape),
+            )
+        chosen = _choose_windows(rows.shape, windows, count)
+        rows = rows if len(chosen) == rows.shape[1] else rows[:, chosen]
+        blocks = compute_gram_blocks(rows, inside[chosen % len(inside)])
+        means = tuple(block / len(chosen) for block in blocks)
+        sums = _Sums(means, rows.mean(axis=1), x.min(), x.max())
+        return sums, _draw_sample(x, -(-_SAMPLE // count))
 
     # A jitted step in a Python loop, because XLA's convolutions are slower inside a scan.
     @functools.partial(jax.jit, donate_argnums=0)
@@ -207,20 +212,21 @@ def match_images(
 
     If a compressed layer's moments are taken on the same images, the difference between these
     images and the rest cancels. Otherwise the mean of 256 images is off by 1/16 of a deviation. A
-    weight that is used twice has the moments of its first use.
+    weight with several uses has the moments of all their outputs.
     """
 
     @jax.jit
     def compute_moments(images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        moments: dict[int, tuple[jax.Array, jax.Array]] = {}
+        outputs: dict[int, list[jax.Array]] = {}
 
         def observe(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
             y = product.convolve(x.astype(jnp.float32), weights[index])
-            moments.setdefault(index, (y.mean(axis=1), y.std(axis=1)))
+            outputs.setdefault(index, []).append(y)
             return product.fold(y)
 
         forward(network, params, images, observe)
-        return [moments[index] for index in range(len(network.layers))]
+        pooled = [jnp.concatenate(outputs[index], axis=1) for index in range(len(network.layers))]
+        return [(y.mean(axis=1), y.std(axis=1)) for y in pooled]
 
     return tuple(
         layer._replace(output_mean=mean, output_deviation=deviation)

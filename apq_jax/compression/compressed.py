@@ -1,6 +1,8 @@
 """Compresses a network to a policy, and runs the result: masked, quantized, in integers."""
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,7 @@ class CompressedLayer(NamedTuple):
 
 
 Compressed = tuple[CompressedLayer, ...]
+Result = TypeVar("Result")
 
 
 def quantize(
@@ -107,27 +110,11 @@ def apply(network: Network, params: Params, compressed: Compressed, x: jax.Array
     return forward(network, params, x, build_replacement(dict(enumerate(compressed))))
 
 
-def build_replacement(
-    layers: dict[int, CompressedLayer],
-    statistics: Statistics | None = None,
-    recovery: Recovery | None = None,
-) -> Replacement:
-    """Builds the replacement that runs each layer with its integers.
-
-    Args:
-      layers: by index. With statistics, each entry is replaced by the layer with matched moments
-        when the layer first runs, so the dictionary changes.
-      statistics: of all layers; None: moments are not matched.
-      recovery: static; needed with statistics.
-    """
-    unmatched = set() if statistics is None else set(layers)
+def build_replacement(layers: Mapping[int, CompressedLayer]) -> Replacement:
+    """Builds the replacement that runs each layer, found by its index, with its integers."""
 
     def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
-        sums = accumulate(layers[index], product, x)
-        if statistics is not None and recovery is not None and index in unmatched:
-            unmatched.remove(index)
-            layers[index] = _match_layer(layers[index], sums, statistics[index], recovery)
-        return product.fold(rescale(layers[index], sums))
+        return product.fold(rescale(layers[index], accumulate(layers[index], product, x)))
 
     return replace
 
@@ -138,28 +125,56 @@ def rescale(layer: CompressedLayer, sums: jax.Array) -> jax.Array:
 
 
 def match_moments(
-    network: Network,
-    params: Params,
-    compressed: Compressed,
+    run: Callable[[Replacement], Result],
+    layers: Mapping[int, CompressedLayer],
     statistics: Statistics,
-    images: jax.Array,
     recovery: Recovery,
-) -> Compressed:
-    """Gives each output channel of every layer the float layer's mean and deviation.
+) -> tuple[Result, dict[int, CompressedLayer]]:
+    """Gives each output channel of the layers the float layer's mean and deviation.
 
     Layers are matched in the order in which they run, each on the outputs of the layers matched
     before it. A constant channel takes multiplier 0 and the float mean.
 
+    A layer with several uses has one multiplier and offset, from the outputs of all uses, which it
+    first runs unmatched because its first uses come before its last ones are known. Matching it
+    again on the outputs of the matched layer costs accuracy: a recurrent cell drifts with each
+    round.
+
     Args:
-      network, params: the model.
-      compressed: from `quantize`.
-      statistics: from `calibrate`.
-      images: training images, [B, ...].
+      run: runs the training images through the layers with a given replacement.
+      layers: from `quantize`, by index.
+      statistics: from `calibrate`, of all layers of the network.
       recovery: static.
+
+    Returns:
+      What `run` returned last, and the matched layers by index.
     """
-    matched = dict(enumerate(compressed))
-    forward(network, params, images, build_replacement(matched, statistics, recovery))
-    return tuple(matched[index] for index in range(len(matched)))
+
+    def match(
+        settled: dict[int, CompressedLayer],
+    ) -> tuple[Result, dict[int, CompressedLayer], dict[int, CompressedLayer]]:
+        """Matches all layers but the settled ones, and anew the layers with several uses."""
+        matched, uses = {**layers, **settled}, dict[int, list[jax.Array]]()
+
+        def fit(index: int) -> CompressedLayer:
+            sums = jnp.concatenate(uses[index], axis=1)
+            return _match_layer(layers[index], sums, statistics[index], recovery)
+
+        def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
+            sums = accumulate(matched[index], product, x)
+            uses.setdefault(index, []).append(sums)
+            if index not in settled:
+                matched[index] = fit(index)
+            return product.fold(rescale(matched[index], sums))
+
+        result = run(replace)
+        return result, matched, {index: fit(index) for index in uses if len(uses[index]) > 1}
+
+    result, matched, shared = match({})
+    if shared:
+        _, _, shared = match({index: layers[index] for index in shared})
+        result, matched, _ = match(shared)
+    return result, matched
 
 
 def _match_layer(
@@ -201,4 +216,10 @@ def compress(
     compressed = quantize(plan, statistics, cells, policy, recovery.scale_bits)
     if not recovery.match_moments:
         return compressed
-    return match_moments(network, params, compressed, statistics, images, recovery)
+    _, matched = match_moments(
+        functools.partial(forward, network, params, images),
+        dict(enumerate(compressed)),
+        statistics,
+        recovery,
+    )
+    return tuple(matched[index] for index in range(len(compressed)))

@@ -210,10 +210,13 @@ class Evaluator:
             return split.run(index, self.network, subject.params, data, replace) if data else []
 
         of_moments, of_chunk, of_rest = splits
-        # Matching changes `ready`, so the scored images come after the moment images.
-        match = compressed.build_replacement(ready, subject.statistics, self.recovery)
-        moments = run(of_moments, activations.moments, match)
-        replace = compressed.build_replacement(ready)
+        moments, matched = compressed.match_moments(
+            functools.partial(run, of_moments, activations.moments),
+            ready,
+            subject.statistics,
+            self.recovery,
+        )
+        replace = compressed.build_replacement(matched)
         whole = activations.whole and lax.map(
             lambda data: run(of_chunk, data, replace), activations.whole
         )
