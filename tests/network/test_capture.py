@@ -15,13 +15,13 @@ from apq_jax.network.products import Product
 
 
 def normal(seed: int, *shape: int) -> Any:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def drawn(model: nn.Module, *shape: int) -> Any:
     """A Linen model's parameters, positive as variances must be; compiles no initialiser."""
-    like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
-    return jax.tree.map(lambda leaf: jnp.abs(normal(leaf.size, *leaf.shape)) / 3, like)
+    like = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *shape), np.float32))
+    return jax.tree.map(lambda leaf: np.abs(normal(leaf.size, *leaf.shape)) / 3, like)
 
 
 def convolve(index: int, product: Product, x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -33,12 +33,16 @@ def captured(apply_fn: Any, params: Any, *shape: int) -> Network:
     """Captures at batch 2 and compares with the model at batch 3."""
     network = capture(apply_fn, params, normal(0, 2, *shape))
     x = normal(1, 3, *shape)
-    y = jax.jit(lambda p, x: forward_float(network, p, x, extract_matrices(network, p)))(params, x)
-    convolved = jax.jit(lambda p, x: forward(network, p, x, convolve))(params, x)
-    expected = jax.jit(apply_fn)(params, x)
+
+    @jax.jit
+    def run(params: Any, x: jax.Array) -> tuple[jax.Array, ...]:
+        y = forward_float(network, params, x, extract_matrices(network, params))
+        return y, forward(network, params, x, convolve), apply_fn(params, x)
+
+    y, convolved, expected = map(np.asarray, run(params, x))
     for logits in (y, convolved):
         assert logits.shape == expected.shape
-        assert jnp.abs(logits - expected).max() <= 1e-5 * jnp.abs(expected).max()
+        assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     reported = [operation.name for operation in network.operations]

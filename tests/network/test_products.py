@@ -1,5 +1,6 @@
 """Products against XLA's own convolution and their own windows."""
 
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -12,22 +13,33 @@ from apq_jax.network import products
 
 
 def product_of(
-    convolve: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array
+    convolve: Callable[[jax.Array, jax.Array], jax.Array], x: np.ndarray, w: np.ndarray
 ) -> products.Product:
     eqn = jax.make_jaxpr(convolve)(x, w).eqns[-1]
     return products.build_product(eqn, side=1)
 
 
-@pytest.mark.parametrize("kernel", [(1, 1), (2, 4), (3, 5), (4, 4)])
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (3, 0))])
-@pytest.mark.parametrize(("channels", "columns"), [(3, 8), (2, 9)])
+KERNELS = (1, 1), (2, 4), (3, 5), (4, 4)
+PADDINGS = "SAME", "VALID", ((1, 2), (3, 0))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "channels", "columns"),
+    [
+        *((*pair, 3, 8) for pair in itertools.product(KERNELS, PADDINGS)),
+        *((*pair, 2, 9) for pair in zip(KERNELS, (*PADDINGS, "SAME"), strict=True)),
+    ],
+)
 def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
     kernel: tuple[int, int], padding: str | tuple, channels: int, columns: int
 ) -> None:
-    """Few columns are formed in blocks of positions; what lies outside the image reads `pad`."""
+    """Few columns are formed in blocks of positions; what lies outside the image reads `pad`.
+
+    More columns than 8 form no blocks, so that each kernel and each padding is met once.
+    """
     rng, pad = np.random.default_rng(0), 3
-    x = jnp.asarray(rng.integers(-128, 128, (2, 12, 14, channels)), jnp.int8)
-    w = jnp.asarray(rng.integers(-128, 128, (*kernel, channels, columns)), jnp.int8)
+    x = rng.integers(-128, 128, (2, 12, 14, channels)).astype(np.int8)
+    w = rng.integers(-128, 128, (*kernel, channels, columns)).astype(np.int8)
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
         axes = ("NHWC", "HWIO", "NHWC")
@@ -36,12 +48,17 @@ def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
         )
 
     product = product_of(convolve, x, w)
-    matrix = product.to_matrix(w)
-    result = product.multiply(x, matrix, pad)
+
+    @jax.jit
+    def multiply(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+        matrix = product.to_matrix(w)
+        padded, whole = product.multiply(x, matrix, pad), product.fold(product.multiply(x, matrix))
+        return padded, products.matmul(product.unfold(x, pad), matrix), whole, convolve(x, w)
+
+    result, expected, whole, convolved = multiply(x, w)
     assert result.dtype == jnp.int32
-    np.testing.assert_array_equal(result, products.matmul(product.unfold(x, pad), matrix))
-    whole = product.fold(product.multiply(x, matrix))
-    np.testing.assert_array_equal(whole, convolve(x, w))
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(whole, convolved)
     assert isinstance(product, products.Convolution)
     even = not any(n % 2 for n in whole.shape[1:3])
     assert product._in_blocks(columns) == (even and columns <= 8)
@@ -52,9 +69,9 @@ def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
 def test_convolving_is_multiplying_also_of_images_smaller_than_the_kernel(
     side: int, groups: int
 ) -> None:
-    keys = jax.random.split(jax.random.key(side), 2)
-    x, w = jax.random.normal(keys[0], (2, side, side, 4)), jax.random.normal(keys[1], (3, 3, 4, 6))
-    w = w[:, :, : 4 // groups]
+    rng = np.random.default_rng(side)
+    x = rng.normal(size=(2, side, side, 4)).astype(np.float32)
+    w = rng.normal(size=(3, 3, 4 // groups, 6)).astype(np.float32)
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
         axes = ("NHWC", "HWIO", "NHWC")
@@ -63,11 +80,18 @@ def test_convolving_is_multiplying_also_of_images_smaller_than_the_kernel(
         )
 
     product = product_of(convolve, x, w)
-    matrix = product.to_matrix(w)
-    expected = product.unfold(x) @ matrix
-    np.testing.assert_allclose(product.convolve(x, matrix), expected, atol=1e-4)
-    np.testing.assert_allclose(product.fold(product.convolve(x, matrix)), convolve(x, w), atol=1e-4)
+
+    @jax.jit
+    def multiply(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+        matrix, windows = product.to_matrix(w), product.unfold(x)
+        y = product.convolve(x, matrix)
+        extracted = product.extract_windows(x)
+        return matrix, windows, y, windows @ matrix, product.fold(y), convolve(x, w), extracted
+
+    matrix, windows, y, expected, whole, convolved, extracted = map(np.asarray, multiply(x, w))
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    np.testing.assert_allclose(whole, convolved, atol=1e-4)
     order = product.locate_rows(matrix.shape[1])
-    np.testing.assert_array_equal(product.extract_windows(x), product.unfold(x)[:, :, order])
+    np.testing.assert_array_equal(extracted, windows[:, :, order])
     small = "conv_general_dilated" not in str(jax.make_jaxpr(product.convolve)(x, matrix))
     assert small == (side < 3)
