@@ -20,6 +20,7 @@ from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
 from apq_jax.network.capture import Network, extract_matrices
 from apq_jax.network.jaxpr import Params
+from apq_jax.pipeline import float_checks
 from apq_jax.pipeline.prepared import LimitError, Prepared, collect_limits, evaluate_many, run_float
 from apq_jax.problem import build, environment
 from apq_jax.problem.environment import Problem, Space, allow_all
@@ -119,17 +120,22 @@ def prepare(
       cache: folder that keeps statistics and Plans for later runs; None keeps none.
 
     Raises:
-      InputError: as `build_space`, or the cache cannot be written.
+      InputError: as `build_space`; the cache cannot be written; or the float network makes NaN or
+        infinity on a picture of any split, of which training images after the first 5,000 are not
+        looked at.
       LimitError: a limit is below the least value that any policy has.
     """
     build_space(config, accelerator)  # refuses before the work
     weights = extract_matrices(network, params)
+    name = str(config.model)
+    float_checks.check_logits(network, params, dataset, _CALIBRATION_IMAGES, name)
     train = jnp.asarray(dataset.train_images[:_CALIBRATION_IMAGES])
     moment_images = train[: config.search.moment_images]
     blocks = schemes.build_blocks(network.layers, config.scheme, accelerator)
     statistics, layers = plan_cache.calibrate_and_plan(
         network, params, weights, train, len(moment_images), blocks, config.plan, cache
     )
+    float_checks.check_statistics(network, params, statistics, dataset.train_images, name)
     images = run_float(network, params, dataset.search_images, dataset.search_labels)
     unpriced: Any = None  # `_aim` sets the accelerator's prices
     subject = Subject(params, layers, statistics, unpriced, moment_images, *images)

@@ -11,6 +11,7 @@ from apq_jax.config import Config
 from apq_jax.mapping import datapath
 from apq_jax.pipeline import measure, prepare, prove
 from apq_jax.pipeline.choose import Choice, choose, choose_untuned
+from apq_jax.pipeline.float_checks import find_doubts
 from apq_jax.pipeline.prepared import Prepared, collect_limits
 from apq_jax.run import checkpoint, duration, write
 from apq_jax.run import result as results
@@ -89,6 +90,9 @@ def run(
             checkpoint.require_same(saved, identity)
         with console.status(f"plans {len(network.layers)} layers"):
             prepared = prepare.prepare(network, params, dataset, accelerator, config, cache)
+        float_accuracy = float(prepared.problem.float_accuracy)
+        for doubt in find_doubts(float_accuracy, dataset.search_labels):
+            console.print(f"WARNING: {doubt}", soft_wrap=True)
         searches = Searches(prepared, workdir / write.CHECKPOINT, identity, saved)
         write.clear(workdir)
         if saved is None:

@@ -12,6 +12,7 @@ from apq_jax.hardware import Accelerator, adc, build_matching_isaac
 from apq_jax.mapping import schemes
 from apq_jax.pipeline import stages
 from apq_jax.pipeline.choose import Choice
+from apq_jax.pipeline.float_checks import find_doubts
 from apq_jax.pipeline.judge import Judged, find_knee, judge
 from apq_jax.pipeline.measure import Measured
 from apq_jax.pipeline.prepared import Prepared, collect_limits, restore_fractions
@@ -187,7 +188,10 @@ def build_result(
         },
         "adc_laws": _compare_adc_laws(prepared, counts, policy),
         "accelerator": accelerator.name,
-        "notes": accelerator.notes(),
+        "notes": [
+            *accelerator.notes(),
+            *find_doubts(choice.float_accuracy, dataset.select_labels, choice.accuracy),
+        ],
         "mapping": {
             "bit_exact": proof.mismatches == 0 and proof.scales_agree and proof.counts_agree,
             **proof._asdict(),
