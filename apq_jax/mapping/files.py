@@ -230,7 +230,7 @@ def _read_layer(accelerator: Accelerator, entry: Any, arrays: dict[str, np.ndarr
         entry["input_bits"],
         arrays["cells"],
         arrays["banks"],
-        Units(*(arrays[name] for name in Units._fields[:-1]), arrays["flipped"] == 1),
+        Units._make((*(arrays[name] for name in Units._fields[:-1]), arrays["flipped"] == 1)),
         entry.get("adc_bits", 0),
     )
     check_layer_map(layer_map, arrays, accelerator)

@@ -87,7 +87,8 @@ def _build_units(*fields: np.ndarray) -> Units:
     """Builds units, none of them flipped, from the other fields of `Units` in their order."""
     *indices, slices = fields
     unflipped = np.zeros(slices.shape, bool)
-    return Units(*(x.astype(np.int32) for x in indices), slices.astype(np.uint8), unflipped)
+    whole = (x.astype(np.int32) for x in indices)
+    return Units._make((*whole, slices.astype(np.uint8), unflipped))
 
 
 def fill_rows(values: np.ndarray, width: int, padding: int = NONE) -> np.ndarray:
@@ -213,7 +214,8 @@ def _pack_strips_left(mask: np.ndarray, slices: int, a: Accelerator) -> Iterator
 
 def _pack_sre(mask: np.ndarray, slices: int, a: Accelerator) -> Iterator[_Region]:
     """Packs the rows of each unit's columns upward; units spread evenly over the crossbars."""
-    units, strip = [], 0
+    units: list[tuple[Any, ...]] = []
+    strip = 0
     for rows, columns in cut_strips(mask, count_sre_columns(a, slices)):
         outputs, slice_indices = repeat_slices(columns, slices)
         for top in range(0, len(rows), a.unit_rows):
