@@ -21,7 +21,13 @@ COMMANDS = ("search", "sweep", "report", "export", "hardware", "mapping")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command that the first argument names; returns its exit status."""
+    """Runs the command that the first argument names; returns its exit status.
+
+    No argument or --help prints the help and returns OK; an unknown command returns BAD_INPUT.
+
+    Args:
+      argv: the arguments; None takes those of the process.
+    """
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("--help", "-h"):
         print((__doc__ or "").strip())

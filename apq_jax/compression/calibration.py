@@ -21,15 +21,15 @@ _SAMPLE = 16384  # input values, drawn from all images, to which a layer's quant
 
 
 class LayerStatistics(NamedTuple):
-    """A layer's statistics over the calibration images and all output positions."""
+    """A layer's statistics over windows of the calibration images; x is a window, [γ, R]."""
 
     gram: jax.Array  # [γ, R, R] mean of x xᵀ
     mean: jax.Array  # [γ, R] mean of x
     output_mean: jax.Array  # [γ, C], before any bias
-    output_deviation: jax.Array  # [γ, C]
+    output_deviation: jax.Array  # [γ, C], standard deviation
     input_scale: jax.Array  # [A] float32, A = 8: for 1 to 8 bits
     input_zero: jax.Array  # [A] float32, whole numbers
-    input_error: jax.Array  # [A] output error of rounding the input, over output variance
+    input_error: jax.Array  # [A] output's mean square error from rounded inputs, over its variance
 
 
 Statistics = tuple[LayerStatistics, ...]  # one a layer
@@ -63,20 +63,20 @@ def calibrate(
 ) -> Statistics:
     """Runs the float model over training images and returns every layer's statistics.
 
-    A layer has one window for each output position. Its Gram matrix and mean cover all windows if
-    that takes at most WHOLE_PRODUCTS multiplications; otherwise they cover windows at random. The
-    output's moments follow from them. A weight with several uses has the windows of all of them.
+    A layer has one window for each output position. The Gram matrix and mean cover all windows if
+    that takes at most WHOLE_PRODUCTS multiplications; otherwise they cover a random sample. The
+    output's moments follow from the two. A weight with several uses has the windows of every use.
 
     Args:
       network, params: the model.
       weights: the model's matrices, [γ, R, C] a layer.
       images: [N, ...]; a remainder of fewer than `chunk` images is left out.
-      chunk: images at a time.
-      windows: least number of random windows for each of a layer's R rows; fewer than 64 raised
-        the Plan's errors (docs/pruning.md).
+      chunk: images at a time; all N if there are fewer.
+      windows: a sample has at least `windows` * R windows, for R rows, or all if there are fewer;
+        fewer than 64 raised the Plan's errors (docs/pruning.md).
       unfinished: file for the state, written every `pytrees.SAVE_SECONDS` and not deleted at the
         end; None: nothing is written. If the file exists, calibration resumes from it, to the same
-        result, so the file must be of this very calibration.
+        result, so the file must be of this very calibration; a damaged file starts it anew.
 
     Raises:
       InputError: `unfinished` cannot be written.
@@ -212,7 +212,7 @@ def match_images(
 
     If a compressed layer's moments are taken on the same images, the difference between these
     images and the rest cancels. Otherwise the mean of 256 images is off by 1/16 of a deviation. A
-    weight with several uses has the moments of all their outputs.
+    weight with several uses has the moments over the outputs of every use.
     """
 
     @jax.jit

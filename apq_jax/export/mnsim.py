@@ -23,11 +23,11 @@ def build_sim_config(accelerator: Accelerator) -> str:
 
     The accelerator gives the crossbar size, the cells' levels, technology node and read time, the
     ADCs' resolution, rate, area and energy, the DACs, whether weights are differential pairs,
-    crossbars a PE (an IMA), PEs a tile, and tiles. MNSIM takes (bits + 2) / rate for a conversion,
-    so the file gives a rate (bits + 2) times as high, and a power that keeps the energy. The cells'
-    levels lie between MNSIM's two resistances at equal steps of conductance, which is our choice.
-    The file cannot express operation units, offset weights (MNSIM holds signs), fewer than one
-    converter a crossbar, or index memory.
+    crossbars per PE (an IMA), PEs per tile, and tiles. MNSIM takes (bits + 2) / rate for a
+    conversion, so the file gives a rate (bits + 2) times as high, and a power that keeps the
+    energy. The cells' levels lie between MNSIM's two resistances at equal steps of conductance,
+    which is our choice. The file cannot express operation units, offset weights (MNSIM's have
+    signs), fewer than one converter per crossbar, or index memory.
     """
     bits = accelerator.adc_resolution
     dac = accelerator.components.dac
@@ -76,12 +76,13 @@ def build_sim_config(accelerator: Accelerator) -> str:
 
 
 def build_network_yaml(workload: Workload, accelerator: Accelerator) -> str:
-    """Returns MNSIM's network file: layers one after the other, each with its own bits.
+    """Returns the text of MNSIM's network file: layers in sequence, each with its own bits.
 
     Pruning is left out. MNSIM's weights of q bits have the same levels as ours, -(2^(q-1) - 1) to
     2^(q-1) - 1. Inputs get one bit more than the policy's, because MNSIM's inputs have a sign. The
     file has a ReLU after every layer except the last, whatever the model has there; a pooling after
-    a layer if the next one takes in fewer pixels; and a `view` before the first linear layer.
+    a layer if the next one takes in fewer pixels; and a `view` where a linear layer follows a
+    convolution.
 
     Raises:
       InputError: a layer has groups; its window or stride is no square; it does not take in the

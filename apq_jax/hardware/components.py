@@ -14,7 +14,7 @@ PUMA = "puma-simulator, constants"
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """One row of the table.
+    """One row of the table: a component's area, power, energy, and how many its parent has.
 
     Raises:
       InputError: a number is negative, not finite or far beyond any component's; or a text is not
@@ -52,7 +52,7 @@ def is_number(value: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """A component table; the defaults are ISAAC's at 32 nm and 1.2 GHz.
+    """A component table; the defaults are ISAAC's at 32 nm and 1.2 GHz; `source` tells exceptions.
 
     Energies are hwcomponents-library's, where the library has the component.
     """

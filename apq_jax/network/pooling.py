@@ -15,7 +15,7 @@ from apq_jax.network.jaxpr import Origin, Visit
 
 
 def replace_pooling(visit: Visit) -> Visit:
-    """Returns a `Visit` that calls `visit`, and if it gets None runs disjoint poolings itself."""
+    """Returns a `Visit` that runs `max_pool` where `visit` returns None for a disjoint pooling."""
 
     def visit_pooling(
         eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]
@@ -29,7 +29,10 @@ def replace_pooling(visit: Visit) -> Visit:
 
 
 def is_disjoint(eqn: Any) -> bool:
-    """Returns whether an equation is a max pooling of floats with windows side by side."""
+    """Returns whether an equation is a max pooling of floats, its strides equal to its windows.
+
+    Padding is allowed, and so is a remainder that fills no window; dilation is not.
+    """
     params = eqn.params
     return (
         eqn.primitive.name == "reduce_window_max"
@@ -40,7 +43,9 @@ def is_disjoint(eqn: Any) -> bool:
 
 
 def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
-    """Computes a max pooling; equal maxima of a window share its gradient in equal parts.
+    """Computes what a pooling's equation does, with a gradient that is fast on CPUs.
+
+    Equal maxima of a window share the window's gradient in equal parts.
 
     Args:
       x: the pooling's operand, floats of any shape.

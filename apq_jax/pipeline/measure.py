@@ -18,12 +18,15 @@ from apq_jax.types import Policy
 
 
 class Measured(NamedTuple):
-    """The accuracies of a compressed and the float network on the same images."""
+    """The accuracies of a compressed and the float network on the same images, fractions of 1.
 
-    accuracy: float  # of the compressed network, a fraction of 1
+    The difference and its interval are in percentage points.
+    """
+
+    accuracy: float  # of the compressed network
     float_accuracy: float
-    difference: float  # percentage points, compressed minus float
-    low: float  # ends of the 95 % interval of the paired difference, percentage points
+    difference: float  # compressed minus float
+    low: float  # ends of the 95 % interval of the paired difference
     high: float
 
 
@@ -59,7 +62,7 @@ def measure(
 
     Args:
       prepared: from `prepare`.
-      compressed: from `compressed`, or the field of the `Choice` that `choose` returns.
+      compressed: what the function `compressed` returns, or a `Choice`'s field of that name.
       images: [N, ...], used neither to train nor to search nor to choose.
       labels: [N] int.
     """
@@ -76,7 +79,7 @@ _apply = jax.jit(apply, static_argnums=0)
 
 
 def compute_logits(prepared: Prepared, compressed: Compressed, images: np.ndarray) -> np.ndarray:
-    """Computes a compressed network's logits [N, classes] of images [N, ...], on the host."""
+    """Computes a compressed network's logits of images [N, ...]: a NumPy array [N, classes]."""
 
     def forward(chunk: np.ndarray) -> jax.Array:
         return _apply(prepared.network, prepared.subject.params, compressed, jnp.asarray(chunk))

@@ -46,10 +46,10 @@ def write_report(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def write_comparison(folders: list[pathlib.Path], path: pathlib.Path) -> str:
-    """Writes the HTML page that compares several runs, whole with its pictures, to `path`.
+    """Writes to `path` an HTML page that compares two or more runs, with its pictures inside.
 
     Returns:
-      The same as Markdown, without pictures.
+      The same page as Markdown text, without pictures.
 
     Raises:
       InputError: a folder holds no run or a damaged one, a folder is given twice, or `path` cannot

@@ -40,10 +40,11 @@ NEEDED: tuple[str, ...] = (  # fields that result.json must have
 
 
 def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
-    """Reads result.json, and the columns of search.csv by name, from a run's folder.
+    """Reads a run's result.json, and the columns of search.csv by name, [N] float64 each.
 
     Raises:
-      InputError: a file is missing, damaged or lacks a field, or they differ in evaluations.
+      InputError: a file is missing, damaged or lacks a field; a needed column has a value that is
+        not finite, or a cost not above 0; or the number of rows is not `search.evaluations`.
     """
     result, rows = read_result(folder / "result.json"), _read_rows(folder / "search.csv")
     count, evaluations = len(rows["reward"]), result["search"].get("evaluations")
@@ -56,10 +57,11 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
 
 
 def read_result(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a result.json; checks that the fields of NEEDED are there, but not what they hold.
+    """Reads a result.json; checks its schema and that NEEDED's fields are there, not the values.
 
     Raises:
-      InputError: the file is missing, damaged, of another schema or lacks a field.
+      InputError: the file is missing, no JSON or of another schema than SCHEMA; a field is missing;
+        or `search` is no section.
     """
     try:
         result = json.loads(path.read_text())

@@ -25,7 +25,7 @@ from apq_jax.types import Evaluation, Policy
 
 
 def look_up_keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
-    """Looks up a policy's keep ratios, the fractions of weights that stay: [..., L]."""
+    """Looks up a policy's keep ratios, each layer's fraction of blocks that stay: [..., L]."""
     keep = np.stack([np.asarray(layer.keep) for layer in prepared.subject.plan])
     return keep[np.arange(len(keep)), np.asarray(policy.level)]
 
@@ -33,11 +33,11 @@ def look_up_keep_ratios(prepared: Prepared, policy: Policy) -> np.ndarray:
 def compute_dense_cost(
     prepared: Prepared, bits: int, accelerator: Accelerator | None = None
 ) -> dict[str, Any]:
-    """Computes the unpruned network's cost as result.json holds it, by name.
+    """Computes the unpruned network's cost by name: all that result.json's `dense` holds at `bits`.
 
     Args:
       prepared: the network.
-      bits: of every weight and input.
+      bits: of every weight and input; ADC bits are the accelerator's.
       accelerator: None takes the one of `prepared`.
     """
     accelerator, layers = accelerator or prepared.accelerator, prepared.network.layers
@@ -90,9 +90,9 @@ def _compute_area(
 
 
 def describe_policy(prepared: Prepared, policy: Policy) -> dict[str, list]:
-    """Returns the keep ratios (six digits) and bits of one policy, lists [L] by name.
+    """Returns one policy as lists [L] by name: `keep`, the ratios to six digits, and the bits.
 
-    policy.json and result.json hold them in this form.
+    policy.json and result.json hold a policy in this form.
     """
     return {
         "keep": [float(f"{keep:.6g}") for keep in look_up_keep_ratios(prepared, policy)],
@@ -101,7 +101,7 @@ def describe_policy(prepared: Prepared, policy: Policy) -> dict[str, list]:
 
 
 def list_bits(policy: Policy) -> dict[str, Any]:
-    """Returns the bits of policies [..., L] by field name; ADC bits only if they are searched."""
+    """Returns the arrays of bits [..., L] by field name; no `adc_bits` if they are not searched."""
     fields = policy._asdict().items()
     return {name: bits for name, bits in fields if name != "level" and bits is not None}
 
@@ -126,7 +126,7 @@ def build_result(
       record: every evaluation of the searches.
       choice: from `choose`.
       measured: the choice on test images.
-      seconds: that the searches took.
+      seconds: duration of the searches.
       command: the command line that repeats the run.
       interrupted: whether Ctrl-C ended the search or the fine-tuning.
       proof: from `prove`.

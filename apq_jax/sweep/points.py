@@ -27,9 +27,9 @@ _SHARED = ("data", "model", "training", "finetune", "cache_dir")  # sections tha
 class Point(NamedTuple):
     """One search of a sweep."""
 
-    values: dict[str, Any]  # of the swept fields
-    accelerator: Accelerator
-    config: Config
+    values: dict[str, Any]  # of the swept fields, by dotted name, such as "limits.slots"
+    accelerator: Accelerator  # with the accelerator's swept fields
+    config: Config  # with the other swept fields
 
 
 def get_base_config(tree: ConfigDict) -> Config:
@@ -65,13 +65,13 @@ def list_points(tree: ConfigDict) -> list[Point]:
         `kind`: "grid" for all combinations; "list" for the first values of all fields together,
           then the second, and so on; "random" for a sample of the grid without repetition, in the
           grid's order;
-        `samples`, `seed`: size and seed of the sample;
+        `samples`, `seed`: size and seed of the sample; needed but unused for other kinds;
         `side_by_side`: optional, see `get_side_by_side`.
 
     Raises:
-      InputError: a field is unknown or shared by all searches, a value is not allowed, lists differ
-        in length, there are more than MAX_POINTS searches, or a search asks for what a sweep lacks:
-        the goal front, several seeds or fine-tuning.
+      InputError: a field is unknown or shared by all searches, a value is not allowed, a list is
+        empty, lists of the kind "list" differ in length, a grid or sample has more than MAX_POINTS
+        searches, or a search asks for the goal front, several seeds or fine-tuning.
     """
     fields = tree.to_dict()
     sweep = fields.pop("sweep", None)
