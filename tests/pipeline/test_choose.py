@@ -41,7 +41,7 @@ CONFIG = Config(
 
 @functools.cache
 def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
-    captured, params, noise = network()
+    captured, params, noise = network(1)
     # The float network's own answers are the labels: all that is lost is lost by compression.
     labels = {
         f"{part}_labels": np.asarray(
