@@ -54,6 +54,8 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     flags = {
         "training.epochs": 3,
         "plan.levels": 3,
+        "plan.score": "l2",
+        "plan.compensate": False,
         "search.strategy": "uniform",
         "search.episodes": 16,
         "search.probes": 2,
