@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.numpy
 
 from apq_jax import data, hardware, mapping
 from apq_jax.config import Config, to_config_dict
@@ -32,7 +31,7 @@ from apq_jax.mapping import Mapping, Scales
 from apq_jax.metrics import METRICS
 from apq_jax.models.onnx.model import load
 from apq_jax.run import checkpoint
-from apq_jax.run.read import NEEDED, SCHEMA
+from apq_jax.run.read import NEEDED, SCHEMA, compute_digest, read_result
 from apq_jax.sweep import table
 from apq_jax.sweep.points import Point
 from apq_jax.system import pytrees
@@ -124,14 +123,19 @@ def _levels(path: pathlib.Path) -> None:
     (scales,) = _build_mapping().scales
     tensors = {f"conv/{name}": np.asarray(value) for name, value in scales._asdict().items()}
     tensors["conv/levels"] = _draw_levels().astype(np.int8)
-    path.write_bytes(safetensors.numpy.save(tensors))
+    pytrees.save(path, tensors)
 
 
 def _result(path: pathlib.Path) -> None:
     """A run's result.json whose fields are empty but for the configuration."""
     tree: dict[str, Any] = {name: {} for name in NEEDED}
     tree |= {"schema": SCHEMA}
-    path.write_text(json.dumps(tree | {"config": to_config_dict(Config()).to_dict()}))
+    tree |= {"config": to_config_dict(Config()).to_dict()}
+    path.write_text(json.dumps(tree | {"sha256": compute_digest(tree)}))
+
+
+def _read_config(path: pathlib.Path) -> Config:
+    return finished_run.build_config(read_result(path), path)
 
 
 class _Record(NamedTuple):
@@ -163,7 +167,7 @@ READERS = {
     "mapping": Reader(".safetensors", _mapping, mapping.load),
     "npz": Reader(".npz", _npz, lambda path: data.load(str(path))),
     "onnx": Reader(".onnx", _onnx, load),
-    "result": Reader(".json", _result, finished_run.read_config),
+    "result": Reader(".json", _result, _read_config),
     "sweep": Reader(".csv", _table, lambda path: table.read_rows(path, _POINTS)),
     "toml": Reader(
         ".toml",

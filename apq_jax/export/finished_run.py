@@ -18,7 +18,7 @@ from apq_jax.mapping.units import LayerMap, compute_max_level
 from apq_jax.models.create import build, load_onnx
 from apq_jax.network.capture import Network, capture
 from apq_jax.network.jaxpr import Params
-from apq_jax.run.read import read_result
+from apq_jax.run.read import read_result, require_own_files
 from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError, make_one_line, quote_name
 
@@ -43,7 +43,9 @@ def read_finished_run(folder: pathlib.Path) -> FinishedRun:
       InputError: a file of the run, its images or its ONNX model is missing or damaged; the files
         do not belong to one run and its model; or the run's converters are lossy.
     """
-    config = read_config(folder / "result.json")
+    result = read_result(folder / "result.json")
+    require_own_files(folder, result, "mapping.safetensors", "weights.safetensors")
+    config = build_config(result, folder / "result.json")
     mapping = load_mapping(folder / "mapping.safetensors")
     _require_lossless(mapping)
     compressed = read_compressed(folder / "weights.safetensors", mapping)
@@ -62,14 +64,14 @@ def read_finished_run(folder: pathlib.Path) -> FinishedRun:
     return FinishedRun(config, dataset, network, params, compressed, mapping)
 
 
-def read_config(path: pathlib.Path) -> Config:
-    """Reads the configuration in a run's result.json, which is at `path`.
+def build_config(result: dict[str, Any], path: pathlib.Path) -> Config:
+    """Builds the configuration in a run's result, which was read from `path`.
 
     Raises:
-      InputError: the file is missing or damaged, or a value of its configuration is not allowed.
+      InputError: a value of the configuration is not allowed.
     """
     try:
-        return from_config_dict(ml_collections.ConfigDict(read_result(path)["config"]))
+        return from_config_dict(ml_collections.ConfigDict(result["config"]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
@@ -97,7 +99,7 @@ def read_compressed(path: pathlib.Path, mapping: Mapping) -> Compressed:
       InputError: the file is missing or damaged; its scales are not the mapping's; or a layer's
         integers have another shape, or more bits, than the mapping says.
     """
-    tensors, _ = pytrees.read_tensors(path)
+    tensors, _ = pytrees.read(path)
     layers = []
     for layer_map, scales in zip(mapping.maps, mapping.scales, strict=True):
         name = layer_map.layer.name

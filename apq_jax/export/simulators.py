@@ -25,11 +25,11 @@ import yaml
 
 from apq_jax import data, hardware
 from apq_jax.export import accelforge, mnsim
-from apq_jax.export.finished_run import build_model, read_config
+from apq_jax.export.finished_run import build_config, build_model
 from apq_jax.export.sizes import Workload, count_channels, find_pooled, get_window, trace_sizes
 from apq_jax.hardware import Accelerator
 from apq_jax.network.capture import capture
-from apq_jax.run.read import read_run
+from apq_jax.run.read import read_run, require_own_files
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import write_whole
 
@@ -179,7 +179,8 @@ def read_workload(run: pathlib.Path) -> tuple[Workload, Accelerator]:
         than the run, or `trace_sizes` refuses a layer.
     """
     result, _ = read_run(run)
-    config = read_config(run / "result.json")
+    require_own_files(run, result, "accelerator.toml")
+    config = build_config(result, run / "result.json")
     accelerator = hardware.load(str(run / "accelerator.toml"))
     dataset = data.load(config.data.path, config.data.name)
     apply_fn, like = build_model(config, dataset)

@@ -121,7 +121,7 @@ def load_shipped(identity: Mapping[str, str], like: Params) -> Params | None:
       InputError: a file cannot be read, or its names or shapes differ from `like`.
     """
     for path in sorted(SHIPPED.glob("*.safetensors")):
-        if not _matches(pytrees.read_tensors(path)[1], identity):
+        if not _matches(pytrees.read(path)[1], identity):
             continue
         half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float16), like)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), pytrees.load(path, half))

@@ -1,6 +1,5 @@
 """Builds the report of one run from the files in the run's folder alone."""
 
-import hashlib
 import pathlib
 from typing import Any
 
@@ -11,6 +10,7 @@ from apq_jax.report import hardware, hardware_figures, wording
 from apq_jax.report.document import quote
 from apq_jax.report.search import build_finetuning, build_front, build_search
 from apq_jax.run.read import Rows
+from apq_jax.system.files import hash_file
 
 _HASHED = (
     *("result.json", "search.csv", "policy.json"),
@@ -238,9 +238,5 @@ def _build_instructions(folder: pathlib.Path, result: dict[str, Any]) -> tuple[d
 
 def _hash_files(folder: pathlib.Path) -> str:
     """Hashes those of the run's files that exist, a line each, as `sha256sum` writes it."""
-    lines = []
-    for path in (folder / name for name in _HASHED):
-        if path.is_file():
-            with path.open("rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
-    return "\n".join(lines)
+    paths = [folder / name for name in _HASHED if (folder / name).is_file()]
+    return "\n".join(f"{hash_file(path)}  {path.name}" for path in paths)

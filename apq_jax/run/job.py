@@ -197,7 +197,7 @@ def _finish(
         tree = {"layers": [layer.name for layer in prepared.network.layers]}
         tree |= results.describe_policy(prepared, policy)
         write.write_json(workdir / "policy.json", tree)
-        write.write_json(workdir / "result.json", result)
+        write.write_result(workdir, result)
         summary = report(workdir)
     if not interrupted:
         checkpoint.remove(searches.path)

@@ -1,6 +1,7 @@
 """Reads and checks the result.json and search.csv of a finished run."""
 
 import csv
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -9,9 +10,10 @@ import numpy as np
 
 from apq_jax.metrics import METRICS
 from apq_jax.system.errors import InputError
+from apq_jax.system.files import hash_file
 
 Rows = dict[str, np.ndarray]  # the columns of search.csv by name, [N] each
-SCHEMA = 4  # of result.json
+SCHEMA = 5  # of result.json
 NEEDED: tuple[str, ...] = (  # fields that result.json must have
     "config",
     "versions",
@@ -36,6 +38,8 @@ NEEDED: tuple[str, ...] = (  # fields that result.json must have
     "finetune",
     "front",
     "pareto",
+    "files",
+    "sha256",
 )
 
 
@@ -43,10 +47,13 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
     """Reads a run's result.json, and the columns of search.csv by name, [N] float64 each.
 
     Raises:
-      InputError: a file is missing, damaged or lacks a field; a needed column has a value that is
-        not finite, or a cost not above 0; or the number of rows is not `search.evaluations`.
+      InputError: a file is missing, damaged, changed or lacks a field; a needed column has a value
+        that is not finite, or a cost not above 0; or the number of rows is not
+        `search.evaluations`.
     """
-    result, rows = read_result(folder / "result.json"), _read_rows(folder / "search.csv")
+    result = read_result(folder / "result.json")
+    require_own_files(folder, result, "search.csv")
+    rows = _read_rows(folder / "search.csv")
     count, evaluations = len(rows["reward"]), result["search"].get("evaluations")
     if count != evaluations:
         raise InputError(
@@ -57,17 +64,18 @@ def read_run(folder: pathlib.Path) -> tuple[dict[str, Any], Rows]:
 
 
 def read_result(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a result.json; checks its schema and that NEEDED's fields are there, not the values.
+    """Reads a result.json, whose digest tells whether its values are those that the run wrote.
 
     Raises:
-      InputError: the file is missing, no JSON or of another schema than SCHEMA; a field is missing;
-        or `search` is no section.
+      InputError: the file is missing, no JSON or of another schema than SCHEMA; a field of NEEDED
+        is missing; a value was changed; or `search` or `files` is no section.
     """
     try:
         result = json.loads(path.read_text())
+        digest = compute_digest(result) if isinstance(result, dict) else ""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     schema = result.get("schema") if isinstance(result, dict) else None
     if schema != SCHEMA:
@@ -75,9 +83,28 @@ def read_result(path: pathlib.Path) -> dict[str, Any]:
     for name in NEEDED:
         if name not in result:
             raise InputError(f"{path}: {name}: missing")
-    if not isinstance(result["search"], dict):
-        raise InputError(f"{path}: search: {result['search']!r:.40}; allowed: fields and values")
+    if result["sha256"] != digest:
+        raise InputError(f"{path}: sha256: its fields have changed; allowed: as the run wrote them")
+    for name in ("search", "files"):
+        if not isinstance(result[name], dict):
+            raise InputError(f"{path}: {name}: {result[name]!r:.40}; allowed: fields and values")
     return result
+
+
+def compute_digest(result: dict[str, Any]) -> str:
+    """Returns the SHA-256 (hex) of a result's fields but `sha256`, as sorted JSON."""
+    fields = {name: value for name, value in result.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def require_own_files(folder: pathlib.Path, result: dict[str, Any], *names: str) -> None:
+    """Raises InputError if one of the files is not the one that the run of `result` wrote."""
+    for name in names:
+        if result["files"].get(name) != hash_file(folder / name):
+            raise InputError(
+                f"{folder / name}: not the file that the run of result.json wrote; allowed: the "
+                "files of one run, unchanged"
+            )
 
 
 def _read_rows(path: pathlib.Path) -> Rows:

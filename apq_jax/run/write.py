@@ -13,11 +13,12 @@ from apq_jax.compression.compressed import Compressed
 from apq_jax.pipeline.judge import judge
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.problem import pareto
+from apq_jax.run.read import compute_digest
 from apq_jax.run.result import list_bits, look_up_keep_ratios
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees
 from apq_jax.system.errors import explain_os_errors
-from apq_jax.system.files import write_whole
+from apq_jax.system.files import hash_file, write_whole
 from apq_jax.types import Policy
 
 FILES = (  # with command.txt and tensorboard/, all that a finished run leaves
@@ -38,6 +39,13 @@ FILES = (  # with command.txt and tensorboard/, all that a finished run leaves
     "adc.png",
     "fullness.png",
     "occupancy.png",
+)
+SIGNED = (  # by result.json
+    "accelerator.toml",
+    "search.csv",
+    "policy.json",
+    "weights.safetensors",
+    "mapping.safetensors",
 )
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished search
 
@@ -68,6 +76,18 @@ def write_json(path: pathlib.Path, tree: Any) -> None:
       InputError: the file cannot be written.
     """
     write_whole(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
+
+
+def write_result(workdir: pathlib.Path, result: dict[str, Any]) -> None:
+    """Writes result.json, with digests of itself and of the files of SIGNED that lie beside it.
+
+    Raises:
+      ValueError: a number is NaN or infinite.
+      InputError: a file cannot be read, or result.json cannot be written.
+    """
+    paths = [workdir / name for name in SIGNED if (workdir / name).exists()]
+    result = result | {"files": {path.name: hash_file(path) for path in paths}}
+    write_json(workdir / "result.json", result | {"sha256": compute_digest(result)})
 
 
 def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None:
@@ -128,4 +148,4 @@ def write_weights(
         metadata[f"{layer.name}/block"] = f"{planned.block.high} x {planned.block.wide}"
         for name, bits in list_bits(policy).items():
             metadata[f"{layer.name}/{name}"] = str(int(bits[index]))
-    pytrees.write_tensors(path, tensors, metadata)
+    pytrees.save(path, tensors, metadata)

@@ -1,6 +1,7 @@
 """Writes files whole or not at all, and locks folders for one process at a time."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import tempfile
@@ -42,6 +43,16 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
         except BaseException:
             pathlib.Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def hash_file(path: pathlib.Path) -> str:
+    """Returns the SHA-256 (hex) of a file's contents.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    with explain_os_errors(path, "cannot be read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """Saves and loads pytrees of arrays, and the state of unfinished work.
 
 A file is in the safetensors format. Each array has its leaf's path, such as "params/conv1/kernel".
+The header has a digest of the contents, because a flipped bit would else be used without a word.
 """
 
 import hashlib
+import json
 import os
 import pathlib
 import time
@@ -22,6 +24,7 @@ from apq_jax.system.files import write_whole
 
 Tree: TypeAlias = Any  # a pytree of arrays
 Check: TypeAlias = Callable[[Tree], None]  # raises InputError for a tree that makes no sense
+_DIGEST = "sha256"  # in a header
 SAVE_SECONDS = 30.0  # least time between two saved states of unfinished work
 
 
@@ -59,12 +62,29 @@ class Unfinished:
 def save(
     path: str | os.PathLike[str], tree: Tree, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a pytree of arrays as a safetensors file, with `metadata` in its header.
+    """Writes a pytree of arrays as a safetensors file, with `metadata` and a digest in its header.
 
     Raises:
       InputError: the file cannot be written, or two leaves have one name.
     """
-    write_tensors(path, flatten_leaves(tree), metadata or {})
+    tensors, metadata = flatten_leaves(tree), dict(metadata or {})
+    write_tensors(path, tensors, metadata | {_DIGEST: _sign(tensors, metadata)})
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads the arrays of a file that `save` wrote, by name, and its metadata without the digest.
+
+    Raises:
+      InputError: the file cannot be read, or its contents are not those of its digest.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.pop(_DIGEST, None) != _sign(tensors, metadata):
+        raise InputError(f"{path}: is damaged: its contents are not those of its digest")
+    return tensors, metadata
+
+
+def _sign(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    return compute_digest(dict(tensors), json.dumps(metadata, sort_keys=True))
 
 
 def load(path: str | os.PathLike[str], like: Tree) -> Tree:
@@ -74,10 +94,10 @@ def load(path: str | os.PathLike[str], like: Tree) -> Tree:
       like: a pytree of arrays or ShapeDtypeStructs with the expected names, shapes and dtypes.
 
     Raises:
-      InputError: the file cannot be read, its tensors differ from `like`, or a value is not
-        finite.
+      InputError: the file cannot be read or is damaged, its tensors differ from `like`, or a value
+        is not finite.
     """
-    tensors, _ = read_tensors(path)
+    tensors, _ = read(path)
     paths, structure = jax.tree.flatten_with_path(like)
     expected = {format_path(where): leaf for where, leaf in paths}
     for name in sorted(tensors.keys() ^ expected.keys()):
@@ -106,12 +126,19 @@ def load_if_usable(path: pathlib.Path, like: Tree, check: Check = lambda tree: N
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes named arrays as a safetensors file, whole or not at all.
+    """Writes named arrays as a safetensors file, whole or not at all; equal arrays as equal bytes.
 
     Raises:
       InputError: the file cannot be written.
     """
-    write_whole(path, safetensors.numpy.save(dict(tensors), dict(metadata)))
+    content = safetensors.numpy.save(dict(tensors), dict(metadata))
+    # The library writes the metadata in an order that changes from process to process.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    ordered = json.dumps(header, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)  # so that the arrays stay aligned
+    write_whole(path, len(ordered).to_bytes(8, "little") + ordered + content[end:])
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -37,6 +37,8 @@ from apq_jax.hardware import PRESETS
 from apq_jax.models import lenet, resnet, vgg
 from apq_jax.models.onnx import model as importer
 from apq_jax.network.capture import Network, capture
+from apq_jax.run import write
+from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError
 
 IMAGES = 300
@@ -454,9 +456,9 @@ def test_weights_give_a_layers_outputs_by_the_formula(finished_run: pathlib.Path
         ("result.json", None, "result.json: cannot be read"),
         ("result.json", b"{", "result.json: is not JSON"),
         ("weights.safetensors", None, "weights.safetensors: cannot be read"),
-        ("weights.safetensors", b"none", "weights.safetensors: not a safetensors file"),
+        ("weights.safetensors", b"none", "weights.safetensors: not the file that the run"),
         ("mapping.safetensors", None, "mapping.safetensors: cannot be read"),
-        ("mapping.safetensors", b"none", "mapping.safetensors: not a safetensors file"),
+        ("mapping.safetensors", b"none", "mapping.safetensors: not the file that the run"),
     ],
 )
 def test_files_that_cannot_be_used(
@@ -491,17 +493,17 @@ def test_runs_that_do_not_hold_together(
     copy = pathlib.Path(shutil.copytree(finished_run, tmp_path / "run"))
     path = copy / "weights.safetensors"
     tensors, name = safetensors.numpy.load_file(path), "params/fc1/kernel"
+    result = json.loads((finished_run / "result.json").read_text())
     for field, value, words in (
         ("levels", tensors[f"{name}/levels"] * 0 + 127, "a level of 127"),
         ("levels", tensors[f"{name}/levels"][:, 1:], "int8 of shape"),
         ("multiplier", tensors[f"{name}/multiplier"] * 2, "not that of mapping.safetensors"),
     ):
-        safetensors.numpy.save_file(
-            tensors | {f"{name}/{field}": np.ascontiguousarray(value)}, path
-        )
+        pytrees.save(path, tensors | {f"{name}/{field}": value})
+        refused(copy, capsys, "weights.safetensors: not the file that the run")
+        write.write_result(copy, result)  # as if it belonged together
         refused(copy, capsys, words)
     shutil.copy(finished_run / "weights.safetensors", path)
-    result = json.loads((finished_run / "result.json").read_text())
     for section, field, value, words in (
         ("model", "name", "vgg8", "digital/batch_stats"),
         ("model", "name", 3, "config.model.name: 3"),
@@ -510,9 +512,9 @@ def test_runs_that_do_not_hold_together(
     ):
         section_of = result["config"][section]
         changed = result["config"] | {section: section_of | {field: value}}
-        (copy / "result.json").write_text(json.dumps(result | {"config": changed}))
+        write.write_result(copy, result | {"config": changed})
         refused(copy, capsys, words)
-    (copy / "result.json").write_text(json.dumps(result | {"config": [1]}))
+    write.write_result(copy, result | {"config": [1]})
     refused(copy, capsys, "config: cannot be used")
 
 
@@ -523,10 +525,13 @@ def test_a_run_with_lossy_converters(
     path = copy / "mapping.safetensors"
     lossless = mapping.load(path)
     lossy = dataclasses.replace(lossless.accelerator, adc_bits=2)
+    result = json.loads((copy / "result.json").read_text())
     mapping.save(path, lossless._replace(accelerator=lossy))
+    write.write_result(copy, result)
     refused(copy, capsys, "params/conv1/kernel: lossy converters of 2 bits")
     maps = tuple(layer_map._replace(adc_bits=3) for layer_map in lossless.maps)
     mapping.save(path, lossless._replace(maps=maps))
+    write.write_result(copy, result)
     refused(copy, capsys, "lossy converters of 3 bits")
 
 

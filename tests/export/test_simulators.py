@@ -32,6 +32,8 @@ from apq_jax.hardware.workloads import WORKLOADS
 from apq_jax.metrics import METRICS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.network.capture import capture
+from apq_jax.run import write
+from apq_jax.run.read import SCHEMA
 from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
@@ -384,13 +386,13 @@ def run(tmp_path: pathlib.Path) -> pathlib.Path:
     names = "versions seed command interrupted data float goal limits dense dense_isaac ratios"
     names += " adc_laws mapping adc_curve notes accelerator finetune front pareto"
     result: dict[str, Any] = dict.fromkeys(names.split())
-    result |= {"schema": 4, "config": to_config_dict(Config()).to_dict(), "layers": rows}
+    result |= {"schema": SCHEMA, "config": to_config_dict(Config()).to_dict(), "layers": rows}
     result |= {"best": {"policy": policy}, "search": {"evaluations": 1}}
     folder.mkdir()
-    (folder / "result.json").write_text(json.dumps(result))
     columns = ["seed", "reward", "accuracy", "expected_accuracy", "feasible", *METRICS]
     (folder / "search.csv").write_text(",".join(columns) + "\n" + ",".join("1" * len(columns)))
     (folder / "accelerator.toml").write_text(hardware.dumps(PRESETS["sre"]))
+    write.write_result(folder, result)
     return folder
 
 
@@ -421,8 +423,11 @@ def test_a_run_that_is_not_finished_or_of_another_model_is_refused(
 ) -> None:
     out = tmp_path / "out"
     path = run / "result.json"
-    text = path.read_text()
-    path.write_text(text.replace('"rows": 400', '"rows": 401'))
+    text = path.read_text().replace('"rows": 400', '"rows": 401')
+    path.write_text(text)
+    assert command.main([str(run), "--simulators", str(out)]) == 2
+    assert "sha256: its fields have changed" in capsys.readouterr().err
+    write.write_result(run, json.loads(text))
     assert command.main([str(run), "--simulators", str(out)]) == 2
     assert re.search("layers: not those of the model lenet5", capsys.readouterr().err)
     path.unlink()

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import pathlib
 from typing import Any
 
@@ -12,6 +11,8 @@ from apq_jax import mapping
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import schemes
 from apq_jax.report import hardware
+from apq_jax.run import write
+from apq_jax.run.read import SCHEMA
 from apq_jax.types import Layer
 
 COST = {"area_mm2": 0.02, "energy_nj": 50.0, "latency_us": 400.0, "index_bits": 900}
@@ -83,7 +84,7 @@ def result_of() -> dict[str, Any]:
     dense |= energies(150.0, 49.0, 1.0)
     over = {"dense_8": dense, "dense_16": twice, "isaac_8": isaac, "isaac_16": twice}
     return {
-        "schema": 4,
+        "schema": SCHEMA,
         "config": {
             "model": {"name": "lenet5"},
             "objective": {"slots": 0.75, "crossbars": 0.0, "area_mm2": 0.0, "energy_nj": 0.25}
@@ -210,7 +211,7 @@ def write_run(result: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
         seed = 7 + evaluation // 21
         writer.writerow([evaluation, seed, reward, accuracy, expected, *costs, 1, *policy])
     (folder / "search.csv").write_text(text.getvalue())
-    (folder / "result.json").write_text(json.dumps(result))
+    write.write_result(folder, result)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import html.parser
-import json
 import pathlib
 import re
 import runpy
@@ -17,6 +16,7 @@ from apq_jax.mapping.pictures import compute_fill
 from apq_jax.report import __main__ as report
 from apq_jax.report import hardware_figures, make, markdown, one_run, search_figures, svg
 from apq_jax.report.html import render_html
+from apq_jax.run import write
 from apq_jax.run.read import _read_rows, read_run
 from apq_jax.system.errors import InputError
 
@@ -262,7 +262,7 @@ def test_damaged_results_are_one_line(
     for step in way:
         place = place[int(step) if step.isdigit() else step]
     place[last] = value
-    (folder / "result.json").write_text(json.dumps(result))
+    write.write_result(folder, result)
     assert report.main([str(folder)]) == 2
     printed = capsys.readouterr().err
     assert "result.json" in printed
@@ -380,7 +380,7 @@ def test_runs_that_cannot_be_compared(
     refused("other/result.json: is not JSON", folder, second)
     damaged = made_run.result_of()
     del damaged["best"]["test_difference"]
-    (second / "result.json").write_text(json.dumps(damaged))
+    write.write_result(second, damaged)
     refused("result.json or search.csv lacks 'test_difference'", folder, second)
 
 

@@ -17,7 +17,7 @@ from apq_jax.metrics import METRICS
 from apq_jax.report import __main__ as report
 from apq_jax.report import make, search_figures, wording
 from apq_jax.report.summary import build_summary
-from apq_jax.run import read
+from apq_jax.run import read, write
 from apq_jax.system.errors import InputError
 
 # mapping.safetensors, of which there are two more, is not made by hand.
@@ -88,7 +88,7 @@ def test_the_spread_over_seeds_is_said(folder: pathlib.Path, result: dict[str, A
     assert "alike but for their seeds" not in (folder / "report.md").read_text()
     result["search"]["seeds"] = made_run.seeds_of(1.25, 2.5, None, 1.5)
     result["best"]["seed"] = 8
-    (folder / "result.json").write_text(json.dumps(result))
+    write.write_result(folder, result)
     make.write_report(folder)
     text = (folder / "report.md").read_text()
     assert "median 1.500, least 1.250, most 2.500" in text
@@ -114,7 +114,7 @@ def test_rewards_of_several_limits_are_not_compared(
     rows = read._read_rows(folder / "search.csv")
     (axis,) = search_figures.draw_progress(result, rows).axes
     assert [line.get_xdata()[0] for line in axis.get_lines()] == [6.5, 13.5]  # no curve
-    (folder / "result.json").write_text(json.dumps(result))
+    write.write_result(folder, result)
     make.write_report(folder)
     text = " ".join((folder / "report.md").read_text().split())
     assert (
@@ -130,7 +130,7 @@ def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> 
         {"name": "accuracy_drop", "found": 1.25, "allowed": 1.0},
         {"name": "slots", "found": 60, "allowed": 50},
     ]
-    (folder / "result.json").write_text(json.dumps(result))
+    write.write_result(folder, result)
     make.write_report(folder)
     text = (folder / "report.md").read_text()
     assert "loses at most 1 points of accuracy and needs at most 50 slots" in text
@@ -141,7 +141,7 @@ def test_limit_not_met_is_said(folder: pathlib.Path, result: dict[str, Any]) -> 
 
 def test_a_front_has_no_limit(folder: pathlib.Path, result: dict[str, Any]) -> None:
     result |= {"goal": "front", "limits": {}}
-    (folder / "result.json").write_text(json.dumps(result))
+    write.write_result(folder, result)
     make.write_report(folder)
     text = (folder / "report.md").read_text()
     assert "Asked: the front of accuracy against cost, of `lenet5`" in text
@@ -215,6 +215,7 @@ def test_questions_that_cannot_be_answered(
 def test_a_question_to_a_damaged_run(folder: pathlib.Path, capsys: Any) -> None:
     text = (folder / "search.csv").read_text()
     (folder / "search.csv").write_text(text.replace("keep.params/fc/kernel", "keep.other"))
+    write.write_result(folder, json.loads((folder / "result.json").read_text()))
     assert report.main([str(folder), "--max-slots=400"]) == 2
     printed = capsys.readouterr().err
     assert "lacks 'keep.params/fc/kernel'" in printed
@@ -241,7 +242,7 @@ def test_short_names() -> None:
         ("result.json", None, "result.json: cannot be read"),
         ("result.json", "{", "result.json: is not JSON"),
         ("result.json", '{"schema": 1}', "result.json: schema"),
-        ("result.json", '{"schema": 4, "config": {}}', "result.json: versions: missing"),
+        ("result.json", '{"schema": 5, "config": {}}', "result.json: versions: missing"),
         ("search.csv", None, "search.csv: cannot be read"),
         ("search.csv", "", "search.csv: is not a table"),
         ("search.csv", "reward\nx\n", "search.csv: is not a table"),
@@ -270,6 +271,8 @@ def test_damaged_runs(
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
+        if name == "search.csv":  # damage that the digest does not tell
+            write.write_result(folder, json.loads((folder / "result.json").read_text()))
     with pytest.raises(InputError, match=says):
         make.write_report(folder)
     assert report.main([str(folder)]) == 2
@@ -278,9 +281,28 @@ def test_damaged_runs(
     assert len(printed.splitlines()) == 1
 
 
+def test_changed_files_are_told_by_their_digests(
+    folder: pathlib.Path, result: dict[str, Any]
+) -> None:
+    path = folder / "result.json"
+    content = path.read_text()
+    path.write_text(content.replace('"slots": 60', '"slots": 59'))
+    with pytest.raises(InputError, match=r"result\.json: sha256: its fields have changed"):
+        make.write_report(folder)
+    path.write_text(content)
+    make.write_report(folder)
+    with (folder / "search.csv").open("a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match=r"search\.csv: not the file that the run"):
+        make.write_report(folder)
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"result\.json: is not JSON"):
+        make.write_report(folder)
+
+
 def test_nested_field_missing(folder: pathlib.Path, result: dict[str, Any]) -> None:
     del result["best"]["slots"]
-    (folder / "result.json").write_text(json.dumps(result))
+    write.write_result(folder, result)
     with pytest.raises(InputError, match=r"result\.json or search\.csv lacks 'slots'"):
         make.write_report(folder)
 

@@ -1,6 +1,8 @@
 """Pytrees on disk."""
 
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -44,7 +46,9 @@ def test_names_and_metadata_on_disk(path: pathlib.Path) -> None:
     pytrees.save(path, TREE, {"model": "toy"})
     with safetensors.safe_open(path, framework="np") as file:
         assert sorted(file.keys()) == ["params/a/kernel", "params/b"]
-        assert file.metadata() == {"model": "toy"}
+        assert file.metadata().keys() == {"model", "sha256"}
+    _, metadata = pytrees.read(path)
+    assert metadata == {"model": "toy"}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_wrong_tensors(path: pathlib.Path, tensors: dict[str, Any], reason: str)
     if "missing" not in reason:
         right = {"params/a/kernel": np.zeros((2, 3), "f4"), "params/b": np.zeros((), "i4")}
         tensors = right | tensors
-    path.write_bytes(safetensors.numpy.save(tensors))
+    pytrees.save(path, tensors)
     assert refused(path).startswith(reason)
 
 
@@ -72,6 +76,36 @@ def test_damaged_weights(path: pathlib.Path) -> None:
     for damaged in (b"", content[:7], content[:-1], content + b"x", b"\xff" * 8 + content[8:]):
         path.write_bytes(damaged)
         assert "not a safetensors file" in refused(path)
+
+
+def test_a_flipped_bit_is_told(path: pathlib.Path) -> None:
+    """Wherever it is: in the header's length, in names, in metadata, in values."""
+    pytrees.save(path, TREE, {"model": "toy"})
+    content = path.read_bytes()
+    assert pytrees.load_if_usable(path, TREE) is not None
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        refused(path)
+
+
+def test_without_a_digest(path: pathlib.Path) -> None:
+    path.write_bytes(safetensors.numpy.save(pytrees.flatten_leaves(TREE), {"model": "toy"}))
+    assert "its contents are not those of its digest" in refused(path)
+
+
+def test_equal_trees_are_equal_files(path: pathlib.Path) -> None:
+    """In every process: the library's own order of metadata differs from one to the next."""
+    metadata = {name: name.upper() for name in "abcdefgh"}
+    pytrees.save(path, TREE, metadata)
+    program = (
+        "import sys, json, numpy as np; from apq_jax.system import pytrees\n"
+        "tree = {'params': {'a': {'kernel': np.arange(6, dtype='f4').reshape(2, 3)}, "
+        "'b': np.int32(3)}}\n"
+        "pytrees.save(sys.argv[1], tree, {name: name.upper() for name in 'hgfedcba'})"
+    )
+    other = path.with_name("other.safetensors")
+    subprocess.run([sys.executable, "-c", program, str(other)], check=True)
+    assert other.read_bytes() == path.read_bytes()
 
 
 def test_leaves_of_one_name(path: pathlib.Path) -> None:
