@@ -18,6 +18,7 @@ MAX_BITS = 8  # levels are held as int8, accumulated in int32: exact
 # because ties go to the first.
 _WEIGHT_CLIPS = np.append(1.0, np.linspace(1.2, 0.2, 31))
 _INPUT_CLIPS = np.linspace(1.0, 0.1, 32)
+_NO_SCALE = 1e-30  # positive, and so small that what it scales is nothing
 
 
 def get_max_weight_level(bits: jax.Array) -> jax.Array:
@@ -66,15 +67,18 @@ def fit_weight_scale(
       bits: [] int32.
 
     Returns:
-      scale [C] float32, positive even if a column has no survivor; and its error [C], which is
-      the mean square change of the output if the rows' roundings are independent.
+      scale [C] float32, positive, but next to nothing for a column of zeros or without a survivor;
+      and its error [C], which is the mean square change of the output if the rows' roundings are
+      independent.
     """
     largest = jnp.max(jnp.abs(w) * mask, axis=0)
     # At one bit the best magnitude is known, Σ i |w| / Σ i, and is tried first.
     weighted = importance[:, None] * mask
     mean = jnp.sum(weighted * jnp.abs(w), axis=0) / jnp.maximum(weighted.sum(axis=0), 1e-30)
     base = jnp.where(bits == 1, mean, largest)
-    base = jnp.where(base > 0, base, 1.0)
+    # A column of zeros has levels of ±1 at one bit, and its scale must not set the step of the
+    # layer's fixed-point multipliers.
+    base = jnp.where(base > 0, base, _NO_SCALE)
 
     fractions = jnp.asarray(_WEIGHT_CLIPS, jnp.float32)
     scales = base * fractions[:, None] / get_max_weight_level(bits)  # [F, C]

@@ -112,6 +112,20 @@ def test_weights_that_are_levels_are_fitted_exactly() -> None:
     np.testing.assert_allclose(error, [0.0], atol=1e-10)
 
 
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_a_column_of_zeros_is_nothing_and_coarsens_no_other(count: int) -> None:
+    """Column 0 has weights, column 1 only zeros, column 2 no survivor."""
+    w = jnp.asarray([[3e-3, 0.0, 5.0], [-2e-3, 0.0, 5.0]])
+    mask = jnp.asarray([[True, True, False], [True, True, False]])
+    scale, error = quantization.fit_weight_scale(w, mask, jnp.ones(2), bits(count))
+    weights = quantization.quantize_weight(w, mask, scale, bits(count)) * scale
+    assert (scale > 0).all()
+    np.testing.assert_allclose(weights[:, 1:], 0, atol=1e-20)
+    np.testing.assert_allclose(error[1:], 0, atol=1e-20)
+    alone = quantization.round_to_fixed_point(scale[:1])
+    np.testing.assert_array_equal(quantization.round_to_fixed_point(scale)[:1], alone)
+
+
 def test_one_bit_is_the_weighted_mean_magnitude() -> None:
     """(9 x 1 + 1 x 5) / (9 + 1) = 1.4."""
     w, importance = jnp.asarray([[-1.0], [5.0]]), jnp.asarray([9.0, 1.0])
