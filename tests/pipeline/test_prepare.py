@@ -25,19 +25,15 @@ FAST = PlanOptions(4, 0.2, score="l2", compensate=False)
 
 @pytest.mark.parametrize("scheme", [name for name in schemes.SCHEMES if name != "column_vector"])
 def test_every_scheme_is_compressed_and_proved(scheme: str) -> None:
-    """On one grouped layer of two crossbars each; `channel` on two layers of unlike blocks."""
-    captured, params, dataset = network(2 if scheme == "channel" else 1)
-    count = len(captured.layers)
+    captured, params, dataset = network()
     plan = dataclasses.replace(FAST, levels=1) if scheme == "dense" else FAST
     if scheme == "pim_prune":
         plan = PlanOptions(4, 0.2)
     config = Config(scheme=scheme, plan=plan, search=SEARCH)
     prepared = apq_jax.prepare(captured, params, dataset, SMALL, config)
     space, rng = prepared.space, np.random.default_rng(0)
-    level = np.minimum([3, 1][:count], space.levels - 1)
-    policy = Policy(
-        level, *(rng.choice(bits, count) for bits in (space.weight_bits, space.input_bits))
-    )
+    level = np.minimum([1, 3], space.levels - 1)
+    policy = Policy(level, *(rng.choice(bits, 2) for bits in (space.weight_bits, space.input_bits)))
     masks = [np.asarray(mask) for mask in expand_weight_masks(prepared.subject.plan, policy)]
     assert all(mask.all() == (scheme == "dense") for mask in masks)
     compressed = measure.compressed(prepared, policy)
