@@ -23,7 +23,7 @@ from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import INTERRUPTED, LIMIT_MISSED, OK, WRONG_MAPPING
 from apq_jax.system.files import lock_folder, write_whole
 from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts
-from apq_jax.system.terminal import console, show_bar
+from apq_jax.system.terminal import console, show_bar, show_status
 
 _PROOF_IMAGES = 32
 
@@ -88,7 +88,7 @@ def run(
         identity |= checkpoint.identify_network(network, params)
         if saved is not None:
             checkpoint.require_same(saved, identity)
-        with console.status(f"plans {len(network.layers)} layers"):
+        with show_status(f"plans {len(network.layers)} layers"):
             prepared = prepare.prepare(network, params, dataset, accelerator, config, cache)
         float_accuracy = float(prepared.problem.float_accuracy)
         for doubt in find_doubts(float_accuracy, dataset.search_labels):
@@ -179,7 +179,7 @@ def _finish(
     if interrupt.terminated:
         raise Terminated
     interrupted = interrupt.pressed  # a later Ctrl-C cuts neither search nor fine-tuning short
-    with console.status("measures on test, maps, writes the report"):
+    with show_status("measures on test, maps, writes the report"):
         policy, compressed = choice.policy, choice.compressed
         measured = measure.measure(prepared, compressed, dataset.test_images, dataset.test_labels)
         path = workdir / "mapping.safetensors"

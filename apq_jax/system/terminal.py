@@ -1,6 +1,9 @@
-"""Shows a command's progress in the terminal."""
+"""Shows a command's progress: a bar in a terminal, elsewhere a plain line from time to time."""
 
-from collections.abc import Iterator
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +11,7 @@ import rich.console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = rich.console.Console(highlight=False, markup=False)
+LINE_SECONDS = 30.0  # between two lines
 
 
 @contextmanager
@@ -27,8 +31,45 @@ def show_bar(description: str, total: int) -> Iterator[Any]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
+
+    def describe() -> str:
+        task = progress.tasks[0]
+        return f"{description}: {task.completed:.0f} of {total}; {task.fields['note']}"
+
+    with Progress(*columns, console=console) as progress, _print_lines(describe):
         task = progress.add_task(description, total=total, note="")
         yield lambda count=0, note="", done=None: progress.update(
             task, advance=count, completed=done, note=note
         )
+
+
+@contextmanager
+def show_status(words: str) -> Iterator[None]:
+    """Shows that something goes on whose end cannot be foreseen."""
+    with console.status(words), _print_lines(lambda: words):
+        yield
+
+
+@contextmanager
+def _print_lines(describe: Callable[[], str]) -> Iterator[None]:
+    """Prints `describe()` every LINE_SECONDS where there is no terminal.
+
+    A thread prints, because a program may be compiled or run for minutes without a call.
+    """
+    if console.is_terminal:
+        yield
+        return
+    ended, start = threading.Event(), time.monotonic()
+
+    def print_lines() -> None:
+        while not ended.wait(LINE_SECONDS):
+            elapsed = datetime.timedelta(seconds=round(time.monotonic() - start))
+            console.print(f"{elapsed} {describe()}", soft_wrap=True)
+
+    thread = threading.Thread(target=print_lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
