@@ -118,6 +118,7 @@ def _iterate_texts(model: Any) -> Iterator[Any]:
     yield from (info.name for info in (*model.graph.input, *model.graph.output))
     for node in model.graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
         for attribute in node.attribute:
             yield attribute.name
             yield from _iterate_tensor_texts(attribute.t)
@@ -287,4 +288,5 @@ def _convert_node(node: Any, reader: tensors.Reader) -> Node:
         if value is tensors.TENSOR:
             value = reader.read(title, attribute.t)
         attributes[attribute.name] = value
-    return Node(node.op_type, title, tuple(node.input), tuple(node.output), attributes)
+    names = tuple(node.input), tuple(node.output)
+    return Node(node.op_type, title, *names, attributes, tensors.read_module(node))

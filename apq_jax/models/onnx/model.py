@@ -67,14 +67,16 @@ class Function:
     def _run_node(self, node: Node, inputs: list[Any], batch: int) -> tuple[Any, ...]:
         """Computes a node's results; raises InputError for shapes that do not fit."""
         where = _format_node(self.graph, node)
-        if node.op == "Reshape" and node.inputs[0] in self.data:
-            inputs = [inputs[0], self._rebatch(inputs[0], inputs[1], batch), *inputs[2:]]
+        fixed_batch = self.graph.input_shape[0]
         try:
             with np.errstate(all="raise"):
+                if fixed_batch not in (None, batch):
+                    inputs = self._rebatch(node, inputs, batch)
                 call = Call(node.attributes, self.graph.opset, len(node.outputs))
                 results = OPERATORS[node.op].function(call, *inputs)
         except Exception as error:  # any error that NumPy and JAX raise for shapes that do not fit
-            raise InputError(f"{where}: {make_one_line(error)}") from error
+            fixed = f" (the file was written for a batch of {fixed_batch})" if fixed_batch else ""
+            raise InputError(f"{where}: {make_one_line(error)}{fixed}") from error
         results = results if isinstance(results, tuple) else (results,)
         for result in results:
             if not (is_known(result) or 0 < math.prod(result.shape) <= _MAX_VALUES * batch):
@@ -84,13 +86,24 @@ class Function:
                 )
         return results
 
-    def _rebatch(self, x: Any, shape: Any, batch: int) -> Any:
-        """Returns a Reshape's shape, with `batch` in place of the file's own fixed batch."""
+    def _rebatch(self, node: Node, inputs: list[Any], batch: int) -> list[Any]:
+        """Returns a node's inputs with `batch` in place of the file's own fixed batch.
+
+        A Reshape to a constant shape takes the batch. A Concat beside images repeats values that
+        are the same for each image, such as a class token.
+        """
         fixed_batch = self.graph.input_shape[0]
-        fixed = is_known(shape) and shape.ndim == 1 and shape.size and shape[0] == fixed_batch
-        if not fixed or batch == fixed_batch or x.shape[0] != batch:
-            return shape
-        return np.concatenate([[batch], shape[1:]])
+        of_data = [name in self.data for name in node.inputs]
+        if node.op == "Reshape" and of_data[0] and inputs[0].shape[0] == batch:
+            shape = inputs[1]
+            if is_known(shape) and shape.ndim == 1 and list(shape[:1]) == [fixed_batch]:
+                return [inputs[0], np.concatenate([[batch], shape[1:]])]
+        if node.op == "Concat" and any(of_data) and fixed_batch == 1:
+            return [
+                x if is_image or x.ndim < 2 or len(x) > 1 else jnp.repeat(x, batch, axis=0)
+                for x, is_image in zip(inputs, of_data, strict=True)
+            ]
+        return inputs
 
 
 class Model(NamedTuple):
@@ -121,7 +134,7 @@ def load(path: str | os.PathLike[str], *, probabilities: bool = False) -> Model:
     if graph.output not in data:
         raise InputError(f"{path}: output {quote(graph.output)}: does not depend on the input")
     weights, known = _split_tensors(graph)
-    keys = _make_keys(weights)
+    keys = _make_keys(_name_weights(graph, weights))
     params = {keys[name]: jnp.asarray(value) for name, value in weights.items()}
     apply_fn = Function(graph._replace(tensors={}), known, keys, data)
     if None not in graph.input_shape[1:]:
@@ -265,11 +278,24 @@ def _split_tensors(graph: Graph) -> tuple[dict[str, np.ndarray], dict[str, np.nd
     return weights, known
 
 
-def _make_keys(names: Iterable[str]) -> dict[str, str]:
+def _name_weights(graph: Graph, weights: Iterable[str]) -> dict[str, str]:
+    """Returns a better name for each weight: PyTorch's, where its exporter only numbered it."""
+    better_names: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.module and node.op in ("Conv", "Gemm", "MatMul"):
+            for index, name in enumerate(node.inputs):
+                if re.fullmatch(r"(val_|onnx::\w+_)?\d+", name):
+                    kind = "bias" if index == 2 else "weight"
+                    better_names.setdefault(name, f"{node.module}.{kind}")
+    return {name: better_names.get(name, name) for name in weights}
+
+
+def _make_keys(better_names: dict[str, str]) -> dict[str, str]:
     """Returns a key in params for each tensor's name: unique, without slashes and odd letters."""
     names_by_key: dict[str, str] = {}
-    for name in names:
-        base = re.sub(r"[^A-Za-z0-9_.:-]", "_", name.replace("/", "."))[:80].strip(".") or "tensor"
+    for name, better in better_names.items():
+        base = re.sub(r"[^A-Za-z0-9_.:-]", "_", better.replace("/", "."))
+        base = base[:80].strip(".") or "tensor"
         key, count = base, 1
         while key in names_by_key:
             count += 1

@@ -25,6 +25,7 @@ from apq_jax.models.onnx.values import Call, Value, is_known
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "auto_pad": ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"),
     "mode": ("constant", "reflect", "edge"),  # of Pad
+    "stash_type": (1,),  # of LayerNormalization: computed in float32
     "storage_order": (0,),
     "training_mode": (0,),
     "to": tuple(values.DTYPES),
@@ -91,6 +92,13 @@ def _clip(call: Call, x: Value, low: Value = None, high: Value = None) -> Value:
     return x if high is None else jnp.minimum(x, np.reshape(high, ()))
 
 
+def _apply_known(
+    known: Callable[..., Any], traced: Callable[..., Any], call: Call, x: Value
+) -> Value:
+    """Applies `known` to a known value, and `traced` to another."""
+    return np.asarray(known(x)) if is_known(x) else traced(x)
+
+
 def _apply_binary(
     known: Callable[..., Any], traced: Callable[..., Any], call: Call, *inputs: Value
 ) -> Value:
@@ -110,6 +118,29 @@ def _divide_known(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype.kind == "f":
         return np.divide(a, b)
     return np.asarray(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)), a.dtype)
+
+
+def _power(a: Value, b: Value) -> Value:
+    """Raises `a` to the power `b`, known or not; the result has the type of `a`, as in ONNX."""
+    library = np if is_known(a, b) else jnp
+    return library.power(a, b).astype(a.dtype)
+
+
+def _choose(call: Call, condition: Value, x: Value, y: Value) -> Value:
+    if not is_known(condition, x, y):
+        return jnp.where(condition, x, y)
+    values.check_known_size(np.broadcast_shapes(condition.shape, x.shape, y.shape))
+    return np.where(condition, x, y)
+
+
+def _layer_norm(call: Call, x: Value, scale: Value, bias: Value = None) -> Value:
+    axes = tuple(range(values.normalise_axis(call.get("axis", -1), x.ndim), x.ndim))
+    if x.shape[axes[0] :] != np.broadcast_shapes(scale.shape, x.shape[axes[0] :]):
+        raise ValueError(f"scale {scale.shape} for axes of {x.shape[axes[0] :]}")
+    centred = x - jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean(centred * centred, axes, keepdims=True)
+    y = centred / jnp.sqrt(variance + call.get("epsilon", 1e-5)) * scale
+    return y if bias is None else y + bias
 
 
 def _softmax(function: Callable[..., Value], call: Call, x: Value) -> Value:
@@ -143,8 +174,9 @@ def _define(function: Callable[..., Value], *bound: Any, attributes: str = "") -
 
 _POOL = "auto_pad ceil_mode dilations kernel_shape pads strides"
 OPERATORS: dict[str, Operator] = {
-    "Abs": _define(_apply, jnp.abs),
+    "Abs": _define(_apply_known, np.abs, jnp.abs),
     "Add": _define(_apply_binary, np.add, jnp.add),
+    "And": _define(_apply_binary, np.logical_and, jnp.logical_and),
     "AveragePool": _define(windows.average_pool, attributes=f"{_POOL} count_include_pad"),
     "BatchNormalization": _define(windows.batch_norm, attributes="epsilon momentum training_mode"),
     "Cast": _define(_cast, attributes="to saturate round_mode"),
@@ -155,28 +187,38 @@ OPERATORS: dict[str, Operator] = {
     "Div": _define(_apply_binary, _divide_known, jnp.divide),
     "Dropout": _define(_dropout, attributes="ratio seed")._replace(static=(1, 2)),
     "Elu": _define(_elu, attributes="alpha"),
+    "Equal": _define(_apply_binary, np.equal, jnp.equal),
     "Erf": _define(_apply, jax.scipy.special.erf),
     "Exp": _define(_apply, jnp.exp),
+    "Expand": _define(shapes.expand),
     "Flatten": _define(shapes.flatten, attributes="axis"),
     "Gather": _define(shapes.gather, attributes="axis"),
     "Gelu": _define(_gelu, attributes="approximate"),
     "Gemm": _define(_gemm, attributes="alpha beta transA transB"),
     "GlobalAveragePool": _define(windows.global_pool, jnp.mean),
     "GlobalMaxPool": _define(windows.global_pool, jnp.max),
+    "Greater": _define(_apply_binary, np.greater, jnp.greater),
+    "GreaterOrEqual": _define(_apply_binary, np.greater_equal, jnp.greater_equal),
     "HardSigmoid": _define(_hard_sigmoid, attributes="alpha beta"),
     "HardSwish": _define(_apply, lambda x: x * jnp.clip(x / 6 + 0.5, 0, 1)),
     "Identity": _define(_apply, lambda x: x),
     "LRN": _define(windows.lrn, attributes="alpha beta bias size"),
+    "LayerNormalization": _define(_layer_norm, attributes="axis epsilon stash_type"),
     "LeakyRelu": _define(_leaky_relu, attributes="alpha"),
+    "Less": _define(_apply_binary, np.less, jnp.less),
+    "LessOrEqual": _define(_apply_binary, np.less_equal, jnp.less_equal),
     "LogSoftmax": _define(_softmax, jax.nn.log_softmax, attributes="axis"),
     "MatMul": _define(_apply, jnp.matmul),
     "Max": _define(_apply_binary, np.maximum, jnp.maximum),
     "MaxPool": _define(windows.max_pool, attributes=f"{_POOL} storage_order"),
     "Min": _define(_apply_binary, np.minimum, jnp.minimum),
     "Mul": _define(_apply_binary, np.multiply, jnp.multiply),
-    "Neg": _define(_apply, jnp.negative),
+    "Neg": _define(_apply_known, np.negative, jnp.negative),
+    "Not": _define(_apply_known, np.logical_not, jnp.logical_not),
+    "Or": _define(_apply_binary, np.logical_or, jnp.logical_or),
     "PRelu": _define(_apply, lambda x, slope: jnp.where(x >= 0, x, slope * x)),
     "Pad": _define(shapes.pad, attributes="mode pads value")._replace(static=(2,)),
+    "Pow": _define(_apply_binary, _power, _power),
     "ReduceMean": _define(shapes.reduce_mean, attributes="axes keepdims noop_with_empty_axes"),
     "Relu": _define(_apply, jax.nn.relu),
     "Reshape": _define(shapes.reshape, attributes="allowzero"),
@@ -185,11 +227,12 @@ OPERATORS: dict[str, Operator] = {
     "Slice": _define(shapes.slice_axes, attributes="axes ends starts"),
     "Softmax": _define(_softmax, jax.nn.softmax, attributes="axis"),
     "Split": _define(shapes.split, attributes="axis num_outputs split")._replace(outputs=1 << 16),
-    "Sqrt": _define(_apply, jnp.sqrt),
+    "Sqrt": _define(_apply_known, np.sqrt, jnp.sqrt),
     "Squeeze": _define(shapes.squeeze, attributes="axes"),
     "Sub": _define(_apply_binary, np.subtract, jnp.subtract),
     "Sum": _define(_apply_binary, np.add, jnp.add),
     "Tanh": _define(_apply, jnp.tanh),
     "Transpose": _define(shapes.transpose, attributes="perm"),
     "Unsqueeze": _define(shapes.unsqueeze, attributes="axes"),
+    "Where": _define(_choose),
 }

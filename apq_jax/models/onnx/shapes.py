@@ -69,6 +69,13 @@ def reshape(call: Call, x: Value, shape: Value) -> Value:
     return x.reshape(sizes)
 
 
+def expand(call: Call, x: Value, shape: Value) -> Value:
+    sizes = np.broadcast_shapes(x.shape, tuple(read_integers(shape, "shape")))
+    if is_known(x):
+        return np.broadcast_to(x, values.check_known_size(sizes))
+    return jnp.broadcast_to(x, sizes)
+
+
 def flatten(call: Call, x: Value) -> Value:
     axis = call.get("axis", 1)
     axis = axis if axis == x.ndim else normalise_axis(axis, x.ndim)

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,24 @@ def format_type(data_type: int) -> str:
 def format_title(node: Any) -> str:
     """Returns a node's name; if it is empty, the name of the node's first output that has one."""
     return node.name or next((name for name in node.output if name), "")
+
+
+def read_module(node: Any) -> str:
+    """Returns the path of the PyTorch module that a node was exported from, or "".
+
+    The newer exporter writes the scopes into the node's metadata, "['', 'layer1', 'layer1.0']", the
+    operation last. The older one makes them the node's name: "/layer1/layer1.0/Conv".
+    """
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = re.findall("'([^']*)'", entry.value)
+            return scopes[-2] if len(scopes) > 1 else ""
+    parts: list[str] = []
+    for scope in node.name.split("/")[1:-1]:
+        if parts and scope.startswith(f"{parts[-1]}."):
+            parts.pop()  # a child of a Sequential repeats its parent's name
+        parts.append(scope)
+    return ".".join(parts)
 
 
 def read_attribute(attribute: Any) -> Any:

@@ -31,6 +31,7 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]  # names of values; "" for an omitted input
     outputs: tuple[str, ...]  # names of values
     attributes: dict[str, Any]  # numbers, texts, lists of numbers, arrays
+    module: str = ""  # path of the PyTorch module that it was exported from, "blocks.0.attn.qkv"
 
 
 class Call(NamedTuple):

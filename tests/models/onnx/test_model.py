@@ -190,6 +190,12 @@ CASES = [
     case("Gather", "x i", {"i": ints(2, 0)}, axis=1),
     case("Gather", "x i", {"i": np.array(-1, np.int64)}, (11, NEWEST), axis=2),
     case("Cast", to=TensorProto.FLOAT),
+    case("LayerNormalization", "x s", {"s": random(7)}, (17, NEWEST)),
+    case("LayerNormalization", "x s b", {"s": random(4, 9, 7), "b": random(9, 7)}, (17,), axis=1,
+         epsilon=0.1, stash_type=1),
+    case("Pow", "x two", {"two": np.float32(2)}, (9, NEWEST)),
+    case("Pow", "x n", {"n": ints(3)}, (13, 17)),
+    case("Expand", "x s", {"s": ints(9, 1)}, (9, NEWEST), (2, 4, 1, 7)),
 ]  # fmt: skip
 
 
@@ -232,7 +238,91 @@ def test_pooling_has_a_gradient(tmp_path: pathlib.Path, op: str) -> None:
 
 def test_every_operator_is_compared() -> None:
     elsewhere = {"Constant", "ConstantOfShape", "Shape", "Split", "Sqrt"}
-    assert {case[0] for case in CASES} == set(OPERATORS) - elsewhere
+    compared = {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"}
+    assert {case[0] for case in CASES} == set(OPERATORS) - elsewhere - compared - {"Where"}
+
+
+@pytest.mark.parametrize("opset", [12, NEWEST])
+def test_values_are_compared_and_chosen(tmp_path: pathlib.Path, opset: int) -> None:
+    nodes = [
+        node("Greater", "x low", "above"),
+        node("LessOrEqual", "x high", "below"),
+        node("And", "above below", "within"),
+        node("Not", "within", "outside"),
+        node("Where", "outside low x", "clipped"),
+        node("Less", "clipped x", "smaller"),
+        node("GreaterOrEqual", "clipped high", "larger"),
+        node("Or", "smaller larger", "either"),
+        node("Equal", "clipped low", "lowest"),
+        node("Where", "either high clipped", "p"),
+        node("Where", "lowest low p", "y"),
+    ]
+    tensors = {"low": np.float32(-0.5), "high": random(7)}
+    path = saved(tmp_path / "m.onnx", proto(nodes, ("N", 7), tensors, opset))
+    agree(path, random(50, 7, seed=1))
+
+
+def transformer(batch: int | str) -> Any:
+    """A class token before two patches, as PyTorch's exporters write it, and an attention."""
+    expanded = [
+        node("Shape", "x", "sizes"),
+        node("Slice", "sizes zero one", "count"),
+        node("Concat", "count minus minus", "wanted", axis=0),
+        node("Shape", "wanted", "rank"),
+        node("ConstantOfShape", "rank", "ones", value=helper.make_tensor("v", 7, [1], [1])),
+        node("Mul", "ones minus", "unknown"),
+        node("Equal", "wanted unknown", "is_unknown"),
+        node("Where", "is_unknown ones wanted", "shape"),
+        node("Expand", "token shape", "tokens"),
+    ]
+    nodes = [
+        *(expanded if batch == "N" else [node("Identity", "token", "tokens")]),
+        node("Concat", "tokens x", "h", axis=1),
+        node("LayerNormalization", "h scale", "n"),
+        node("MatMul", "n val_3", "q"),
+        node("MatMul", "n onnx::MatMul_9", "k"),
+        node("Transpose", "k", "t", perm=[0, 2, 1]),
+        node("MatMul", "q t", "s"),
+        node("Pow", "eight half", "root"),
+        node("Div", "s root", "d"),
+        node("Softmax", "d", "a"),
+        node("MatMul", "a h", "m"),
+        node("Gather", "m first", "y", axis=1),
+    ]
+    scopes = "['', 'blocks', 'blocks.0', 'blocks.0.query', 'linear']"
+    for part in nodes:
+        if "val_3" in part.input:
+            part.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+        if "onnx::MatMul_9" in part.input:
+            part.name = "/blocks/blocks.0/key/MatMul"
+    tensors = {"zero": ints(0), "one": ints(1), "minus": ints(-1), "first": np.array(0, np.int64)}
+    tensors |= {"token": random(1, 1, 8), "scale": random(8), "val_3": random(8, 8, seed=1)}
+    tensors |= {"eight": np.float32(8), "half": np.float32(0.5)}
+    tensors["onnx::MatMul_9"] = random(8, 8, seed=2)
+    return proto(nodes, (batch, 2, 8), tensors)
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_a_transformer(tmp_path: pathlib.Path, batch: int | str) -> None:
+    """For any number of images, also of a file that was written for one; layers have names."""
+    path, x = saved(tmp_path / "net.onnx", transformer(batch)), random(3, 2, 8)
+    model = load(path)
+    network = capture(model.apply_fn, model.params, x)
+    names = [layer.name for layer in network.layers]
+    assert names == ["blocks.0.query.weight", "blocks.0.key.weight"]
+    expected = np.concatenate([theirs(path, image[None]) for image in x])
+    np.testing.assert_allclose(forward_float(network, model.params, x), expected, atol=1e-5)
+
+
+def test_a_fixed_batch_is_said(tmp_path: pathlib.Path) -> None:
+    """Where it cannot be replaced: a constant that is added image by image."""
+    model = linear(
+        nodes=[node("Relu", "x", "r"), node("Concat", "r c", "y", axis=1)],
+        shape=(4, 5),
+        tensors={"c": random(4, 1)},
+    )
+    said = refused(saved(tmp_path / "net.onnx", model))
+    assert said.endswith("(the file was written for a batch of 4)")
 
 
 @pytest.mark.parametrize("opset", [9, 13, 18, NEWEST])
