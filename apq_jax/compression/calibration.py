@@ -73,10 +73,10 @@ def calibrate(
       images: [N, ...]; a remainder of fewer than `chunk` images is left out.
       chunk: images at a time; all N if there are fewer.
       windows: a sample has at least `windows` * R windows, for R rows, or all if there are fewer;
-        fewer than 64 raised the Plan's errors (docs/pruning.md).
+        a value below 64 raised the Plan's errors (docs/pruning.md).
       unfinished: file for the state, written every `pytrees.SAVE_SECONDS` and not deleted at the
-        end; None: nothing is written. If the file exists, calibration resumes from it, to the same
-        result, so the file must be of this very calibration; a damaged file starts it anew.
+        end; None: nothing is written. Calibration resumes from an existing file, to the same
+        result; the file must be of this very calibration. A damaged file starts it anew.
 
     Raises:
       InputError: `unfinished` cannot be written.

@@ -39,13 +39,13 @@ def calibrate_and_plan(
     options: PlanOptions,
     cache: pathlib.Path | None = None,
 ) -> tuple[Statistics, Plan]:
-    """Calibrates and plans; with a cache, reads what an earlier run computed.
+    """Calibrates and plans, or reads what an earlier run left in the cache.
 
     Args:
       network, params: the model.
       weights: the model's matrices, [γ, R, C] a layer.
       images: training images [N, ...].
-      moment_images: the first so many images give the output moments of the statistics.
+      moment_images: number of first images that give the statistics' output moments.
       blocks: each layer's block.
       options: of the Plan.
       cache: the files lie in its folder FOLDER; None: no file is read or written.

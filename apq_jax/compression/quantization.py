@@ -22,17 +22,17 @@ _NO_SCALE = 1e-30  # positive, and so small that what it scales is nothing
 
 
 def get_max_weight_level(bits: jax.Array) -> jax.Array:
-    """Returns the largest level of a `bits`-bit weight, 2^(q-1) - 1, but 1 at one bit; float32."""
+    """Returns the largest level of a weight, 2^(bits-1) - 1, but 1 at one bit; float32."""
     return jnp.maximum(jnp.exp2(jnp.asarray(bits, jnp.float32) - 1).round() - 1, 1)
 
 
 def get_max_input_level(bits: jax.Array) -> jax.Array:
-    """Returns the largest level of a `bits`-bit input, 2^a - 1; float32."""
+    """Returns the largest level of an input, 2^bits - 1; float32."""
     return jnp.exp2(jnp.asarray(bits, jnp.float32)).round() - 1
 
 
 def quantize_weight(w: jax.Array, mask: jax.Array, scale: jax.Array, bits: jax.Array) -> jax.Array:
-    """Rounds weights to integer levels, half to even.
+    """Rounds weights to levels, half to even; to signs, ±1, at one bit.
 
     Args:
       w: [..., R, C] float32.
@@ -50,7 +50,7 @@ def quantize_weight(w: jax.Array, mask: jax.Array, scale: jax.Array, bits: jax.A
 
 
 def quantize_input(x: jax.Array, scale: jax.Array, zero: jax.Array, bits: jax.Array) -> jax.Array:
-    """Rounds inputs to unsigned levels u = clip(round(x / s) + z, 0, 2^a - 1); float32."""
+    """Rounds inputs to levels u = clip(round(x / scale) + zero, 0, 2^bits - 1); float32."""
     return jnp.clip(jnp.round(x / scale) + zero, 0, get_max_input_level(bits))
 
 

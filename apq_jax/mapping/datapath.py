@@ -32,8 +32,8 @@ _MAX_SUMS = 1 << 22  # analogue sums in memory at a time
 class Banks(NamedTuple):
     """A layer's bitlines by the bank that feeds them: K banks, N bitlines a bank at most.
 
-    Padding lines have cells of 0, read the spare row, which is 0, and write to the spare column,
-    which is dropped.
+    Padding bitlines have cells of 0 and write to the spare column, which is dropped. Padding
+    wordlines read the spare row, which is 0.
     """
 
     inputs: jax.Array  # [K, h] int32, rows of the layer; the spare row γ R is always 0
@@ -147,7 +147,7 @@ def _execute_chunk(path: Datapath, banks: Banks, adc: Converter, levels: jax.Arr
 def count_performed_actions(layer_map: LayerMap, accelerator: Accelerator) -> dict[str, int]:
     """Counts the actions of one inference from a layer's units, by component.
 
-    The components lie between an input and its partial sum, and have the names of `Components`.
+    The keys name the `Components` that lie between an input and its partial sum.
     Flips and offsets are counted once a window, although `execute` corrects each step.
     """
     wordlines, bitlines = layer_map.count_lines()
@@ -283,8 +283,8 @@ def _count_differing(a: ArrayLike, b: ArrayLike) -> int:
 class EndToEnd(NamedTuple):
     """A comparison of the executed and the quantized network, each run from the images on.
 
-    Some levels may differ without an error, because layers are rescaled in floating point, which
-    may round a tie differently in two programs.
+    Some input levels may differ without an error, because layers are rescaled in floating point
+    and two programs may round a tie differently.
     """
 
     same_class: int  # images that both put in the same class
@@ -339,7 +339,7 @@ def apply(
 
     Args:
       network, params: the model.
-      compressed: its integer form; only its weight levels are not used.
+      compressed: its integer form; `levels`, `weight_scale` and `reading` are unused.
       parts: from `build_parts`.
       adc: from `converters.build_converter`, for all layers whatever their own `adc_bits`.
       x: [B, ...].

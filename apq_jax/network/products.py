@@ -1,6 +1,6 @@
 """Rewrites convolutions and dot products as products with γ weight matrices.
 
-A convolution or dot product of a jaxpr, one operand of which is a weight, is
+A jaxpr's convolution or dot product, with a weight as one operand, is
 
     y = fold(unfold(x) @ to_matrix(w)),   unfold: [γ, M, R], to_matrix: [γ, R, C], M = B P.
 
@@ -43,9 +43,9 @@ class Product(Protocol):
         """Returns the index in `unfold` of each of the `rows` entries of `extract_windows`, [R]."""
 
     def mask_taps(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns which of the T taps of each output position lie inside the input, [P, T] bool.
+        """Tells whether each tap of each output position lies inside the input: [P, T] bool.
 
-        R of `extract_windows` has T equal parts, one for each tap; M has P windows for each image.
+        R of `extract_windows` has T equal parts; M has P windows an image. A dot gives [1, 1].
 
         Args:
           shape: the data operand's.

@@ -44,7 +44,7 @@ class Space:
 
 
 class Conversions(NamedTuple):
-    """Effects of converters that stop after 1, 2, ... bits: [L, K, 8, 8, ADC bits] each."""
+    """Tables, [L, K, 8, 8, ADC bits], of what converters of 1, 2, ... bits save and lose."""
 
     saved: jax.Array  # float32, energy saved, over the dense network's energy
     # float32, mean square error of the output over its variance, if roundings are independent.
@@ -95,9 +95,9 @@ def locate_actions(space: Space, action: jax.Array) -> jax.Array:
 def encode(space: Space, policy: Policy) -> jax.Array:
     """Turns a policy with fields [...] into actions [..., D] that `decode` turns back into it.
 
-    Of the interval of actions for a choice, this is the middle; but the first and the last keep
-    level give 1 and 0, because [0, 1] cuts their intervals in half. Bits that are not among the
-    choices count as the next choice above.
+    An action is the middle of its choice's interval; but the first and the last keep level give 1
+    and 0, because [0, 1] cuts their intervals in half. Bits that are not among the choices count as
+    the next choice above.
     """
 
     def action(bits: jax.Array, choices: tuple[int, ...]) -> jax.Array:
@@ -183,8 +183,8 @@ def reward(problem: Problem, evaluation: Evaluation) -> jax.Array:
 def gain(problem: Problem, evaluation: Evaluation) -> jax.Array:
     """Returns Σ_m weight_m ln(dense_m / cost_m) - quality ln(1 + 10 x points lost): [].
 
-    Limits do not count here. The points are percentage points of expected accuracy: the first
-    tenth of a point counts as much as doubling a large loss does, as costs count by their ratios.
+    Limits do not count here. Points are percentage points of expected accuracy. A loss counts by
+    its ratio, as costs do: its first tenth of a point is as bad as doubling a large loss.
     """
     metrics = jnp.sum(problem.weights * log_ratios(problem, evaluation), axis=-1)
     lost = problem.float_accuracy - expected_accuracy(problem, evaluation)
@@ -215,8 +215,8 @@ def expected_accuracy(problem: Problem, evaluation: Evaluation) -> jax.Array:
 def shortfall(problem: Problem, evaluation: Evaluation) -> jax.Array:
     """Returns how far a policy is from the limits: [], 0 if it meets all of them.
 
-    This is the expected accuracy missing to its limit, as a fraction of 1, plus the relative excess
-    of each metric over its limit.
+    It adds up how far the expected accuracy is below its limit, as a fraction of 1, and by what
+    fraction of its limit each metric is above.
     """
     below = jnp.maximum(problem.min_accuracy - expected_accuracy(problem, evaluation), 0.0)
     above = jnp.maximum(_stack_costs(evaluation) / problem.max_cost - 1.0, 0.0)

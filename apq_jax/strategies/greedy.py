@@ -2,8 +2,8 @@
 
 First, probes compress each layer alone, one way at a time, and measure the divergence. Then a path
 leads away from the unpruned network: each step saves most cost per added divergence, if the
-divergences of layers add up. The path is searched for the last policy that meets the limits. From
-there on, single steps and exchanges are tried at random, and the best policy is their start.
+divergences of layers add up. The path is searched for its last policy that is accurate enough or,
+if accuracy is the goal, its first within the cost limits. Last, the best policy varies at random.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class GreedyOptions:
 
 
 class State(NamedTuple):
-    """The measured divergences, and the bounds of the limit on the path."""
+    """Divergences measured, the path's steps around the limit, the best."""
 
     measured: jax.Array  # [probes], divergence, nats
     low: jax.Array  # [] int32, step of the path that meets the limits

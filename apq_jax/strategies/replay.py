@@ -30,7 +30,7 @@ def init(capacity: int, layers: int, actions: int) -> Replay:
 def contains(replay: Replay, places: jax.Array) -> jax.Array:
     """Tells whether the buffer contains policies [M, L, D]: [M] bool.
 
-    Hashes of 32 bits are compared, so that a new policy is rarely taken for a known one.
+    It compares 32-bit hashes, so it may, rarely, take a new policy for a known one.
     """
     filled = jnp.arange(len(replay.places)) < replay.filled
     return ((_hash(places)[:, None] == _hash(replay.places)[None]) & filled).any(axis=1)
@@ -43,7 +43,7 @@ def add(
     log_divergence: jax.Array,
     valid: jax.Array,
 ) -> Replay:
-    """Adds new policies; in a full buffer they replace the least fit ones, even if less fit.
+    """Adds new policies; a full buffer loses its least fit policies, even to less fit ones.
 
     Policies that the buffer contains, and repetitions among the E policies, are left out.
 
