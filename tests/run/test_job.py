@@ -531,8 +531,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert names == {path.name for path in stopped.iterdir()} - {"tensorboard"}
     assert without_times(stopped) == without_times(never)
     for name in names - {"result.json", "report.md", "report.html", "command.txt"}:
-        read = safetensors.numpy.load_file if name.endswith("tensors") else pathlib.Path.read_bytes
-        np.testing.assert_equal(read(stopped / name), read(never / name), name)
+        assert (stopped / name).read_bytes() == (never / name).read_bytes(), name
     assert "--resume" not in (stopped / "command.txt").read_text()
     rows = rows_of(stopped / "search.csv")
     assert [sum(row["seed"] == seed for row in rows) for seed in "01"] == [1200, 1200]
