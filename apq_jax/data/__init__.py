@@ -3,7 +3,12 @@
 import pathlib
 
 from apq_jax.data.cifar import FOLDER, is_cifar_10, load_cifar_10
-from apq_jax.data.dataset import Dataset, compute_standard_error, limit_images
+from apq_jax.data.dataset import (
+    Dataset,
+    compute_standard_error,
+    limit_images,
+    require_all_classes,
+)
 from apq_jax.data.idx import is_idx, load_idx
 from apq_jax.data.mnist_5k import load_mnist_5k
 from apq_jax.data.npz import load_npz
@@ -22,6 +27,7 @@ __all__ = [
     "load_idx",
     "load_mnist_5k",
     "load_npz",
+    "require_all_classes",
 ]
 
 

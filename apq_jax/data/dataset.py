@@ -167,8 +167,8 @@ def check_splits(path: str, dataset: Dataset) -> Dataset:
     """Returns `dataset` unchanged if its splits can be used; `path` is for messages.
 
     Raises:
-      InputError: a split has fewer than MIN_IMAGES images; a label is above classes - 1; there is
-        1 class; or a class has no training image.
+      InputError: a split has fewer than MIN_IMAGES images; a label is above classes - 1; or all
+        training images are of one class.
     """
     for split in ("train", "search", "select", "test"):
         labels = getattr(dataset, f"{split}_labels")
@@ -182,18 +182,20 @@ def check_splits(path: str, dataset: Dataset) -> Dataset:
                 f"{path}: label {labels.max()} in the {split} split; "
                 f"training has classes 0..{dataset.classes - 1}"
             )
-    if dataset.classes < 2:
+    if dataset.train_labels.min() == dataset.train_labels.max():
         raise InputError(f"{path}: 1 class; at least 2 are needed")
-    present = np.unique(dataset.train_labels)
-    if len(present) != dataset.classes:
-        # Classes are sorted, so the first class that differs from its index follows the gap.
-        gaps = np.flatnonzero(present != np.arange(len(present)))
-        missing = int(gaps[0]) if len(gaps) else len(present)
-        raise InputError(
-            f"{path}: class {missing} of 0..{dataset.classes - 1} has no training image; "
-            "every class needs one"
-        )
     return dataset
+
+
+def require_all_classes(dataset: Dataset) -> None:
+    """Raises InputError if a class has no training image, because no model would learn it."""
+    present = np.unique(dataset.train_labels)  # sorted
+    missing = next((i for i, label in enumerate(present) if i != label), len(present))
+    if missing < dataset.classes:
+        raise InputError(
+            f"{dataset.name}: class {missing} of 0..{dataset.classes - 1} has no training image; "
+            "allowed: one of every class, or an ONNX file, which is not trained"
+        )
 
 
 def _stratify(labels: Labels, pattern: tuple[int, ...]) -> list[npt.NDArray[np.intp]]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apq_jax.data import Dataset
+from apq_jax.data import Dataset, require_all_classes
 from apq_jax.models import lenet, resnet, training, vgg, weights
 from apq_jax.models.onnx.model import build_classifier, load
 from apq_jax.models.options import ModelOptions, Training
@@ -65,8 +65,9 @@ def build_trained(
       and their source: "shipped" with the package, "cached", or "" if they were trained now.
 
     Raises:
-      InputError: as `build` and `weights.load_or_train`.
+      InputError: a class has no training image; as `build` and `weights.load_or_train`.
     """
+    require_all_classes(dataset)
     model: Any = build(options, dataset)
     init = model.init(jax.random.key(recipe.seed), jnp.asarray(dataset.train_images[:1]))
     train_fn = None
@@ -90,7 +91,7 @@ def load_onnx(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn
         data set's images or classes do not fit the model.
     """
     path = pathlib.Path(options.path)
-    if path.suffix != ".onnx" or not path.is_file():
+    if path.suffix.lower() != ".onnx" or not path.is_file():
         raise InputError(f"config.model.path: {options.path!r}; allowed: an .onnx file that exists")
     model = load(path)
     image_shape = dataset.train_images.shape[1:]

@@ -222,6 +222,9 @@ def test_trained_with_running_moments(tmp_path: pathlib.Path) -> None:
 def test_refused() -> None:
     with pytest.raises(InputError, match=r"config.model.width: 0.5; allowed: 1 for lenet5"):
         build(ModelOptions("lenet5", 0.5), pictures((28, 28, 1)))
+    gap = dataclasses.replace(pictures((28, 28, 1)), classes=3, train_labels=np.array([0, 2]))
+    with pytest.raises(InputError, match=r"pictures: class 1 of 0..2 has no training image"):
+        build_trained(ModelOptions(), Training(), gap, pathlib.Path("none"))
     with pytest.raises(InputError, match=r"pictures: images of 11 x 28 pixels; allowed: at least"):
         build(ModelOptions("lenet5"), pictures((11, 28, 1)))
     assert build(ModelOptions("lenet5"), pictures((12, 12, 1))).classes == 2

@@ -150,7 +150,7 @@ def build_classifier(
     Args:
       model: from `load`.
       image_shape: (H, W, C).
-      classes: number of the data's classes.
+      classes: number of the data's classes, the largest label plus 1.
       layout: axes of the model's input, "NCHW" (as in most files) or "NHWC". If the input is
         [N, features], the layout is the order in which an image becomes features. If the input is
         [N, H, W], the layout does not matter, and images need one channel.
@@ -174,10 +174,10 @@ def build_classifier(
     except InputError as error:
         sizes = " x ".join(map(str, image_shape))
         raise InputError(f"{error} (images of {sizes} in layout {layout})") from error
-    if count != classes:
+    if count < classes:  # more will do: the data may show some of the classes, by their numbers
         raise InputError(
             f"{apply_fn.graph.path}: output {quote(apply_fn.graph.output)}: {count} classes; "
-            f"allowed: the {classes} of the data"
+            f"allowed: the {classes} of the data, or more"
         )
     return apply_to_images
 
