@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apq_jax.data.dataset import Dataset, explain, split_training
+from apq_jax.data.dataset import Dataset, split_training
 from apq_jax.system.errors import InputError
+from apq_jax.system.files import read_file
 
 FILES = (*(f"data_batch_{index}.bin" for index in range(1, 6)), "test_batch.bin")
 FOLDER = "cifar-10-batches-bin"  # the archive's name for it
@@ -58,16 +59,12 @@ def _read_records(path: pathlib.Path) -> npt.NDArray[Any]:
     """Reads the records of a file, [RECORDS, 3073] uint8."""
     size = RECORDS * _BYTES
     try:
-        with path.open("rb") as file:
-            content = file.read(size + 1)  # no more, because the file may be of any size
-    except OSError as error:
+        content = read_file(path, size)
+    except InputError as error:
+        raise InputError(f"{error}; CIFAR-10's binary version has it") from error
+    if len(content) < size:
         raise InputError(
-            f"{path}: cannot be read ({explain(error)}); CIFAR-10's binary version has it"
-        ) from error
-    if len(content) != size:
-        count = f"more than {size:,}" if len(content) > size else f"{len(content):,}"
-        raise InputError(
-            f"{path}: {count} bytes; allowed: {size:,}, {RECORDS:,} records of {_BYTES:,}"
+            f"{path}: {len(content):,} bytes; allowed: {size:,}, {RECORDS:,} records of {_BYTES:,}"
         )
     records = np.frombuffer(content, np.uint8).reshape(RECORDS, _BYTES)
     largest = records[:, 0].max()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from apq_jax.data.dataset import MAX_BYTES, Dataset, explain, split_training
 from apq_jax.system.errors import InputError
+from apq_jax.system.files import require_file
 
 FILES = tuple(
     f"{split}-{part}.gz"
@@ -65,6 +66,7 @@ def load_idx(folder: str | os.PathLike[str], name: str = "") -> Dataset:
 
 def _read(path: pathlib.Path, axes: int) -> npt.NDArray[Any]:
     """Reads the array of an IDX file, uint8."""
+    require_file(path, MAX_BYTES)
     try:
         with gzip.open(path) as file:
             shape = _read_header(path, file, axes)

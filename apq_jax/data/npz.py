@@ -1,5 +1,6 @@
 """Reads images and labels from an npz file, after its headers have been checked."""
 
+import io
 import itertools
 import math
 import os
@@ -15,10 +16,12 @@ import numpy.typing as npt
 from apq_jax.data import dataset
 from apq_jax.data.dataset import MAX_BYTES, Dataset, explain
 from apq_jax.system.errors import InputError, quote_name
+from apq_jax.system.files import require_file
 
 _ONE_PAIR = ("images", "labels")
 _SPLITS = ("train", "validation", "test")
 _THREE_PAIRS = tuple(f"{split}_{part}" for split in _SPLITS for part in _ONE_PAIR)
+_MAX_HEADER = 1 << 14  # bytes of an array's header, of which NumPy accepts 10,000
 _IMAGE_DTYPES = ("uint8", "float16", "float32", "float64")
 _UNREADABLE = (
     OSError,
@@ -95,6 +98,7 @@ def _convert_pair(
 
 def _read_npz(path: str) -> Mapping[str, npt.NDArray[Any]]:
     """Reads every array of an npz file, after all headers have been checked."""
+    require_file(path, MAX_BYTES + (1 << 20))  # data and headers, if nothing is compressed
     try:
         with zipfile.ZipFile(path) as archive:
             members = _find_members(path, archive)
@@ -137,15 +141,14 @@ def _read_header(
     path: str, field: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Reads an array's shape and dtype, and checks its size against the archive's record."""
-    with archive.open(member) as file:
+    with archive.open(member) as opened:
+        file = io.BytesIO(opened.read(_MAX_HEADER))  # no more, because a header states its length
         try:
             version = np.lib.format.read_magic(file)
             if version not in {(1, 0), (2, 0)}:
                 raise ValueError(f"npy version {version}")
             first, second = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
             shape, _, dtype = (first if version == (1, 0) else second)(file)
-        except (OSError, zipfile.BadZipFile, zlib.error):
-            raise
         except Exception as error:  # NumPy raises errors of many kinds for damaged headers
             raise InputError(f"{path}: {field}: not a npy array ({explain(error)})") from error
         declared = file.tell() + math.prod(shape) * dtype.itemsize

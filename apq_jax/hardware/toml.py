@@ -9,9 +9,11 @@ from typing import Any
 from apq_jax.hardware.accelerator import Accelerator, is_name
 from apq_jax.hardware.components import Component, Components
 from apq_jax.hardware.presets import PRESETS
-from apq_jax.system.errors import InputError, explain_os_errors, quote_name
+from apq_jax.system.errors import InputError, make_one_line, quote_name
+from apq_jax.system.files import read_text
 
-_LARGEST = 1 << 20  # bytes
+_MAX_BYTES = 1 << 20
+_MAX_DOTS = 100  # in a line, because the parser's time and memory grow with their square
 
 
 def load(name: str) -> Accelerator:
@@ -24,22 +26,15 @@ def load(name: str) -> Accelerator:
     it, else "mine".
 
     Raises:
-      InputError: there is no such preset; the file cannot be read, is larger than 1 MiB or is not
-        TOML; or it has an unknown key, a wrong type or a bad value.
+      InputError: there is no such preset; the file cannot be read, is larger than 1 MiB, has a line
+        of more than 100 dots or is not TOML; or it has an unknown key, a wrong type or a bad value.
     """
     if not name.endswith(".toml"):
         if name in PRESETS:
             return PRESETS[name]
         raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}, or a .toml file")
     path = pathlib.Path(name)
-    with explain_os_errors(path, "cannot be read"), path.open("rb") as file:
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise InputError(f"{path}: larger than {_LARGEST} bytes")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not TOML ({error})") from error
+    text = read_text(path, _MAX_BYTES)
     return loads(text, name, path.stem if is_name(path.stem) else "mine")
 
 
@@ -54,13 +49,15 @@ def loads(text: str, path: str, name: str = "mine") -> Accelerator:
     Raises:
       InputError: as `load`.
     """
+    if (dots := max(line.count(".") for line in text.split("\n"))) > _MAX_DOTS:
+        raise InputError(f"{path}: a line with {dots} dots; allowed: up to {_MAX_DOTS}")
     try:
         tree = tomllib.loads(text)
         is_too_large = _has_large_integer(tree)
     except RecursionError as error:
         raise InputError(f"{path}: is nested too deeply") from error
     except ValueError as error:
-        raise InputError(f"{path}: is not TOML ({error})") from error
+        raise InputError(f"{path}: is not TOML ({make_one_line(error)})") from error
     if is_too_large:
         raise InputError(f"{path}: is not TOML (a whole number of more than 64 bits)")
     return _build_accelerator(path, tree, name)

@@ -7,7 +7,6 @@ is used, because a file may come from anywhere.
 import json
 import math
 import os
-import pathlib
 import reprlib
 from typing import Any, NamedTuple
 
@@ -112,9 +111,6 @@ def load(path: str | os.PathLike[str]) -> Mapping:
       InputError: the file cannot be read, is no mapping, or has a wrong part; the message names
         the file and the part.
     """
-    path = pathlib.Path(path)
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: not a file; allowed: a file")
     tensors, metadata = pytrees.read_tensors(path)
     try:
         kind, version = metadata.get("format"), metadata.get("version")

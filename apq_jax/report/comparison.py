@@ -9,6 +9,7 @@ from apq_jax.report import search_figures, wording
 from apq_jax.report.document import quote
 from apq_jax.run.read import Rows, read_run
 from apq_jax.system.errors import InputError
+from apq_jax.system.files import read_text
 
 
 class Run(NamedTuple):
@@ -170,6 +171,6 @@ def _find_differences(runs: list[Run]) -> list[str]:
 def _read_accelerator(folder: pathlib.Path) -> str:
     """Returns the text of a folder's accelerator.toml, or "" if it has none that can be read."""
     try:
-        return (folder / "accelerator.toml").read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return read_text(folder / "accelerator.toml", 1 << 20)
+    except InputError:
         return ""

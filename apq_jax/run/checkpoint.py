@@ -169,7 +169,7 @@ def _read(path: pathlib.Path) -> Saved | None:
             raise ValueError("its contents are not those of its checksum")
         tree = json.loads(description)
         return Saved(path, tree["identity"], tree["seconds"], tree["evaluations"], tensors)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is damaged ({make_one_line(error)})") from error
 
 

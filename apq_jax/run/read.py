@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import pathlib
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from apq_jax.metrics import METRICS
-from apq_jax.system.errors import InputError
-from apq_jax.system.files import hash_file
+from apq_jax.system.errors import InputError, make_one_line
+from apq_jax.system.files import hash_file, read_text
 
 Rows = dict[str, np.ndarray]  # the columns of search.csv by name, [N] each
 SCHEMA = 5  # of result.json
+_MAX_RESULT, _MAX_ROWS = 64 << 20, 1 << 30  # bytes of result.json and search.csv
 NEEDED: tuple[str, ...] = (  # fields that result.json must have
     "config",
     "versions",
@@ -70,13 +72,12 @@ def read_result(path: pathlib.Path) -> dict[str, Any]:
       InputError: the file is missing, no JSON or of another schema than SCHEMA; a field of NEEDED
         is missing; a value was changed; or `search` or `files` is no section.
     """
+    text = read_text(path, _MAX_RESULT)
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(text)
         digest = compute_digest(result) if isinstance(result, dict) else ""
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error})") from error
+        raise InputError(f"{path}: is not JSON ({make_one_line(error)})") from error
     schema = result.get("schema") if isinstance(result, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: schema: {schema!r}; allowed: {SCHEMA}")
@@ -108,15 +109,13 @@ def require_own_files(folder: pathlib.Path, result: dict[str, Any], *names: str)
 
 
 def _read_rows(path: pathlib.Path) -> Rows:
+    text = io.StringIO(read_text(path, _MAX_ROWS), newline="")
     try:
-        with path.open(newline="") as file:
-            lines = list(csv.reader(file))
+        lines = list(csv.reader(text))
         head, body = lines[0], np.asarray(lines[1:], np.float64)
         rows = dict(zip(head, body.T, strict=True))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: is not a table of numbers ({error})") from error
+    except (csv.Error, ValueError, IndexError) as error:
+        raise InputError(f"{path}: is not a table of numbers ({make_one_line(error)})") from error
     for name in ("seed", "reward", "accuracy", "expected_accuracy", "feasible", *METRICS):
         if name not in rows:
             raise InputError(f"{path}: {name}: no such column")

@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 from apq_jax.metrics import METRICS
 from apq_jax.sweep.points import Point
-from apq_jax.system.errors import InputError, explain_os_errors, make_one_line, quote_name
+from apq_jax.system.errors import InputError, make_one_line, quote_name
+from apq_jax.system.files import read_text
 
+_MAX_BYTES = 1 << 30
 INDEX = "search"  # the first column, the point's index from 0
 Row: TypeAlias = dict[str, Any]  # a number or a text by column; without INDEX
 
@@ -41,10 +43,9 @@ def read_rows(path: pathlib.Path, points: list[Point]) -> dict[int, Row]:
         `meets_limits` is out of range.
     """
     try:
-        with explain_os_errors(path, "cannot be read"):
-            text = path.read_bytes().decode() if path.exists() else ""
+        text = read_text(path, _MAX_BYTES) if path.exists() else ""
         lines = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         raise InputError(f"{path}: not a table ({make_one_line(error)})") from error
     rows = {}
     for line_number, line in enumerate(lines, start=2):

@@ -1,9 +1,11 @@
-"""Writes files whole or not at all, and locks folders for one process at a time."""
+"""Reads foreign files safely, writes files whole or not at all, and locks folders."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
+import stat
 import tempfile
 from collections.abc import Iterator
 
@@ -16,6 +18,51 @@ except ImportError:  # not a POSIX system, where nothing is locked
 
 
 UNFINISHED = ".unfinished"  # suffix of files that are being written
+MAX_BYTES = 16 << 30  # of any file that is read
+
+
+def require_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> None:
+    """Checks a file that a user names, before a library opens it.
+
+    A pipe, a device or a socket could block its reader or never end.
+
+    Raises:
+      InputError: the file is missing, is not a regular one, or is larger than `max_bytes`.
+    """
+    with explain_os_errors(path, "cannot be read"):
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is a pipe, device or socket; allowed: a file")
+    if status.st_size > max_bytes:
+        raise InputError(f"{path}: {status.st_size:,} bytes; allowed: up to {max_bytes:,}")
+
+
+def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Returns a file's contents, which take at most `max_bytes` of memory.
+
+    Raises:
+      InputError: as `require_file`, or the file cannot be read.
+    """
+    require_file(path, max_bytes)
+    with explain_os_errors(path, "cannot be read"), open(path, "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:  # it has grown, or its size is not known, as in /proc
+        raise InputError(f"{path}: more than {max_bytes:,} bytes; allowed: up to that")
+    return content
+
+
+def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
+    """Returns a file's contents as text.
+
+    Raises:
+      InputError: as `read_file`, or the contents are not UTF-8.
+    """
+    try:
+        return read_file(path, max_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8 ({error.reason})") from error
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -51,6 +98,7 @@ def hash_file(path: pathlib.Path) -> str:
     Raises:
       InputError: the file cannot be read.
     """
+    require_file(path)
     with explain_os_errors(path, "cannot be read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

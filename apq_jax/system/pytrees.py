@@ -20,7 +20,7 @@ import safetensors.numpy
 from absl import logging
 
 from apq_jax.system.errors import InputError, make_one_line, quote_name
-from apq_jax.system.files import write_whole
+from apq_jax.system.files import require_file, write_whole
 
 Tree: TypeAlias = Any  # a pytree of arrays
 Check: TypeAlias = Callable[[Tree], None]  # raises InputError for a tree that makes no sense
@@ -147,6 +147,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     Raises:
       InputError: the file cannot be read, or is not a safetensors file.
     """
+    require_file(path)
     try:
         # The library checks that the header's shapes, dtypes and offsets fit the file's size.
         with safetensors.safe_open(path, framework="np") as file:

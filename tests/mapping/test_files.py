@@ -155,7 +155,7 @@ def overlap(tensors: dict[str, np.ndarray], metadata: Any) -> None:
         (lambda t, m: m.update(description="[]"), "description: other fields; allowed: acc"),
         (described(accelerator=3), "accelerator: not text"),
         (described(accelerator="unit_rows = 0"), "accelerator: unit_rows: 0; allowed"),
-        (described(accelerator="a." * 5000 + "a = 1"), "accelerator: is "),
+        (described(accelerator="a." * 5000 + "a = 1"), "accelerator: a line with 5000"),
         (described(accelerator='"a\\nb" = 1'), "accelerator: 'a\\nb': unknown"),
         (described(accelerator="mapping = 'mnsim'"), "accelerator.mapping: mnsim; allowed: isaac"),
         (described(scheme="sre_weights"), "scheme: 'sre_weights'; allowed: dense"),

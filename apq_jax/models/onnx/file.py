@@ -6,7 +6,6 @@ is taken. External weights are read only from the file's own folder and below.
 
 import os
 import pathlib
-import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,8 @@ import numpy as np
 from apq_jax.models.onnx import tensors
 from apq_jax.models.onnx.operators import OPERATORS, find_refusals
 from apq_jax.models.onnx.values import DTYPES, Node, quote
-from apq_jax.system.errors import InputError, explain_os_errors, make_one_line
+from apq_jax.system.errors import InputError, make_one_line
+from apq_jax.system.files import read_file
 
 OLDEST = 9  # the first supported operator set
 INSTALL = "python -m pip install 'onnx>=1.17'"
@@ -46,7 +46,7 @@ def read(path: str | os.PathLike[str]) -> Graph:
         supported, which the message lists together.
     """
     path = pathlib.Path(path)
-    model = _parse(path, _read_content(path))
+    model = _parse(path, read_file(path, tensors.MAX_BYTES))
     graph = model.graph
     opset = _read_opset(path, model)
     initialized = {tensor.name for tensor in graph.initializer}
@@ -81,16 +81,6 @@ def _join_names(infos: Sequence[Any]) -> str:
     """Returns the quoted names of inputs or outputs; after the first few, their count."""
     more = f" and {len(infos) - _MAX_LISTED} more" if len(infos) > _MAX_LISTED else ""
     return ", ".join(quote(info.name) for info in infos[:_MAX_LISTED]) + more
-
-
-def _read_content(path: pathlib.Path) -> bytes:
-    with explain_os_errors(path, "cannot be read"), path.open("rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InputError(f"{path}: is not a file; allowed: an ONNX file")
-        content = file.read(tensors.MAX_BYTES + 1)
-    if len(content) > tensors.MAX_BYTES:
-        raise InputError(f"{path}: more than {tensors.MAX_BYTES:,} bytes; allowed: up to that")
-    return content
 
 
 def _parse(path: pathlib.Path, content: bytes) -> Any:
