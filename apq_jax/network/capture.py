@@ -7,6 +7,8 @@ these operations and runs all others as written.
 
 import dataclasses
 import functools
+import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,7 @@ class Operation:
     name: str  # path of the parameter, else name of the product's primitive
     status: str  # "mapped", "digital" or "refused"
     reason: str = ""
+    multiplications: int = 0  # an example, in its matrix products; 0 if it is in none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,25 @@ def _find_weight(eqn: Any, sources: list[Origin | None]) -> tuple[int, Origin] |
     """Returns a product's weight operand, 0 or 1, and its origin; None for other equations."""
     weights = [(side, origin) for side, origin in enumerate(sources) if origin is not None]
     return weights[0] if eqn.primitive.name in _PRODUCTS and len(weights) == 1 else None
+
+
+def _count_multiplications(eqn: Any) -> int:
+    """Counts an equation's multiplications in matrix products, for all examples at once.
+
+    Control flow counts the products inside: a scan's as often as it runs, a while loop's once.
+    """
+    if eqn.primitive.name == "dot_general":
+        contracted = eqn.params["dimension_numbers"][0][0]
+        sizes = [eqn.invars[0].aval.shape[axis] for axis in contracted]
+        return int(eqn.outvars[0].aval.size) * math.prod(sizes)
+    if eqn.primitive.name == "conv_general_dilated":
+        kernel, out_axis = eqn.invars[1].aval, eqn.params["dimension_numbers"].rhs_spec[0]
+        return int(eqn.outvars[0].aval.size) * kernel.size // kernel.shape[out_axis]
+    values = [value for param in eqn.params.values() for value in jax.tree.leaves(param)]
+    jaxprs = [getattr(value, "jaxpr", value) for value in values]
+    inner = [part for jaxpr in jaxprs for part in getattr(jaxpr, "eqns", ())]
+    times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+    return int(times) * sum(map(_count_multiplications, inner))
 
 
 def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) -> Network:
@@ -86,23 +108,27 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
     matrices: dict[str, np.ndarray] = {}
     refused: dict[str, str] = {}
     digital: list[Operation] = []
-
-    def refuse(paths: frozenset[str], reason: str) -> None:
-        for path in paths:
-            refused.setdefault(path, reason)
+    counts: Counter[str] = Counter()  # of multiplications, by parameter
 
     def visit(eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]) -> None:
-        name = eqn.primitive.name
+        name, count = eqn.primitive.name, _count_multiplications(eqn) // batch
+
+        def refuse(paths: frozenset[str], reason: str) -> None:
+            for path in paths:
+                refused.setdefault(path, reason)
+                counts[path] += count
+
         if any("jaxpr" in key or key == "branches" for key in eqn.params):
             return refuse(_find_enclosed(eqn, sources), f"used inside {name}")
         weight = _find_weight(eqn, sources)
         if weight is None:
             if name in _PRODUCTS and sources[0] is None:
-                digital.append(Operation(name, "digital", "activations times activations"))
+                digital.append(Operation(name, "digital", "activations times activations", count))
             return
         side, origin = weight
         if not origin.paths:
-            digital.append(Operation(name, "refused", "its weight is a constant, not a parameter"))
+            reason = "its weight is a constant, not a parameter"
+            digital.append(Operation(name, "refused", reason, count))
             return
         if origin.changed:
             return refuse(origin.paths, f"computed by {origin.changed} before it is used")
@@ -118,9 +144,10 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         positions, rest = divmod(eqn.outvars[0].aval.size, batch * groups * columns)
         if rest:
             return refuse(origin.paths, "its result does not have the batch as an axis")
+        if path in layers and not np.array_equal(matrix, matrices[path]):
+            return refuse(origin.paths, "used twice with different layouts")
+        counts[path] += count
         if path in layers:
-            if not np.array_equal(matrix, matrices[path]):
-                return refuse(origin.paths, "used twice with different layouts")
             positions += layers[path].positions
             layers[path] = dataclasses.replace(layers[path], positions=positions)
             return
@@ -133,7 +160,8 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
     mapped = tuple(layer for path, layer in layers.items() if path not in refused)
     status = dict.fromkeys(layers, "mapped") | dict.fromkeys(refused, "refused")
     operations = (
-        Operation(path, status.get(path, "digital"), refused.get(path, "")) for path in names
+        Operation(path, status.get(path, "digital"), refused.get(path, ""), counts[path])
+        for path in names
     )
     shape = jax.ShapeDtypeStruct(example.shape, example.dtype)
     network = Network(apply_fn, shape, mapped, (*operations, *digital))

@@ -281,20 +281,22 @@ def branched(params: Any, x: jax.Array) -> jax.Array:
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "reason"),
+    ("model", "width", "count", "reason"),
     [
-        (standardised, 3, "computed by reduce_sum before it is used"),
-        (scanned, 3, "used inside scan"),
-        (branched, 3, "used inside cond"),
-        (both_ways, 3, "used twice with different layouts"),
-        (transposed_convolution, 1, "a transposed convolution"),
+        (standardised, 3, 9, "computed by reduce_sum before it is used"),
+        (scanned, 3, 18, "used inside scan"),
+        (branched, 3, 9, "used inside cond"),
+        (both_ways, 3, 18, "used twice with different layouts"),
+        (transposed_convolution, 1, 18, "a transposed convolution"),
     ],
 )
-def test_refused_by_name(model: Any, width: int, reason: str) -> None:
+def test_refused_by_name(model: Any, width: int, count: int, reason: str) -> None:
     params = {"w": normal(1, width, 3), "out": normal(2, 3, 2)}
     network = captured(model, params, 3)
     assert status(network) == {"w": ("refused", reason), "out": ("mapped", "")}
     assert f"w    refused: {reason}" in str(network)
+    counts = {operation.name: operation.multiplications for operation in network.operations}
+    assert counts == {"w": count, "out": 6}
 
 
 def test_a_product_of_two_parameters_is_refused_by_both_names() -> None:
@@ -326,9 +328,11 @@ def test_attention_stays_digital() -> None:
     network = captured(model, params, 5, 4)
     assert shapes(network) == [(1, 4, 4, 5)] * 3 + [(1, 4, 4, 1)]
     digital = [op for op in network.operations if op.status == "digital"]
-    assert [(op.name, op.reason) for op in digital] == [
-        ("dot_general", "activations times activations")
+    assert [(op.name, op.reason, op.multiplications) for op in digital] == [
+        ("dot_general", "activations times activations", 5 * 5 * 4)
     ] * 2
+    counts = {operation.name: operation.multiplications for operation in network.operations}
+    assert all(counts[layer.name] == layer.multiplications for layer in network.layers)
 
 
 def test_nothing_to_map() -> None:
