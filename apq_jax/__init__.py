@@ -1,6 +1,8 @@
 """Pruning and quantization of neural networks for ReRAM crossbar accelerators, searched in JAX."""
 
 import importlib
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from apq_jax.pipeline.stages import joined, search_policies
     from apq_jax.system.errors import InputError
     from apq_jax.types import Evaluation, Layer, Policy
+
+# `python -m apq_jax.COMMAND` imports for seconds before the command's first line. Ctrl-C ends it at
+# once, because libraries turn a KeyboardInterrupt into errors of their own.
+_is_command = sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].startswith("apq_jax")
+if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 __all__ = [
     "Accelerator",

@@ -16,6 +16,7 @@ import importlib
 import sys
 
 from apq_jax.system.exit_status import BAD_INPUT, OK
+from apq_jax.system.process import read_help, run_command
 
 COMMANDS = ("search", "sweep", "report", "export", "hardware", "mapping")
 
@@ -28,9 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     Args:
       argv: the arguments; None takes those of the process.
     """
-    name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    return run_command("apq-jax", _run, sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: list[str]) -> int:
+    name, *arguments = argv or ["--help"]
     if name in ("--help", "-h"):
-        print((__doc__ or "").strip())
+        print(read_help(__file__))
         return OK
     if name not in COMMANDS:
         print(f"apq-jax: {name!r}: not a command; allowed: {', '.join(COMMANDS)}", file=sys.stderr)

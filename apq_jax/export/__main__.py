@@ -16,7 +16,6 @@ Exit status: 0 done; 2 input that cannot be used.
 """
 
 import pathlib
-import signal
 import sys
 from collections import Counter
 
@@ -24,6 +23,7 @@ from apq_jax.system.command_line import build_parser
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
+from apq_jax.system.process import read_help, run_command
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 
     An InputError becomes one line on stderr.
     """
-    parser = build_parser("apq_jax.export", __doc__)
+    parser = build_parser("apq_jax.export", read_help(__file__))
     parser.add_argument("run", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--simulators", type=pathlib.Path, metavar="FOLDER")
@@ -76,6 +76,4 @@ def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it without an error
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command("apq_jax.export", main, sys.argv[1:]))

@@ -5,31 +5,29 @@ python -m apq_jax.hardware isaac_ou                 one, with its component tabl
 python -m apq_jax.hardware isaac_ou --toml my.toml  as a file for --config.accelerator=my.toml
 """
 
-import argparse
+import os
 import pathlib
-import signal
 import sys
 
 import rich.box
 import rich.table
 
 from apq_jax.hardware import PRESETS, Accelerator, dumps, load
+from apq_jax.system.command_line import build_parser
 from apq_jax.system.errors import InputError
+from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
+from apq_jax.system.process import read_help, run_command
 from apq_jax.system.terminal import console
 
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns 0, or 2 after a message about input that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m apq_jax.hardware",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = build_parser("apq_jax.hardware", read_help(__file__))
     parser.add_argument("accelerator", nargs="?", help="a preset, or a .toml file")
     parser.add_argument("--toml", type=pathlib.Path, help="where to write it")
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(argv)
         if options.toml is not None and options.accelerator is None:
             raise InputError(f"--toml: of which accelerator? allowed: {', '.join(PRESETS)}")
         if options.accelerator is None:
@@ -40,14 +38,14 @@ def main(argv: list[str]) -> int:
             accelerator = load(options.accelerator)
             if options.toml.suffix != ".toml":
                 raise InputError(f"--toml: {str(options.toml)!r}; allowed: a name ending in .toml")
-            if options.toml.exists():
+            if os.path.exists(options.toml):
                 raise InputError(f"{options.toml}: is there already; allowed: a new file")
             write_whole(options.toml, dumps(accelerator))
             print(options.toml)
     except InputError as error:
         print(f"apq_jax.hardware: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return BAD_INPUT
+    return OK
 
 
 def _tabulate_presets() -> rich.table.Table:
@@ -94,6 +92,4 @@ def _show(accelerator: Accelerator) -> None:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends quietly when `head` has read enough
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command("apq_jax.hardware", main, sys.argv[1:]))

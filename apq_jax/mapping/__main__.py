@@ -8,33 +8,30 @@ Checks the file, prints each layer's crossbars, units and bits, and draws one cr
 import argparse
 import io
 import pathlib
-import signal
 import sys
 
 from apq_jax.mapping import count_layer_map, load
+from apq_jax.system.command_line import build_parser
 from apq_jax.system.errors import InputError
+from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
+from apq_jax.system.process import read_help, run_command
 
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m apq_jax.mapping",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = build_parser("apq_jax.mapping", read_help(__file__))
     parser.add_argument("action", choices=["inspect"])
     parser.add_argument("file", type=pathlib.Path)
     parser.add_argument("--layer", type=int, default=0, help="number, from 0")
     parser.add_argument("--crossbar", type=int, default=0, help="number, from 0")
     parser.add_argument("--picture", type=pathlib.Path, help="beside the file if not given")
-    options = parser.parse_args(argv)
     try:
-        _inspect(options)
+        _inspect(parser.parse_args(argv))
     except InputError as error:
         print(f"apq_jax.mapping: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return BAD_INPUT
+    return OK
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -75,6 +72,4 @@ def _check_index(name: str, index: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends quietly when `head` has read enough
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command("apq_jax.mapping", main, sys.argv[1:]))

@@ -24,6 +24,7 @@ from apq_jax.metrics import ACCURACY_DROP, METRICS
 from apq_jax.system.command_line import build_parser
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, LIMIT_MISSED, OK
+from apq_jax.system.process import read_help, run_command
 
 
 def _read_limits(options: argparse.Namespace) -> dict[str, float]:
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
 
     An InputError becomes one line on stderr.
     """
-    parser = build_parser("apq_jax.report", __doc__)
+    parser = build_parser("apq_jax.report", read_help(__file__))
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--html", type=pathlib.Path, metavar="FILE")
     for name in (ACCURACY_DROP, *METRICS):
@@ -97,4 +98,4 @@ def _print_answers(folders: list[pathlib.Path], limits: dict[str, float]) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command("apq_jax.report", main, sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Builds the parsers of commands, which raise an InputError for a wrong command line."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from apq_jax.system.errors import InputError
 
@@ -9,6 +9,9 @@ from apq_jax.system.errors import InputError
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse's own ignores a full disk
 
 
 def build_parser(name: str, description: str | None) -> argparse.ArgumentParser:

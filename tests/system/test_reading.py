@@ -1,7 +1,5 @@
 """Every reader takes files only, of a size that it knows, whose headers and nesting are bounded."""
 
-import io
-import json
 import os
 import pathlib
 import socket
@@ -10,7 +8,6 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from apq_jax import data, hardware, mapping
