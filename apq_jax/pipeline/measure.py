@@ -11,7 +11,7 @@ from apq_jax.compression.compressed import Compressed, apply, compress
 from apq_jax.compression.converters import Cells
 from apq_jax.compression.evaluator import Subject
 from apq_jax.compression.options import Recovery
-from apq_jax.data.scoring import is_right, run_in_chunks
+from apq_jax.data.scoring import compute_accuracy, is_right, run_in_chunks
 from apq_jax.network.capture import Network
 from apq_jax.pipeline.prepared import Prepared, choose_chunk, get_cells, run_float
 from apq_jax.types import Policy
@@ -73,6 +73,17 @@ def measure(
     half = 1.96 * change.std() / np.sqrt(len(change))
     mean = float(change.mean())
     return Measured(float(right.mean()), float(float_right.mean()), mean, mean - half, mean + half)
+
+
+def measure_dense(prepared: Prepared, bits: int, images: np.ndarray, labels: np.ndarray) -> float:
+    """Measures the accuracy of the unpruned network with weights and inputs of so many bits."""
+    count = len(prepared.network.layers)
+    unpruned, all_bits = np.zeros(count, np.int32), np.full(count, bits, np.int32)
+    adc_bits = None
+    if prepared.space.adc_bits:
+        adc_bits = np.full(count, prepared.accelerator.adc_resolution, np.int32)
+    network = compressed(prepared, Policy(unpruned, all_bits, all_bits, adc_bits))
+    return compute_accuracy(compute_logits(prepared, network, images), labels)
 
 
 _apply = jax.jit(apply, static_argnums=0)

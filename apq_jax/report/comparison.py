@@ -45,7 +45,7 @@ def build_comparison(runs: list[Run]) -> doc.Document:
     first = runs[0].result
     base = (
         f"the unpruned network at 8 bits of {quote(runs[0].name)}: "
-        f"{quote(first['config']['model']['name'])} on {quote(first['data']['name'])}, accelerator "
+        f"{quote(first['network']['name'])} on {quote(first['data']['name'])}, accelerator "
         f"{quote(first['accelerator'])}"
     )
     lead: list[doc.Block] = [doc.Text(f"Every ratio is over the same base, {base}.")]
@@ -84,7 +84,8 @@ def build_comparison(runs: list[Run]) -> doc.Document:
                     fronts,
                     doc.Text(
                         "Lines: the least expected to be lost at a cost, before any fine-tuning, "
-                        "against each run's float network. Stars: what was chosen."
+                        "against each run's float network. Stars: what was chosen, as measured on "
+                        "the selection half, joined to where the search saw it."
                     ),
                 ),
             ),

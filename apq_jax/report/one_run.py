@@ -31,7 +31,7 @@ def build_report(folder: pathlib.Path, result: dict[str, Any], rows: Rows) -> do
       LookupError, TypeError, ValueError, ...: a field is missing or not what it should be.
     """
     return doc.Document(
-        f"{result['config']['model']['name']} on {result['data']['name']}, "
+        f"{result['network']['name']} on {result['data']['name']}, "
         f"compressed for {result['accelerator']}",
         (doc.Text(_describe_task(result)),),
         (
@@ -39,6 +39,7 @@ def build_report(folder: pathlib.Path, result: dict[str, Any], rows: Rows) -> do
             doc.Section("Accuracy against cost", build_front(result, rows)),
             *build_finetuning(result),
             doc.Section("Layer by layer", _build_layers(result)),
+            doc.Section("What is not mapped", _build_digital(result)),
             doc.Section("The search", build_search(result, rows)),
             doc.Section("Fewer bits of the converters", hardware.build_adc_curve(result)),
             doc.Section("The mapping", hardware.build_mapping(folder, result)),
@@ -56,7 +57,7 @@ def _describe_task(result: dict[str, Any]) -> str:
     budget += f" for each of {seeds} seeds" if seeds > 1 else ""
     return (
         f"Asked: {describe_goal(result['goal'], result['limits'])}, of "
-        f"{quote(result['config']['model']['name'])} on {quote(result['data']['name'])} for the "
+        f"{quote(result['network']['name'])} on {quote(result['data']['name'])} for the "
         f"accelerator {quote(result['accelerator'])}, by the strategy "
         f"{quote(result['search']['strategy'])} in {budget}; lost is against the float network."
     )
@@ -65,6 +66,7 @@ def _describe_task(result: dict[str, Any]) -> str:
 def _build_answer(result: dict[str, Any]) -> tuple[doc.Block, ...]:
     """Builds the section on the chosen policy: its costs, its accuracy and whether it is exact."""
     best, search, ratios = result["best"], result["search"], result["ratios"]
+    images, dense = result["data"]["select"], result["dense"]["8"]["validation_accuracy"]
     verdict = wording.describe_verdict(result, "meets", "**does not meet**")
     verdict += "".join(f"; it {describe_miss(miss)}" for miss in best["misses"])
     interrupted = " It was interrupted." if result["interrupted"] else ""
@@ -96,7 +98,8 @@ def _build_answer(result: dict[str, Any]) -> tuple[doc.Block, ...]:
             '"Over dense 8" is the cost of the unpruned network at 8-bit weights and inputs on the '
             'same accelerator, divided by the chosen policy\'s; "over dense 16" the same at 16 '
             "bits. Slots are the operation units that hold weights; crossbars are at least one a "
-            "layer, too coarse for a small network."
+            "layer, too coarse for a small network. The unpruned network at 8 bits gets "
+            f"{wording.format_accuracy(dense, images)} of the selection half right."
         ),
         doc.Text(_describe_area(result)),
         doc.Text(
@@ -203,6 +206,34 @@ def _build_layers(result: dict[str, Any]) -> tuple[doc.Block, ...]:
             ),
         ),
     )
+
+
+def _build_digital(result: dict[str, Any]) -> tuple[doc.Block, ...]:
+    """Builds the section on products that stay digital, and on parameters that are in none."""
+    network, products, in_none = result["network"], dict[str, list[int]](), list[str]()
+    for operation in network["not_mapped"]:
+        name, count = operation["name"], operation["multiplications"]
+        if operation["reason"]:
+            products.setdefault(f"{name}: {operation['reason']}", []).append(count)
+        else:
+            in_none.append(quote(name))
+    mapped, digital = network["multiplications"], sum(map(sum, products.values()))
+    share = f"{100 * mapped / (mapped + digital):.1f} %"
+    blocks: list[doc.Block] = [
+        doc.Text(
+            f"Crossbars do {mapped:,} of the {mapped + digital:,} multiplications ({share}) of an "
+            "image in matrix products and convolutions. All else is computed in digital, and no "
+            "cost here counts it."
+        )
+    ]
+    if products:
+        body = [[words, str(len(counts)), f"{sum(counts):,}"] for words, counts in products.items()]
+        head = ["operation, and why", "times", "multiplications"]
+        blocks.append(doc.Table("Products that stay digital", (doc.Part(head, body),)))
+    if in_none:
+        names = doc.Text(f"In no product: {', '.join(in_none)}.")
+        blocks.append(doc.Details("Parameters that stay digital", (names,)))
+    return tuple(blocks)
 
 
 def _build_cautions(result: dict[str, Any]) -> tuple[doc.Block, ...]:

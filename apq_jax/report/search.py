@@ -20,17 +20,20 @@ def build_front(result: dict[str, Any], rows: Rows) -> tuple[Block, ...]:
     knee = next(point for point in result["pareto"] if point["evaluation"] == front["knee"])
     full, reference = result["float"]["search_accuracy"], front["reference"]
     points = 100 * (full - knee["expected_accuracy"])
+    star = "the star is joined to where the search saw its policy"
+    star += ", before fine-tuning." if result["best"]["fine_tuned"] else "."
     return (
         Picture(
             "pareto",
-            "Accuracy against crossbars and slots: every evaluated policy, the front, the limit, "
-            "the unpruned network and the chosen policy",
+            "Points lost against crossbars and slots: every evaluated policy, the front, the "
+            "limit, the unpruned network and the chosen one",
             search_figures.draw_pareto(result, rows),
         ),
         Text(
-            "Every policy that was evaluated, before any fine-tuning: measured accuracy faint, "
-            "expected accuracy (by which the search is limited, docs/search.md) and its Pareto "
-            "front in blue. Policies that lose much more are cut off."
+            "Dots: what every policy lost on the search half before any fine-tuning, measured "
+            "faint; in blue as expected accuracy has it (by which the search is limited, "
+            "docs/search.md), and its Pareto front. Policies that lose much more are cut off. "
+            f"Square and star: measured on the selection half, which decides; {star}"
         ),
         Text(
             f"{search['distinct']:,} of the {search['evaluations']:,} evaluated policies are "
@@ -66,11 +69,15 @@ def build_finetuning(result: dict[str, Any]) -> tuple[Section, ...]:
     ]
     head = ["evaluation", "slots over dense 8", "expected to lose, points", "loss before", "after"]
     head += ["steps", "took", "lost on the selection half", "meets the limit"]
-    words = "is one of them" if result["best"]["fine_tuned"] else "is none of them"
+    best = result["best"]
+    words = f"policy, evaluation {best['evaluation']}, is none of them"
+    if any(tuned["evaluation"] == best["evaluation"] for tuned in result["finetune"]):
+        when = "after" if best["fine_tuned"] else "before"
+        words = f"network is evaluation {best['evaluation']} {when} its fine-tuning"
     text = Text(
         "Policies that were trained on under their masks and bits, from the float network's "
         "outputs and the labels, on the training images; the loss on the search half said when to "
-        f"stop. The chosen policy {words}."
+        f"stop. The chosen {words}."
     )
     return (Section("Fine-tuning", (text, Table("Fine-tuned policies", (Part(head, rows),)))),)
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from apq_jax.metrics import ACCURACY_DROP, COSTS, Metric
+from apq_jax.report import wording
 from apq_jax.report.figures import (
     BLUE,
     COLOURS,
@@ -89,48 +90,46 @@ def _find_switches(result: dict[str, Any], rows: Rows) -> tuple[list[int], str]:
 
 
 def draw_pareto(result: dict[str, Any], rows: Rows) -> Figure:
-    """Draws the accuracy of every evaluation against its crossbars, and against its slots.
+    """Draws the points that every evaluation loses against its crossbars, and against its slots.
 
-    Both pictures also have the front of expected accuracy, the limits, the unpruned network at 8
-    bits and the chosen policy. Policies that lose much more than is allowed are cut off.
+    Both pictures also have the front of what evaluations are expected to lose, the limits, and, as
+    measured on the selection half, the unpruned network at 8 bits and the chosen one. Policies that
+    lose much more than is allowed are cut off.
     """
     figure, axes = new_figure(columns=2)
-    best, limits = result["best"], result["limits"]
-    expected, measured = 100 * rows["expected_accuracy"], 100 * rows["accuracy"]
-    top = 100 * result["float"]["search_accuracy"]
-    low = top - _count_points_shown(result)
+    best, limits, dense = result["best"], result["limits"], result["dense"]["8"]
+    full = result["float"]["search_accuracy"]
+    expected, measured = (100 * (full - rows[f"{kind}accuracy"]) for kind in ("expected_", ""))
+    lost = wording.count_points_lost(result, "validation")
+    dense_lost = 100 * (result["float"]["validation_accuracy"] - dense["validation_accuracy"])
+    max_lost = max(_count_points_shown(result), lost + 0.2, dense_lost + 0.2)
     for axis, metric in zip(axes, (COSTS["crossbars"], COSTS["slots"]), strict=True):
         name = metric.field
-        cost, shown = rows[name], expected >= low
+        cost, shown = rows[name], expected <= max_lost
         _draw_cloud(axis, cost, measured, s=7, color=GREY, alpha=0.3, label="measured")
         _draw_cloud(axis, cost[shown], expected[shown], s=9, color=BLUE, label="expected")
-        steps, points = trace_front(cost, expected)
-        axis.step(*steps, where="post", color=BLUE, linewidth=1.4, label="front")
-        points = points[expected[points] >= low]
+        (steps, heights), points = trace_front(cost, -expected)
+        axis.step(steps, -heights, where="post", color=BLUE, linewidth=1.4, label="front")
+        points = points[expected[points] <= max_lost]
         words = _describe_points(rows, points, metric)
         _draw_points(axis, cost[points], expected[points], BLUE, words)
         if ACCURACY_DROP in limits:
-            limit = top - limits[ACCURACY_DROP]
+            limit = limits[ACCURACY_DROP]
             axis.axhline(limit, color=RED, linestyle="--", linewidth=1.2, label="limit")
         if name in limits:
             limit = limits[name]
             axis.axvline(limit, color=RED, linestyle=":", linewidth=1.2, label="most allowed")
-        dense = result["dense"]["8"][name]
-        unpruned = f"unpruned at 8 bits: {format(dense, metric.format)} {metric.unit}"
-        words = [f"{unpruned}; float accuracy {top:.2f} %"]
+        unpruned = f"unpruned at 8 bits: {format(dense[name], metric.format)} {metric.unit}"
+        title = f"{unpruned}, {dense_lost:.2f} points lost on the selection half"
         square: dict[str, Any] = {"marker": "s", "s": 45, "color": ORANGE, "zorder": 4}
-        axis.scatter([dense], [top], label="dense, 8 bits", urls=words, **square)
-        chosen = (
-            f"chosen, evaluation {best['evaluation']}: {format(best[name], metric.format)} "
-            f"{metric.unit}, {100 * best['expected_accuracy']:.2f} % expected before any "
-            "fine-tuning"
-        )
-        _draw_star(axis, best[name], 100 * best["expected_accuracy"], GREEN, chosen, "chosen")
+        axis.scatter([dense[name]], [dense_lost], label="dense, 8 bits", urls=[title], **square)
+        words = f"chosen, evaluation {best['evaluation']}"
+        _draw_chosen(axis, result, metric, GREEN, words, "chosen")
         axis.set_xscale("log")
-        set_plain_log_ticks(axis, min(cost.min(), best[name]), max(cost.max(), dense))
-        axis.set_ylim(low, max(top, measured.max()) + 0.2)
+        set_plain_log_ticks(axis, min(cost.min(), best[name]), max(cost.max(), dense[name]))
+        axis.set_ylim(max_lost, min(0.0, measured.min(), lost, dense_lost) - 0.2)
         axis.set_xlabel(metric.words)
-    axes[0].set_ylabel("accuracy on the search half, %")
+    axes[0].set_ylabel("points lost against the float network")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     return figure
@@ -143,12 +142,13 @@ def draw_fronts(runs: list[tuple[str, dict[str, Any], Rows]]) -> Figure:
       runs: for each run its name, its result.json and its search.csv.
     """
     figure, axes = new_figure(columns=2)
-    max_lost = max(_count_points_shown(result) for _, result, _ in runs)
+    lost = [wording.count_points_lost(result, "validation") for _, result, _ in runs]
+    max_lost = max(*(_count_points_shown(result) for _, result, _ in runs), max(lost) + 0.2)
     for axis, metric in zip(axes, (COSTS["slots"], COSTS["energy_nj"]), strict=True):
         min_lost = 0.0
         for index, (name, result, rows) in enumerate(runs):
             colour = COLOURS[index % len(COLOURS)]
-            full, best = result["float"]["search_accuracy"], result["best"]
+            full = result["float"]["search_accuracy"]
             cost, gain = rows[metric.field], 100 * (rows["expected_accuracy"] - full)
             (steps, heights), points = trace_front(cost, gain)
             line = ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
@@ -157,18 +157,14 @@ def draw_fronts(runs: list[tuple[str, dict[str, Any], Rows]]) -> Figure:
             points = points[-gain[points] <= max_lost]
             words = [f"{name}, {text}" for text in _describe_points(rows, points, metric)]
             _draw_points(axis, cost[points], -gain[points], colour, words)
-            points_lost = 100 * (full - best["expected_accuracy"])
-            chosen = (
-                f"{name}, chosen: {best[metric.field]:,.6g} {metric.unit}, {points_lost:.2f} lost"
-            )
-            _draw_star(axis, best[metric.field], points_lost, colour, chosen, None)
-            min_lost = min(min_lost, float((-gain).min()))
+            _draw_chosen(axis, result, metric, colour, f"{name}, chosen", None)
+            min_lost = min(min_lost, float((-gain).min()), lost[index])
         axis.set_xscale("log")
         costs = np.concatenate([rows[metric.field] for *_, rows in runs])
         set_plain_log_ticks(axis, costs.min(), costs.max())
         axis.set_ylim(max_lost, min_lost - 0.2)  # more accurate is higher
         axis.set_xlabel(metric.words)
-    axes[0].set_ylabel("points expected to be lost")
+    axes[0].set_ylabel("points lost against the float network")
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     for text, (name, *_) in zip(legend.get_texts(), runs, strict=True):
@@ -224,7 +220,21 @@ def _draw_points(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, words: l
     axis.scatter(x, y, s=14, color=colour, linewidths=0, urls=words, zorder=3)
 
 
-def _draw_star(axis: Axes, x: float, y: float, colour: str, words: str, label: str | None) -> None:
-    """Draws the chosen policy as a star with words under the pointer."""
+def _draw_chosen(
+    axis: Axes, result: dict[str, Any], metric: Metric, colour: str, words: str, label: str | None
+) -> None:
+    """Draws the chosen network as a star at what it loses on the selection half.
+
+    A line joins the star to what the search expected its policy to lose before any fine-tuning.
+    """
+    best, cost = result["best"], result["best"][metric.field]
+    expected = 100 * (result["float"]["search_accuracy"] - best["expected_accuracy"])
+    lost = wording.count_points_lost(result, "validation")
+    words = (
+        f"{words}: {format(cost, metric.format)} {metric.unit}, {lost:.2f} points lost on the "
+        f"selection half{' after fine-tuning' if best['fine_tuned'] else ''}, {expected:.2f} "
+        "expected by the search"
+    )
+    axis.plot([cost, cost], [expected, lost], color=colour, linewidth=1.4, zorder=4)
     style: dict[str, Any] = {"marker": "*", "s": 170, "edgecolors": "black", "linewidths": 0.6}
-    axis.scatter([x], [y], color=colour, zorder=5, label=label, urls=[words], **style)
+    axis.scatter([cost], [lost], color=colour, zorder=5, label=label, urls=[words], **style)

@@ -26,15 +26,16 @@ def build_summary(result: dict[str, Any]) -> rich.table.Table:
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for metric in (*SEARCHED, INDEX_BITS):
         table.add_row(metric.short_words, *format_costs(result["dense"], best, metric))
-    for words, split, images in (
-        ("select, %", "validation", data["select"]),
-        ("test, %", "test", data["test"]),
+    dense = f"{100 * result['dense']['8']['validation_accuracy']:.1f}"
+    for words, split, images, unpruned in (
+        ("select, %", "validation", data["select"], dense),
+        ("test, %", "test", data["test"], ""),
     ):
         before, after = floats[f"{split}_accuracy"], best[f"{split}_accuracy"]
         table.add_row(
             words,
-            "float",
-            f"{100 * before:.1f}",
+            f"float {100 * before:.1f}",
+            unpruned,
             f"{100 * after:.1f}",
             f"{100 * (after - before):+.1f}",
             f"±{100 * compute_standard_error(after, images):.1f}",

@@ -23,6 +23,7 @@ NEEDED: tuple[str, ...] = (  # fields that result.json must have
     "command",
     "interrupted",
     "data",
+    "network",
     "float",
     "goal",
     "limits",

@@ -10,7 +10,7 @@ from apq_jax import config, crossbar, metrics
 from apq_jax.data import Dataset
 from apq_jax.hardware import Accelerator, adc, build_matching_isaac
 from apq_jax.mapping import schemes
-from apq_jax.pipeline import stages
+from apq_jax.pipeline import measure, stages
 from apq_jax.pipeline.choose import Choice
 from apq_jax.pipeline.float_checks import find_doubts
 from apq_jax.pipeline.judge import Judged, find_knee, judge
@@ -140,6 +140,8 @@ def build_result(
     dense = {bits: compute_dense_cost(prepared, int(bits)) for bits in ("8", "16")}
     matching_isaac = build_matching_isaac(accelerator)
     isaac = {bits: compute_dense_cost(prepared, int(bits), matching_isaac) for bits in ("8", "16")}
+    selection = dataset.select_images, dataset.select_labels
+    dense["8"]["validation_accuracy"] = measure.measure_dense(prepared, 8, *selection)
     judged = judge(prepared, record)
     splits = "train", "search", "select", "test"
     images = {split: len(getattr(dataset, f"{split}_labels")) for split in splits}
@@ -153,6 +155,7 @@ def build_result(
         "seed": prepared.config.seed,
         "interrupted": interrupted,
         "data": {"name": dataset.name, **images},
+        "network": _describe_network(prepared),
         "float": {
             "validation_accuracy": choice.float_accuracy,
             "search_accuracy": float(float_search_accuracy),
@@ -214,6 +217,20 @@ def build_result(
         "finetune": _build_finetune(prepared, record, judged, choice),
         "front": _build_front(record, judged),
         "pareto": _build_pareto(record, judged),
+    }
+
+
+def _describe_network(prepared: Prepared) -> dict[str, Any]:
+    """Returns the network's name, its mapped multiplications, and all that is not mapped."""
+    network = prepared.network
+    return {
+        "name": str(prepared.config.model),
+        "multiplications": sum(layer.multiplications for layer in network.layers),
+        "not_mapped": [
+            dataclasses.asdict(operation)
+            for operation in network.operations
+            if operation.status != "mapped"
+        ],
     }
 
 
