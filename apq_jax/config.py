@@ -1,6 +1,7 @@
 """The configuration of a run: frozen dataclasses, checked once at the command line."""
 
 import dataclasses
+import os.path
 from typing import Any
 
 import ml_collections
@@ -18,6 +19,7 @@ from apq_jax.system.fields import define_choice, define_range
 STRATEGIES = ("apq", "joint", "random", "uniform", "lamp", "greedy", "genetic", "cma_es")
 LAST_SEED = 2**31 - 1
 GOALS = ("cost", "accuracy", "front")
+PATHS = ("accelerator", "cache_dir", "data.path", "model.path")  # fields in which ~ is the home
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,5 +240,5 @@ def _read_section(walked: list[str], default: Any, values: Any) -> Any:
             value = float(value)
         if type(value) is not type(usual) or not fields.is_allowed(allowed, value):
             raise InputError(f"config.{'.'.join(here)}: {value!r}; allowed: {words}")
-        changes[name] = value
+        changes[name] = os.path.expanduser(value) if ".".join(here) in PATHS else value
     return dataclasses.replace(default, **changes)

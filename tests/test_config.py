@@ -1,8 +1,10 @@
 """The configuration: every field in its range, and fields that contradict each other."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from apq_jax.config import Config, from_config_dict, to_config_dict
+from apq_jax.system.command_line import read_path
 from apq_jax.system.errors import InputError
 
 
@@ -68,6 +70,15 @@ def test_centring_needs_moments() -> None:
     tree["recovery"]["match_moments"] = False
     with pytest.raises(InputError, match=r"^config\.plan\.centre: .*; allowed: False"):
         from_config_dict(_tree(tree))
+
+
+def test_the_home_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    tree = ConfigDict({"accelerator": "~/a.toml", "data": {"path": "~/d"}, "cache_dir": "x/~"})
+    config = from_config_dict(tree)
+    paths = config.accelerator, config.data.path, config.cache_dir
+    assert paths == ("/home/me/a.toml", "/home/me/d", "x/~")
+    assert str(read_path("~/run")) == "/home/me/run"
 
 
 def test_config_survives_the_round_trip() -> None:

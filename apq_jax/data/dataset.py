@@ -184,6 +184,12 @@ def check_splits(path: str, dataset: Dataset) -> Dataset:
             )
     if dataset.train_labels.min() == dataset.train_labels.max():
         raise InputError(f"{path}: 1 class; at least 2 are needed")
+    height, width, channels = dataset.train_images.shape[1:]
+    if height in (1, 3) and width == channels > 4:
+        logging.warning(
+            "%s: images of %d x %d pixels and %d channels: if they are [N, C, H, W], store "
+            "images.transpose(0, 2, 3, 1)", path, height, width, channels
+        )  # fmt: skip
     return dataset
 
 

@@ -19,7 +19,7 @@ import pathlib
 import sys
 from collections import Counter
 
-from apq_jax.system.command_line import build_parser
+from apq_jax.system.command_line import build_parser, read_path
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
@@ -32,9 +32,9 @@ def main(argv: list[str]) -> int:
     An InputError becomes one line on stderr.
     """
     parser = build_parser("apq_jax.export", read_help(__file__))
-    parser.add_argument("run", type=pathlib.Path, metavar="RUN")
-    parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE")
-    parser.add_argument("--simulators", type=pathlib.Path, metavar="FOLDER")
+    parser.add_argument("run", type=read_path, metavar="RUN")
+    parser.add_argument("--onnx", type=read_path, metavar="FILE")
+    parser.add_argument("--simulators", type=read_path, metavar="FOLDER")
     try:
         options = parser.parse_args(argv)
         if options.onnx is None and options.simulators is None:
@@ -58,7 +58,7 @@ def _write_onnx(folder: pathlib.Path, path: pathlib.Path) -> None:
     Raises:
       InputError: `path` does not end in .onnx, or a function that is called raises it.
     """
-    if path.suffix != ".onnx":  # a run has no .onnx file, so none of its files is overwritten
+    if path.suffix.lower() != ".onnx":  # no file of a run, so none of its files is overwritten
         raise InputError(f"--onnx: {str(path)!r}; allowed: a file named *.onnx")
     # Imported only now because it loads for seconds, and a wrong flag should not wait.
     from apq_jax.export.finished_run import read_finished_run

@@ -6,14 +6,13 @@ python -m apq_jax.hardware isaac_ou --toml my.toml  as a file for --config.accel
 """
 
 import os
-import pathlib
 import sys
 
 import rich.box
 import rich.table
 
 from apq_jax.hardware import PRESETS, Accelerator, dumps, load
-from apq_jax.system.command_line import build_parser
+from apq_jax.system.command_line import build_parser, read_path
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
@@ -25,7 +24,7 @@ def main(argv: list[str]) -> int:
     """Runs the command line; returns 0, or 2 after a message about input that cannot be used."""
     parser = build_parser("apq_jax.hardware", read_help(__file__))
     parser.add_argument("accelerator", nargs="?", help="a preset, or a .toml file")
-    parser.add_argument("--toml", type=pathlib.Path, help="where to write it")
+    parser.add_argument("--toml", type=read_path, help="where to write it")
     try:
         options = parser.parse_args(argv)
         if options.toml is not None and options.accelerator is None:
@@ -36,7 +35,7 @@ def main(argv: list[str]) -> int:
             _show(load(options.accelerator))
         else:
             accelerator = load(options.accelerator)
-            if options.toml.suffix != ".toml":
+            if options.toml.suffix.lower() != ".toml":
                 raise InputError(f"--toml: {str(options.toml)!r}; allowed: a name ending in .toml")
             if os.path.exists(options.toml):
                 raise InputError(f"{options.toml}: is there already; allowed: a new file")

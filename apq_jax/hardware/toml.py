@@ -29,7 +29,7 @@ def load(name: str) -> Accelerator:
       InputError: there is no such preset; the file cannot be read, is larger than 1 MiB, has a line
         of more than 100 dots or is not TOML; or it has an unknown key, a wrong type or a bad value.
     """
-    if not name.endswith(".toml"):
+    if not name.lower().endswith(".toml"):
         if name in PRESETS:
             return PRESETS[name]
         raise InputError(f"accelerator: {name!r}; allowed: {', '.join(PRESETS)}, or a .toml file")

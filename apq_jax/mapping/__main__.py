@@ -7,11 +7,10 @@ Checks the file, prints each layer's crossbars, units and bits, and draws one cr
 
 import argparse
 import io
-import pathlib
 import sys
 
 from apq_jax.mapping import count_layer_map, load
-from apq_jax.system.command_line import build_parser
+from apq_jax.system.command_line import build_parser, read_path
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
 from apq_jax.system.files import write_whole
@@ -22,10 +21,10 @@ def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     parser = build_parser("apq_jax.mapping", read_help(__file__))
     parser.add_argument("action", choices=["inspect"])
-    parser.add_argument("file", type=pathlib.Path)
+    parser.add_argument("file", type=read_path)
     parser.add_argument("--layer", type=int, default=0, help="number, from 0")
     parser.add_argument("--crossbar", type=int, default=0, help="number, from 0")
-    parser.add_argument("--picture", type=pathlib.Path, help="beside the file if not given")
+    parser.add_argument("--picture", type=read_path, help="beside the file if not given")
     try:
         _inspect(parser.parse_args(argv))
     except InputError as error:

@@ -21,7 +21,7 @@ import pathlib
 import sys
 
 from apq_jax.metrics import ACCURACY_DROP, METRICS
-from apq_jax.system.command_line import build_parser
+from apq_jax.system.command_line import build_parser, read_path
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, LIMIT_MISSED, OK
 from apq_jax.system.process import read_help, run_command
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> int:
     An InputError becomes one line on stderr.
     """
     parser = build_parser("apq_jax.report", read_help(__file__))
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
-    parser.add_argument("--html", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("runs", nargs="+", type=read_path, metavar="RUN")
+    parser.add_argument("--html", type=read_path, metavar="FILE")
     for name in (ACCURACY_DROP, *METRICS):
         parser.add_argument(_build_flag(name), metavar="NUMBER")
     try:

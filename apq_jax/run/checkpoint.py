@@ -23,7 +23,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from apq_jax.compression import plan_cache, quantization
-from apq_jax.config import Config, to_config_dict
+from apq_jax.config import PATHS, Config, to_config_dict
 from apq_jax.data import Dataset
 from apq_jax.hardware import Accelerator, adc
 from apq_jax.network.capture import Network
@@ -35,7 +35,7 @@ from apq_jax.system.errors import InputError, explain_os_errors, make_one_line, 
 SCHEMA = 2  # of the file, and of the code that resumes it
 
 # Fields that are not compared, because their files' contents are.
-_ELSEWHERE = ("config.cache_dir", "config.data.path", "config.model.path", "config.accelerator")
+_ELSEWHERE = tuple(f"config.{name}" for name in PATHS)
 
 
 class Saved(NamedTuple):

@@ -1,6 +1,10 @@
-"""Builds the parsers of commands, which raise an InputError for a wrong command line."""
+"""Builds parsers of command lines, which raise InputError, and command lines that can be shown."""
 
 import argparse
+import os
+import pathlib
+import shlex
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from apq_jax.system.errors import InputError
@@ -22,3 +26,20 @@ def build_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """
     layout = argparse.RawDescriptionHelpFormatter
     return _Parser(name, description=description, formatter_class=layout, allow_abbrev=False)
+
+
+def read_path(text: str) -> pathlib.Path:
+    """Returns the path that a flag names; shells leave the ~ of --flag=~/x to the command."""
+    return pathlib.Path(os.path.expanduser(text))
+
+
+def join_command(words: Iterable[str]) -> str:
+    """Returns a command as one printable line that a shell reads as these words."""
+    return " ".join(shlex.quote(w) if w.isprintable() else _escape_word(w) for w in words)
+
+
+def _escape_word(word: str) -> str:
+    """Returns a word as bash's $'...', where \\x1b is the byte 27."""
+    plain = set(range(32, 127)) - set(b"\\'")
+    letters = (chr(x) if x in plain else f"\\x{x:02x}" for x in os.fsencode(word))
+    return f"$'{''.join(letters)}'"

@@ -39,6 +39,14 @@ def test_small_classes_are_all_trained_on(npz: pathlib.Path) -> None:
     assert len(np.unique(data.load_npz(npz).train_labels)) == 200
 
 
+def test_channels_before_rows_are_warned_of(
+    npz: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.savez(npz, images=some_images(300, size=(3, 8, 8)), labels=np.arange(300) % 3)
+    assert data.load_npz(npz).train_images.shape[1:] == (3, 8, 8)
+    assert "if they are [N, C, H, W], store images.transpose(0, 2, 3, 1)" in caplog.text
+
+
 def test_repeated_images_are_dropped(npz: pathlib.Path) -> None:
     arrays = one_pair()
     arrays["images"][200:] = arrays["images"][:100]

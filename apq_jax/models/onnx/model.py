@@ -172,8 +172,16 @@ def build_classifier(
     try:
         count = _count_classes(apply_to_images, model.params, image_shape)
     except InputError as error:
-        sizes = " x ".join(map(str, image_shape))
-        raise InputError(f"{error} (images of {sizes} in layout {layout})") from error
+        words = f"images of {' x '.join(map(str, image_shape))} in layout {layout}"
+        sizes = zip(model.input_shape[1:], image_shape, strict=False)
+        if rank == 4 and layout == "NCHW" and all(size in (None, n) for size, n in sizes):
+            are_channels_first = image_shape[0] < image_shape[2]
+            words += ", which is the file's shape: " + (
+                "store images.transpose(0, 2, 3, 1)"
+                if are_channels_first
+                else "set config.model.layout to NHWC"
+            )
+        raise InputError(f"{error} ({words})") from error
     if count < classes:  # more will do: the data may show some of the classes, by their numbers
         raise InputError(
             f"{apply_fn.graph.path}: output {quote(apply_fn.graph.output)}: {count} classes; "

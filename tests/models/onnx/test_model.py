@@ -802,6 +802,7 @@ def test_images_fit_the_models_layout(tmp_path: pathlib.Path) -> None:
         ((28, 28, 1), 3, {}, r"input 'x': given \[2, 1, 28, 28\]; allowed: \[N, 1, 12, 12\] "
          r"\(images of 28 x 28 x 1 in layout NCHW\)"),
         ((12, 12, 1), 3, {"layout": "NHWC"}, r"given \[2, 12, 12, 1\]; .* in layout NHWC"),
+        ((1, 12, 12), 3, {}, r"NCHW, which is the file's shape: store images.transpose\(0, 2, 3"),
         ((12, 12, 1), 4, {}, r"output 'y': 3 classes; allowed: the 4 of the data, or m"),
         ((12, 12, 1), 3, {"path": "net.pb"}, r"config.model.path: 'net.pb'; allowed: an .onnx f"),
         ((12, 12, 1), 3, {"path": "no.onnx"}, r"config.model.path: 'no.onnx'; allowed: an .onnx f"),
