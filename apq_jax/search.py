@@ -7,7 +7,9 @@
 
 Trains the network (once; the weights are cached), searches a keep ratio and bitwidths for every
 layer, fine-tunes the most promising policies, and writes the compressed network, every evaluation
-and a report to the work folder.
+and a report to the work folder: a new one, to which runs/latest links, or the one that --workdir
+names. A folder that holds a finished run, or files that no run wrote, is refused; --overwrite
+replaces the run's files in it, and no others.
 
 --config is a Python file that returns the fields of apq_jax/config.py, or the name of one in
 the package: lenet_mnist, vgg8_fashion, resnet20_cifar, onnx. --model, --data and --accelerator
@@ -46,12 +48,12 @@ Exit status: 0 done, or saved at SIGTERM; 2 input that cannot be used; 3 no poli
 """
 
 import pathlib
-import shlex
 import sys
 
 from rich.console import RenderableType
 
-from apq_jax.run.flags import is_resume, parse
+from apq_jax.run.flags import is_switch, parse
+from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, INTERRUPTED, OK
 from apq_jax.system.signals import Terminated, raise_on_sigterm
@@ -63,15 +65,15 @@ def main(argv: list[str]) -> int:
         print((__doc__ or "").strip())
         return OK
     try:
-        config, workdir, resume = parse(argv)
+        config, target = parse(argv)
         # The command that repeats the run from its beginning.
-        flags = [flag for flag in argv if not is_resume(flag)]
-        command = shlex.join(["python", "-m", "apq_jax.search", *flags])
+        flags = [flag for flag in argv if not is_switch(flag)]
+        command = join_command(["python", "-m", "apq_jax.search", *flags])
         # Imported only now because it loads for seconds, and a wrong flag should not wait.
         from apq_jax.run.job import run
 
         with raise_on_sigterm():
-            return run(config, workdir, command, report, resume)
+            return run(config, target.workdir, command, report, target.resume, target.overwrite)
     except InputError as error:
         print(f"apq_jax.search: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -158,7 +158,8 @@ def _run(network: str, scheme: str, seed: int, options: argparse.Namespace) -> N
     folder, start = options.workdir / network / scheme / str(seed), time.perf_counter()
     config = build_config(network, scheme, seed, options)
     begun = checkpoint.exists(folder / write.CHECKPOINT)
-    status = job.run(config, folder, f"benchmarks/headline.py: {folder}", search.report, begun)
+    command = f"benchmarks/headline.py: {folder}"
+    status = job.run(config, folder, command, search.report, begun, overwrite=not begun)
     if status not in (0, 3):
         raise SystemExit(status)
     kept = _read_run(folder) | {"seconds": time.perf_counter() - start}  # of the last process

@@ -63,7 +63,7 @@ def _run(seed: int, folder: pathlib.Path, flags: list[str]) -> float:
             return float(kept["seconds"])
     start = time.perf_counter()
     status = subprocess.run(
-        [*command, "--noresume"], check=False, stdout=subprocess.DEVNULL
+        [*command, "--overwrite"], check=False, stdout=subprocess.DEVNULL
     ).returncode
     seconds = time.perf_counter() - start
     if status not in FINISHED:

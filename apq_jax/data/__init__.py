@@ -1,5 +1,6 @@
 """Loads labelled images and splits them; docs/data.md describes the formats."""
 
+import os
 import pathlib
 
 from apq_jax.data.cifar import FOLDER, is_cifar_10, load_cifar_10
@@ -44,7 +45,7 @@ def load(path: str | None, name: str = "mnist_5k") -> Dataset:
         `load_fashion_mnist`; or `name` is `cifar_10`, which nothing installs, without a path.
     """
     if path:
-        if not pathlib.Path(path).is_dir():
+        if not os.path.isdir(path):
             return load_npz(path)
         # In a folder with neither layout, the name decides which missing files the error names.
         is_cifar = is_cifar_10(path) or name == "cifar_10"

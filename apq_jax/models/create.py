@@ -1,6 +1,7 @@
 """Creates the model that the options name: built, trained, or read from an ONNX file."""
 
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -91,7 +92,7 @@ def load_onnx(options: ModelOptions, dataset: Dataset) -> tuple[training.ApplyFn
         data set's images or classes do not fit the model.
     """
     path = pathlib.Path(options.path)
-    if path.suffix.lower() != ".onnx" or not path.is_file():
+    if path.suffix.lower() != ".onnx" or not os.path.isfile(path):
         raise InputError(f"config.model.path: {options.path!r}; allowed: an .onnx file that exists")
     model = load(path)
     image_shape = dataset.train_images.shape[1:]

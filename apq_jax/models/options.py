@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from apq_jax.system import fields
-from apq_jax.system.errors import InputError
+from apq_jax.system.errors import InputError, quote_name
 from apq_jax.system.fields import define_choice, define_range
 
 LAYOUTS = ("NCHW", "NHWC")  # axes of an ONNX file's input
@@ -25,7 +25,7 @@ class ModelOptions:
 
     def __str__(self) -> str:
         if self.path:
-            return pathlib.Path(self.path).name
+            return quote_name(pathlib.Path(self.path).name)
         return self.name if self.width == 1 else f"{self.name} x {self.width:g}"
 
 

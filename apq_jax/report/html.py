@@ -6,6 +6,7 @@ import re
 
 from apq_jax.report import document as doc
 from apq_jax.report.svg import render_svg
+from apq_jax.system.errors import escape
 
 _STYLE = pathlib.Path(__file__).with_name("page.css")
 # The browser, too, refuses to load or run anything, should a name ever slip past the escaping.
@@ -15,7 +16,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def render_html(document: doc.Document) -> str:
     """Returns a document as one page of HTML, with the style and the pictures inside."""
     title = html.escape(document.title)
-    return f"""<!DOCTYPE html>
+    return escape(f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -33,7 +34,7 @@ def render_html(document: doc.Document) -> str:
 </main>
 </body>
 </html>
-"""
+""")
 
 
 def _render_blocks(blocks: tuple[doc.Block | doc.Section, ...]) -> str:

@@ -3,7 +3,10 @@
 A paragraph is one line, because many places that Markdown is pasted into keep line breaks.
 """
 
+import re
+
 from apq_jax.report import document as doc
+from apq_jax.system.errors import escape
 
 
 def render_markdown(document: doc.Document, pictures: bool = True) -> str:
@@ -14,15 +17,15 @@ def render_markdown(document: doc.Document, pictures: bool = True) -> str:
       pictures: whether to link the files NAME.png of the pictures, which the caller draws;
         otherwise the pictures are left out.
     """
-    lines = [f"# {_join_lines(document.title)}", *_render_blocks(document.lead, pictures)]
+    lines = [f"# {_escape_marks(document.title)}", *_render_blocks(document.lead, pictures)]
     for section in document.sections:
-        lines += [f"## {_join_lines(section.title)}", *_render_blocks(section.blocks, pictures)]
-    return "\n\n".join(lines) + "\n"
+        lines += [f"## {_escape_marks(section.title)}", *_render_blocks(section.blocks, pictures)]
+    return escape("\n\n".join(lines)) + "\n"
 
 
 def render_table(head: list[str], body: list[list[str]]) -> str:
     """Returns a table as Markdown: the first column to the left, the others to the right."""
-    rows = [[_join_lines(cell).replace("|", "\\|") for cell in row] for row in (head, *body)]
+    rows = [[_escape_marks(cell) for cell in row] for row in (head, *body)]
     rows.insert(1, ["---"] + ["--:"] * (len(head) - 1))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -42,12 +45,13 @@ def _render_block(block: doc.Block) -> str:
         case doc.Table(_, parts):
             return "\n\n".join(render_table(*part) for part in parts)
         case doc.Picture(name, shows):
-            return f"![{_join_lines(shows)}]({name}.png)"
+            return f"![{_escape_marks(shows)}]({name}.png)"
         case doc.Code(lines):
             return "\n".join(f"    {line}" for line in lines.splitlines())
         case doc.Details(title, blocks):
-            return "\n\n".join([f"### {_join_lines(title)}", *map(_render_block, blocks)])
+            return "\n\n".join([f"### {_escape_marks(title)}", *map(_render_block, blocks)])
 
 
-def _join_lines(words: str) -> str:
-    return " ".join(words.split())
+def _escape_marks(words: str) -> str:
+    """Returns words as one line in which no character acts as a mark of Markdown."""
+    return re.sub(r"([\\`*\[\]<|])", r"\\\1", " ".join(words.split()))

@@ -11,7 +11,7 @@ from apq_jax.problem import pareto
 from apq_jax.report import wording
 from apq_jax.report.markdown import render_table
 from apq_jax.run.read import Rows, read_run
-from apq_jax.system.errors import InputError
+from apq_jax.system.errors import InputError, escape, make_plain
 
 
 def answer_query(folder: pathlib.Path, limits: dict[str, float]) -> tuple[str, bool]:
@@ -44,7 +44,8 @@ def answer_query(folder: pathlib.Path, limits: dict[str, float]) -> tuple[str, b
                 f"None of {count:,} evaluated policies {metrics.describe_limits(limits)}. The "
                 f"nearest, evaluation {evaluation}, {excesses}."
             )
-        return f"{folder}: {answer}\n\n{_describe(result, rows, index)}", not misses
+        text = f"{make_plain(folder)}: {answer}\n\n{_describe(result, rows, index)}"
+        return escape(text), not misses
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{folder}: result.json or search.csv lacks {error}") from error
 

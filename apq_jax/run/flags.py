@@ -1,9 +1,10 @@
 """Reads the command line of a search: a configuration, and the fields set on top of it."""
 
+import os
 import pathlib
 import re
 import runpy
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -19,11 +20,16 @@ SHORT = {
 }
 
 
-def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
-    """Reads the flags of a search.
+class Target(NamedTuple):
+    """The folder that a command is to work in, and what may become of its files."""
 
-    Returns:
-      The configuration, the work folder, and True for --resume, False for --noresume or None.
+    workdir: pathlib.Path | None  # None for a new one
+    resume: bool | None  # None if neither --resume nor --noresume is given
+    overwrite: bool
+
+
+def parse(argv: list[str]) -> tuple[Config, Target]:
+    """Reads the flags of a search.
 
     Raises:
       InputError: a flag is unknown or lacks a value, or the configuration cannot be used.
@@ -33,8 +39,7 @@ def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
     config_flags.DEFINE_config_dict(
         "config", read_config(path), flag_values=values, sys_argv=arguments
     )
-    flags.DEFINE_string("workdir", "runs/latest", "Folder of the run.", flag_values=values)
-    flags.DEFINE_boolean("resume", None, "Go on, or begin anew.", flag_values=values)
+    define_target(values)
     try:
         values(["search", *arguments])
     except flags.Error as error:
@@ -43,15 +48,36 @@ def parse(argv: list[str]) -> tuple[Config, pathlib.Path, bool | None]:
             raise InputError(str(error).splitlines()[0]) from error
         name, value = field.groups()
         raise InputError(f"config.{name}: {value!r}; allowed: {describe_allowed(name)}") from error
-    workdir = pathlib.Path(str(values["workdir"].value))
-    return from_config_dict(values["config"].value), workdir, values["resume"].value
+    return from_config_dict(values["config"].value), read_target(values)
+
+
+def define_target(values: flags.FlagValues) -> None:
+    """Defines the flags that `read_target` reads."""
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_boolean("resume", None, "Go on, or begin anew.", flag_values=values)
+    flags.DEFINE_boolean("overwrite", False, "Take a folder that is used.", flag_values=values)
+
+
+def read_target(values: flags.FlagValues) -> Target:
+    """Returns the target that the parsed flags name.
+
+    Raises:
+      InputError: the folder's name is empty, or both --resume and --overwrite are given.
+    """
+    workdir, resume, overwrite = (values[name].value for name in Target._fields)
+    if workdir == "":
+        raise InputError("--workdir=: is empty; allowed: a folder, or no --workdir for a new one")
+    if resume and overwrite:
+        raise InputError("--resume --overwrite; allowed: one of them")
+    folder = None if workdir is None else pathlib.Path(workdir)
+    return Target(folder, False if overwrite else resume, overwrite)
 
 
 def _split_config(argv: list[str]) -> tuple[list[str], str]:
     """Returns the arguments as --name=value, without --config, and the configuration's path."""
     arguments, path, rest = list[str](), None, iter(argv)
     for argument in rest:
-        if argument.startswith("-") and is_resume(argument):
+        if argument.startswith("-") and is_switch(argument):
             arguments.append(f"--{argument.lstrip('-')}")
             continue
         name, equals, value = argument.lstrip("-").partition("=")
@@ -60,7 +86,7 @@ def _split_config(argv: list[str]) -> tuple[list[str], str]:
             short = ", ".join(f"--{name}" for name in SHORT)
             raise InputError(
                 f"{argument!r}: not a flag; allowed: --config, --config.FIELD, {short}, --workdir, "
-                "--resume, --noresume, --help"
+                "--resume, --noresume, --overwrite, --help"
             )
         field = name.removeprefix("config.") if name.startswith("config.") else ""
         words = describe_allowed(field) if field else ""  # refuses an unknown field
@@ -91,7 +117,7 @@ def find_config(path: str) -> pathlib.Path:
     Raises:
       InputError: neither is there; names the configurations of the package.
     """
-    if pathlib.Path(path).is_file():
+    if os.path.isfile(path):
         return pathlib.Path(path)
     package = pathlib.Path(__file__).parents[1]
     # A wheel carries the configurations inside the package; a checkout has them beside it.
@@ -131,6 +157,9 @@ def _merge(defaults: Any, tree: Any) -> Any:
     return defaults | {name: _merge(defaults.get(name), value) for name, value in tree.items()}
 
 
-def is_resume(flag: str) -> bool:
-    """Returns whether a flag is --resume or --noresume, with a value or without."""
-    return flag.lstrip("-").partition("=")[0] in ("resume", "noresume")
+def is_switch(flag: str) -> bool:
+    """Returns whether a flag is --resume or --overwrite or their opposite, with or without a value.
+
+    The command that a run writes down, which repeats it from its beginning, goes without them.
+    """
+    return flag.lstrip("-").partition("=")[0].removeprefix("no") in ("resume", "overwrite")

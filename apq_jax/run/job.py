@@ -15,13 +15,14 @@ from apq_jax.pipeline.float_checks import find_doubts
 from apq_jax.pipeline.prepared import Prepared, collect_limits
 from apq_jax.run import checkpoint, duration, write
 from apq_jax.run import result as results
+from apq_jax.run.folder import RUN, open_folder
 from apq_jax.run.network import load_dataset, load_network
 from apq_jax.run.searches import Searches
 from apq_jax.strategies.loop import Record
 from apq_jax.system.cache import open_cache
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import INTERRUPTED, LIMIT_MISSED, OK, WRONG_MAPPING
-from apq_jax.system.files import lock_folder, write_whole
+from apq_jax.system.files import write_whole
 from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts
 from apq_jax.system.terminal import console, show_bar, show_status
 
@@ -32,7 +33,12 @@ Report = Callable[[pathlib.Path], RenderableType]
 
 
 def run(
-    config: Config, workdir: pathlib.Path, command: str, report: Report, resume: bool | None = None
+    config: Config,
+    workdir: pathlib.Path | None,
+    command: str,
+    report: Report,
+    resume: bool | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Runs the main job in a folder, from data to report; returns the exit status.
 
@@ -40,11 +46,13 @@ def run(
 
     Args:
       config: the options.
-      workdir: folder of the run; created if it is missing, and locked while the run works.
+      workdir: folder of the run; created if it is missing, and locked while the run works. None
+        makes a new one, to which runs/latest links, or resumes that one.
       command: the command line that repeats the run.
       report: called once the results are written.
       resume: True resumes from the folder's checkpoint, if there is one; False begins anew; None
-        begins anew, but refuses to overwrite a checkpoint of this configuration.
+        begins anew, but refuses to delete a checkpoint.
+      overwrite: whether the folder may hold a finished run, or files that no run wrote.
 
     Returns:
       OK; INTERRUPTED after Ctrl-C, with the evaluations so far written; WRONG_MAPPING if the
@@ -58,7 +66,7 @@ def run(
     cache, dataset = open_cache(config.cache_dir), load_dataset(config)
     accelerator, options = hardware.load(config.accelerator), config.search
     prepare.build_space(config, accelerator)  # refuses before the network is trained
-    with lock_folder(workdir):
+    with open_folder(workdir, RUN, resume, overwrite) as workdir:
         identity = checkpoint.identify_run(config, accelerator, dataset)
         saved = _read_saved(workdir, identity, resume)
         write_whole(workdir / "command.txt", f"{command}\n")  # fails now, not after the search
@@ -66,7 +74,10 @@ def run(
         console.print(
             f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
             f"{options.strategy} search of {options.episodes} policies{seeds} for "
-            f"{metrics.describe_goal(options.goal, collect_limits(config))}.\n"
+            f"{metrics.describe_goal(options.goal, collect_limits(config))}.",
+            soft_wrap=True,
+        )
+        console.print(
             f"{'Reads' if config.model.path else 'Trains'} the network"
             f"{'' if config.model.path else ' unless it is cached'}, plans, searches, fine-tunes, "
             f"reports to {workdir}.",
@@ -130,15 +141,13 @@ def _read_saved(
                 f"{path}: there is none, the search is finished; without --resume it runs again"
             )
         return None
+    checkpoint.require_same(saved, identity, "" if resume else "; or --noresume, to begin anew")
     if resume:
-        checkpoint.require_same(saved, identity)
         return saved
-    if checkpoint.find_difference(saved, identity) is None:
-        raise InputError(
-            f"{path}: an unfinished search of this configuration, {saved.evaluations} evaluations "
-            "done; --resume goes on, --noresume begins anew"
-        )
-    return None  # a run of another configuration, which this run overwrites
+    raise InputError(
+        f"{path}: an unfinished search of this configuration, {saved.evaluations} evaluations "
+        "done; --resume goes on, --noresume begins anew"
+    )
 
 
 def _choose(

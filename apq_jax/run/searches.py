@@ -9,7 +9,7 @@ from apq_jax.pipeline import stages
 from apq_jax.pipeline.judge import judge
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.run import checkpoint, result, tensorboard
-from apq_jax.run.write import write_search
+from apq_jax.run.write import CURVES, write_search
 from apq_jax.strategies.loop import Record
 from apq_jax.system.errors import InputError
 from apq_jax.system.signals import Interrupt
@@ -81,7 +81,7 @@ class Searches:
         """
         search = self.prepared.config.search
         with (
-            tensorboard.open_curves(self.path.parent / "tensorboard") as write,
+            tensorboard.open_curves(self.path.parent / CURVES) as write,
             show_bar("search", search.episodes * search.seeds) as advance,
         ):
             self._run_chunks(interrupt, _build_show(self.prepared, write, advance))

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from apq_jax.system.errors import explain_os_errors
 
+PATTERN = "events.out.tfevents.*.apq_jax"  # of the names of event files
 Write: TypeAlias = Callable[[str, float, int], None]  # curve, value, step
 
 
@@ -34,7 +35,7 @@ def open_curves(folder: pathlib.Path) -> Iterator[Write]:
     def write(curve: str, value: float, step: int) -> None:
         append(Event(summary=scalar(curve, value), step=step, wall_time=time.time()))
 
-    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+    name = PATTERN.replace("*", f"{time.time():.0f}.{socket.gethostname()}")
     with explain_os_errors(folder, "cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         file = RecordWriter(str(folder / name))

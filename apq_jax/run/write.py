@@ -13,6 +13,7 @@ from apq_jax.compression.compressed import Compressed
 from apq_jax.pipeline.judge import judge
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.problem import pareto
+from apq_jax.run import tensorboard
 from apq_jax.run.read import compute_digest
 from apq_jax.run.result import list_bits, look_up_keep_ratios
 from apq_jax.strategies.loop import Record
@@ -21,7 +22,7 @@ from apq_jax.system.errors import explain_os_errors
 from apq_jax.system.files import hash_file, write_whole
 from apq_jax.types import Policy
 
-FILES = (  # with command.txt and tensorboard/, all that a finished run leaves
+FILES = (  # with command.txt and CURVES, all that a finished run leaves
     "accelerator.toml",
     "search.csv",
     "result.json",
@@ -48,6 +49,7 @@ SIGNED = (  # by result.json
     "mapping.safetensors",
 )
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished search
+CURVES = "tensorboard"  # a folder
 
 
 def clear(workdir: pathlib.Path, *more: str) -> None:
@@ -62,7 +64,8 @@ def clear(workdir: pathlib.Path, *more: str) -> None:
     Raises:
       InputError: a file cannot be removed.
     """
-    events = workdir.glob("tensorboard/events.out.tfevents.*")
+    curves = workdir / CURVES
+    events = [curves] if curves.is_symlink() else curves.glob(tensorboard.PATTERN)
     for path in [*(workdir / name for name in (*FILES, *more)), *events]:
         with explain_os_errors(path, "cannot be removed"):
             path.unlink(missing_ok=True)

@@ -1,12 +1,14 @@
 """Searches over many accelerators, limits, strategies and seeds, on all devices.
 
-    python -m apq_jax.sweep --config=configs/sweep_ou.py [--workdir=runs/sweep] [--devices=8]
+    python -m apq_jax.sweep --config=configs/sweep_ou.py [--workdir=runs/a] [--devices=8]
 
 Searches that share a network, a height of operation units and a strategy run as one compiled
 program over the devices (apq_jax/sweep/mesh.py); their number does not change what a search finds.
-The sweep writes two files to the work folder. sweep.csv has a row a search: the swept fields, the
-best policy's costs, and their ratios to the unpruned network at 8 bits on the same accelerator.
-report.html says which accelerators are best and which fields matter.
+The sweep writes two files to the work folder: a new one, to which runs/latest-sweep links, or the
+one that --workdir names. --overwrite takes a folder with a finished sweep or other files.
+sweep.csv has a row a search: the swept fields, the best policy's costs, and their ratios to the
+unpruned network at 8 bits on the same accelerator. report.html says which accelerators are best and
+which fields matter.
 
 A configuration file returns the fields of apq_jax/config.py and a section `sweep`, see
 docs/scaling.md. Any field can be set on the command line, as --config.search.episodes=100.
@@ -24,15 +26,15 @@ Exit status: 0 done; 2 input that cannot be used; 130 interrupted (finished sear
 
 import contextlib
 import os
-import shlex
 import sys
 from typing import Any
 
 import jax
 
-from apq_jax.run.flags import is_resume
+from apq_jax.run.flags import is_switch
 from apq_jax.sweep import flags
 from apq_jax.sweep.flags import Options
+from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError, make_one_line
 from apq_jax.system.exit_status import BAD_INPUT, INTERRUPTED, OK
 from apq_jax.system.signals import Terminated, raise_on_sigterm
@@ -46,17 +48,17 @@ def main(argv: list[str]) -> int:
         return OK
     try:
         tree, options = flags.parse(argv)
-        command = [flag for flag in argv if not is_resume(flag)]
+        command = [flag for flag in argv if not is_switch(flag)]
         # Imported only now because it loads for seconds, and a wrong flag should not wait.
         from apq_jax.sweep.job import run
 
         _connect(options)
         # With several processes JAX itself takes SIGTERM, because all of them must hear of it.
         with contextlib.nullcontext() if options.coordinator else raise_on_sigterm():
-            return run(tree, options.workdir, options.resume)
+            return run(tree, *options.target)
     except Terminated:
         if jax.process_index() == 0:
-            line = shlex.join(["python", "-m", "apq_jax.sweep", *command, "--resume"])
+            line = join_command(["python", "-m", "apq_jax.sweep", *command, "--resume"])
             print("SIGTERM: saved. Resume with", line, sep="\n", flush=True)
         return OK
     except InputError as error:

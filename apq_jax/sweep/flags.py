@@ -1,29 +1,26 @@
 """The command line of a sweep: a search's, and the devices and processes that share the sweep."""
 
-import pathlib
 import re
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from apq_jax.run.flags import read_config
+from apq_jax.run.flags import Target, define_target, is_switch, read_config, read_target
 from apq_jax.system.errors import InputError, make_one_line
 
 _NUMBERS = {"devices": (0, 4096), "num_processes": (0, 100_000), "process_id": (0, 99_999)}
 _FLAGS = ("config", "workdir", "coordinator", *_NUMBERS)
-_RESUME = {"--resume": True, "--noresume": False}
 
 
 class Options(NamedTuple):
     """All flags but the configuration's."""
 
-    workdir: pathlib.Path
+    target: Target
     devices: int  # CPU devices of this process; 0 for one a core
     coordinator: str  # HOST:PORT, "auto", or "" for one process
     num_processes: int
     process_id: int
-    resume: bool | None  # None if neither --resume nor --noresume is given
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
@@ -34,24 +31,22 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
     Raises:
       InputError: a flag cannot be used; names the flag in one line.
     """
-    resume = [_RESUME[flag] for flag in argv if flag in _RESUME]
-    if len(resume) > 1:
-        raise InputError("--resume, --noresume: allowed: one of them, once")
-    argv = [_use_underscores(flag) for flag in argv if flag not in _RESUME]
+    argv = [_use_underscores(flag) for flag in argv]
     paths = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
     if len(paths) != 1:
         raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
     for flag in argv:
         name, equals, _ = flag.removeprefix("--").partition("=")
-        if not flag.startswith("--") or not equals or name.partition(".")[0] not in _FLAGS:
+        is_named = equals and name.partition(".")[0] in _FLAGS
+        if not flag.startswith("--") or not (is_named or is_switch(flag)):
             raise InputError(
                 f"{flag!r}: not a flag; allowed: --config=, --config.FIELD=, --workdir=, "
                 "--devices=, --coordinator=, --num-processes=, --process-id=, --resume, "
-                "--noresume, --help"
+                "--noresume, --overwrite, --help"
             )
     arguments = [flag for flag in argv if not flag.startswith("--config=")]
     tree, values = read_config(paths[0]), flags.FlagValues()
-    flags.DEFINE_string("workdir", "runs/sweep", "Folder of the sweep.", flag_values=values)
+    define_target(values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     for name, bounds in _NUMBERS.items():
         flags.DEFINE_integer(name, 0, "", *bounds, flag_values=values)
@@ -60,9 +55,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
         values(["sweep", *arguments])
     except (flags.Error, AttributeError, KeyError) as error:
         raise InputError(_describe_error(error, arguments)) from error
-    fields: Any = {name: values[name].value for name in _FLAGS if name != "config"}
-    fields |= {"workdir": pathlib.Path(fields["workdir"]), "resume": next(iter(resume), None)}
-    options = Options(**fields)
+    fields: Any = {name: values[name].value for name in ("coordinator", *_NUMBERS)}
+    options = Options(read_target(values), **fields)
     process, count = options.process_id, options.num_processes
     if (options.coordinator not in ("", "auto")) != (count > 0) or process >= max(count, 1):
         raise InputError(

@@ -83,8 +83,7 @@ class SweepFolder:
         if saved is None:
             if self.table.exists() and self.table.stat().st_size:
                 raise InputError(
-                    f"{self.table}: is there already; allowed: another --workdir, or --noresume, "
-                    "which writes over it"
+                    f"{self.table}: of a finished sweep; allowed: another --workdir, or --overwrite"
                 )
             return
         checkpoint.require_same(saved, self._identity, _BEGIN_ANEW)

@@ -18,6 +18,7 @@ from apq_jax.network.capture import Network
 from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline import prepare, stages
 from apq_jax.pipeline.prepared import LimitError, Prepared
+from apq_jax.run.folder import RUNS, SWEEP, open_folder
 from apq_jax.run.network import load_dataset, load_network
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import group, processes
@@ -26,18 +27,24 @@ from apq_jax.sweep.mesh import Mesh, make_mesh
 from apq_jax.sweep.points import Point, get_base_config, get_side_by_side, group_points, list_points
 from apq_jax.system.cache import open_cache
 from apq_jax.system.exit_status import OK
-from apq_jax.system.files import lock_folder
 from apq_jax.system.terminal import console, show_bar
 
 
-def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> int:
+def run(
+    tree: ConfigDict,
+    workdir: pathlib.Path | None,
+    resume: bool | None = None,
+    overwrite: bool = False,
+) -> int:
     """Runs a sweep, and writes its table, report and checkpoints; returns OK.
 
     Args:
       tree: the configuration that `points.list_points` describes.
-      workdir: the sweep's folder; created if it is missing, and locked while the sweep works.
+      workdir: the sweep's folder; created if it is missing, and locked while the sweep works. None
+        makes a new one, to which runs/latest-sweep links, or resumes that one.
       resume: True resumes the sweep in the folder, if there is an unfinished one; False begins
-        anew; None begins anew, but refuses to overwrite a sweep.
+        anew; None begins anew, but refuses to delete an unfinished one.
+      overwrite: whether the folder may hold a finished sweep, or files that no sweep wrote.
 
     Raises:
       InputError: the input cannot be used; all points are checked before anything is computed.
@@ -49,8 +56,8 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
             points, config = list_points(tree), get_base_config(tree)
             cache, dataset = open_cache(config.cache_dir), load_dataset(config)
             if jax.process_index() == 0:
-                held.enter_context(lock_folder(workdir))
-            folder = SweepFolder(workdir, points, tree, dataset, resume)
+                workdir = held.enter_context(open_folder(workdir, SWEEP, resume, overwrite))
+            folder = SweepFolder(workdir or RUNS, points, tree, dataset, resume)
         mesh, total = make_mesh(), sum(point.config.search.episodes for point in points)
         console.print(
             f"{folder.title}: {len(points):,} searches of {total:,} policies in all, "
@@ -74,7 +81,7 @@ def run(tree: ConfigDict, workdir: pathlib.Path, resume: bool | None = None) -> 
                     sweep.search_group(place, indices, get_side_by_side(tree))
                     jax.clear_caches()  # because Linux limits the programs that a process maps
         folder.remove_checkpoint()
-    console.print(f"The report: {workdir / 'report.html'}", soft_wrap=True)
+    console.print(f"The report: {folder.table.with_name('report.html')}", soft_wrap=True)
     return OK
 
 

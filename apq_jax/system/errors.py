@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 
@@ -9,8 +10,12 @@ class InputError(ValueError):
     """Input that cannot be used.
 
     The message is one line with the file or field, the value and the allowed values. A command
-    prints the message alone.
+    prints the message alone. It passes through `make_plain`, because files and fields may have
+    hostile names.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(make_plain(message))
 
 
 @contextlib.contextmanager
@@ -30,12 +35,27 @@ def quote_name(name: str) -> str:
     return name if name.isprintable() and len(name) <= 80 else repr(name[:80])
 
 
+def escape(text: str) -> str:
+    """Escapes characters that are not printable, such as a terminal's codes, but no line breaks."""
+    return "".join(x if x.isprintable() or x == "\n" else repr(x)[1:-1] for x in text)
+
+
+def make_plain(text: object) -> str:
+    """Returns a text that may name files and fields, as one line for a terminal or log.
+
+    Characters that are not printable are escaped, line breaks too. The middle is cut out of words
+    of more than 200 characters, and out of a line of more than 2000.
+    """
+    line = escape(str(text)).replace("\n", "\\n")
+    line = re.sub(r"(\S{80})\S{41,}(\S{80})", r"\1...\2", line)
+    return line if len(line) <= 2000 else f"{line[:1200]} ... {line[-795:]}"
+
+
 def make_one_line(text: object) -> str:
     """Returns foreign text for a message: one line of at most 200 printable characters.
 
     White space becomes single spaces, other characters that are not printable are escaped, and
     "..." stands for a cut-off end.
     """
-    words = " ".join(str(text).split())
-    words = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
+    words = make_plain(" ".join(str(text).split()))
     return words if len(words) <= 200 else f"{words[:197]}..."

@@ -5,11 +5,11 @@ import errno
 import hashlib
 import os
 import pathlib
+import secrets
 import stat
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from apq_jax.system.errors import InputError, explain_os_errors, make_one_line
+from apq_jax.system.errors import InputError, explain_os_errors
 
 try:
     import fcntl
@@ -17,6 +17,8 @@ except ImportError:  # not a POSIX system, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 
+LOCK = ".lock"
+_NO_LOCK = "is no lock of a run; allowed: another --workdir"
 UNFINISHED = ".unfinished"  # suffix of files that are being written
 MAX_BYTES = 16 << 30  # of any file that is read
 
@@ -68,27 +70,27 @@ def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Writes a file whole or not at all, so that no reader meets half a file.
 
-    The content (a text in UTF-8) goes to a temporary file, which then replaces `path`. Missing
-    folders are made.
+    The content (a text in UTF-8) goes to a new file beside it, which then replaces `path`, also
+    where `path` is a link. Missing folders are made. The umask decides who may read the file.
 
     Raises:
       InputError: the file cannot be written.
     """
     path = pathlib.Path(path)
     if isinstance(content, str):
-        content = content.encode()
+        content = content.encode(errors="backslashreplace")  # a file's name need not be UTF-8
     with explain_os_errors(path, "cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
+        temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}{UNFINISHED}"
+        file = temporary.open("xb")  # never a file or a link that is there
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -104,35 +106,45 @@ def hash_file(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: pathlib.Path) -> Iterator[None]:
+def lock_folder(folder: pathlib.Path, names: Iterable[str]) -> Iterator[None]:
     """Locks a folder for this process, until the context ends or the process dies.
 
-    A missing folder is made. Half-written files of killed processes are removed. A file system
-    without locks is not locked, and its files stay.
+    A missing folder is made. A file system without locks is not locked, and its files stay.
+
+    Args:
+      folder: the folder.
+      names: of files; what killed processes left half-written of them is removed.
 
     Raises:
-      InputError: another process works in the folder, or the folder cannot be written to.
+      InputError: another process works in the folder, the folder cannot be written to, or its
+        `.lock` is another program's.
     """
-    path = folder / ".lock"
+    path = folder / LOCK
     with explain_os_errors(path, "cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    with file:
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise InputError(f"{path}: {_NO_LOCK}")
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(path, flags, 0o666)
+    with open(descriptor, "r+", errors="replace") as file:
+        process = file.read(20)
+        if process and not process.isdigit():
+            raise InputError(f"{path}: {_NO_LOCK}")
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for file_left in folder.glob(f".*{UNFINISHED}"):  # the lock excludes other writers
-                    file_left.unlink(missing_ok=True)
+                for name in names:
+                    for file_left in folder.glob(f".{name}.*{UNFINISHED}"):
+                        file_left.unlink(missing_ok=True)
         except BlockingIOError as error:
-            file.seek(0)
             raise InputError(
-                f"{folder}: process {make_one_line(file.read(20))} works in it; allowed: another "
-                "--workdir, or after its end"
+                f"{folder}: process {process} works in it; allowed: another --workdir, or after "
+                "its end"
             ) from error
         except OSError:  # a file system without locks
             pass
         with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
-            file.truncate(0)
-            file.write(f"{os.getpid()}")
-            file.flush()
+            os.ftruncate(file.fileno(), 0)
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield

@@ -112,7 +112,7 @@ def load_if_usable(path: pathlib.Path, like: Tree, check: Check = lambda tree: N
 
     A tree for which `check` raises InputError is unusable, too.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         tree = load(path, like)

@@ -10,7 +10,18 @@ from typing import Any
 import rich.console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = rich.console.Console(highlight=False, markup=False)
+from apq_jax.system.errors import make_plain
+
+
+class _Console(rich.console.Console):
+    """A console that prints each text as one line by `make_plain`, because it may name files."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        plain = (make_plain(text) if isinstance(text, str) else text for text in objects)
+        super().print(*plain, **options)
+
+
+console = _Console(highlight=False, markup=False)
 LINE_SECONDS = 30.0  # between two lines
 
 

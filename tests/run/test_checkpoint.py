@@ -123,10 +123,10 @@ def test_whether_a_run_goes_on(saved: pathlib.Path) -> None:
     assert read is not None
     assert read.evaluations == 16
     assert job._read_saved(folder, IDENTITY, False) is None
-    assert job._read_saved(folder, other, None) is None
     for identity, resume, says in (
         (IDENTITY, None, "16 evaluations done; --resume goes on, --noresume begins anew"),
         (other, True, "data: abc in the checkpoint, x here"),
+        (other, None, "data: abc in .*, x here; allowed: the same, to go on; or --noresume"),
     ):
         with pytest.raises(InputError, match=says):
             job._read_saved(folder, identity, resume)

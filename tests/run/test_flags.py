@@ -28,6 +28,8 @@ from apq_jax.system.errors import InputError
         ([CONFIG, "stray"], "'stray': not a flag"),
         ([CONFIG, "resume"], "'resume': not a flag"),
         ([CONFIG, "--resume=perhaps"], "resume=perhaps"),
+        ([CONFIG, "--resume", "--overwrite"], "--resume --overwrite; allowed: one of them"),
+        ([CONFIG, "--config.data.path=\x1b[2J\n'\"" + 256 * "x"], "\\x1b[2J\\n'\"xxx"),
         (
             [CONFIG, "--config.search.episods=3"],
             "config.search.episods: unknown; config.search has",
@@ -89,8 +91,8 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
         "def get_config(): return ConfigDict({'seed': 3, 'search': {'episodes': 7}})\n"
     )
     flags = [f"--config={path}", "--config.search.parallel=2", "--config.plan.levels", "9"]
-    config, workdir, _ = parse([*flags, "--workdir", "a b"])
-    assert workdir == pathlib.Path("a b")
+    config, target = parse([*flags, "--workdir", "a b"])
+    assert target == (pathlib.Path("a b"), None, False)
     assert (config.seed, config.search.episodes) == (3, 7)
     assert (config.search.parallel, config.plan.levels) == (2, 9)
     assert config.agent == Config().agent
@@ -103,11 +105,17 @@ def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(
 
 @pytest.mark.parametrize(
     ("flags", "resume"),
-    [([], None), (["--resume"], True), (["-resume=true"], True), (["--noresume"], False)],
+    [
+        ([], None),
+        (["--resume"], True),
+        (["-resume=true"], True),
+        (["--noresume"], False),
+        (["--overwrite"], False),
+    ],
 )
 def test_resume_is_asked_for_refused_or_left_open(flags: list[str], resume: bool | None) -> None:
-    parsed = parse([*flags, f"--config={ROOT}/configs/lenet_mnist.py"])
-    assert parsed[2] is resume
+    _, target = parse([*flags, f"--config={ROOT}/configs/lenet_mnist.py"])
+    assert target == (None, resume, flags == ["--overwrite"])
 
 
 def test_help() -> None:

@@ -100,7 +100,7 @@ def without_times(folder: pathlib.Path) -> dict:
 def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
     folder, printed = finished
     names = {path.name for path in folder.iterdir()}
-    assert names == {*write.FILES, "command.txt", "tensorboard", ".lock"}
+    assert names == {*write.FILES, "command.txt", "tensorboard", ".lock", ".files"}
     assert any((folder / "tensorboard").iterdir())
     assert "report.md" in printed
     # 150 x 12² + 2,400 x 2² + 16 x 120 + 120 x 84 + 84 x 3 of images of 12 x 12.
@@ -273,18 +273,18 @@ def test_a_limit_that_none_meets_exits_with_3(
     ]
     one_bit = ["--config.search.max_accuracy_drop=0", *bits]
     one_bit.append("--config.search.tuned=1")
-    mine = tmp_path / "mine.toml"
+    folder, mine = tmp_path / "run", tmp_path / "mine.toml"
     mine.write_text("crossbar_rows = 36\ncell_bits = 1\nsigned = 'differential'\nadc_bits = 2\n")
     one_bit.append(f"--config.accelerator={mine}")
-    done = run_here(*smallest(inputs, cache, tmp_path, *one_bit))
-    result = json.loads((tmp_path / "result.json").read_text())
+    done = run_here(*smallest(inputs, cache, folder, *one_bit))
+    result = json.loads((folder / "result.json").read_text())
     assert done.returncode == 3, done.stdout
     assert not result["best"]["meets_limit"]
     assert "No policy meets the limits. The nearest, which is reported, loses" in done.stdout
     assert "points of accuracy, 0 allowed." in done.stdout
     assert result["accelerator"] == "mine"
-    assert hardware.load(str(tmp_path / "accelerator.toml")) == hardware.load(str(mine))
-    text = (tmp_path / "report.md").read_text()
+    assert hardware.load(str(folder / "accelerator.toml")) == hardware.load(str(mine))
+    text = (folder / "report.md").read_text()
     assert "**Note.** Converters of 2 bits lose what 4-bit ones keep" in text
     # Pairs of cells, and no offset to take off.
     assert not any(layer["actions"]["input_count"] for layer in result["layers"])
@@ -298,32 +298,33 @@ def test_the_most_accurate_within_limits_that_can_hardly_be_met(
     run_here: Callable[..., Done],
 ) -> None:
     """Below the least of any policy: said before the search. At it: chance does not get there."""
+    folder = tmp_path / "run"
     fine = tmp_path / "fine.toml"  # small units, so that few policies need the least
     fine.write_text("unit_rows = 4\nunit_columns = 2\n")
     goal = ["--config.search.goal=accuracy", "--config.search.tuned=0"]
     goal.append(f"--config.accelerator={fine}")
-    done = run_here(*smallest(inputs, cache, tmp_path, *goal, "--config.limits.slots=1"))
+    done = run_here(*smallest(inputs, cache, folder, *goal, "--config.limits.slots=1"))
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     said = re.search(r"limits\.slots: 1; allowed: at least (\d+), the least of any", done.stderr)
     assert said is not None
-    assert not (tmp_path / "search.csv").exists()
+    assert not (folder / "search.csv").exists()
     least = int(said.group(1))
-    done = run_here(*smallest(inputs, cache, tmp_path, *goal, f"--config.limits.slots={least}"))
+    done = run_here(*smallest(inputs, cache, folder, *goal, f"--config.limits.slots={least}"))
     assert done.returncode == 3, done.stdout
     printed = " ".join(done.stdout.split())
     assert f"most accurate policy that needs at most {least} slots" in printed
-    rows = rows_of(tmp_path / "search.csv")
+    rows = rows_of(folder / "search.csv")
     nearest = min(int(row["slots"]) for row in rows)
     assert not any(int(row["feasible"]) for row in rows)
     assert f"The nearest, which is reported, needs {nearest} slots, {least} allowed" in printed
-    result = json.loads((tmp_path / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
     assert (result["goal"], result["limits"]) == ("accuracy", {"slots": least})
     assert result["best"]["slots"] == nearest > least
     miss = {"name": "slots", "found": nearest, "allowed": least}
     assert result["best"]["misses"] == [miss]
     # Asked afterwards for what there is.
-    assert report.main([str(tmp_path), f"--max-slots={nearest}"]) == 0
+    assert report.main([str(folder), f"--max-slots={nearest}"]) == 0
     assert f"is evaluation {result['best']['evaluation']}." in capsys.readouterr().out
 
 
@@ -393,7 +394,8 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
 ) -> None:
     """Into a folder that holds an older run's result, which must not stay beside them."""
     (tmp_path / "result.json").write_text("{}")
-    flags = smallest(inputs, cache, tmp_path, "--config.search.episodes=1000000")
+    (tmp_path / "mine.txt").write_text("mine")
+    flags = smallest(inputs, cache, tmp_path, "--config.search.episodes=1000000", "--overwrite")
     process = subprocess.Popen(
         command(*flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -414,6 +416,7 @@ def test_a_second_interrupt_leaves_the_evaluations_and_says_so(
     assert kept is not None
     assert kept.evaluations == len(rows_of(tmp_path / "search.csv")) > 0
     assert not (tmp_path / "result.json").exists()
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def started(flags: list[str], until: pathlib.Path) -> subprocess.Popen[str]:
