@@ -49,9 +49,6 @@ def calibrate_and_plan(
       blocks: each layer's block.
       options: of the Plan.
       cache: the files lie in its folder FOLDER; None: no file is read or written.
-
-    Raises:
-      InputError: the cache cannot be written.
     """
 
     def calibrate(unfinished: pathlib.Path | None) -> Statistics:
@@ -95,12 +92,10 @@ def _fetch(path: pathlib.Path, like: _Tree, compute: Callable[[pathlib.Path], _T
       like: the pytree's ShapeDtypeStructs.
       compute: (file for unfinished work) -> the pytree.
     """
-    unfinished = path.with_suffix(".unfinished.safetensors")
     tree: _Tree | None = pytrees.load_if_usable(path, like)
     if tree is None:
-        tree = compute(unfinished)
-        pytrees.save(path, tree)
-    unfinished.unlink(missing_ok=True)
+        tree = compute(pytrees.name_unfinished(path))
+        pytrees.keep(path, tree)
     return tree
 
 

@@ -45,7 +45,7 @@ def load_or_train(
       apply_fn, dataset, on_progress, train_fn: as in `train`.
 
     Raises:
-      InputError: as `train`, or the cache cannot be written.
+      InputError: as `train`.
     """
     identity = identify(model_name, dataset, options)
     metadata = {**identity, "init": pytrees.compute_digest(init_params), **read_versions(TRAINING)}
@@ -57,7 +57,6 @@ def load_or_train(
     params = load_shipped(identity, init_params)
     if params is not None:
         return params, "shipped"
-    unfinished = path.with_suffix(".unfinished.safetensors")
     params = train(
         apply_fn,
         init_params,
@@ -66,10 +65,9 @@ def load_or_train(
         jax.random.key(options.seed),
         train_fn=train_fn,
         on_progress=on_progress,
-        unfinished=unfinished,
+        unfinished=pytrees.name_unfinished(path),
     )
-    pytrees.save(path, params, metadata)
-    unfinished.unlink(missing_ok=True)
+    pytrees.keep(path, params, metadata)
     return params, ""
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from apq_jax.network import pooling, products
 from apq_jax.network.jaxpr import Apply, Origin, Params, Visit, trace
+from apq_jax.system.cache import require_32_bits
 from apq_jax.system.pytrees import format_path
 from apq_jax.types import Layer
 
@@ -95,7 +96,9 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
     Raises:
       ValueError: no operation can be mapped, the result is not one array [B, classes], or two
         parameters have the same name.
+      InputError: JAX computes in 64 bits.
     """
+    require_32_bits()
     batch = example.shape[0]
     names = [format_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     duplicate = next((name for name in names if names.count(name) > 1), None)

@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 from absl import logging
 
+from apq_jax.system.cache import warn_not_kept
 from apq_jax.system.errors import InputError, make_one_line, quote_name
 from apq_jax.system.files import require_file, write_whole
 
@@ -49,13 +50,9 @@ class Unfinished:
         return self._path is not None and time.monotonic() - self._saved >= SAVE_SECONDS
 
     def save(self, state: Tree) -> None:
-        """Writes the state.
-
-        Raises:
-          InputError: the file cannot be written.
-        """
+        """Writes the state, like `keep`."""
         if self._path is not None:
-            save(self._path, state)
+            keep(self._path, state)
             self._saved = time.monotonic()
 
 
@@ -69,6 +66,23 @@ def save(
     """
     tensors, metadata = flatten_leaves(tree), dict(metadata or {})
     write_tensors(path, tensors, metadata | {_DIGEST: _sign(tensors, metadata)})
+
+
+def keep(path: pathlib.Path, tree: Tree, metadata: Mapping[str, str] | None = None) -> None:
+    """Like `save`, but a file that cannot be written, as in a read-only cache, is only warned of.
+
+    The state of unfinished work towards it (`name_unfinished`) is removed.
+    """
+    try:
+        save(path, tree, metadata)
+        name_unfinished(path).unlink(missing_ok=True)
+    except (InputError, OSError) as error:
+        warn_not_kept(error)
+
+
+def name_unfinished(path: pathlib.Path) -> pathlib.Path:
+    """Returns the path of the state of unfinished work towards a file of a cache."""
+    return path.with_suffix(".unfinished.safetensors")
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
