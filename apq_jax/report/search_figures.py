@@ -120,11 +120,11 @@ def draw_pareto(result: dict[str, Any], rows: Rows) -> Figure:
             limit = limits[name]
             axis.axvline(limit, color=RED, linestyle=":", linewidth=1.2, label="most allowed")
         unpruned = f"unpruned at 8 bits: {format(dense[name], metric.format)} {metric.unit}"
-        title = f"{unpruned}, {dense_lost:.2f} points lost on the selection half"
+        words = [f"{unpruned}, {dense_lost:.2f} points lost on the selection half"]
         square: dict[str, Any] = {"marker": "s", "s": 45, "color": ORANGE, "zorder": 4}
-        axis.scatter([dense[name]], [dense_lost], label="dense, 8 bits", urls=[title], **square)
-        words = f"chosen, evaluation {best['evaluation']}"
-        _draw_chosen(axis, result, metric, GREEN, words, "chosen")
+        axis.scatter([dense[name]], [dense_lost], label="dense, 8 bits", urls=words, **square)
+        chosen = f"chosen, evaluation {best['evaluation']}"
+        _draw_chosen(axis, result, metric, GREEN, chosen, "chosen")
         axis.set_xscale("log")
         set_plain_log_ticks(axis, min(cost.min(), best[name]), max(cost.max(), dense[name]))
         axis.set_ylim(max_lost, min(0.0, measured.min(), lost, dense_lost) - 0.2)
