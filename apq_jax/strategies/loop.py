@@ -153,7 +153,11 @@ def start(strategy: Strategy, problem: Problem, keys: jax.Array, budget: int) ->
       budget: evaluations of each search.
     """
     # Searches start one after the other, so that each starts bit for bit as it does alone.
-    carries = [_start(strategy, problem, key, budget) for key in keys]
+    return _stack([_start(strategy, problem, key, budget) for key in keys])
+
+
+@jax.jit
+def _stack(carries: list[Carry]) -> Carry:
     carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
     # Weak types are made strong here, because the second chunk would be compiled anew otherwise.
     return jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), carry)
