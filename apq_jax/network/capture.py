@@ -31,7 +31,7 @@ _PRODUCTS = {"conv_general_dilated", "dot_general"}
 class Operation:
     """Says how one parameter, or one product without a parameter, is run."""
 
-    name: str  # path of the parameter, else name of the product's primitive
+    name: str  # path of the parameter, else the product's primitive after its `jax.named_scope`
     status: str  # "mapped", "digital" or "refused"
     reason: str = ""
     multiplications: int = 0  # an example, in its matrix products; 0 if it is in none
@@ -115,6 +115,8 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
 
     def visit(eqn: Any, arguments: list[jax.Array], sources: list[Origin | None]) -> None:
         name, count = eqn.primitive.name, _count_multiplications(eqn) // batch
+        scope = str(eqn.source_info.name_stack)
+        title = f"{scope}: {name}" if scope else name
 
         def refuse(paths: frozenset[str], reason: str) -> None:
             for path in paths:
@@ -126,12 +128,12 @@ def capture(apply_fn: Apply, params: Params, example: jax.Array | np.ndarray) ->
         weight = _find_weight(eqn, sources)
         if weight is None:
             if name in _PRODUCTS and sources[0] is None:
-                digital.append(Operation(name, "digital", "activations times activations", count))
+                digital.append(Operation(title, "digital", "activations times activations", count))
             return
         side, origin = weight
         if not origin.paths:
             reason = "its weight is a constant, not a parameter"
-            digital.append(Operation(name, "refused", reason, count))
+            digital.append(Operation(title, "refused", reason, count))
             return
         if origin.changed:
             return refuse(origin.paths, f"computed by {origin.changed} before it is used")

@@ -322,15 +322,18 @@ def test_attention_stays_digital() -> None:
 
     def model(params: Any, x: jax.Array) -> jax.Array:
         q, k, v = (x @ params[name] for name in "qkv")
-        attended = jax.nn.softmax(jnp.einsum("bid,bjd->bij", q, k)) @ v
+        with jax.named_scope("scores"):
+            scores = q @ k.mT
+        attended = jax.nn.softmax(scores) @ v
         return attended.mean(axis=1) @ params["o"]
 
     network = captured(model, params, 5, 4)
     assert shapes(network) == [(1, 4, 4, 5)] * 3 + [(1, 4, 4, 1)]
     digital = [op for op in network.operations if op.status == "digital"]
     assert [(op.name, op.reason, op.multiplications) for op in digital] == [
-        ("dot_general", "activations times activations", 5 * 5 * 4)
-    ] * 2
+        (name, "activations times activations", 5 * 5 * 4)
+        for name in ("scores: dot_general", "dot_general")
+    ]
     counts = {operation.name: operation.multiplications for operation in network.operations}
     assert all(counts[layer.name] == layer.multiplications for layer in network.layers)
 

@@ -69,7 +69,8 @@ class Function:
         where = _format_node(self.graph, node)
         fixed_batch = self.graph.input_shape[0]
         try:
-            with np.errstate(all="raise"):
+            # The scope names a product without a weight in `apq_jax.capture`.
+            with np.errstate(all="raise"), jax.named_scope(_clean_name(node.module or node.name)):
                 if fixed_batch not in (None, batch):
                     inputs = self._rebatch(node, inputs, batch)
                 call = Call(node.attributes, self.graph.opset, len(node.outputs))
@@ -298,12 +299,17 @@ def _name_weights(graph: Graph, weights: Iterable[str]) -> dict[str, str]:
     return {name: better_names.get(name, name) for name in weights}
 
 
+def _clean_name(name: str) -> str:
+    """Returns a name without slashes and odd letters, at most 80 characters, not empty."""
+    clean = re.sub(r"[^A-Za-z0-9_.:-]", "_", name.replace("/", "."))
+    return clean[:80].strip(".") or "tensor"
+
+
 def _make_keys(better_names: dict[str, str]) -> dict[str, str]:
-    """Returns a key in params for each tensor's name: unique, without slashes and odd letters."""
+    """Returns a key in params for each tensor's name: unique, as `_clean_name` leaves it."""
     names_by_key: dict[str, str] = {}
     for name, better in better_names.items():
-        base = re.sub(r"[^A-Za-z0-9_.:-]", "_", better.replace("/", "."))
-        base = base[:80].strip(".") or "tensor"
+        base = _clean_name(better)
         key, count = base, 1
         while key in names_by_key:
             count += 1

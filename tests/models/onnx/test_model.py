@@ -310,6 +310,8 @@ def test_a_transformer(tmp_path: pathlib.Path, batch: int | str) -> None:
     network = capture(model.apply_fn, model.params, x)
     names = [layer.name for layer in network.layers]
     assert names == ["blocks.0.query.weight", "blocks.0.key.weight"]
+    products = [operation.name for operation in network.operations if operation.reason]
+    assert products == ["MatMul_of_s: dot_general", "MatMul_of_m: dot_general"]
     expected = np.concatenate([theirs(path, image[None]) for image in x])
     np.testing.assert_allclose(forward_float(network, model.params, x), expected, atol=1e-5)
 
