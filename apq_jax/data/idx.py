@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apq_jax.data.dataset import MAX_BYTES, Dataset, explain, split_training
-from apq_jax.system.errors import InputError
+from apq_jax.system.errors import InputError, quote_name
 from apq_jax.system.files import require_file
 
 FILES = tuple(
@@ -61,7 +61,8 @@ def load_idx(folder: str | os.PathLike[str], name: str = "") -> Dataset:
             f"{FILES[0]} has {_format(arrays[0].shape[1:])}"
         )
     arrays = [array[..., None] if array.ndim == 3 else array for array in arrays]
-    return split_training(name or folder.resolve().name, str(folder), arrays)
+    name = name or quote_name(folder.resolve().name)
+    return split_training(name, str(folder), arrays)
 
 
 def _read(path: pathlib.Path, axes: int) -> npt.NDArray[Any]:

@@ -43,14 +43,14 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     into search and selection, after repeated images are dropped.
 
     Images are [N, H, W] or [N, H, W, C], uint8 (divided by 255) or float (unchanged). Labels [N]
-    are integers in 0..classes-1, and every class occurs in training.
+    are integers in 0..classes-1.
 
     Raises:
       InputError: the file cannot be read, an array differs from this description, the arrays are
         larger than `dataset.MAX_BYTES`, or an image is in two of the three splits; or see
         `dataset.check_splits`. Shapes and dtypes are checked before any array is read into memory.
     """
-    name, path = pathlib.Path(path).stem, str(path)
+    name, path = quote_name(pathlib.Path(path).stem), str(path)
     arrays = _read_npz(path)
     if "images" in arrays:
         return dataset.split_pair(name, path, *_convert_pair(path, "", arrays))

@@ -54,4 +54,4 @@ def _render_block(block: doc.Block) -> str:
 
 def _escape_marks(words: str) -> str:
     """Returns words as one line in which no character acts as a mark of Markdown."""
-    return re.sub(r"([\\`*\[\]<|])", r"\\\1", " ".join(words.split()))
+    return re.sub(r"([\\`*\[\]<|$])", r"\\\1", " ".join(words.split()))

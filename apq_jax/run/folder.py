@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
 
 RUN = Kind((*FILES, "command.txt", CURVES, *_CHECKPOINTS), "result.json", "latest")
-SWEEP = Kind(("sweep.csv", "report.html", *_CHECKPOINTS), "sweep.csv", "latest-sweep")
+SWEEP = Kind(("sweep.csv", "sweep.json", "report.html", *_CHECKPOINTS), "sweep.csv", "latest-sweep")
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def _require_own(folder: pathlib.Path, kind: Kind, resume: bool | None, overwrit
 def _make_folder(link: pathlib.Path) -> Iterator[pathlib.Path]:
     """Makes a folder whose name is the time, beside `link`, and lets the link point to it.
 
-    If the body raises InputError before anything was computed, all is as it was before.
+    If the body is refused or interrupted before anything was computed, all is as it was before.
     """
     with explain_os_errors(RUNS, "cannot be written"):
         RUNS.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def _make_folder(link: pathlib.Path) -> Iterator[pathlib.Path]:
     _point_to(link, folder.name)
     try:
         yield folder
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         paths = list(folder.iterdir())
         early = {LOCK, OWN_FILES, "command.txt"}
         if all(

@@ -30,6 +30,8 @@ def build_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 def read_path(text: str) -> pathlib.Path:
     """Returns the path that a flag names; shells leave the ~ of --flag=~/x to the command."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; allowed: a path")
     return pathlib.Path(os.path.expanduser(text))
 
 

@@ -33,6 +33,12 @@ def test_float_images_are_taken_as_they_are(npz: pathlib.Path, dtype: str) -> No
     assert dataset.train_images.min() == -100.0
 
 
+def test_the_data_sets_name_is_printable(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a\n\x1b[2J.npz"
+    np.savez(path, **one_pair())
+    assert data.load_npz(path).name == r"'a\n\x1b[2J'"
+
+
 def test_missing_file(npz: pathlib.Path) -> None:
     assert "No such file" in refused(npz)
 

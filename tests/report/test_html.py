@@ -181,7 +181,7 @@ def test_the_page_says_what_the_text_says(folder: pathlib.Path) -> None:
 def test_hostile_names_stay_words(folder: pathlib.Path, result: dict[str, Any]) -> None:
     result["layers"][0]["name"] = HOSTILE
     result["best"]["bottleneck"] = HOSTILE
-    result["data"]["name"] = "</title><script>alert(2)</script>"
+    result["data"]["name"] = "</title><script>alert(2)</script>\x1b[2J"
     result["command"] = "python </code><script>"
     result["notes"] = ["<img src=x onerror=alert(3)>"]
     made_run.write_run(result, folder)
@@ -195,6 +195,7 @@ def test_hostile_names_stay_words(folder: pathlib.Path, result: dict[str, Any]) 
     # A bar in a name ends no cell.
     text = markdown.render_markdown(one_run.build_report(folder, *read_run(folder)))
     assert r"\*\* \| " in text
+    assert r"\</title>\<script>alert(2)\</script>\x1b\[2J, compressed" in text
 
 
 def test_crossbars_are_drawn_where_the_mapping_is(

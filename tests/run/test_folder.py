@@ -48,20 +48,23 @@ def test_without_a_latest_one_a_resumed_run_begins() -> None:
     assert leave(None, resume=True).parent == RUNS
 
 
-def test_a_run_that_is_refused_leaves_no_folder_and_one_that_began_does() -> None:
+@pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
+def test_a_run_that_is_refused_leaves_no_folder_and_one_that_began_does(
+    error: type[BaseException],
+) -> None:
     first = leave(None, "result.json")
 
     def fail(*names: str) -> None:
         with open_folder(None, RUN, None, overwrite=False) as folder:
             for name in ("command.txt", *names):
                 (folder / name).write_text(name)
-            raise InputError("no policy is within the limits")
+            raise error
 
-    with pytest.raises(InputError):
+    with pytest.raises(error):
         fail()
     assert set(RUNS.iterdir()) == {first, RUNS / "latest"}
     assert (RUNS / "latest").readlink() == pathlib.Path(first.name)
-    with pytest.raises(InputError):
+    with pytest.raises(error):
         fail(write.CHECKPOINT)
     assert (RUNS / "latest" / write.CHECKPOINT).exists()
 
