@@ -1,6 +1,7 @@
 """Pruning and quantization of neural networks for ReRAM crossbar accelerators, searched in JAX."""
 
 import importlib
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 # `python -m apq_jax.COMMAND` imports for seconds before the command's first line. Ctrl-C ends it at
 # once, because libraries turn a KeyboardInterrupt into errors of their own.
 _is_command = sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].startswith("apq_jax")
+if _is_command:
+    # XLA's alarms, read when it is loaded, would stand among a command's lines; errors are raised.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -13,6 +13,7 @@ Each command answers to --help; `python -m apq_jax.COMMAND` is the same command.
 """
 
 import importlib
+import os
 import sys
 
 from apq_jax.system.exit_status import BAD_INPUT, OK
@@ -40,6 +41,7 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         print(f"apq-jax: {name!r}: not a command; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return BAD_INPUT
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as `python -m apq_jax.COMMAND`
     # Only this command is imported, because each loads other libraries, some for seconds.
     module = f"apq_jax.{name}" if name == "search" else f"apq_jax.{name}.__main__"
     command = importlib.import_module(module)

@@ -1,5 +1,7 @@
 """What an import loads, and that a module's name gives the module."""
 
+import os
+import pathlib
 import pkgutil
 import subprocess
 import sys
@@ -51,3 +53,18 @@ def test_every_public_name_is_there() -> None:
     assert set(apq_jax.__all__) <= set(dir(apq_jax))
     with pytest.raises(AttributeError, match="no attribute 'network_'"):
         apq_jax.network_  # noqa: B018
+
+
+@pytest.mark.parametrize("words", [["apq_jax.hardware"], ["apq_jax", "hardware"]])
+def test_a_command_keeps_the_alarms_of_xla_from_its_lines(
+    words: list[str], tmp_path: pathlib.Path
+) -> None:
+    at_exit = "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import atexit, os\natexit.register(lambda: {at_exit})\n"
+    )
+    environment = {name: os.environ[name] for name in os.environ if "TF_CPP" not in name}
+    environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "3"
