@@ -235,10 +235,13 @@ def _read_section(walked: list[str], default: Any, values: Any) -> Any:
         words = describe_allowed(".".join(here))  # refuses an unknown field
         usual, allowed = getattr(default, name), fields.get_allowed(type(default), name)
         if dataclasses.is_dataclass(usual):
-            value = _read_section(here, usual, value)
-        elif isinstance(usual, float) and type(value) is int:
-            value = float(value)
-        if type(value) is not type(usual) or not fields.is_allowed(allowed, value):
+            changes[name] = _read_section(here, usual, value)
+            continue
+        is_whole = isinstance(usual, float) and type(value) is int
+        right = (is_whole or type(value) is type(usual)) and fields.is_allowed(allowed, value)
+        if not right or (isinstance(value, str) and "\0" in value):  # as no file's name has
             raise InputError(f"config.{'.'.join(here)}: {value!r}; allowed: {words}")
-        changes[name] = os.path.expanduser(value) if ".".join(here) in PATHS else value
+        if ".".join(here) in PATHS:
+            value = os.path.expanduser(value)
+        changes[name] = float(value) if is_whole else value
     return dataclasses.replace(default, **changes)

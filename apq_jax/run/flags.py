@@ -4,13 +4,15 @@ import os
 import pathlib
 import re
 import runpy
+import traceback
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from apq_jax.config import Config, describe_allowed, from_config_dict, to_config_dict
-from apq_jax.system.errors import InputError
+from apq_jax.system.command_line import read_path
+from apq_jax.system.errors import InputError, make_one_line
 
 # Short flags, for users who bring a network, images and an accelerator.
 SHORT = {
@@ -36,16 +38,15 @@ def parse(argv: list[str]) -> tuple[Config, Target]:
     """
     arguments, path = _split_config(argv)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_dict(
-        "config", read_config(path), flag_values=values, sys_argv=arguments
-    )
+    tree = read_config(path)
     define_target(values)
     try:
+        config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=arguments)
         values(["search", *arguments])
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:
         field = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
         if field is None:
-            raise InputError(str(error).splitlines()[0]) from error
+            raise InputError(re.sub("^flag ", "", make_one_line(error))) from error
         name, value = field.groups()
         raise InputError(f"config.{name}: {value!r}; allowed: {describe_allowed(name)}") from error
     return from_config_dict(values["config"].value), read_target(values)
@@ -69,8 +70,8 @@ def read_target(values: flags.FlagValues) -> Target:
         raise InputError("--workdir=: is empty; allowed: a folder, or no --workdir for a new one")
     if resume and overwrite:
         raise InputError("--resume --overwrite; allowed: one of them")
-    folder = None if workdir is None else pathlib.Path(workdir)
-    return Target(folder, False if overwrite else resume, overwrite)
+    folder = None if workdir is None else read_path(workdir)
+    return Target(folder, False if overwrite else resume, bool(overwrite))
 
 
 def _split_config(argv: list[str]) -> tuple[list[str], str]:
@@ -88,8 +89,8 @@ def _split_config(argv: list[str]) -> tuple[list[str], str]:
                 f"{argument!r}: not a flag; allowed: --config, --config.FIELD, {short}, --workdir, "
                 "--resume, --noresume, --overwrite, --help"
             )
-        field = name.removeprefix("config.") if name.startswith("config.") else ""
-        words = describe_allowed(field) if field else ""  # refuses an unknown field
+        section, dot, field = name.partition(".")
+        words = describe_allowed(field) if section == "config" and dot else ""  # or refuses it
         if not equals:
             value = next(rest, "")
             if not value or value.startswith("--"):
@@ -117,8 +118,8 @@ def find_config(path: str) -> pathlib.Path:
     Raises:
       InputError: neither is there; names the configurations of the package.
     """
-    if os.path.isfile(path):
-        return pathlib.Path(path)
+    if path and os.path.isfile(read_path(path)):
+        return read_path(path)
     package = pathlib.Path(__file__).parents[1]
     # A wheel carries the configurations inside the package; a checkout has them beside it.
     for folder in (package / "configs", package.parent / "configs"):
@@ -144,16 +145,22 @@ def read_config(path: str) -> ConfigDict:
     file = find_config(path)
     try:
         tree = runpy.run_path(str(file))["get_config"]().to_dict()
-    except Exception as error:  # whatever the user's file raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        repr(tree)  # flags need it; integers of thousands of digits and endless nesting have none
+        return ConfigDict(_merge(to_config_dict(Config()).to_dict(), tree))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's file raises, such as SystemExit
+        reason = make_one_line("".join(traceback.format_exception_only(error)))
         raise InputError(f"--config: {path!r} cannot be run ({reason})") from error
-    return ConfigDict(_merge(to_config_dict(Config()).to_dict(), tree))
 
 
 def _merge(defaults: Any, tree: Any) -> Any:
     """Returns `tree` with the entries that it lacks from `defaults`, section by section."""
-    if not isinstance(defaults, dict) or not isinstance(tree, dict):
+    if not isinstance(tree, dict):
         return tree
+    defaults = defaults if isinstance(defaults, dict) else {}
+    if odd := [name for name in tree if not isinstance(name, str)]:
+        raise TypeError(f"{odd[0]!r} is the name of a field; allowed: text")
     return defaults | {name: _merge(defaults.get(name), value) for name, value in tree.items()}
 
 

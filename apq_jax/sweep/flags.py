@@ -37,7 +37,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
         raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
     for flag in argv:
         name, equals, _ = flag.removeprefix("--").partition("=")
-        is_named = equals and name.partition(".")[0] in _FLAGS
+        first, *fields = name.split(".")
+        is_named = equals and first in _FLAGS and all(field.isidentifier() for field in fields)
         if not flag.startswith("--") or not (is_named or is_switch(flag)):
             raise InputError(
                 f"{flag!r}: not a flag; allowed: --config=, --config.FIELD=, --workdir=, "
@@ -53,7 +54,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
     try:
         config_flags.DEFINE_config_dict("config", tree, flag_values=values, sys_argv=arguments)
         values(["sweep", *arguments])
-    except (flags.Error, AttributeError, KeyError) as error:
+    except (flags.Error, ValueError, AttributeError, KeyError) as error:
         raise InputError(_describe_error(error, arguments)) from error
     fields: Any = {name: values[name].value for name in ("coordinator", *_NUMBERS)}
     options = Options(read_target(values), **fields)
@@ -68,7 +69,7 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
 
 def _describe_error(error: Exception, arguments: list[str]) -> str:
     """Describes what is wrong with the flags, in one line."""
-    if isinstance(error, flags.Error):
+    if isinstance(error, flags.Error | ValueError):
         return re.sub(r"^flag ", "", make_one_line(error))
     name = re.findall(r"\w+", str(error))[0]  # of an unknown field, without its section
     field = next((flag for flag in arguments if f".{name}=" in flag), name)

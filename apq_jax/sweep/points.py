@@ -1,6 +1,7 @@
 """The searches of a sweep: a configuration's combinations of values, and their groups."""
 
 import dataclasses
+import functools
 import itertools
 import operator
 from typing import Any, NamedTuple
@@ -123,7 +124,7 @@ def _list_combinations(sweep: ConfigDict, values: list[Any]) -> list[tuple[Any, 
 
 def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelerator) -> Point:
     """Builds the search that has these values of swept fields, and the base's otherwise."""
-    changes, tree = {}, ConfigDict(base.to_dict())
+    changes, tree = dict[str, Any](), base.to_dict()
     accelerator_fields = {field.name for field in dataclasses.fields(Accelerator)} - {"components"}
     for name, value in values.items():
         section, _, field = name.partition(".")
@@ -143,8 +144,10 @@ def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelera
                 f"config.sweep.over.{name}: {value!r}; allowed: {describe_allowed(name)}"
             )
         else:
-            tree.update_from_flattened_dict({name: value})
-    config = from_config_dict(tree)
+            *sections, field = name.split(".")
+            node = functools.reduce(lambda node, key: node.setdefault(key, {}), sections, tree)
+            node[field] = value  # of any type, because `from_config_dict` says what is allowed
+    config = from_config_dict(ConfigDict(tree))
     if config.search.goal == "front":
         raise InputError("config.search.goal: 'front' in a sweep; allowed: cost, accuracy")
     if config.search.seeds > 1 or config.search.tuned:
@@ -152,7 +155,7 @@ def _build_point(values: dict[str, Any], base: ConfigDict, accelerator: Accelera
             "config.search.seeds, config.search.tuned: a sweep's searches have a seed each, that "
             "config.sweep.over.seed varies, and are not fine-tuned; allowed: 1 and 0"
         )
-    if tree.accelerator != base.accelerator:
+    if "accelerator" in values:
         accelerator = hardware.load(config.accelerator)
     return Point(values, dataclasses.replace(accelerator, **changes), config)
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 from helpers.runs import CONFIG, ROOT, Done, run
 
-from apq_jax.config import Config
+from apq_jax.config import Config, from_config_dict
 from apq_jax.run.flags import parse
+from apq_jax.sweep import flags as sweep_flags
 from apq_jax.system.errors import InputError
 
 
@@ -71,15 +72,40 @@ def test_config_file_that_cannot_be_run(tmp_path: pathlib.Path) -> None:
         ("raise OSError('two\\nlines')", "cannot be run (OSError: two lines)"),
         ("def get_config(): return 3", "cannot be run (AttributeError"),
         ("x = 3", "cannot be run (KeyError: 'get_config')"),
+        ("import sys; sys.exit('a')", "cannot be run (SystemExit: a)"),
+        ("class X(BaseException): __str__ = 3\nraise X", "cannot be run (<run_path>.X: <exception"),
+        (
+            "def get_config(): return C({1: 2})",
+            "cannot be run (TypeError: 1 is the name of a field",
+        ),
+        ("def get_config(): return C({'sweep': {'over': {1: [2]}}})", "TypeError: 1 is the name"),
+        (
+            "def get_config(): return C({'seed': 10**6000})",
+            "cannot be run (ValueError: Exceeds the",
+        ),
+        ("def get_config(): return C({'data': {'path': 'a\\0'}})", r"data.path: 'a\x00'; allowed"),
+        ("def get_config(): return C({'objective': {'slots': 10**400}})", "objective.slots: 10000"),
+        (
+            "def get_config():\n  a = []\n  for i in range(9999): a = [a]\n  return C({'seed': a})",
+            "cannot be run (RecursionError",
+        ),
     ],
 )
 def test_config_files_that_return_nothing(tmp_path: pathlib.Path, body: str, says: str) -> None:
     path = tmp_path / "odd.py"
-    path.write_text(body)
-    with pytest.raises(InputError) as caught:
-        parse([f"--config={path}"])
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+    path.write_text(f"from ml_collections import ConfigDict as C\n{body}")
+    for command in (parse, sweep_flags.parse):
+        with pytest.raises(InputError) as caught:
+            from_config_dict(command([f"--config={path}"])[0])  # type: ignore[arg-type]
+        assert says in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("flag", ["", ".", "search.", "search..episodes", "a b", "0"])
+def test_flags_without_a_name(flag: str) -> None:
+    for command in (parse, sweep_flags.parse):
+        with pytest.raises(InputError, match="unknown; |not a flag"):
+            command([CONFIG, f"--config.{flag}=1"])
 
 
 def test_what_a_config_file_leaves_out_has_its_default_and_can_be_set(

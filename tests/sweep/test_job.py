@@ -108,6 +108,9 @@ def test_a_sample_is_drawn_once_from_the_grid_and_again_the_same() -> None:
     [
         (swept(), "config.sweep.over: empty"),
         (swept(limits__slots=3.0), "config.sweep.over.limits.slots: 3.0; allowed: a list"),
+        (swept(search__probes=("a",)), "config.search.probes: 'a'; allowed: a whole"),
+        (swept(limits__slots=(True,)), "config.limits.slots: True; allowed: a number"),
+        (swept(accelerator=(3,)), "config.accelerator: 3; allowed: text"),
         (swept(accelerator__rows=(1,)), "config.sweep.over.accelerator.rows: unknown"),
         (swept(limits__none=(1,)), "config.limits.none: unknown"),
         (swept(accelerator__unit_rows=(0,)), "accelerator.unit_rows: 0; allowed"),
