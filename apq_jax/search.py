@@ -42,12 +42,13 @@ from it with --resume, to the same result as if never stopped; with --noresume i
 
 Ctrl-C ends a search and reports its result so far. SIGTERM saves the search and exits at once.
 
-Exit status: 0 done, or saved at SIGTERM; 2 input that cannot be used; 3 no policy meets the limits
-(the nearest is reported); 4 the mapping to crossbars does not compute the network; 130 interrupted
-(the evaluations so far are written).
+Exit status: 0 done, or saved at SIGTERM; 1 SIGTERM before anything was saved; 2 input that cannot
+be used; 3 no policy meets the limits (the nearest is reported); 4 the mapping to crossbars does not
+compute the network; 130 interrupted by Ctrl-C (the evaluations so far are written).
 """
 
 import pathlib
+import signal
 import sys
 
 from rich.console import RenderableType
@@ -55,14 +56,15 @@ from rich.console import RenderableType
 from apq_jax.run.flags import is_switch, parse
 from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError
-from apq_jax.system.exit_status import BAD_INPUT, INTERRUPTED, OK
-from apq_jax.system.signals import Terminated, raise_on_sigterm
+from apq_jax.system.exit_status import BAD_INPUT, OK
+from apq_jax.system.process import read_help, run_command
+from apq_jax.system.signals import Terminated, raise_signals, report_stop
 
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     if any(flag in argv for flag in ("--help", "-h", "-help")):
-        print((__doc__ or "").strip())
+        print(read_help(__file__))
         return OK
     try:
         config, target = parse(argv)
@@ -72,17 +74,13 @@ def main(argv: list[str]) -> int:
         # Imported only now because it loads for seconds, and a wrong flag should not wait.
         from apq_jax.run.job import run
 
-        with raise_on_sigterm():
+        with raise_signals(signal.SIGINT, signal.SIGTERM):
             return run(config, target.workdir, command, report, target.resume, target.overwrite)
     except InputError as error:
         print(f"apq_jax.search: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print("apq_jax.search: interrupted before the first evaluation", file=sys.stderr)
-        return INTERRUPTED
-    except Terminated:
-        print("SIGTERM: saved. Resume with", f"{command} --resume", sep="\n", flush=True)
-        return OK
+    except (KeyboardInterrupt, Terminated) as stop:
+        return report_stop(stop, "apq_jax.search", command)
 
 
 def report(workdir: pathlib.Path) -> RenderableType:
@@ -96,4 +94,4 @@ def report(workdir: pathlib.Path) -> RenderableType:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command("apq_jax.search", main, sys.argv[1:]))

@@ -1,13 +1,14 @@
 """Runs the main job in a folder, from data to result files and report."""
 
+import json
 import pathlib
-import sys
 from collections.abc import Callable
 
+from flax.traverse_util import flatten_dict
 from rich.console import RenderableType
 
 from apq_jax import data, hardware, mapping, metrics
-from apq_jax.config import Config
+from apq_jax.config import Config, to_config_dict
 from apq_jax.mapping import datapath
 from apq_jax.pipeline import measure, prepare, prove
 from apq_jax.pipeline.choose import Choice, choose, choose_untuned
@@ -17,13 +18,14 @@ from apq_jax.run import checkpoint, duration, write
 from apq_jax.run import result as results
 from apq_jax.run.folder import RUN, open_folder
 from apq_jax.run.network import load_dataset, load_network
+from apq_jax.run.read import read_result
 from apq_jax.run.searches import Searches
 from apq_jax.strategies.loop import Record
 from apq_jax.system.cache import open_cache
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import INTERRUPTED, LIMIT_MISSED, OK, WRONG_MAPPING
 from apq_jax.system.files import write_whole
-from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts
+from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts, explain_stop
 from apq_jax.system.terminal import console, show_bar, show_status
 
 _PROOF_IMAGES = 32
@@ -60,15 +62,23 @@ def run(
 
     Raises:
       InputError: a file or a field cannot be used, or the checkpoint does not fit `resume`.
-      Terminated: SIGTERM ended the run; its checkpoint is written.
-      KeyboardInterrupt: Ctrl-C came before the first evaluation.
+      Terminated, KeyboardInterrupt: SIGTERM, or Ctrl-C before the first evaluation or for the
+        second time, ended the run; the words say which evaluations are kept.
     """
     cache, dataset = open_cache(config.cache_dir), load_dataset(config)
     accelerator, options = hardware.load(config.accelerator), config.search
     prepare.build_space(config, accelerator)  # refuses before the network is trained
-    with open_folder(workdir, RUN, resume, overwrite) as workdir:
+    saved: checkpoint.Saved | None = None
+
+    def describe_kept() -> str:
+        return "" if saved is None else f"{saved.evaluations} evaluations are kept in {saved.path}"
+
+    with open_folder(workdir, RUN, resume, overwrite) as workdir, explain_stop(describe_kept):
         identity = checkpoint.identify_run(config, accelerator, dataset)
         saved = _read_saved(workdir, identity, resume)
+        if resume and saved is None and _is_finished(workdir, config):
+            console.print(f"{workdir}: the search is finished; its report is there", soft_wrap=True)
+            return OK
         write_whole(workdir / "command.txt", f"{command}\n")  # fails now, not after the search
         seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
         console.print(
@@ -115,16 +125,12 @@ def run(
                 if interrupt.terminated:
                     raise Terminated
                 return _finish(searches, dataset, command, report, interrupt, cache)
-            except KeyboardInterrupt:
-                if not len(searches.join_records().reward):
-                    raise
-                searches.write()
-                print(
-                    f"apq_jax.search: interrupted; the evaluations are in "
-                    f"{workdir / 'search.csv'}; --resume goes on",
-                    file=sys.stderr,
-                )
-                return INTERRUPTED
+            except (KeyboardInterrupt, Terminated) as stop:
+                interrupt.look()
+                if len(searches.join_records().reward):
+                    searches.write()
+                    stop.args = (f"the evaluations are in {workdir / 'search.csv'}",)
+                raise
 
 
 def _read_saved(
@@ -134,12 +140,7 @@ def _read_saved(
     path = workdir / write.CHECKPOINT
     if resume is False:
         return None
-    saved = checkpoint.read(path)
-    if saved is None:
-        if resume and (workdir / "result.json").exists():
-            raise InputError(
-                f"{path}: there is none, the search is finished; without --resume it runs again"
-            )
+    if (saved := checkpoint.read(path)) is None:
         return None
     checkpoint.require_same(saved, identity, "" if resume else "; or --noresume, to begin anew")
     if resume:
@@ -148,6 +149,27 @@ def _read_saved(
         f"{path}: an unfinished search of this configuration, {saved.evaluations} evaluations "
         "done; --resume goes on, --noresume begins anew"
     )
+
+
+def _is_finished(workdir: pathlib.Path, config: Config) -> bool:
+    """Returns whether a folder holds the result of a run that was not interrupted.
+
+    Raises:
+      InputError: the result is damaged, or of another configuration.
+    """
+    path = workdir / "result.json"
+    if not path.exists():
+        return False
+    result = read_result(path)
+    tree = json.loads(json.dumps(to_config_dict(config).to_dict()))
+    before, now = (flatten_dict(fields, sep=".") for fields in (result["config"], tree))
+    for name, value in now.items():
+        if name != "cache_dir" and before.get(name) != value:
+            raise InputError(
+                f"{path}: config.{name}: {before.get(name)!r} in the finished run, {value!r} here; "
+                "allowed: the same, another --workdir, or --overwrite"
+            )
+    return not result["interrupted"]
 
 
 def _choose(
@@ -159,14 +181,14 @@ def _choose(
 ) -> Choice:
     """Chooses the result, with a bar over the steps of fine-tuning, which Ctrl-C ends."""
     tuned, steps_each = prepared.config.search.tuned, prepared.config.finetune.steps
-    if interrupt.pressed or not tuned:
+    if interrupt.look() or not tuned:
         return choose_untuned(prepared, record, dataset)
     with show_bar("fine-tunes", tuned * steps_each) as advance:
 
         def progress(policies: int, steps: int, loss: float) -> bool:
             note = f"policy {policies + 1} of up to {tuned}, loss {loss:.4f}"
             advance(done=policies * steps_each + steps, note=note)
-            return interrupt.pressed
+            return interrupt.look()
 
         choice = choose(prepared, record, dataset, progress, cache)
         advance(done=tuned * steps_each)
@@ -187,7 +209,7 @@ def _finish(
     choice = _choose(prepared, record, dataset, interrupt, cache)
     if interrupt.terminated:
         raise Terminated
-    interrupted = interrupt.pressed  # a later Ctrl-C cuts neither search nor fine-tuning short
+    interrupted = interrupt.look()  # a later Ctrl-C cuts neither search nor fine-tuning short
     with show_status("measures on test, maps, writes the report"):
         policy, compressed = choice.policy, choice.compressed
         measured = measure.measure(prepared, compressed, dataset.test_images, dataset.test_labels)
@@ -227,7 +249,6 @@ def _finish(
             "The same command with --resume goes on to the rest.",
             soft_wrap=True,
         )
-    if interrupt.pressed:
         return INTERRUPTED
     if not choice.meets_limit:
         missed = "; ".join(metrics.describe_miss(miss._asdict()) for miss in choice.misses)

@@ -77,7 +77,7 @@ class Searches:
 
         Raises:
           InputError: the strategy proposed no policy, or a file cannot be written.
-          KeyboardInterrupt: a second Ctrl-C came.
+          KeyboardInterrupt, Terminated: a second Ctrl-C came, or a chunk went on after SIGTERM.
         """
         search = self.prepared.config.search
         with (
@@ -103,7 +103,7 @@ class Searches:
                     self.write()
                     # Writes become rarer as files grow, because each writes them whole.
                     next_write = start + max(1.0, 20 * (time.monotonic() - start))
-            if interrupt.pressed:
+            if interrupt.look():
                 break
 
 

@@ -21,80 +21,58 @@ Several processes share the work. Start each with the same command and
 
 Only the first writes. Let all use the same cache folder; otherwise each trains and plans.
 
-Exit status: 0 done; 2 input that cannot be used; 130 interrupted (finished searches are written).
+Exit status: 0 done, or saved at SIGTERM; 1 SIGTERM before anything was saved, or another process
+ended; 2 input that cannot be used; 130 interrupted by Ctrl-C (finished searches are written).
 """
 
-import contextlib
-import os
+import signal
 import sys
-from typing import Any
 
 import jax
 
 from apq_jax.run.flags import is_switch
 from apq_jax.sweep import flags
-from apq_jax.sweep.flags import Options
 from apq_jax.system.command_line import join_command
-from apq_jax.system.errors import InputError, make_one_line
-from apq_jax.system.exit_status import BAD_INPUT, INTERRUPTED, OK
-from apq_jax.system.signals import Terminated, raise_on_sigterm
-from apq_jax.system.terminal import console
+from apq_jax.system.errors import InputError
+from apq_jax.system.exit_status import BAD_INPUT, OK
+from apq_jax.system.process import read_help, run_command
+from apq_jax.system.signals import Terminated, raise_signals, report_stop
 
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     if any(flag in argv for flag in ("--help", "-h", "-help")):
-        print((__doc__ or "").strip())
+        print(read_help(__file__))
         return OK
+    command = ""
     try:
         tree, options = flags.parse(argv)
-        command = [flag for flag in argv if not is_switch(flag)]
-        # Imported only now because it loads for seconds, and a wrong flag should not wait.
+        kept_flags = [flag for flag in argv if not is_switch(flag)]
+        command = join_command(["python", "-m", "apq_jax.sweep", *kept_flags])
+        # Imported only now because they load for seconds, and a wrong flag should not wait.
+        from apq_jax.sweep.connect import connect, is_lost, leave, leave_lost
         from apq_jax.sweep.job import run
 
-        _connect(options)
         # With several processes JAX itself takes SIGTERM, because all of them must hear of it.
-        with contextlib.nullcontext() if options.coordinator else raise_on_sigterm():
-            return run(tree, *options.target)
-    except Terminated:
-        if jax.process_index() == 0:
-            line = join_command(["python", "-m", "apq_jax.sweep", *command, "--resume"])
-            print("SIGTERM: saved. Resume with", line, sep="\n", flush=True)
-        return OK
+        numbers = (signal.SIGINT,) if options.coordinator else (signal.SIGINT, signal.SIGTERM)
+        with raise_signals(*numbers):
+            connect(options)
+            try:
+                return run(tree, *options.target)
+            except Exception as error:
+                if is_lost(error):
+                    leave_lost()
+                raise
+    except (KeyboardInterrupt, Terminated) as stop:
+        is_quiet = isinstance(stop, Terminated) and jax.process_index() > 0
+        status = OK if is_quiet else report_stop(stop, "apq_jax.sweep", command)
     except InputError as error:
         print(f"apq_jax.sweep: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print(
-            "apq_jax.sweep: interrupted; what was done is kept, --resume goes on", file=sys.stderr
-        )
-        return INTERRUPTED
-
-
-def _connect(options: Options) -> None:
-    """Sets the number of CPU devices and joins the other processes; call it before any JAX work.
-
-    Raises:
-      InputError: the other processes cannot be reached, or the cluster does not name them.
-    """
-    from apq_jax.sweep.mesh import connect_processes
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    jax.config.update("jax_num_cpu_devices", options.devices or cores)
-    if not options.coordinator:
-        return
-    address: dict[str, Any] = {
-        "coordinator_address": options.coordinator,
-        "num_processes": options.num_processes,
-        "process_id": options.process_id,
-    }
-    try:
-        jax.distributed.initialize(**({} if options.coordinator == "auto" else address))
-        connect_processes()
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"--coordinator={options.coordinator}: {make_one_line(error)}") from error
-    console.quiet = jax.process_index() > 0
+        status = BAD_INPUT
+    if status != OK and jax.distributed.is_initialized():
+        leave(status)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command("apq_jax.sweep", main, sys.argv[1:]))

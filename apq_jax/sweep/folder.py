@@ -1,6 +1,7 @@
 """A sweep's folder: its table, its report, and the checkpoint of its searches."""
 
 import hashlib
+import json
 import pathlib
 import time
 from typing import Any
@@ -16,14 +17,15 @@ from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline.stages import Standing
 from apq_jax.report import html
 from apq_jax.run import checkpoint
-from apq_jax.run.write import CHECKPOINT
+from apq_jax.run.write import CHECKPOINT, write_json
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep.points import Point, get_base_config
 from apq_jax.sweep.report import build_report
 from apq_jax.sweep.table import Row, format_csv, read_rows
-from apq_jax.system.errors import InputError
-from apq_jax.system.files import write_whole
+from apq_jax.system.errors import InputError, make_one_line
+from apq_jax.system.files import read_text, write_whole
 
+FINISHED = "sweep.json"  # what decided the numbers of a finished sweep
 INTERVAL = 60.0  # seconds between two checkpoints
 _BEGIN_ANEW = "; or --noresume, which begins anew"
 
@@ -39,8 +41,8 @@ class SweepFolder:
         self,
         workdir: pathlib.Path,
         points: list[Point],
-        tree: ConfigDict,
-        dataset: Dataset,
+        title: str,
+        identity: dict[str, str],
         resume: bool | None,
     ) -> None:
         """Reads the checkpoint and the table that are in the folder.
@@ -48,8 +50,8 @@ class SweepFolder:
         Args:
           workdir: the folder.
           points: the sweep's searches.
-          tree: the sweep's configuration.
-          dataset: the searches' data.
+          title: what is swept, for the report.
+          identity: from `build_identity`.
           resume: whether to resume the sweep in the folder; False deletes it, None refuses to
             choose.
 
@@ -57,7 +59,7 @@ class SweepFolder:
           InputError: the folder holds another sweep or damaged files, or cannot be written to.
         """
         self.table, self.points = workdir / "sweep.csv", points
-        self.title = f"{get_base_config(tree).model} on {dataset.name}"
+        self.title, self._identity = title, identity
         self.rows: dict[int, Row] = {}  # by index of the point
         self._checkpoint = workdir / CHECKPOINT
         self._saved: checkpoint.Saved | None = None
@@ -65,7 +67,6 @@ class SweepFolder:
         self._last_write = time.monotonic()
         if not self._is_writer:
             return
-        self._identity = _build_identity(tree, points, dataset)
         if resume is not False:
             self._read(resume)
         if self._saved is None:
@@ -82,11 +83,10 @@ class SweepFolder:
         saved = checkpoint.read(self._checkpoint)
         if saved is None:
             if self.table.exists() and self.table.stat().st_size:
-                raise InputError(
-                    f"{self.table}: of a finished sweep; allowed: another --workdir, or --overwrite"
-                )
+                self._read_finished(resume)
             return
         checkpoint.require_same(saved, self._identity, _BEGIN_ANEW)
+        self._identity = dict(saved.identity)  # with the network's
         self.rows = read_rows(self.table, self.points)
         if not resume:
             raise InputError(
@@ -94,6 +94,26 @@ class SweepFolder:
                 f"of {len(self.points)} searches done; --resume goes on, --noresume begins anew"
             )
         self._saved = saved
+
+    def _read_finished(self, resume: bool | None) -> None:
+        """Reads the rows of a finished sweep.
+
+        Raises:
+          InputError: it is another sweep, its files are damaged, or `resume` is not True.
+        """
+        path = self.table.with_name(FINISHED)
+        if not resume or not path.exists():
+            raise InputError(
+                f"{self.table}: of a finished sweep; allowed: another --workdir, or --overwrite"
+            )
+        try:
+            identity = dict(json.loads(read_text(path, 1 << 20)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"{path}: is damaged ({make_one_line(error)})") from error
+        finished = checkpoint.Saved(path, identity, 0.0, 0, {})
+        checkpoint.require_same(finished, self._identity, "; or another --workdir, or --overwrite")
+        self._identity = identity
+        self.rows = read_rows(self.table, self.points)
 
     def require_network(self, network: Network, params: Params) -> None:
         """Checks that the checkpoint to resume from, if any, is of this network.
@@ -171,13 +191,25 @@ class SweepFolder:
                 report = build_report(rows, list(self.points[0].values), self.title)
                 write_whole(self.table.with_name("report.html"), html.render_html(report))
 
-    def remove_checkpoint(self) -> None:
-        """Deletes the checkpoint, because a finished sweep has nothing to resume."""
+    def finish(self) -> None:
+        """Writes the table and the report, says that they are complete, deletes the checkpoint.
+
+        Raises:
+          InputError: a file cannot be written.
+        """
+        self.write_table(with_report=True)
         if self._is_writer:
+            write_json(self.table.with_name(FINISHED), self._identity)
             checkpoint.remove(self._checkpoint)
 
+    def describe_kept(self) -> str:
+        """Says what `--resume` goes on from; returns "" if there is nothing."""
+        if self._is_writer and not self.rows and not checkpoint.exists(self._checkpoint):
+            return ""
+        return f"finished searches are in {self.table}, the others in its checkpoint"
 
-def _build_identity(tree: ConfigDict, points: list[Point], dataset: Dataset) -> dict[str, str]:
+
+def build_identity(tree: ConfigDict, points: list[Point], dataset: Dataset) -> dict[str, str]:
     """Returns what decides the searches' numbers, by name; a resumed sweep must have the same."""
     config = get_base_config(tree)
     identity = checkpoint.identify_run(config, hardware.load(config.accelerator), dataset)

@@ -22,11 +22,12 @@ from apq_jax.run.folder import RUNS, SWEEP, open_folder
 from apq_jax.run.network import load_dataset, load_network
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import group, processes
-from apq_jax.sweep.folder import SweepFolder
+from apq_jax.sweep.folder import SweepFolder, build_identity
 from apq_jax.sweep.mesh import Mesh, make_mesh
 from apq_jax.sweep.points import Point, get_base_config, get_side_by_side, group_points, list_points
 from apq_jax.system.cache import open_cache
 from apq_jax.system.exit_status import OK
+from apq_jax.system.signals import explain_stop
 from apq_jax.system.terminal import console, show_bar
 
 
@@ -55,9 +56,19 @@ def run(
         with processes.fail_together():
             points, config = list_points(tree), get_base_config(tree)
             cache, dataset = open_cache(config.cache_dir), load_dataset(config)
+            identity = build_identity(tree, points, dataset)
+        processes.require_same(identity)
+        with processes.fail_together():
             if jax.process_index() == 0:
                 workdir = held.enter_context(open_folder(workdir, SWEEP, resume, overwrite))
-            folder = SweepFolder(workdir or RUNS, points, tree, dataset, resume)
+            title = f"{config.model} on {dataset.name}"
+            folder = SweepFolder(workdir or RUNS, points, title, identity, resume)
+        held.enter_context(explain_stop(folder.describe_kept))
+        done = _find_done(folder, range(len(points)))
+        if done.all():
+            folder.finish()
+            console.print(f"{folder.table}: the sweep is finished; its report is beside it")
+            return OK
         mesh, total = make_mesh(), sum(point.config.search.episodes for point in points)
         console.print(
             f"{folder.title}: {len(points):,} searches of {total:,} policies in all, "
@@ -70,7 +81,6 @@ def run(
         with processes.fail_together():
             folder.require_network(network, params)
         groups = group_points(network, points)
-        done = _find_done(folder, range(len(points)))
         console.print(f"{len(groups)} groups that share a program each")
         with show_bar("sweep", total) as advance, processes.watch_signals() as check:
             sweep = _Sweep(points, network, params, dataset, mesh, cache, folder, check, advance)
@@ -80,7 +90,7 @@ def run(
                 else:
                     sweep.search_group(place, indices, get_side_by_side(tree))
                     jax.clear_caches()  # because Linux limits the programs that a process maps
-        folder.remove_checkpoint()
+        folder.finish()
     console.print(f"The report: {folder.table.with_name('report.html')}", soft_wrap=True)
     return OK
 

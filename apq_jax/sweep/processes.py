@@ -56,6 +56,19 @@ def _raise_together(error: InputError | None = None) -> None:
         raise InputError(f"another process: {result['error']}")
 
 
+def require_same(asked: dict[str, str]) -> None:
+    """Raises InputError in all processes if one was asked for something else than the first."""
+    first, *others = gather_from_all(asked)
+    for process, other in enumerate(others, start=1):
+        for name in sorted(first.keys() | other.keys()):
+            values = first.get(name, "nothing"), other.get(name, "nothing")
+            if values[0] != values[1]:
+                raise InputError(
+                    f"{name}: {values[0]:.60} in process 0, {values[1]:.60} in process {process}; "
+                    "allowed: the same in all"
+                )
+
+
 def broadcast_from_first(tree: Any) -> Any:
     """Returns the first process's tree of arrays in all processes; the trees have equal shapes."""
     if jax.process_count() == 1:
@@ -113,9 +126,7 @@ def watch_signals() -> Iterator[Callable[[], None]]:
     with catch_interrupts() as interrupt:
 
         def check() -> None:
-            if interrupt.terminated:
-                raise Terminated
-            if interrupt.pressed:
-                raise KeyboardInterrupt
+            if interrupt.look():
+                raise Terminated if interrupt.terminated else KeyboardInterrupt
 
         yield check

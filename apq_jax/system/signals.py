@@ -2,78 +2,185 @@
 
 Ctrl-C asks the run to end early, with results. SIGTERM announces that the process will be killed (a
 scheduler's limit, a preempted machine): the run saves its state and exits, to be resumed later.
+
+An exception that a signal raises is lost if Python is in a destructor, or in a callback such as
+JAX's at each garbage collection. A timer therefore raises it again until it leaves its context.
 """
 
+import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from apq_jax.system.exit_status import FAILED, INTERRUPTED, OK
+
+REPEAT = 1.0  # seconds until a lost exception is raised again
+PATIENCE = 10.0  # seconds that a run has to look at SIGTERM, before Terminated is raised
+
 
 class Terminated(BaseException):
-    """SIGTERM arrived while `catch_interrupts` was not active.
+    """SIGTERM ends the run.
 
     Like KeyboardInterrupt it is not an Exception, so that `except Exception` lets it pass.
     """
 
 
 class Interrupt:
-    """The signals that `catch_interrupts` has caught so far."""
+    """The signals that `catch_interrupts` has caught so far, and the exception that is to come."""
 
-    pressed = False  # Ctrl-C or SIGTERM arrived
-    terminated = False  # SIGTERM arrived
-    again = False  # a second Ctrl-C arrived during `hold`
-    holding = False  # inside `hold`
+    def __init__(self) -> None:
+        self._pressed = False  # Ctrl-C or SIGTERM arrived
+        self.terminated = False  # SIGTERM arrived
+        self._error: type[BaseException] = KeyboardInterrupt
+        self._due = False  # `_error` is to be raised now
+        self._holding = False  # inside `hold`
+
+    def look(self) -> bool:
+        """Returns whether a signal asks for an end, to which the caller sees.
+
+        Nothing is raised for the signals until now.
+        """
+        _set_timer(0.0)
+        self._due = False
+        return self._pressed
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Delays a second Ctrl-C until the context ends, where KeyboardInterrupt is then raised."""
-        self.holding = True
+        """Delays exceptions for signals until the context ends."""
+        self._holding = True
         try:
             yield
         finally:
-            self.holding = False
-        if self.again:
-            raise KeyboardInterrupt
+            self._holding = False
+        if self._due:
+            raise self._error
+
+    def raise_after(self, error: type[BaseException], seconds: float) -> None:
+        """Raises an exception after so many seconds, and again until someone looks."""
+        self._error = error
+        _set_timer(seconds or REPEAT)
+        if not seconds:
+            self.raise_now()
+
+    def raise_now(self, *_: Any) -> None:
+        """Raises the exception, unless in `hold`; also the timer's handler."""
+        self._due = True
+        if not self._holding:
+            raise self._error
+
+
+def _set_timer(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):  # on POSIX systems
+        signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT if seconds else 0.0)
+
+
+@contextmanager
+def _handle(
+    interrupt: Interrupt, handlers: dict[int, Callable[[int, Any], None]]
+) -> Iterator[None]:
+    """Handles signals in the context; those before are back after it.
+
+    Exceptions for signals that Python cannot pass on are not printed, because they come again.
+    """
+    if hasattr(signal, "SIGALRM"):
+        handlers[signal.SIGALRM] = interrupt.raise_now
+    hook = sys.unraisablehook
+
+    def report_others(lost: Any) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
+            hook(lost)
+
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup asks
+    }
+    sys.unraisablehook = report_others
+    try:
+        yield
+    finally:
+        interrupt.look()
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def catch_interrupts() -> Iterator[Interrupt]:
     """Records SIGTERM and the first Ctrl-C instead of stopping, and prints that the run will stop.
 
-    A second Ctrl-C, or one after SIGTERM, raises KeyboardInterrupt at once. The handlers from
-    before are back after the context.
+    A second Ctrl-C, or one after SIGTERM, raises KeyboardInterrupt at once. Terminated is raised if
+    nobody looks at SIGTERM within PATIENCE seconds. The handlers from before are back after the
+    context.
     """
     interrupt = Interrupt()
 
-    def stop(signum: int, frame: Any) -> None:
-        if interrupt.pressed and not interrupt.holding:
-            raise KeyboardInterrupt
-        interrupt.again = interrupt.pressed
-        interrupt.pressed = True
-        print("Stops after this step and writes what there is; again: at once.", flush=True)
+    def stop(number: int, frame: Any) -> None:
+        again, interrupt._pressed = interrupt._pressed, True
+        if again:
+            interrupt.raise_after(KeyboardInterrupt, 0.0)
+        else:
+            _write("Stops after this step and writes what there is; again: at once.\n")
 
-    def save(signum: int, frame: Any) -> None:
-        interrupt.pressed = interrupt.terminated = True
-        print("SIGTERM: saves after this step.", flush=True)
+    def save(number: int, frame: Any) -> None:
+        again, interrupt.terminated = interrupt.terminated, True
+        interrupt._pressed = True
+        if not again:
+            _write("SIGTERM: saves after this step.\n")
+            interrupt.raise_after(Terminated, PATIENCE)
 
-    before = signal.signal(signal.SIGINT, stop), signal.signal(signal.SIGTERM, save)
-    try:
+    with _handle(interrupt, {signal.SIGINT: stop, signal.SIGTERM: save}):
         yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+
+
+def _write(line: str) -> None:
+    """Writes a line to stdout; `print` would fail in a handler that interrupts another print."""
+    with contextlib.suppress(OSError):
+        os.write(1, line.encode())
 
 
 @contextmanager
-def raise_on_sigterm() -> Iterator[None]:
-    """Raises Terminated on SIGTERM in this context, except inside `catch_interrupts`."""
+def raise_signals(*numbers: int) -> Iterator[None]:
+    """Raises KeyboardInterrupt on Ctrl-C, and Terminated on SIGTERM, if `numbers` has the signal.
 
-    def leave(signum: int, frame: Any) -> None:
-        raise Terminated
+    This holds in the context, except inside `catch_interrupts`.
+    """
+    interrupt = Interrupt()
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def leave(number: int, frame: Any) -> None:
+        error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        interrupt.raise_after(error, 0.0)
+
+    with _handle(interrupt, dict.fromkeys(numbers, leave)):
+        yield
+
+
+@contextmanager
+def explain_stop(describe_kept: Callable[[], str]) -> Iterator[None]:
+    """Gives an exception for a signal, raised in the context, the words that say what is kept."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except (KeyboardInterrupt, Terminated) as stop:
+        if not stop.args:
+            stop.args = (describe_kept(),)
+        raise
+
+
+def report_stop(stop: BaseException, name: str, command: str) -> int:
+    """Says that a signal ended a command, and what is kept; returns the exit status.
+
+    Args:
+      stop: from `explain_stop`; without words, nothing is kept.
+      name: of the command.
+      command: the line that runs it, to which `--resume` is added.
+    """
+    kept, is_term = "".join(stop.args), isinstance(stop, Terminated)
+    if is_term and kept:
+        print(f"SIGTERM: saved; {kept}. Resume with\n{command} --resume", flush=True)
+        return OK
+    words = f"{kept}; --resume goes on" if kept else "before the first evaluation: nothing is saved"
+    print(f"{name}: {'SIGTERM' if is_term else 'interrupted'}; {words}", file=sys.stderr)
+    return FAILED if is_term else INTERRUPTED

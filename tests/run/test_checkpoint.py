@@ -133,9 +133,6 @@ def test_whether_a_run_goes_on(saved: pathlib.Path) -> None:
     saved.unlink()
     assert job._read_saved(folder, IDENTITY, None) is None
     assert job._read_saved(folder, IDENTITY, True) is None  # nothing to go on from: it begins
-    (folder / "result.json").write_text("{}")
-    with pytest.raises(InputError, match="the search is finished"):
-        job._read_saved(folder, IDENTITY, True)
 
 
 def test_what_decides_the_numbers() -> None:

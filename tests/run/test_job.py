@@ -513,8 +513,12 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
 
     assert search.main([*flags, "--resume"]) in (0, 3)
     assert not kept.exists()
-    assert search.main([*flags, "--resume"]) == 2
-    assert "the search is finished" in capsys.readouterr().err
+    content = (stopped / "result.json").read_bytes()
+    assert search.main([*flags, "--resume"]) == 0
+    assert "the search is finished" in capsys.readouterr().out
+    assert (stopped / "result.json").read_bytes() == content
+    assert search.main([*flags, "--resume", "--config.seed=1"]) == 2
+    assert "config.seed: 0 in the finished run, 1 here; allowed" in capsys.readouterr().err
 
     assert search.main([*smallest(inputs, cache, never, *more)]) in (0, 3)
     names = {path.name for path in never.iterdir()} - {"tensorboard"}

@@ -29,7 +29,7 @@ from apq_jax.run import checkpoint
 from apq_jax.strategies.loop import Record
 from apq_jax.sweep import __main__ as sweep
 from apq_jax.sweep import folder as sweep_folder
-from apq_jax.sweep import job, processes
+from apq_jax.sweep import connect, job, processes
 from apq_jax.sweep.group import CHUNK, search_group
 from apq_jax.sweep.mesh import _compile, make_mesh
 from apq_jax.sweep.points import get_side_by_side, group_points, list_points
@@ -286,7 +286,7 @@ def test_bad_flags_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sweep, "_connect", lambda options: None)  # devices are there already
+    monkeypatch.setattr(connect, "connect", lambda options: None)  # devices are there already
     assert sweep.main([*flags]) == 2
     said = capsys.readouterr().err
     assert says in said
@@ -386,10 +386,14 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
     assert count >= 2
     assert timeless(stopped) == rows
     assert not list(stopped.glob("checkpoint*"))
-    with pytest.raises(
-        InputError, match=r"sweep\.csv: of a finished sweep; allowed: another --workdir"
-    ):
-        job.run(small_sweep, stopped, resume=True)
+    content = (stopped / "report.html").read_bytes()
+    assert job.run(small_sweep, stopped, resume=True) == 0  # it is finished
+    assert timeless(stopped) == rows
+    assert (stopped / "report.html").read_bytes() == content
+    other = ConfigDict(small_sweep.to_dict())
+    other.search.episodes = 25
+    with pytest.raises(InputError, match=r"search\.episodes: 24 in the checkpoint, 25 here"):
+        job.run(other, stopped, resume=True)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(

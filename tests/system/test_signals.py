@@ -1,10 +1,14 @@
 """Signals that stop a run."""
 
+import gc
 import signal
+import time
 
 import pytest
 
 from apq_jax.system import signals
+from apq_jax.system.exit_status import FAILED, INTERRUPTED, OK
+from apq_jax.system.signals import Terminated
 
 
 def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
@@ -23,3 +27,74 @@ def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
         with signals.catch_interrupts() as interrupt, pytest.raises(KeyboardInterrupt):
             presses(str(inside), interrupt, inside)
     assert done == ["2", "1", "after 1"]
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_a_signal_in_a_callback_is_not_lost(
+    number: signal.Signals,
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Python drops what a destructor, or a callback of the garbage collector, raises."""
+    monkeypatch.setattr(signals, "REPEAT", 0.2)
+    raised: list[str] = []
+
+    def collect(phase: str, info: dict[str, int]) -> None:
+        if len(raised) < 3:  # so that the first repetition may be dropped, too
+            raised.append(phase)
+            signal.raise_signal(number)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(error), signals.raise_signals(signal.SIGINT, signal.SIGTERM):
+        gc.callbacks.append(collect)
+        try:
+            gc.collect()
+            time.sleep(10)
+        finally:
+            gc.callbacks.remove(collect)
+    assert len(raised) >= 2
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    time.sleep(0.3)  # nothing comes after the context
+    assert capsys.readouterr().err == ""
+
+
+def test_sigterm_that_no_loop_looks_at_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "PATIENCE", 0.05)
+    with signals.catch_interrupts() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.look()
+        time.sleep(0.1)  # who has looked sees to it
+        assert interrupt.terminated
+    with pytest.raises(Terminated), signals.catch_interrupts() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        with interrupt.hold():
+            time.sleep(0.1)
+        pytest.fail("the end of `hold` raises")
+    with pytest.raises(Terminated), signals.catch_interrupts():
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(10)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "status", "says"),
+    [
+        (Terminated, "3 are kept", OK, "SIGTERM: saved; 3 are kept. Resume with\nrun --resume\n"),
+        (Terminated, "", FAILED, "x: SIGTERM; before the first evaluation: nothing is saved\n"),
+        (KeyboardInterrupt, "3 are kept", INTERRUPTED, "x: interrupted; 3 are kept; --resume goes"),
+        (KeyboardInterrupt, "", INTERRUPTED, "x: interrupted; before the first evaluation: noth"),
+    ],
+)
+def test_a_stop_says_what_is_kept(
+    error: type[BaseException],
+    kept: str,
+    status: int,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(error) as caught, signals.explain_stop(lambda: kept):
+        raise error
+    assert signals.report_stop(caught.value, "x", "run") == status
+    assert "".join(capsys.readouterr()).startswith(says)
