@@ -22,13 +22,16 @@ _CHECKPOINTS = CHECKPOINT, checkpoint.name_previous(pathlib.Path(CHECKPOINT)).na
 class Kind(NamedTuple):
     """What a command leaves in its folder."""
 
+    word: str  # for messages
     files: tuple[str, ...]  # all names
     result: str  # the file that a finished one has, and that is not empty
     link: str  # the link in RUNS to the newest folder that was made there
 
 
-RUN = Kind((*FILES, "command.txt", CURVES, *_CHECKPOINTS), "result.json", "latest")
-SWEEP = Kind(("sweep.csv", "sweep.json", "report.html", *_CHECKPOINTS), "sweep.csv", "latest-sweep")
+RUN = Kind("run", (*FILES, "command.txt", CURVES, *_CHECKPOINTS), "result.json", "latest")
+SWEEP = Kind(
+    "sweep", ("sweep.csv", "sweep.json", "report.html", *_CHECKPOINTS), "sweep.csv", "latest-sweep"
+)
 
 
 @contextlib.contextmanager
@@ -80,11 +83,13 @@ def _require_own(folder: pathlib.Path, kind: Kind, resume: bool | None, overwrit
     if others and not (resume and is_run):
         raise InputError(
             f"{folder}: holds {', '.join(map(quote_name, others[:3]))}"
-            f"{' and more' * (len(others) > 3)}, which no run wrote; allowed: a new or an empty "
-            "folder, or --overwrite, which replaces files with names of a run's only"
+            f"{' and more' * (len(others) > 3)}, which no {kind.word} wrote; allowed: a new or an "
+            f"empty folder, or --overwrite, which replaces files with names of a {kind.word}'s only"
         )
     if is_finished and not resume and not checkpoint.exists(folder / CHECKPOINT):
-        raise InputError(f"{result}: of a finished run; allowed: another --workdir, or --overwrite")
+        raise InputError(
+            f"{result}: of a finished {kind.word}; allowed: another --workdir, or --overwrite"
+        )
 
 
 @contextlib.contextmanager

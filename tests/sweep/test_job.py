@@ -263,7 +263,7 @@ def test_devices_and_processes_change_nothing(inputs: pathlib.Path, tmp_path: pa
     for process, whose in zip(both(), ("", "another process: "), strict=True):
         said, _ = process.communicate(timeout=200)  # the second does not wait for the first
         assert process.returncode == 2
-        assert f"apq_jax.sweep: {whose}{two / 'sweep.csv'}: of a finished run" in said
+        assert f"apq_jax.sweep: {whose}{two / 'sweep.csv'}: of a finished sweep" in said
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_table_that_is_there_is_not_written_over(
     tree = swept(limits__slots=(0.0,))
     tree.model.path, tree.data.path = str(inputs / "net.onnx"), str(inputs / "images.npz")
     tree.cache_dir = str(ROOT / ".cache")
-    with pytest.raises(InputError, match=r"holds sweep\.csv, which no run wrote; allowed: a new"):
+    with pytest.raises(InputError, match=r"holds sweep\.csv, which no sweep wrote; allowed: a new"):
         job.run(tree, tmp_path)
     assert (tmp_path / "sweep.csv").read_text() == "mine"
 
