@@ -5,17 +5,16 @@
 
 Every function takes NumPy arrays or traced ones. With NumPy arrays, counts are int64 and costs are
 float64. With traced arrays, counts are int32 and products of counts are float32. Reports use NumPy
-arrays on the host, because their counts are exact.
-Formulas, units and sources: docs/cost_model.md.
+arrays, because their counts are exact. Formulas, units and sources: docs/cost_model.md.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from apq_jax.hardware import Chip
-from apq_jax.hardware.chip import get_namespace
+from apq_jax.hardware.chip import ceil_div, ceil_log2, get_namespace
 from apq_jax.types import Array, Layer
 
 _SCALE_BITS = 32  # stored per output channel: a 16-bit multiplier and a 16-bit offset
@@ -72,16 +71,6 @@ class Cost(NamedTuple):
     latency_us: Array  # one inference, layer after layer
     period_us: Array  # between two inferences: of the slowest layer if layers are pipelined
     bottleneck: Array  # index of the slowest layer
-
-
-def ceil_div(a: Any, b: Any) -> Any:
-    """Divides whole numbers and rounds up, ⌈a / b⌉."""
-    return -(-a // b)
-
-
-def ceil_log2(count: int) -> int:
-    """Counts the bits of a code for `count` things, ⌈log2 count⌉; 0 for one thing."""
-    return (count - 1).bit_length()
 
 
 def count_slices(weight_bits: Array, chip: Chip) -> Array:

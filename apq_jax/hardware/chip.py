@@ -43,3 +43,13 @@ class Chip(NamedTuple):
     memory_bit_um2: Array
     energy_pj: dict[str, Array]  # per action; "array" reads one cell, "adc" is at full resolution
     adc_saved: Array  # [adc.MAX_BITS], share of a conversion saved by stopping after 1, 2, .. bits
+
+
+def ceil_div(a: Any, b: Any) -> Any:
+    """Divides whole numbers and rounds up, ⌈a / b⌉."""
+    return -(-a // b)
+
+
+def ceil_log2(count: int) -> int:
+    """Counts the bits of a code for `count` things, ⌈log2 count⌉; 0 for one thing."""
+    return (count - 1).bit_length()

@@ -18,8 +18,8 @@ from jax.typing import ArrayLike
 from apq_jax.compression import converters, quantization
 from apq_jax.compression.compressed import Compressed, CompressedLayer, accumulate, rescale
 from apq_jax.compression.converters import Converter, build_converter, convert
-from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
+from apq_jax.hardware.chip import ceil_div
 from apq_jax.mapping.units import NONE, LayerMap
 from apq_jax.network.capture import Network, forward
 from apq_jax.network.jaxpr import Params

@@ -9,8 +9,8 @@ because the packing rule (docs/datapath.md) follows from the survivors.
 
 import numpy as np
 
-from apq_jax.crossbar import ceil_log2
 from apq_jax.hardware import Accelerator
+from apq_jax.hardware.chip import ceil_log2
 from apq_jax.mapping.packing import fill_rows, repeat_slices
 from apq_jax.mapping.units import NONE, LayerMap
 from apq_jax.types import Layer

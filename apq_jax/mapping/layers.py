@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from apq_jax.crossbar import ceil_div, ceil_log2
 from apq_jax.hardware import Accelerator
+from apq_jax.hardware.chip import ceil_div, ceil_log2
 from apq_jax.mapping import scheme_counts
 from apq_jax.mapping.packing import PACKERS, pack
 from apq_jax.mapping.scheme_counts import count_list_bits, count_subset_bits

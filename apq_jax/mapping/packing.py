@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apq_jax.crossbar import ceil_div
 from apq_jax.hardware import Accelerator
+from apq_jax.hardware.chip import ceil_div
 from apq_jax.mapping.scheme_counts import (
     Diagonal,
     count_sre_columns,

@@ -11,8 +11,9 @@ import numpy as np
 
 from apq_jax import crossbar
 from apq_jax.compression.pruning import Block, cut_into_blocks
-from apq_jax.crossbar import Counts, ceil_div, ceil_log2
+from apq_jax.crossbar import Counts
 from apq_jax.hardware import Accelerator
+from apq_jax.hardware.chip import ceil_div, ceil_log2
 from apq_jax.types import Layer
 
 _STRIP_BITS = 8  # pim_prune and sre have the blocks of 8-bit weights at any bits

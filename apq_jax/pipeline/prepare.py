@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apq_jax import crossbar
 from apq_jax.compression import converters, plan_cache, quantization
 from apq_jax.compression.evaluator import Subject
 from apq_jax.compression.prices import build_prices, move_to_device
@@ -17,6 +16,7 @@ from apq_jax.config import Config
 from apq_jax.data import Dataset
 from apq_jax.data.scoring import compute_accuracy
 from apq_jax.hardware import Accelerator
+from apq_jax.hardware.chip import ceil_div
 from apq_jax.mapping import schemes
 from apq_jax.network.capture import Network, extract_matrices
 from apq_jax.network.jaxpr import Params
@@ -55,7 +55,7 @@ def build_space(config: Config, accelerator: Accelerator) -> Space:
     weight_bits = range(search.min_weight_bits, search.max_weight_bits + 1)
     input_bits = range(search.min_input_bits, search.max_input_bits + 1)
     slices = {accelerator.slices(bits): bits for bits in weight_bits}  # later, larger bits replace
-    steps = {crossbar.ceil_div(bits, accelerator.dac_bits): bits for bits in input_bits}
+    steps = {ceil_div(bits, accelerator.dac_bits): bits for bits in input_bits}
     min_bits, max_bits = search.min_adc_bits, accelerator.adc_resolution
     if min_bits > max_bits:
         raise InputError(
