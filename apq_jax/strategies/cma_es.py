@@ -43,10 +43,14 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
     generations = -(-options.warmup // population)
     params = algorithm.default_params.replace(std_init=jnp.asarray(options.deviation))
 
+    def begin(key: jax.Array, best: Best) -> Any:
+        cma = algorithm.init(key, best.actions, params)
+        return cma.replace(best_solution=cma.mean)  # for evosax's NaN
+
     def init(key: jax.Array, problem: Problem) -> State:
         best = opening.init_best(problem, space)
-        cma = algorithm.init(key, best.actions, params)
-        return State(cma, jnp.zeros((population, *shape)), best, jnp.zeros((), jnp.int32))
+        drawn, told = jnp.zeros((population, *shape)), jnp.zeros((), jnp.int32)
+        return State(begin(key, best), drawn, best, told)
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         drawn, cma = algorithm.ask(key, state.cma, params)
@@ -61,7 +65,7 @@ def cma_es(space: Space, options: CmaOptions, layers: int) -> Strategy:
         told = state.told + 1
 
         def restart() -> Any:
-            return algorithm.init(key, best.actions, params)
+            return begin(key, best)
 
         def learn() -> Any:
             excess = jnp.square(state.drawn - jnp.clip(state.drawn, 0.0, 1.0)).sum(axis=(1, 2))

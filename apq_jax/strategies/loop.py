@@ -104,6 +104,7 @@ def build_search(
             outcome = Outcome(policies, valid, evaluations)
             state = strategy.tell(tell_key, state, problem, outcome)
             rewards = jax.vmap(environment.reward, (None, 0))(problem, evaluations)
+            rewards = jnp.where(valid, rewards, 0.0)  # no NaN, even where nothing was evaluated
             left = carry.left - valid.sum(dtype=jnp.int32)
             return (Carry(key, state, left), memory), (policies, evaluations, rewards, valid)
 

@@ -1,10 +1,10 @@
 """Shows a command's progress: a bar in a terminal, elsewhere a plain line from time to time."""
 
+import contextlib
 import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import rich.console
@@ -20,12 +20,15 @@ class _Console(rich.console.Console):
         plain = (make_plain(text) if isinstance(text, str) else text for text in objects)
         super().print(*plain, **options)
 
+    def on_broken_pipe(self) -> None:
+        raise  # the BrokenPipeError, which ends the command; rich would exit with status 1
+
 
 console = _Console(highlight=False, markup=False)
 LINE_SECONDS = 30.0  # between two lines
 
 
-@contextmanager
+@contextlib.contextmanager
 def show_bar(description: str, total: int) -> Iterator[Any]:
     """Shows a progress bar with the time left.
 
@@ -54,14 +57,14 @@ def show_bar(description: str, total: int) -> Iterator[Any]:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def show_status(words: str) -> Iterator[None]:
     """Shows that something goes on whose end cannot be foreseen."""
     with console.status(words), _print_lines(lambda: words):
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def _print_lines(describe: Callable[[], str]) -> Iterator[None]:
     """Prints `describe()` every LINE_SECONDS where there is no terminal.
 
@@ -75,7 +78,8 @@ def _print_lines(describe: Callable[[], str]) -> Iterator[None]:
     def print_lines() -> None:
         while not ended.wait(LINE_SECONDS):
             elapsed = datetime.timedelta(seconds=round(time.monotonic() - start))
-            console.print(f"{elapsed} {describe()}", soft_wrap=True)
+            with contextlib.suppress(OSError):  # the command's own next line meets it
+                console.print(f"{elapsed} {describe()}", soft_wrap=True)
 
     thread = threading.Thread(target=print_lines, daemon=True)
     thread.start()

@@ -76,12 +76,12 @@ def test_config_file_that_cannot_be_run(tmp_path: pathlib.Path) -> None:
         ("class X(BaseException): __str__ = 3\nraise X", "cannot be run (<run_path>.X: <exception"),
         (
             "def get_config(): return C({1: 2})",
-            "cannot be run (TypeError: 1 is the name of a field",
+            "cannot be run (TypeError: 1 is the name",
         ),
         ("def get_config(): return C({'sweep': {'over': {1: [2]}}})", "TypeError: 1 is the name"),
         (
             "def get_config(): return C({'seed': 10**6000})",
-            "cannot be run (ValueError: Exceeds the",
+            "cannot be run (ValueError: Exceeds",
         ),
         ("def get_config(): return C({'data': {'path': 'a\\0'}})", r"data.path: 'a\x00'; allowed"),
         ("def get_config(): return C({'objective': {'slots': 10**400}})", "objective.slots: 10000"),
@@ -104,7 +104,7 @@ def test_config_files_that_return_nothing(tmp_path: pathlib.Path, body: str, say
 @pytest.mark.parametrize("flag", ["", ".", "search.", "search..episodes", "a b", "0"])
 def test_flags_without_a_name(flag: str) -> None:
     for command in (parse, sweep_flags.parse):
-        with pytest.raises(InputError, match="unknown; |not a flag"):
+        with pytest.raises(InputError, match=r"unknown; |not a flag"):
             command([CONFIG, f"--config.{flag}=1"])
 
 

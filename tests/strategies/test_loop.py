@@ -50,6 +50,17 @@ def test_the_budget_is_met_and_the_records_are_true(
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
+def test_nothing_is_nan_not_even_what_is_left_out(problem: Problem, name: str) -> None:
+    """JAX_DEBUG_NANS would refuse it. Of 2 x 4 evaluations or more, the budget leaves 6."""
+    strategy = shared(name)
+    carry = loop.start(strategy, problem, jax.random.key(0)[None], 6)
+    begin, run_chunk = loop._compile(strategy, evaluate, 2, "map")
+    for leaf in jax.tree.leaves(run_chunk(begin(problem), carry, problem, problem)):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            assert not np.isnan(leaf).any()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_a_key_decides_everything(
     problem: Problem, records: dict[str, loop.Record], name: str
 ) -> None:
