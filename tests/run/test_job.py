@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import made_run
-from helpers.runs import CONFIG, ROOT, Done, command, run
+from helpers.runs import CONFIG, ROOT, Done, command, read_timeless_result, run
 
 from apq_jax import hardware, mapping, search
 from apq_jax.pipeline import prove
@@ -72,16 +72,6 @@ def finished(inputs: pathlib.Path, cache: str, tmp_path_factory: pytest.TempPath
 
 def rows_of(path: pathlib.Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def without_times(folder: pathlib.Path) -> dict:
-    result = json.loads((folder / "result.json").read_text())
-    for name in ("seconds", "evaluations_per_second"):
-        del result["search"][name]
-    for tuned in result["finetune"]:
-        del tuned["seconds"]
-    del result["command"], result["sha256"]
-    return result
 
 
 def test_run_leaves_its_files(finished: tuple[pathlib.Path, str]) -> None:
@@ -245,8 +235,8 @@ def test_same_seed_same_result(
 ) -> None:
     """To the byte in the files whose digests the result holds, in another process."""
     assert run(*small(inputs, cache, tmp_path)).returncode == 0
-    assert without_times(finished[0])["files"].keys() == set(write.SIGNED)
-    assert without_times(tmp_path) == without_times(finished[0])
+    assert read_timeless_result(finished[0])["files"].keys() == set(write.SIGNED)
+    assert read_timeless_result(tmp_path) == read_timeless_result(finished[0])
     assert (tmp_path / "search.csv").read_bytes() == (finished[0] / "search.csv").read_bytes()
 
 
@@ -523,7 +513,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert search.main([*smallest(inputs, cache, never, *more)]) in (0, 3)
     names = {path.name for path in never.iterdir()} - {"tensorboard"}
     assert names == {path.name for path in stopped.iterdir()} - {"tensorboard"}
-    assert without_times(stopped) == without_times(never)
+    assert read_timeless_result(stopped) == read_timeless_result(never)
     for name in names - {"result.json", "report.md", "report.html", "command.txt"}:
         assert (stopped / name).read_bytes() == (never / name).read_bytes(), name
     assert "--resume" not in (stopped / "command.txt").read_text()

@@ -1,7 +1,6 @@
 """Sweeps: what is gone over, and that neither devices nor neighbours change what is found."""
 
 import contextlib
-import csv
 import functools
 import itertools
 import os
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import ROOT
+from helpers.runs import read_timeless_rows
 from ml_collections import ConfigDict
 
 import apq_jax
@@ -28,8 +28,8 @@ from apq_jax.pipeline.prepared import Prepared
 from apq_jax.run import checkpoint
 from apq_jax.strategies.loop import Record
 from apq_jax.sweep import __main__ as sweep
-from apq_jax.sweep import folder as sweep_folder
 from apq_jax.sweep import connect, job, processes
+from apq_jax.sweep import folder as sweep_folder
 from apq_jax.sweep.group import CHUNK, search_group
 from apq_jax.sweep.mesh import _compile, make_mesh
 from apq_jax.sweep.points import get_side_by_side, group_points, list_points
@@ -232,11 +232,7 @@ def rows_of(folder: pathlib.Path, *processes: subprocess.Popen[str]) -> list[dic
     for process in processes:
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
-    with (folder / "sweep.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        del row["seconds"]
-    return rows
+    return read_timeless_rows(folder)
 
 
 def test_devices_and_processes_change_nothing(inputs: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -305,12 +301,6 @@ def test_a_table_that_is_there_is_not_written_over(
     assert (tmp_path / "sweep.csv").read_text() == "mine"
 
 
-def timeless(folder: pathlib.Path) -> list[dict[str, str]]:
-    with (folder / "sweep.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
 @pytest.fixture(scope="module")
 def small_sweep(inputs: pathlib.Path) -> ConfigDict:
     """Three accelerators in two groups, one of which cannot meet its limit."""
@@ -336,7 +326,7 @@ def uninterrupted(
     folder = tmp_path_factory.mktemp("never")
     assert job.run(small_sweep, folder) == 0
     assert not (folder / "checkpoint.safetensors").exists()
-    return timeless(folder)
+    return read_timeless_rows(folder)
 
 
 def test_a_stopped_sweep_goes_on_as_if_it_never_was(
@@ -384,11 +374,11 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
             content[len(content) // 2] ^= 1
             kept.write_bytes(content)
     assert count >= 2
-    assert timeless(stopped) == rows
+    assert read_timeless_rows(stopped) == rows
     assert not list(stopped.glob("checkpoint*"))
     content = (stopped / "report.html").read_bytes()
     assert job.run(small_sweep, stopped, resume=True) == 0  # it is finished
-    assert timeless(stopped) == rows
+    assert read_timeless_rows(stopped) == rows
     assert (stopped / "report.html").read_bytes() == content
     other = ConfigDict(small_sweep.to_dict())
     other.search.episodes = 25
@@ -430,7 +420,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         assert kept is not None
         assert kept.evaluations > 0
         assert job.run(small_sweep, disk / "sweep", resume=True) == 0
-        assert timeless(disk / "sweep") == uninterrupted
+        assert read_timeless_rows(disk / "sweep") == uninterrupted
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -466,6 +456,14 @@ def test_a_sigterm_to_one_of_two_processes_stops_both_and_both_go_on(
     saved = checkpoint.read(kept)
     assert saved is not None
     assert 0 < saved.evaluations < 3 * 96
+    before, processes = kept.read_bytes(), both("--resume")
+    while kept.read_bytes() == before:
+        time.sleep(0.05)
+    processes[1].kill()
+    said, _ = (process.communicate(timeout=120)[0] for process in processes)
+    assert processes[0].returncode == 1, said
+    assert "apq_jax.sweep: another process ended" in said.splitlines()[-1]
+    assert "Traceback" not in said
     rows = rows_of(two, *both("--resume"))
     assert rows == rows_of(alone, started(alone, inputs, more, "--devices=1"))
 

@@ -47,14 +47,18 @@ def test_a_signal_in_a_callback_is_not_lost(
             raised.append(phase)
             signal.raise_signal(number)
 
+    def work() -> None:
+        with signals.raise_signals(signal.SIGINT, signal.SIGTERM):
+            gc.callbacks.append(collect)
+            try:
+                gc.collect()
+                time.sleep(10)
+            finally:
+                gc.callbacks.remove(collect)
+
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(error), signals.raise_signals(signal.SIGINT, signal.SIGTERM):
-        gc.callbacks.append(collect)
-        try:
-            gc.collect()
-            time.sleep(10)
-        finally:
-            gc.callbacks.remove(collect)
+    with pytest.raises(error):
+        work()
     assert len(raised) >= 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     time.sleep(0.3)  # nothing comes after the context
@@ -63,19 +67,20 @@ def test_a_signal_in_a_callback_is_not_lost(
 
 def test_sigterm_that_no_loop_looks_at_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "PATIENCE", 0.05)
-    with signals.catch_interrupts() as interrupt:
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupt.look()
-        time.sleep(0.1)  # who has looked sees to it
-        assert interrupt.terminated
-    with pytest.raises(Terminated), signals.catch_interrupts() as interrupt:
-        signal.raise_signal(signal.SIGTERM)
-        with interrupt.hold():
-            time.sleep(0.1)
-        pytest.fail("the end of `hold` raises")
-    with pytest.raises(Terminated), signals.catch_interrupts():
-        signal.raise_signal(signal.SIGTERM)
-        time.sleep(10)
+
+    def work(looks: bool, holds: float, sleeps: float) -> bool:
+        with signals.catch_interrupts() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+            assert not looks or interrupt.look()
+            with interrupt.hold():
+                time.sleep(holds)
+            time.sleep(sleeps)
+            return interrupt.terminated
+
+    assert work(looks=True, holds=0, sleeps=0.1)  # who has looked sees to it
+    for holds, sleeps in ((0.1, 10), (0, 10)):
+        with pytest.raises(Terminated):
+            work(looks=False, holds=holds, sleeps=sleeps)
 
 
 @pytest.mark.parametrize(
