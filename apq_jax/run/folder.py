@@ -12,6 +12,7 @@ from apq_jax.run import checkpoint
 from apq_jax.run.write import CHECKPOINT, CURVES, FILES
 from apq_jax.system.errors import InputError, explain_os_errors, quote_name
 from apq_jax.system.files import LOCK, UNFINISHED, lock_folder, write_whole
+from apq_jax.system.signals import Terminated
 from apq_jax.system.terminal import console
 
 RUNS = pathlib.Path("runs")  # where new folders are made
@@ -110,7 +111,7 @@ def _make_folder(link: pathlib.Path) -> Iterator[pathlib.Path]:
     _point_to(link, folder.name)
     try:
         yield folder
-    except (InputError, KeyboardInterrupt):
+    except (InputError, KeyboardInterrupt, Terminated):
         paths = list(folder.iterdir())
         early = {LOCK, OWN_FILES, "command.txt"}
         if all(

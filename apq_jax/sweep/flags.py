@@ -37,8 +37,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
         raise InputError("--config: allowed: once, as --config=configs/sweep_ou.py")
     for flag in argv:
         name, equals, _ = flag.removeprefix("--").partition("=")
-        first, *fields = name.split(".")
-        is_named = equals and first in _FLAGS and all(field.isidentifier() for field in fields)
+        first, *parts = name.split(".")
+        is_named = equals and first in _FLAGS and all(part.isidentifier() for part in parts)
         if not flag.startswith("--") or not (is_named or is_switch(flag)):
             raise InputError(
                 f"{flag!r}: not a flag; allowed: --config=, --config.FIELD=, --workdir=, "
