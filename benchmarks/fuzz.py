@@ -10,6 +10,8 @@ ends the process; --only N repeats the input N. The exit status is 1 if an input
 
 import argparse
 import collections
+import contextlib
+import gzip
 import json
 import multiprocessing
 import pathlib
@@ -18,19 +20,21 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from apq_jax import data, hardware, mapping
-from apq_jax.config import Config, to_config_dict
+from apq_jax.config import Config, from_config_dict, to_config_dict
+from apq_jax.data.idx import FILES
 from apq_jax.export import finished_run
 from apq_jax.hardware import Accelerator
 from apq_jax.mapping import Mapping, Scales
 from apq_jax.metrics import METRICS
 from apq_jax.models.onnx.model import load
-from apq_jax.run import checkpoint
+from apq_jax.run import checkpoint, flags
 from apq_jax.run.read import NEEDED, SCHEMA, compute_digest, read_result
 from apq_jax.sweep import table
 from apq_jax.sweep.points import Point
@@ -135,6 +139,10 @@ def _result(path: pathlib.Path) -> None:
 
 
 def _read_config(path: pathlib.Path) -> Config:
+    """Reads the configuration of a file signed anew, because its digest would shield the rest."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        tree = json.loads(path.read_text())
+        path.write_text(json.dumps(tree | {"sha256": compute_digest(tree)}))
     return finished_run.build_config(read_result(path), path)
 
 
@@ -159,8 +167,36 @@ def _table(path: pathlib.Path) -> None:
     path.write_text(table.format_csv(rows))
 
 
+def _config(path: pathlib.Path) -> None:
+    path.write_text(
+        "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
+        f"    return ConfigDict({to_config_dict(Config()).to_dict()})\n"
+    )
+
+
+def _idx(path: pathlib.Path) -> None:
+    """A training set's images, beside which are all other files."""
+    rng = np.random.default_rng(0)
+    for name, count, axes in zip(FILES, (1200, 1200, 300, 300), (3, 1, 3, 1), strict=True):
+        shape = (count, 3, 3)[:axes]
+        sizes = b"".join(size.to_bytes(4, "big") for size in shape)
+        values = rng.integers(0, 255, shape) if axes == 3 else np.arange(count) % 2
+        header = bytes([0, 0, 8, axes]) + sizes
+        path.with_name(name).write_bytes(gzip.compress(header + values.astype(np.uint8).tobytes()))
+    path.write_bytes(path.with_name(FILES[0]).read_bytes())
+
+
+def _read_idx(path: pathlib.Path) -> data.Dataset:
+    path.with_name(FILES[0]).write_bytes(path.read_bytes())
+    return data.load(str(path.parent))
+
+
 READERS = {
     "checkpoint": Reader(".safetensors", _checkpoint, checkpoint.read),
+    "config": Reader(
+        ".py", _config, lambda path: from_config_dict(flags.read_config(str(path)))
+    ),
+    "idx": Reader(".gz", _idx, _read_idx),
     "levels": Reader(
         ".safetensors", _levels, lambda path: finished_run.read_compressed(path, _build_mapping())
     ),
@@ -233,30 +269,37 @@ def _work(name: str, inputs: list[int], seed: int, folder: str, now: Any, result
     reader.read(path)  # what it imports and compiles once
     in_use = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY,) * 2)
+    warnings.simplefilter("ignore", SyntaxWarning)  # of damaged configuration files
     counts: collections.Counter[str] = collections.Counter()
+    before, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0.0
     for index in inputs:
         now.value = index
         path.write_bytes(damage(content, np.random.default_rng((seed, index))))
+        began = time.monotonic()
         what, reason = try_reading(reader, path)
+        slowest = max(slowest, time.monotonic() - began)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
         counts[what] += 1
         if what == "failed":
             print(f"{name}, input {index}: {' '.join(reason.split())[:300]}", flush=True)
-        results[:] = [counts[kind] for kind in ("read", "refused", "failed")]
+        numbers = (counts[kind] for kind in ("read", "refused", "failed"))
+        results[:] = [*numbers, peak >> 10, slowest]
 
 
 def fuzz(name: str, inputs: list[int], seed: int) -> int:
     """Prints how many of a reader's inputs were read, refused and failed; returns the last."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    total, began = np.zeros(3, int), time.monotonic()
+    total, most, began = np.zeros(3, int), np.zeros(2), time.monotonic()
     while inputs:
-        now, results = context.Value("q", inputs[0]), context.Array("q", 3)
+        now, results = context.Value("q", inputs[0]), context.Array("d", 5)
         with tempfile.TemporaryDirectory() as folder:
             arguments = (name, inputs, seed, folder, now, results)
             process = context.Process(target=_work, args=arguments)
             process.start()
             process.join()
-        total += results[:]
+        total += np.asarray(results[:3], int)
+        most = np.maximum(most, results[3:])
         if process.exitcode == 0:
             break
         if (process.exitcode or 0) > 0:  # an error that is not an input's
@@ -266,7 +309,11 @@ def fuzz(name: str, inputs: list[int], seed: int) -> int:
         inputs = inputs[inputs.index(now.value) + 1 :]
     read, refused, failed = total
     seconds = time.monotonic() - began
-    print(f"{name}: {read} read, {refused} refused, {failed} failed, {seconds:.0f} s", flush=True)
+    print(
+        f"{name}: {read} read, {refused} refused, {failed} failed, {seconds:.0f} s; at most "
+        f"{most[0]:,.0f} MiB more than before, and {most[1]:.2f} s for an input",
+        flush=True,
+    )
     return int(failed)
 
 
