@@ -1,4 +1,4 @@
-"""The cache moves with its folder, serves where it is read-only, and is temporary without a home."""
+"""The cache moves with its folder, can be read-only, and is temporary without a home."""
 
 import os
 import pathlib
