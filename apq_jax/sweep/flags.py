@@ -56,8 +56,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, Options]:
         values(["sweep", *arguments])
     except (flags.Error, ValueError, AttributeError, KeyError) as error:
         raise InputError(_describe_error(error, arguments)) from error
-    fields: Any = {name: values[name].value for name in ("coordinator", *_NUMBERS)}
-    options = Options(read_target(values), **fields)
+    others: Any = {name: values[name].value for name in ("coordinator", *_NUMBERS)}
+    options = Options(read_target(values), **others)
     process, count = options.process_id, options.num_processes
     if (options.coordinator not in ("", "auto")) != (count > 0) or process >= max(count, 1):
         raise InputError(
