@@ -57,7 +57,7 @@ from apq_jax.run.flags import is_switch, parse
 from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
-from apq_jax.system.process import read_help, run_command
+from apq_jax.system.process import read_help, require_docstrings, run_command
 from apq_jax.system.signals import Terminated, raise_signals, report_stop
 
 
@@ -71,6 +71,7 @@ def main(argv: list[str]) -> int:
         # The command that repeats the run from its beginning.
         flags = [flag for flag in argv if not is_switch(flag)]
         command = join_command(["python", "-m", "apq_jax.search", *flags])
+        require_docstrings()
         # Imported only now because it loads for seconds, and a wrong flag should not wait.
         from apq_jax.run.job import run
 

@@ -35,7 +35,7 @@ from apq_jax.sweep import flags
 from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
-from apq_jax.system.process import read_help, run_command
+from apq_jax.system.process import read_help, require_docstrings, run_command
 from apq_jax.system.signals import Terminated, raise_signals, report_stop
 
 
@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
         tree, options = flags.parse(argv)
         kept_flags = [flag for flag in argv if not is_switch(flag)]
         command = join_command(["python", "-m", "apq_jax.sweep", *kept_flags])
+        require_docstrings()
         # Imported only now because they load for seconds, and a wrong flag should not wait.
         from apq_jax.sweep.connect import connect, is_lost, leave, leave_lost
         from apq_jax.sweep.job import run

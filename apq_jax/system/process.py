@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from apq_jax.system.errors import make_one_line
+from apq_jax.system.errors import InputError, make_one_line
 from apq_jax.system.exit_status import CLOSED_PIPE, FAILED, INTERRUPTED
 
 
@@ -52,6 +52,12 @@ def run_command(name: str, main: Callable[[list[str]], int], argv: list[str]) ->
 def _drop_output() -> None:
     """Gives up what is not yet printed, which Python would else try to print when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def require_docstrings() -> None:
+    """Raises InputError under `python -OO`, where rlax cannot load."""
+    if sys.flags.optimize > 1:
+        raise InputError("python -OO: drops docstrings that rlax needs; allowed: python, python -O")
 
 
 def read_help(path: str) -> str:

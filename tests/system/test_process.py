@@ -60,6 +60,10 @@ def test_help_is_there_without_docstrings() -> None:
     done = python("-OO", "-m", "apq_jax.hardware", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "the presets" in done.stdout
+    done = python("-OO", "-m", "apq_jax.search", "--config=lenet_mnist")
+    assert done.returncode == 2
+    assert done.stderr.startswith("apq_jax.search: python -OO: drops docstrings that rlax needs;")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_ctrl_c_before_the_work_ends_the_process_without_a_word() -> None:
