@@ -186,12 +186,23 @@ def read_workload(run: pathlib.Path) -> tuple[Workload, Accelerator]:
     apply_fn, like = build_model(config, dataset)
     params = jax.tree.map(jnp.zeros_like, like)  # because `capture` computes with arrays
     network = capture(apply_fn, params, jnp.asarray(dataset.train_images[:1]))
-    fields = "name", "rows", "columns", "positions"
-    if [[row[field] for field in fields] for row in result["layers"]] != [
-        [getattr(layer, field) for field in fields] for layer in network.layers
-    ]:
-        raise InputError(f"{run / 'result.json'}: layers: not those of the model {config.model}")
-    policy = result["best"]["policy"]
-    per_layer = (tuple(policy[field]) for field in ("keep", "weight_bits", "input_bits"))
+    fields, path = ("name", "rows", "columns", "positions"), run / "result.json"
+    try:
+        rows = [[row[field] for field in fields] for row in result["layers"]]
+        policy = result["best"]["policy"]
+        per_layer = [tuple(policy[field]) for field in ("keep", "weight_bits", "input_bits")]
+        allowed = [
+            len(values) == len(rows) and all(low < value <= high for value in values)
+            for values, (low, high) in zip(per_layer, ((0, 1), (0, 8), (0, 8)), strict=True)
+        ]
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{path}: layers, best.policy: cannot be used ({error})") from error
+    if rows != [[getattr(layer, field) for field in fields] for layer in network.layers]:
+        raise InputError(f"{path}: layers: not those of the model {config.model}")
+    if not all(allowed):
+        raise InputError(
+            f"{path}: best.policy: {policy}; allowed: keep above 0 and up to 1, bits 1 to 8, for "
+            "every layer"
+        )
     sizes = trace_sizes(network, params)
     return Workload(str(config.model), network.layers, sizes, *per_layer), accelerator

@@ -33,7 +33,7 @@ from apq_jax.metrics import METRICS
 from apq_jax.models.lenet import LeNet5
 from apq_jax.network.capture import capture
 from apq_jax.run import write
-from apq_jax.run.read import SCHEMA
+from apq_jax.run.read import NEEDED, SCHEMA
 from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
@@ -383,9 +383,7 @@ def run(tmp_path: pathlib.Path) -> pathlib.Path:
         "weight_bits": list(of.weight_bits),
         "input_bits": list(of.input_bits),
     }
-    names = "versions seed command interrupted data float goal limits dense dense_isaac ratios"
-    names += " adc_laws mapping adc_curve notes accelerator finetune front pareto"
-    result: dict[str, Any] = dict.fromkeys(names.split())
+    result: dict[str, Any] = dict.fromkeys(NEEDED)
     result |= {"schema": SCHEMA, "config": to_config_dict(Config()).to_dict(), "layers": rows}
     result |= {"best": {"policy": policy}, "search": {"evaluations": 1}}
     folder.mkdir()
@@ -430,6 +428,20 @@ def test_a_run_that_is_not_finished_or_of_another_model_is_refused(
     write.write_result(run, json.loads(text))
     assert command.main([str(run), "--simulators", str(out)]) == 2
     assert re.search("layers: not those of the model lenet5", capsys.readouterr().err)
+    result = json.loads(text.replace('"rows": 401', '"rows": 400'))
+    for field, value, says in (
+        ("keep", [0.0] * 5, "allowed: keep above 0"),
+        ("weight_bits", [-3] * 5, "allowed: keep above 0"),
+        ("input_bits", [8] * 4, "allowed: keep above 0"),
+        ("input_bits", None, "best.policy: cannot be used"),
+        ("keep", ["1"] * 5, "best.policy: cannot be used"),
+    ):
+        changed = {"policy": result["best"]["policy"] | {field: value}}
+        write.write_result(run, result | {"best": changed})
+        assert command.main([str(run), "--simulators", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert len(error.splitlines()) == 1
     path.unlink()
     assert command.main([str(run), "--simulators", str(out)]) == 2
     assert "cannot be read" in capsys.readouterr().err
