@@ -290,7 +290,7 @@ def fuzz(name: str, inputs: list[int], seed: int) -> int:
     """Prints how many of a reader's inputs were read, refused and failed; returns the last."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    total, most, began = np.zeros(3, int), np.zeros(2), time.monotonic()
+    total, peaks, began = np.zeros(3, int), np.zeros(2), time.monotonic()
     while inputs:
         now, results = context.Value("q", inputs[0]), context.Array("d", 5)
         with tempfile.TemporaryDirectory() as folder:
@@ -299,7 +299,7 @@ def fuzz(name: str, inputs: list[int], seed: int) -> int:
             process.start()
             process.join()
         total += np.asarray(results[:3], int)
-        most = np.maximum(most, results[3:])
+        peaks = np.maximum(peaks, results[3:])
         if process.exitcode == 0:
             break
         if (process.exitcode or 0) > 0:  # an error that is not an input's
@@ -311,7 +311,7 @@ def fuzz(name: str, inputs: list[int], seed: int) -> int:
     seconds = time.monotonic() - began
     print(
         f"{name}: {read} read, {refused} refused, {failed} failed, {seconds:.0f} s; at most "
-        f"{most[0]:,.0f} MiB more than before, and {most[1]:.2f} s for an input",
+        f"{peaks[0]:,.0f} MiB more than before, and {peaks[1]:.2f} s for an input",
         flush=True,
     )
     return int(failed)

@@ -43,11 +43,11 @@ COLOURS = ["#56B4E9", "#E69F00", "#009E73"]
 
 def main() -> int:
     """Draws both pictures."""
-    weights, mask, levels, found, window = _layer()
-    FigureCanvasAgg(_packing(weights, mask, levels, found)).print_png(
+    weights, mask, levels, layer_map, window = _layer()
+    FigureCanvasAgg(_packing(weights, mask, levels, layer_map)).print_png(
         FOLDER / "datapath_packing.png"
     )
-    FigureCanvasAgg(_cycles(found, levels, window)).print_png(FOLDER / "datapath_cycles.png")
+    FigureCanvasAgg(_cycles(layer_map, levels, window)).print_png(FOLDER / "datapath_cycles.png")
     print(FOLDER / "datapath_packing.png", FOLDER / "datapath_cycles.png", sep="\n")
     return 0
 
@@ -73,12 +73,12 @@ def _layer() -> tuple[Any, ...]:
         ),
         np.int32,
     )
-    found = mapping.map_layer(layer, levels, mask, BITS, INPUT_BITS, "column_vector", SMALL)
+    layer_map = mapping.map_layer(layer, levels, mask, BITS, INPUT_BITS, "column_vector", SMALL)
     scale, zero = (getattr(statistics[0], f"input_{n}")[INPUT_BITS - 1] for n in ("scale", "zero"))
     # The window around the middle of the first digit.
     patch = images[0, 10:15, 12:17, 0].reshape(1, -1)
     window = quantization.quantize_input(patch, scale, zero, jnp.asarray(INPUT_BITS))
-    return np.asarray(matrix[0][0]), mask[0], levels, found, np.asarray(window, np.int32)
+    return np.asarray(matrix[0][0]), mask[0], levels, layer_map, np.asarray(window, np.int32)
 
 
 def _grid(axis: Axes, values: np.ndarray, texts: np.ndarray, title: str, **image: Any) -> None:
@@ -90,14 +90,14 @@ def _grid(axis: Axes, values: np.ndarray, texts: np.ndarray, title: str, **image
     axis.set_yticks([])
 
 
-def _packing(weights: np.ndarray, mask: np.ndarray, levels: np.ndarray, found: Any) -> Figure:
+def _packing(weights: np.ndarray, mask: np.ndarray, levels: np.ndarray, layer_map: Any) -> Figure:
     figure = Figure(figsize=(10, 5.6), dpi=130, layout="constrained")
     before, pruned, packed, index = figure.subplots(1, 4, width_ratios=[1, 1, 2.2, 1.9])
-    most = np.abs(weights).max()
-    colours = {"cmap": "RdBu", "vmin": -most, "vmax": most}
+    largest = np.abs(weights).max()
+    colours = {"cmap": "RdBu", "vmin": -largest, "vmax": largest}
     none = np.full(weights.shape, "")
     _grid(before, weights, none, "1. weights, 25 x 6", **colours)
-    shown = np.where(mask, levels[0] * (most / 7), np.nan)
+    shown = np.where(mask, levels[0] * (largest / 7), np.nan)
     texts = np.where(mask, levels[0].astype(str), "")
     _grid(pruned, shown, texts, "2. pruned, 4 bits", **colours)
     for axis in (before, pruned):
@@ -105,12 +105,12 @@ def _packing(weights: np.ndarray, mask: np.ndarray, levels: np.ndarray, found: A
             axis.axhline(row, color="black", linewidth=1)
     before.set_yticks([4, 13, 21], ["row\ngroup 0", "row\ngroup 1", "row\ngroup 2"], fontsize=7)
     before.set_xlabel("output channel", fontsize=8)
-    units = found.units
-    bank = np.full(found.cells.shape[1:], np.nan)
-    cells = np.full(found.cells.shape[1:], "", dtype="<U2")
-    used = found.read_cells()
+    units = layer_map.units
+    bank = np.full(layer_map.cells.shape[1:], np.nan)
+    cells = np.full(layer_map.cells.shape[1:], "", dtype="<U2")
+    used = layer_map.read_cells()
     for unit in np.flatnonzero(units.crossbar == 0):
-        high = int((found.banks[units.bank[unit]] != NONE).sum())
+        high = int((layer_map.banks[units.bank[unit]] != NONE).sum())
         wide = int((units.outputs[unit] != NONE).sum())
         top, left = int(units.wordline[unit]), int(units.bitline[unit])
         bank[top : top + high, left : left + wide] = units.bank[unit]
@@ -120,13 +120,13 @@ def _packing(weights: np.ndarray, mask: np.ndarray, levels: np.ndarray, found: A
     _grid(
         packed, bank, cells, "3. packed, 2-bit cells", cmap=ListedColormap(COLOURS), vmin=0, vmax=2
     )
-    count = len(found.cells)
+    count = len(layer_map.cells)
     packed.set_xlabel(f"crossbar 1 of {count}; colour: which row group feeds the unit", fontsize=8)
     lines = []
     for unit in range(len(units.bank)):
         targets = ", ".join(
-            f"{output}·4^{number}" if output != NONE else "-"
-            for output, number in zip(units.outputs[unit], units.slices[unit], strict=True)
+            f"{output}·4^{slice_index}" if output != NONE else "-"
+            for output, slice_index in zip(units.outputs[unit], units.slices[unit], strict=True)
         )
         lines.append(f"unit {unit:2}  in {units.bank[unit]}  out {targets}")
     index.axis("off")
@@ -135,24 +135,24 @@ def _packing(weights: np.ndarray, mask: np.ndarray, levels: np.ndarray, found: A
     return figure
 
 
-def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
+def _cycles(layer_map: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
     """One unit, step by step: inputs, bitline sums, what is added where."""
-    units, unit = found.units, 1
+    units, unit = layer_map.units, 1
     bank = int(units.bank[unit])
-    rows = found.banks[bank]
+    rows = layer_map.banks[bank]
     u = window[0, rows[rows != NONE]]
-    cells = found.read_cells()[unit].astype(int)[: len(u)]
-    weights = found.compute_bitline_weights(SMALL)[unit]
-    offset = found.compute_offset(SMALL)
-    columns = [f"bit {step}" for step in range(found.input_bits)]
-    planes = np.stack([(u >> step) & 1 for step in range(found.input_bits)])
+    cells = layer_map.read_cells()[unit].astype(int)[: len(u)]
+    weights = layer_map.compute_bitline_weights(SMALL)[unit]
+    offset = layer_map.compute_offset(SMALL)
+    columns = [f"bit {step}" for step in range(layer_map.input_bits)]
+    planes = np.stack([(u >> step) & 1 for step in range(layer_map.input_bits)])
     sums = planes @ cells
     figure = Figure(figsize=(10, 4.2), dpi=130, layout="constrained")
     inputs, array, digital = figure.subplots(1, 3, width_ratios=[1.3, 1, 2.4])
     _grid(
         inputs, planes.T, planes.T.astype(str), "inputs, a bit a step", cmap="Blues", vmin=0, vmax=2
     )
-    inputs.set_xticks(range(found.input_bits), columns, fontsize=7)
+    inputs.set_xticks(range(layer_map.input_bits), columns, fontsize=7)
     inputs.set_yticks(
         range(len(u)), [f"row {r}: {v}" for r, v in zip(rows, u, strict=False)], fontsize=7
     )
@@ -168,7 +168,7 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
     digital.axis("off")
     lines = ["step  bitline sums (ADC)   Σx   shifted and weighted"]
     total = np.zeros(4, int)
-    for step in range(found.input_bits):
+    for step in range(layer_map.input_bits):
         part = sums[step] * weights << step
         total += part
         lines.append(
@@ -177,7 +177,7 @@ def _cycles(found: Any, levels: np.ndarray, window: np.ndarray) -> Figure:
         )
     lines += ["", "sum                              " + " ".join(f"{t:6}" for t in total)]
     lines.append(f"offset: {offset} x Σ u = {offset} x {u.sum()} off each weight's first slice")
-    path, banks = datapath.build_parts((found,), SMALL)[0]
+    path, banks = datapath.build_parts((layer_map,), SMALL)[0]
     outputs = datapath.execute(path, banks, converters.build_converter(SMALL), jnp.asarray(window))
     exact = window @ levels[0]
     lines += [

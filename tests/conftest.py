@@ -107,5 +107,5 @@ def two(request: pytest.FixtureRequest, problem: Problem) -> tuple[str, Chunks]:
     strategy = STRATEGIES[request.param]()
     keys = jnp.stack([jax.random.key(seed) for seed in (1, 0)])
     begin = loop.start(strategy, problem, keys, 22)
-    found = list(loop.resume(strategy, evaluate, problem, problem, begin, 2))
-    return request.param, Chunks(strategy, begin, found)
+    chunks = list(loop.resume(strategy, evaluate, problem, problem, begin, 2))
+    return request.param, Chunks(strategy, begin, chunks)

@@ -25,8 +25,8 @@ def test_an_untrained_critic_is_the_closed_form(fresh: Any) -> None:
     player, state = fresh
     errors = jnp.log(jnp.asarray([[0.1, 0.2], [0.05, 0.05], [0.3, 0.3]]))
     places = jnp.asarray([[1.0, 2.0, 3.0]] * 3)
-    found = jax.vmap(player.critic.apply, (0, None, None))(state.critics, errors, places)
-    np.testing.assert_allclose(found, [0.0, 0.0], atol=1e-6)  # ln 1
+    divergences = jax.vmap(player.critic.apply, (0, None, None))(state.critics, errors, places)
+    np.testing.assert_allclose(divergences, [0.0, 0.0], atol=1e-6)  # ln 1
 
 
 def test_a_critic_learns_what_the_errors_do_not_say(fresh: Any) -> None:

@@ -132,10 +132,10 @@ def _check_address(coordinator: str, process: int) -> None:
 
 def _drop_messages() -> None:
     """Lets nothing but Python write to stdout and stderr."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
         encoding = getattr(sys, name).encoding
-        copy = os.fdopen(os.dup(number), "w", 1, encoding, "backslashreplace")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        copy = os.fdopen(os.dup(descriptor), "w", 1, encoding, "backslashreplace")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         setattr(sys, name, copy)
     logging.get_absl_handler().python_handler.stream = sys.stderr
 
@@ -146,7 +146,7 @@ def _end_at_abort(words: str, status: int) -> None:
         return
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
-    def end(number: int) -> None:
+    def end(signum: int) -> None:
         leave(status, words)
 
     # Python's own handlers run only later, in the main thread, which an abort does not wait for.

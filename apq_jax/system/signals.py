@@ -94,9 +94,9 @@ def _handle(
             hook(lost)
 
     before = {
-        number: signal.signal(number, handler)
-        for number, handler in handlers.items()
-        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup asks
+        signum: signal.signal(signum, handler)
+        for signum, handler in handlers.items()
+        if signal.getsignal(signum) is not signal.SIG_IGN  # as nohup asks
     }
     sys.unraisablehook = report_others
     try:
@@ -104,8 +104,8 @@ def _handle(
     finally:
         interrupt.look()
         sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager
@@ -118,14 +118,14 @@ def catch_interrupts() -> Iterator[Interrupt]:
     """
     interrupt = Interrupt()
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(signum: int, frame: Any) -> None:
         again, interrupt._pressed = interrupt._pressed, True
         if again:
             interrupt.raise_after(KeyboardInterrupt, 0.0)
         else:
             _write("Stops after this step and writes what there is; again: at once.\n")
 
-    def save(number: int, frame: Any) -> None:
+    def save(signum: int, frame: Any) -> None:
         again, interrupt.terminated = interrupt.terminated, True
         interrupt._pressed = True
         if not again:
@@ -150,8 +150,8 @@ def raise_signals(*numbers: int) -> Iterator[None]:
     """
     interrupt = Interrupt()
 
-    def leave(number: int, frame: Any) -> None:
-        error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    def leave(signum: int, frame: Any) -> None:
+        error = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
         interrupt.raise_after(error, 0.0)
 
     with _handle(interrupt, dict.fromkeys(numbers, leave)):

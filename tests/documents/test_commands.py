@@ -20,15 +20,17 @@ PLACES = {"RUN": "runs/latest", "FOLDER": "out", "FILE": "runs/latest/mapping.sa
 
 def _commands(pattern: str) -> list[str]:
     """What stands in backticks or as a line of its own, up to a remark behind several spaces."""
-    found = set()
+    commands = set()
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         own = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
         # In running text a command may be broken over lines.
-        inside = [re.sub(r"\s*\n\s*", " ", one) for one in re.findall(r"`([^`]+)`", text)]
-        lines = [re.split(r" {2,}(?!--)", one)[0] for one in own]
-        found |= {" ".join(one.split()) for one in (*lines, *inside) if re.match(pattern, one)}
-    return sorted(found)
+        inside = [re.sub(r"\s*\n\s*", " ", words) for words in re.findall(r"`([^`]+)`", text)]
+        lines = [re.split(r" {2,}(?!--)", words)[0] for words in own]
+        commands |= {
+            " ".join(words.split()) for words in (*lines, *inside) if re.match(pattern, words)
+        }
+    return sorted(commands)
 
 
 MODULES = _commands(r"python -m apq_jax\.")
@@ -49,8 +51,8 @@ def user(
 
 def test_the_documents_commands_are_found() -> None:
     wanted = "hardware", "search", "report", "export", "mapping"
-    found = {command.split()[2].removeprefix("apq_jax.") for command in MODULES}
-    assert found >= set(wanted)
+    names = {command.split()[2].removeprefix("apq_jax.") for command in MODULES}
+    assert names >= set(wanted)
     assert len(SCRIPTS) > 3
 
 
@@ -58,21 +60,21 @@ def test_the_documents_commands_are_found() -> None:
     "ignore:.* found in sys.modules:RuntimeWarning"
 )  # other tests import it
 @pytest.mark.parametrize(
-    "command", [one for one in MODULES if not re.search("apq_jax.(search|sweep)", one)]
+    "command", [command for command in MODULES if not re.search("apq_jax.(search|sweep)", command)]
 )
 def test_a_command_runs_as_it_stands(
     command: str, user: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = command.replace("RUN RUN", "RUN runs/other")
     _, _, module, *arguments = shlex.split(command)
-    monkeypatch.setattr(sys, "argv", [module, *(PLACES.get(one, one) for one in arguments)])
+    monkeypatch.setattr(sys, "argv", [module, *(PLACES.get(word, word) for word in arguments)])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__", alter_sys=False)
     assert not ended.value.code
 
 
 @pytest.mark.parametrize(
-    "command", [*(one for one in MODULES if "apq_jax.search" in one), *SCRIPTS]
+    "command", [*(command for command in MODULES if "apq_jax.search" in command), *SCRIPTS]
 )
 def test_a_search_is_understood(command: str, user: pathlib.Path) -> None:
     flags = shlex.split(command)[1 if command.startswith("scripts/") else 3 :]
@@ -81,7 +83,7 @@ def test_a_search_is_understood(command: str, user: pathlib.Path) -> None:
     assert target.workdir is None or target.workdir.parts[0] == "runs"
 
 
-@pytest.mark.parametrize("command", [one for one in MODULES if "apq_jax.sweep" in one])
+@pytest.mark.parametrize("command", [command for command in MODULES if "apq_jax.sweep" in command])
 def test_a_sweep_is_understood(command: str, user: pathlib.Path) -> None:
     tree, _ = sweep_flags.parse(shlex.split(command)[3:])
     assert list_points(tree)

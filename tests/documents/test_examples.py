@@ -22,17 +22,17 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
     return run
 
 
-def number(pattern: str, text: str) -> float:
-    """The number that a pattern's one group finds."""
-    (found,) = re.findall(pattern, text)
-    return float(found.replace(",", ""))
+def read(pattern: str, text: str) -> float:
+    """Reads the number that a pattern's one group finds."""
+    (value,) = re.findall(pattern, text)
+    return float(value.replace(",", ""))
 
 
 def test_a_flax_model_is_compressed_and_still_right(printed: Callable[[str], str]) -> None:
     text = printed("compress_flax_model")
     assert "params/Conv_0/kernel   mapped" in text
-    assert number(r"test accuracy ([\d.]+)", text) > 0.9
-    assert number(r"slots, ([\d.]+) times less", text) > 2
+    assert read(r"test accuracy ([\d.]+)", text) > 0.9
+    assert read(r"slots, ([\d.]+) times less", text) > 2
 
 
 def test_small_units_need_fewer_bits_and_more_energy(printed: Callable[[str], str]) -> None:
@@ -48,30 +48,30 @@ def test_small_units_need_fewer_bits_and_more_energy(printed: Callable[[str], st
 def test_a_strategy_of_ones_own_beats_chance(printed: Callable[[str], str]) -> None:
     text = printed("own_strategy")
     climbing, chance = (
-        number(rf"{name} +best reward of 160: (-?[\d.]+)", text) for name in ("climbing", "random")
+        read(rf"{name} +best reward of 160: (-?[\d.]+)", text) for name in ("climbing", "random")
     )
     assert climbing > chance + 0.5
 
 
 def test_a_component_more_is_counted(printed: Callable[[str], str]) -> None:
     text = printed("add_a_component")
-    before, after = (number(rf"{name} +IMA ([\d.]+) mW", text) for name in ("isaac_ou", "mine"))
+    before, after = (read(rf"{name} +IMA ([\d.]+) mW", text) for name in ("isaac_ou", "mine"))
     assert after - before == pytest.approx(0.8, abs=0.011)
-    before, after = (number(rf"{name} .* ([\d.]+) mm2;", text) for name in ("isaac_ou", "mine"))
+    before, after = (read(rf"{name} .* ([\d.]+) mm2;", text) for name in ("isaac_ou", "mine"))
     assert after - before == pytest.approx(0.0015, abs=2e-5)
     assert "it reads back: True" in text
 
 
 def test_the_cost_model_serves_another_search(printed: Callable[[str], str]) -> None:
     text = printed("cost_model_alone")
-    assert number(r"([\d,]+) policies", text) == 61440
-    assert number(r"([\d.]+) times less", text) > 2
+    assert read(r"([\d,]+) policies", text) == 61440
+    assert read(r"([\d.]+) times less", text) > 2
 
 
 def test_descending_the_gradient_closes_the_gap(printed: Callable[[str], str]) -> None:
     text = printed("differentiate")
-    assert number(r"of what is pruned ([\d.]+)", text) == 0
-    assert number(r"([\d.]+) after", text) < 0.9 * number(r"([\d.]+) before", text)
+    assert read(r"of what is pruned ([\d.]+)", text) == 0
+    assert read(r"([\d.]+) after", text) < 0.9 * read(r"([\d.]+) before", text)
 
 
 def test_every_example_is_run_and_listed() -> None:

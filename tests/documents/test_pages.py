@@ -94,12 +94,12 @@ def test_the_results_are_those_of_the_files(name: str, form: str) -> None:
 
 @pytest.mark.parametrize("name", apq_jax.__all__)
 def test_every_public_name_says_what_it_takes_and_gives(name: str) -> None:
-    one = getattr(apq_jax, name)
-    text = inspect.getdoc(one) or ""
+    value = getattr(apq_jax, name)
+    text = inspect.getdoc(value) or ""
     assert text, name
     # The docstring that a dataclass is given is its signature.
     assert not text.startswith(f"{name}("), name
-    fields = getattr(one, "__annotations__", {}) if isinstance(one, type) else {}
+    fields = getattr(value, "__annotations__", {}) if isinstance(value, type) else {}
     # Shapes or more than a line; of a record what each field is stands beside it.
     said = [line for line in inspect.getsource(one).splitlines() if re.match(r" +\w+:.*# ", line)]
     beside = bool(fields) and len(said) >= len(fields) / 2

@@ -20,6 +20,6 @@ def test_cost_model_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("2864 ")
 
 
-def _run(number: int) -> None:
-    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[number]
+def _run(index: int) -> None:
+    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[index]
     exec(compile(code, "README.md", "exec"), {})

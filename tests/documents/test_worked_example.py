@@ -38,18 +38,18 @@ def rows(head: str) -> list[list[str]]:
 
 
 def values() -> dict[str, float]:
-    one = PRESETS["isaac_ou"]
-    chip = one.chip()
-    counts, cost = pruned(one)
-    dense, dense_cost = unpruned(one)
-    found = {
-        name.replace("_", " "): number.item()
-        for name, number in crossbar.count_actions(LAYERS, counts, chip, EIGHT).items()
+    accelerator = PRESETS["isaac_ou"]
+    chip = accelerator.chip()
+    counts, cost = pruned(accelerator)
+    dense, dense_cost = unpruned(accelerator)
+    computed = {
+        name.replace("_", " "): count.item()
+        for name, count in crossbar.count_actions(LAYERS, counts, chip, EIGHT).items()
     }
     energy = crossbar.compute_energy(LAYERS, counts, chip, EIGHT)
-    found |= {f"{name.replace('_', ' ')}, nJ": nj.item() for name, nj in energy.items()}
+    computed |= {f"{name.replace('_', ' ')}, nJ": nj.item() for name, nj in energy.items()}
     layer_cost = crossbar.compute_layer_costs(LAYERS, counts, chip, EIGHT)
-    return found | {
+    return computed | {
         "units of a row group": counts.units.item() / 64,
         "slots": cost.slots,
         "crossbars": cost.crossbars,
@@ -59,7 +59,7 @@ def values() -> dict[str, float]:
         "energy, nJ": cost.energy_nj,
         "latency, us": cost.latency_us,
         "memory, um2": layer_cost.memory_um2.item(),
-        "crossbars, um2": 2 * one.crossbar_um2,
+        "crossbars, um2": 2 * accelerator.crossbar_um2,
         "area of a whole tile, mm2": cost.area_rounded_mm2,
         "area, mm2": cost.area_mm2,
         "dense crossbars, 8 bits": dense_cost.crossbars,
@@ -71,10 +71,10 @@ def values() -> dict[str, float]:
 
 
 def test_every_number_of_the_table() -> None:
-    table, found = rows("| quantity | by hand | value |"), values()
+    table, computed = rows("| quantity | by hand | value |"), values()
     assert len(table) == 31
     for name, by_hand, value in table:
-        assert float(value) == pytest.approx(found[name], rel=2e-6), name
+        assert float(value) == pytest.approx(computed[name], rel=2e-6), name
         if re.fullmatch(r"[\d .x/+()-]+", by_hand):  # sums that Python can do as well
             # Only digits and the signs of arithmetic are left by the pattern above.
             assert _sum(by_hand) == pytest.approx(float(value), rel=2e-6), name
@@ -97,12 +97,12 @@ def _sum(text: str) -> float:
 
 
 def test_the_sentence_after_it() -> None:
-    found = values()
-    assert found["dense crossbars, 8 bits"] / found["crossbars"] == 5.0
-    assert found["dense slots, 8 bits"] / found["slots"] == pytest.approx(4.57, abs=5e-3)
-    energy = found["energy, nJ"]
-    assert found["dense energy, 8 bits, nJ"] / energy == pytest.approx(4.56, abs=5e-3)
-    assert found["dense energy on isaac, 8 bits, nJ"] / energy == pytest.approx(0.90, abs=5e-3)
+    computed = values()
+    assert computed["dense crossbars, 8 bits"] / computed["crossbars"] == 5.0
+    assert computed["dense slots, 8 bits"] / computed["slots"] == pytest.approx(4.57, abs=5e-3)
+    energy = computed["energy, nJ"]
+    assert computed["dense energy, 8 bits, nJ"] / energy == pytest.approx(4.56, abs=5e-3)
+    assert computed["dense energy on isaac, 8 bits, nJ"] / energy == pytest.approx(0.90, abs=5e-3)
     for ratio in ("5.0 times", "4.57 times", "4.56 times", "0.90 times"):
         assert ratio in SECTION
 
@@ -111,13 +111,13 @@ def test_the_laws() -> None:
     table = rows("| law | ADC, pJ |")
     assert [law for law, *_ in table] == list(adc.LAWS)
     for law, *numbers in table:
-        one = dataclasses.replace(PRESETS["isaac_ou"], adc_law=law)
+        accelerator = dataclasses.replace(PRESETS["isaac_ou"], adc_law=law)
         isaac = dataclasses.replace(PRESETS["isaac"], adc_law=law)
-        _, cost = pruned(one)
-        over = unpruned(one)[1], unpruned(isaac)[1]
+        _, cost = pruned(accelerator)
+        over = unpruned(accelerator)[1], unpruned(isaac)[1]
         expected = [
-            one.adc_pj,
-            one.adc_um2,
+            accelerator.adc_pj,
+            accelerator.adc_um2,
             *(other.energy_nj / cost.energy_nj for other in over),
             *(other.area_mm2 / cost.area_mm2 for other in over),
         ]

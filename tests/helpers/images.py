@@ -50,9 +50,9 @@ def idx(array: np.ndarray, shape: tuple[int, ...] | None = None, kind: int = 8) 
     return bytes([0, 0, kind, len(shape)]) + np.array(shape, ">u4").tobytes() + array.tobytes()
 
 
-def swap(folder: pathlib.Path, one: str, other: str) -> None:
-    first = (folder / one).read_bytes()
-    (folder / one).write_bytes((folder / other).read_bytes())
+def swap(folder: pathlib.Path, name: str, other: str) -> None:
+    first = (folder / name).read_bytes()
+    (folder / name).write_bytes((folder / other).read_bytes())
     (folder / other).write_bytes(first)
 
 

@@ -31,13 +31,15 @@ PROPERTY = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
 def integers(layer: Layer, mask: np.ndarray, bits: int, seed: int) -> np.ndarray:
     """Levels over the whole range of the bits; never 0 at one bit."""
     shape = layer.groups, layer.rows, layer.columns
-    most = max(2 ** (bits - 1) - 1, 1)
-    levels = np.random.default_rng(seed).integers(-most, most + 1, shape)
+    max_level = max(2 ** (bits - 1) - 1, 1)
+    levels = np.random.default_rng(seed).integers(-max_level, max_level + 1, shape)
     return np.where(levels == 0, 1, levels) * mask if bits == 1 else levels * mask
 
 
-def executed(found: LayerMap, accelerator: Accelerator, levels: np.ndarray, bits: int = 0) -> Any:
-    path, banks = datapath.build_parts((found,), accelerator)[0]
+def executed(
+    layer_map: LayerMap, accelerator: Accelerator, levels: np.ndarray, bits: int = 0
+) -> Any:
+    path, banks = datapath.build_parts((layer_map,), accelerator)[0]
     adc = converters.build_converter(accelerator, bits or accelerator.lossless_adc_bits)
     return np.asarray(datapath.execute(path, banks, adc, jnp.asarray(levels, jnp.int32)))
 

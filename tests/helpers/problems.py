@@ -93,7 +93,7 @@ class Chunks(NamedTuple):
 
     strategy: Strategy
     begin: loop.Carry
-    found: list[tuple[loop.Carry, loop.Record]]
+    chunks: list[tuple[loop.Carry, loop.Record]]
 
 
 def choices(record: loop.Record) -> np.ndarray:

@@ -36,8 +36,8 @@ def work(command: Callable[[list[str]], int], flags: list[str], log: pathlib.Pat
     """Runs a command to its end, in the process that is to be killed."""
     os.chdir(ROOT)
     with log.open("w") as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
     sys.exit(run_command("command", command, flags))
 
 
@@ -93,10 +93,10 @@ def test_killed_at_random_times_it_ends_as_if_it_never_was(
     longest = min(LONGEST, time.monotonic() - start)
     killed = 0
     for count in range(KILLS):
-        number = SIGNALS[int(rng.integers(len(SIGNALS)))]
+        signum = SIGNALS[int(rng.integers(len(SIGNALS)))]
         folder = f"killed_{killed}"
-        status = run(folder, (number, rng.uniform(0, longest)))
-        assert status in STATUSES[number], log.read_text()
+        status = run(folder, (signum, rng.uniform(0, longest)))
+        assert status in STATUSES[signum], log.read_text()
         # A finished one is compared, and the next kills are another's.
         is_whole = status == 0 and "Resume with" not in log.read_text()
         if is_whole or count == KILLS - 1:

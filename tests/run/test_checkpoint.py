@@ -24,7 +24,7 @@ IDENTITY = {"config.seed": "0", "data": "abc"}
 
 @pytest.fixture
 def saved(two: tuple[str, Chunks], tmp_path: pathlib.Path) -> pathlib.Path:
-    carry, record = two[1].found[0]
+    carry, record = two[1].chunks[0]
     path = tmp_path / "checkpoint.safetensors"
     standing = stages.Standing(np.asarray(0, np.int32), carry)
     checkpoint.save(path, IDENTITY, 12.5, standing, record)
@@ -96,7 +96,7 @@ def test_checkpoints_of_another_search(
     other = loop.start(STRATEGIES["random"](), problem, keys, 22)
     with pytest.raises(InputError, match=r"state/fitness: unknown"):
         restored(saved, problem, other)
-    carry, record = two[1].found[0]
+    carry, record = two[1].chunks[0]
     standing = stages.Standing(np.asarray(0, np.int32), carry)
     level = np.full_like(record.policy.level, SPACE.levels)
     wrong = record._replace(policy=record.policy._replace(level=level))

@@ -119,7 +119,7 @@ def test_each_of_several_searches_is_bit_for_bit_the_search_alone(
     problem: Problem, records: dict[str, loop.Record], two: tuple[str, Chunks]
 ) -> None:
     name, chunks = two
-    record = stages.joined(record for _, record in chunks.found)
+    record = stages.joined(record for _, record in chunks.chunks)
     assert len(record.reward) == 44
     alone = records[name]._replace(search=np.ones(22, np.int32))
     second = jax.tree.map(lambda x: x[record.search == 1], record)

@@ -30,10 +30,10 @@ def test_a_second_interrupt_waits_for_what_must_not_be_cut_short() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    ("signum", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 )
 def test_a_signal_in_a_callback_is_not_lost(
-    number: signal.Signals,
+    signum: signal.Signals,
     error: type[BaseException],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -45,7 +45,7 @@ def test_a_signal_in_a_callback_is_not_lost(
     def collect(phase: str, info: dict[str, int]) -> None:
         if len(raised) < 3:  # so that the first repetition may be dropped, too
             raised.append(phase)
-            signal.raise_signal(number)
+            signal.raise_signal(signum)
 
     def work() -> None:
         with signals.raise_signals(signal.SIGINT, signal.SIGTERM):
