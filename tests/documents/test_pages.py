@@ -101,7 +101,7 @@ def test_every_public_name_says_what_it_takes_and_gives(name: str) -> None:
     assert not text.startswith(f"{name}("), name
     fields = getattr(value, "__annotations__", {}) if isinstance(value, type) else {}
     # Shapes or more than a line; of a record what each field is stands beside it.
-    said = [line for line in inspect.getsource(one).splitlines() if re.match(r" +\w+:.*# ", line)]
+    said = [line for line in inspect.getsource(value).splitlines() if re.match(r" +\w+:.*# ", line)]
     beside = bool(fields) and len(said) >= len(fields) / 2
     assert "\n" in text or "[" in text or beside, name
 
