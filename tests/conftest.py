@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 from collections.abc import Iterator
 
 import jax
@@ -17,6 +18,9 @@ from apq_jax.metrics import METRICS
 from apq_jax.problem.environment import Problem
 from apq_jax.strategies import loop
 from apq_jax.system import cache
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell's script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else processes would ignore it, too
 
 # Most of the work is compiling. LLVM's effort decides how fast a program is, not what it computes;
 # XLA_FLAGS= asks for all of it. Read when the first device is looked for.
