@@ -1,8 +1,8 @@
 """Accelerators: closure on published figures, the converters' laws, files, bad input."""
 
 import dataclasses
-import re
 import pathlib
+import re
 from typing import Any
 
 import pytest
