@@ -1,5 +1,7 @@
 """The configuration: every field in its range, and fields that contradict each other."""
 
+import pathlib
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -72,13 +74,13 @@ def test_centring_needs_moments() -> None:
         from_config_dict(_tree(tree))
 
 
-def test_the_home_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+def test_the_home_in_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     tree = ConfigDict({"accelerator": "~/a.toml", "data": {"path": "~/d"}, "cache_dir": "x/~"})
     config = from_config_dict(tree)
     paths = config.accelerator, config.data.path, config.cache_dir
-    assert paths == ("/home/me/a.toml", "/home/me/d", "x/~")
-    assert str(read_path("~/run")) == "/home/me/run"
+    assert paths == (f"{tmp_path}/a.toml", f"{tmp_path}/d", "x/~")
+    assert read_path("~/run") == tmp_path / "run"
 
 
 def test_config_survives_the_round_trip() -> None:

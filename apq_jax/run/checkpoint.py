@@ -32,7 +32,7 @@ from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees, versions
 from apq_jax.system.errors import InputError, explain_os_errors, make_one_line, quote_name
 
-SCHEMA = 2  # of the file, and of the code that resumes it
+SCHEMA = 3  # of the file, and of the code that resumes it
 
 # Fields that are not compared, because their files' contents are.
 _ELSEWHERE = tuple(f"config.{name}" for name in PATHS)
@@ -116,11 +116,10 @@ def save(
     description = json.dumps(
         {"identity": identity, "seconds": seconds, "evaluations": len(record.reward)}
     )
-    metadata = {"description": description, "sha256": pytrees.compute_digest(tensors, description)}
     with explain_os_errors(path, "cannot be renamed"):
         if path.exists():
             path.replace(name_previous(path))
-    pytrees.write_tensors(path, tensors, metadata)
+    pytrees.save(path, tensors, {"description": description})
 
 
 def name_previous(path: pathlib.Path) -> pathlib.Path:
@@ -162,12 +161,9 @@ def read(path: pathlib.Path) -> Saved | None:
 def _read(path: pathlib.Path) -> Saved | None:
     if not path.exists():
         return None
-    tensors, metadata = pytrees.read_tensors(path)
+    tensors, metadata = pytrees.read(path)
     try:
-        description = metadata["description"]
-        if metadata["sha256"] != pytrees.compute_digest(tensors, description):
-            raise ValueError("its contents are not those of its checksum")
-        tree = json.loads(description)
+        tree = json.loads(metadata["description"])
         return Saved(path, tree["identity"], tree["seconds"], tree["evaluations"], tensors)
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is damaged ({make_one_line(error)})") from error

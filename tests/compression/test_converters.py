@@ -97,7 +97,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 
 
 @functools.cache
-def searched(name: str) -> tuple[Any, loop.Record]:
+def run_search(name: str) -> tuple[Any, loop.Record]:
     """The state at the end of a search, and its record."""
     strategy, task = STRATEGIES[name](), problem()
     begin = loop.start(strategy, task, jax.random.key(0)[None], BUDGET)
@@ -108,7 +108,7 @@ def searched(name: str) -> tuple[Any, loop.Record]:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_searches_the_converters_bits(name: str) -> None:
-    bits = searched(name)[1].policy.adc_bits
+    bits = run_search(name)[1].policy.adc_bits
     assert bits.shape == (BUDGET, COUNT)
     assert set(np.unique(bits)) <= {2, 3, 4, 5}
     assert (len(np.unique(bits)) > 1) == (name != "lamp")
@@ -116,7 +116,7 @@ def test_every_strategy_searches_the_converters_bits(name: str) -> None:
 
 def test_the_order_of_the_paper_searches_the_converters_bits_second() -> None:
     """Proposals in the warm-up and after it, by two agents that know what the joint one learnt."""
-    strategy, known = apq(SPACE, AGENT, E, BUDGET // 2, 0.3), searched("joint")[0]
+    strategy, known = apq(SPACE, AGENT, E, BUDGET // 2, 0.3), run_search("joint")[0]
     start, ask = jax.jit(strategy.init)(jax.random.key(0), problem()), jax.jit(strategy.ask)
     first, second = known._replace(best=start.pruning.best), known
     for pruned in (False, True):

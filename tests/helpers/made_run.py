@@ -60,7 +60,7 @@ def layer(name: str, slots: int, dense_slots: int) -> dict[str, Any]:
     }
 
 
-def unmapped(name: str, status: str, reason: str, multiplications: int) -> dict[str, Any]:
+def describe_unmapped(name: str, status: str, reason: str, multiplications: int) -> dict[str, Any]:
     rest = {"reason": reason, "multiplications": multiplications}
     return {"name": name, "status": status, **rest}
 
@@ -105,9 +105,9 @@ def result_of() -> dict[str, Any]:
             "name": "lenet5",
             "multiplications": 3_000,
             "not_mapped": [
-                unmapped("params/conv1/bias", "digital", "", 0),
-                unmapped("dot_general", "digital", "activations times activations", 600),
-                unmapped("dot_general", "digital", "activations times activations", 400),
+                describe_unmapped("params/conv1/bias", "digital", "", 0),
+                describe_unmapped("dot_general", "digital", "activations times activations", 600),
+                describe_unmapped("dot_general", "digital", "activations times activations", 400),
             ],
         },
         "data": {"name": "digits", "train": 600, "search": 100, "select": 100, "test": 400},

@@ -81,7 +81,7 @@ def shared(name: str) -> Strategy:
     return STRATEGIES[name]()
 
 
-def searched(strategy: Strategy, problem: Problem, seed: int, budget: int) -> loop.Record:
+def run_search(strategy: Strategy, problem: Problem, seed: int, budget: int) -> loop.Record:
     records = list(
         loop.run(strategy, evaluate, problem, problem, jax.random.key(seed), budget, chunk=2)
     )

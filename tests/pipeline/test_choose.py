@@ -40,7 +40,7 @@ CONFIG = Config(
 
 
 @functools.cache
-def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
+def run_search(**changes: Any) -> tuple[Prepared, Record, Dataset]:
     captured, params, noise = network(1)
     # The float network's own answers are the labels: all that is lost is lost by compression.
     labels = {
@@ -61,17 +61,17 @@ def searched(**changes: Any) -> tuple[Prepared, Record, Dataset]:
 
 
 def test_the_search_may_lose_more_than_the_result() -> None:
-    prepared, record, _ = searched()
+    prepared, record, _ = run_search()
     assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.8)
     assert remove_headroom(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
-    prepared, _, _ = searched(tuned=0)
+    prepared, _, _ = run_search(tuned=0)
     assert prepared.problem.min_accuracy == pytest.approx(1.0 - 0.1)
     assert remove_headroom(prepared).min_accuracy == pytest.approx(1.0 - 0.1)
     assert len(record.reward) == 48
 
 
 def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
-    prepared, _, _ = searched()
+    prepared, _, _ = run_search()
 
     def drops(**changes: Any) -> tuple[list[float], list[int]]:
         search = dataclasses.replace(CONFIG.search, **{"strategy": "genetic"} | changes)
@@ -86,7 +86,7 @@ def test_the_search_goes_to_the_limit_with_less_and_less_headroom() -> None:
 
 
 def test_candidates_are_the_front_from_the_plain_choice_on() -> None:
-    prepared, record, dataset = searched()
+    prepared, record, dataset = run_search()
     untuned = choose.choose_untuned(prepared, record, dataset)
     judged = judge.judge(prepared, record)
     places = choose._list_candidates(prepared, record, judged, untuned)
@@ -107,7 +107,7 @@ def test_bisection_finds_the_last_that_meets_the_limit(
     meets: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of seven, rising in gain and loss, the first `meets` lose less than the limit."""
-    prepared, record, dataset = searched(tuned=3)
+    prepared, record, dataset = run_search(tuned=3)
     gain = judge.judge(prepared, record).gain
     _, order = np.unique(gain, return_index=True)  # rising
     places = order[np.linspace(0, len(order) - 1, 7).astype(int)]
@@ -137,7 +137,7 @@ def test_bisection_finds_the_last_that_meets_the_limit(
 
 
 def test_nothing_is_fine_tuned_where_none_is_asked_for() -> None:
-    prepared, record, dataset = searched(tuned=0)
+    prepared, record, dataset = run_search(tuned=0)
     choice = choose.choose(prepared, record, dataset)
     untuned = choose.choose_untuned(prepared, record, dataset)
     assert choice.place == untuned.place
@@ -151,7 +151,7 @@ def test_nothing_is_fine_tuned_where_none_is_asked_for() -> None:
 
 
 def test_what_is_kept_is_not_done_again(tmp_path: pathlib.Path) -> None:
-    prepared, record, dataset = searched()
+    prepared, record, dataset = run_search()
     calls: list[tuple[int, int]] = []
 
     def progress(policies: int, steps: int, loss: float) -> bool:
@@ -177,7 +177,7 @@ def test_what_is_kept_is_not_done_again(tmp_path: pathlib.Path) -> None:
 
 
 def test_where_it_is_told_to_stop_what_there_is_is_chosen_from() -> None:
-    prepared, record, dataset = searched()
+    prepared, record, dataset = run_search()
     choice = choose.choose(prepared, record, dataset, lambda *_: True)
     (tuned,) = choice.tuned
     assert (tuned.steps, tuned.finished) == (2, False)
@@ -189,7 +189,7 @@ def test_where_it_is_told_to_stop_what_there_is_is_chosen_from() -> None:
 
 
 def test_for_accuracy_the_most_accurate_within_the_limits_are_tuned() -> None:
-    prepared, record, dataset = searched(goal="accuracy", tuned=3)
+    prepared, record, dataset = run_search(goal="accuracy", tuned=3)
     choice = choose.choose(prepared, record, dataset)
     assert len(choice.tuned) == 3
     places = [row.place for row in choice.tuned]
@@ -201,7 +201,7 @@ def test_for_accuracy_the_most_accurate_within_the_limits_are_tuned() -> None:
 
 
 def test_of_a_front_the_knee() -> None:
-    prepared, record, dataset = searched(goal="front")
+    prepared, record, dataset = run_search(goal="front")
     choice = choose.choose(prepared, record, dataset)
     assert choice.place == judge.find_knee(judge.judge(prepared, record))
     assert len(choice.tuned) == 1

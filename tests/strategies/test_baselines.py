@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.problems import GREEDY, LAYERS, OPTIONS, SPACE, choices, evaluate, searched, shared
+from helpers.problems import GREEDY, LAYERS, OPTIONS, SPACE, choices, evaluate, run_search, shared
 
 from apq_jax.compression.plan import LayerPlan
 from apq_jax.compression.pruning import Block
@@ -23,7 +23,7 @@ from apq_jax.types import AgentOptions
 
 
 def test_uniform_proposes_every_policy_once_and_stops(problem: Problem) -> None:
-    policies = choices(searched(uniform(SPACE, 7), problem, 0, 200))
+    policies = choices(run_search(uniform(SPACE, 7), problem, 0, 200))
     assert (policies == policies[:, :1]).all()
     expected = set(itertools.product(range(5), SPACE.weight_bits, SPACE.input_bits))
     assert len(policies) == len(expected)
@@ -33,7 +33,7 @@ def test_uniform_proposes_every_policy_once_and_stops(problem: Problem) -> None:
 def test_lamp_keeps_what_scores_above_one_threshold(problem: Problem) -> None:
     """Five thresholds for each of the 16 choices of bits."""
     scores = jnp.asarray([[0.01, 0.05, 0.2, 0.5, 1.0], [0.1, 0.3, 0.4, 0.9, 1.0], [0.02] * 5])
-    policies = choices(searched(lamp(SPACE, 4, 80), problem._replace(lamp=scores), 0, 200))
+    policies = choices(run_search(lamp(SPACE, 4, 80), problem._replace(lamp=scores), 0, 200))
     assert len(policies) == 80
     assert (policies[:, :, 1:] == policies[:, :1, 1:]).all()
     # Thresholds 10^-2 to 1 in steps of 10^(1/2); the first level at or above; none: the last.
@@ -56,7 +56,7 @@ def test_lamp_scores_by_hand() -> None:
 
 def test_greedy_measures_each_layer_alone_first(problem: Problem) -> None:
     """Levels 1 and 4, three numbers of weight bits and of input bits: 8 a layer."""
-    policies = choices(searched(shared("greedy"), problem, 0, 24))
+    policies = choices(run_search(shared("greedy"), problem, 0, 24))
     dense = np.asarray([0, SPACE.weight_bits[-1], SPACE.input_bits[-1]])
     changed = (policies != dense).any(axis=2)
     assert (changed.sum(axis=1) == 1).all()
@@ -73,19 +73,19 @@ def shortened(problem: Problem, levels: int) -> Problem:
 
 def test_where_only_bits_or_keep_ratios_can_be_chosen(problem: Problem) -> None:
     bits = Space(1, SPACE.weight_bits, SPACE.input_bits)
-    policies = choices(searched(greedy(bits, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 40))
+    policies = choices(run_search(greedy(bits, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 40))
     assert len(np.unique(policies.reshape(40, -1), axis=0)) > 20
     alone = Space(1, (8,), (8,))
-    policies = choices(searched(greedy(alone, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 8))
+    policies = choices(run_search(greedy(alone, GREEDY, 4, LAYERS), shortened(problem, 1), 0, 8))
     assert (policies == [0, 8, 8]).all()
     # No other agent comes after the one that prunes: it goes on, as far as the limit allows.
     options = ActorCriticOptions(4, 8, updates=1, networks=AgentOptions(8))
-    record = searched(apq(Space(5, (8,), (8,)), options, 4, 4, 0.3), problem, 0, 20)
+    record = run_search(apq(Space(5, (8,), (8,)), options, 4, 4, 0.3), problem, 0, 20)
     assert len(np.unique(record.policy.level, axis=0)) > 12
 
 
 def test_greedy_then_looks_along_a_path_for_the_limit(problem: Problem) -> None:
-    record = searched(shared("greedy"), problem, 0, 24 + 12)
+    record = run_search(shared("greedy"), problem, 0, 24 + 12)
     shares = jax.jit(jax.vmap(environment.look_up_shares, (None, 0)))(problem, record.policy)
     cost = np.asarray(shares)[24:].sum(axis=1).tolist()
     for call in range(3):
@@ -111,8 +111,8 @@ def test_the_fittest_stay_and_stand_once(problem: Problem) -> None:
 
 @pytest.mark.parametrize("name", ["greedy", "genetic", "cma_es", "actor_critic"])
 def test_what_learns_is_better_than_chance(problem: Problem, name: str) -> None:
-    chance = searched(shared("random"), problem, 0, 120).reward.max()
-    assert searched(shared(name), problem, 0, 120).reward.max() > chance
+    chance = run_search(shared("random"), problem, 0, 120).reward.max()
+    assert run_search(shared(name), problem, 0, 120).reward.max() > chance
 
 
 @pytest.mark.parametrize("name", ["apq", "greedy", "genetic", "actor_critic"])
@@ -127,7 +127,7 @@ def test_accuracy_within_a_limit_is_better_than_chance(problem: Problem, name: s
     strategy = apq(SPACE, OPTIONS, 4, 60, 0.0) if name == "apq" else shared(name)
 
     def best(strategy: Strategy) -> float:
-        evaluations = searched(strategy, limited, 0, 120).evaluation
+        evaluations = run_search(strategy, limited, 0, 120).evaluation
         return float(evaluations.divergence[evaluations.slots <= 333].min())
 
     assert best(strategy) < best(shared("random"))

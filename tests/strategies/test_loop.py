@@ -13,7 +13,7 @@ from helpers.problems import (
     Chunks,
     choices,
     evaluate,
-    searched,
+    run_search,
     shared,
 )
 
@@ -29,7 +29,7 @@ from apq_jax.types import Evaluation, Policy
 @pytest.fixture(scope="module")
 def records(problem: Problem) -> dict[str, loop.Record]:
     """22 evaluations in chunks of 2 x 4: the last chunk is cut to 6, its last batch to 2."""
-    return {name: searched(shared(name), problem, 0, 22) for name in STRATEGIES}
+    return {name: run_search(shared(name), problem, 0, 22) for name in STRATEGIES}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -66,14 +66,14 @@ def test_a_key_decides_everything(
 ) -> None:
     """Of a strategy that is built anew; the agent of `two` is."""
     strategy = shared(name) if name == "actor_critic" else STRATEGIES[name]()
-    again = searched(strategy, problem, 0, 22)
+    again = run_search(strategy, problem, 0, 22)
     jax.tree.map(np.testing.assert_array_equal, records[name], again)
 
 
 def test_another_key_gives_other_policies(
     problem: Problem, records: dict[str, loop.Record]
 ) -> None:
-    other = searched(shared("random"), problem, 1, 22)
+    other = run_search(shared("random"), problem, 1, 22)
     assert (records["random"].policy.level != other.policy.level).any()
     assert len(np.unique(other.reward)) > 15
 
@@ -84,13 +84,13 @@ def test_the_search_is_better_than_chance(records: dict[str, loop.Record]) -> No
 
 @pytest.mark.parametrize("budget", [1, 3, 8])
 def test_small_budgets_are_met(problem: Problem, budget: int) -> None:
-    assert searched(shared("random"), problem, 0, budget).reward.shape == (budget,)
+    assert run_search(shared("random"), problem, 0, budget).reward.shape == (budget,)
 
 
 def test_a_shorter_search_begins_a_longer_one(
     problem: Problem, records: dict[str, loop.Record]
 ) -> None:
-    short = searched(shared("random"), problem, 0, 10)
+    short = run_search(shared("random"), problem, 0, 10)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:10]), short, records["random"])
 
 
@@ -125,7 +125,7 @@ def test_each_of_several_searches_is_bit_for_bit_the_search_alone(
     second = jax.tree.map(lambda x: x[record.search == 1], record)
     jax.tree.map(np.testing.assert_array_equal, second, alone)
     if name in ("actor_critic", "genetic"):
-        alone = searched(shared(name), problem, 1, 22)
+        alone = run_search(shared(name), problem, 1, 22)
         first = jax.tree.map(lambda x: x[record.search == 0], record)
         jax.tree.map(np.testing.assert_array_equal, first, alone)
 
