@@ -39,7 +39,7 @@ def begin(problem: Problem) -> loop.Carry:
 
 
 @pytest.fixture(scope="module")
-def run_search(problem: Problem, begin: loop.Carry) -> Searched:
+def searched(problem: Problem, begin: loop.Carry) -> Searched:
     return search(problem, begin)
 
 
