@@ -13,6 +13,7 @@ a megabyte. A checkpoint is small, and lies on the first process's host anyway.
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -164,9 +165,24 @@ def _read(path: pathlib.Path) -> Saved | None:
     tensors, metadata = pytrees.read(path)
     try:
         tree = json.loads(metadata["description"])
-        return Saved(path, tree["identity"], tree["seconds"], tree["evaluations"], tensors)
+        seconds, evaluations = tree["seconds"], tree["evaluations"]
+        is_time = type(seconds) is float and 0 <= seconds < math.inf
+        if not is_time or type(evaluations) is not int or evaluations < 0:
+            raise ValueError(f"{seconds!r:.40} seconds, {evaluations!r:.40} evaluations")
+        return Saved(path, check_identity(tree["identity"]), seconds, evaluations, tensors)
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is damaged ({make_one_line(error)})") from error
+
+
+def check_identity(tree: Any) -> dict[str, str]:
+    """Returns a tree that was read from JSON if it is an identity.
+
+    Raises:
+      TypeError: it is no texts by name.
+    """
+    if not isinstance(tree, dict) or not all(isinstance(value, str) for value in tree.values()):
+        raise TypeError(f"identity: {tree!r:.40}; allowed: texts by name")
+    return tree
 
 
 def restore(

@@ -69,7 +69,7 @@ class SweepFolder:
             return
         if resume is not False:
             self._read(resume)
-        if self._saved is None:
+        if self._saved is None and not self.rows:  # a finished sweep's table stays
             checkpoint.remove(self._checkpoint)
             write_whole(self.table, "")  # fails before the searches if the folder is read-only
 
@@ -107,7 +107,7 @@ class SweepFolder:
                 f"{self.table}: of a finished sweep; allowed: another --workdir, or --overwrite"
             )
         try:
-            identity = dict(json.loads(read_text(path, 1 << 20)))
+            identity = checkpoint.check_identity(json.loads(read_text(path, 1 << 20)))
         except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: is damaged ({make_one_line(error)})") from error
         finished = checkpoint.Saved(path, identity, 0.0, 0, {})

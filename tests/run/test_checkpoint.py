@@ -1,5 +1,6 @@
 """Checkpoints: searches go on bit for bit; what does not fit is refused."""
 
+import json
 import pathlib
 
 import jax
@@ -17,6 +18,7 @@ from apq_jax.run import checkpoint, job
 from apq_jax.strategies import loop
 from apq_jax.strategies.genetic import genetic
 from apq_jax.strategies.options import GeneticOptions
+from apq_jax.system import pytrees
 from apq_jax.system.errors import InputError
 
 IDENTITY = {"config.seed": "0", "data": "abc"}
@@ -78,6 +80,28 @@ def test_a_changed_byte_is_noticed(saved: pathlib.Path, place: float) -> None:
     saved.write_bytes(content)
     with pytest.raises(InputError, match=r"is damaged|not a safetensors file"):
         checkpoint.read(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("identity", {"config.seed": 0}),
+        ("identity", ["config.seed"]),
+        ("seconds", "1"),
+        ("seconds", float("nan")),
+        ("evaluations", -1),
+        ("evaluations", 2.0),
+    ],
+    ids=str,
+)
+def test_a_description_of_other_types_is_refused(
+    field: str, value: object, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    tree = {"identity": IDENTITY, "seconds": 1.0, "evaluations": 2, field: value}
+    pytrees.save(path, {"x": np.zeros(2)}, {"description": json.dumps(tree)})
+    with pytest.raises(InputError, match=rf"checkpoint\.safetensors: is damaged \(.*{field}"):
+        checkpoint.read(path)
 
 
 def test_no_checkpoint(tmp_path: pathlib.Path) -> None:
