@@ -206,4 +206,4 @@ def _sign_result(path: pathlib.Path) -> None:
         for name in tree["files"]:
             if (path.parent / name).is_file():
                 tree["files"][name] = hash_file(path.parent / name)
-    path.write_text(json.dumps(tree | {"sha256": read.compute_digest(tree)}))
+    path.write_text(json.dumps(tree | {"sha256": read.hash_result(tree)}))

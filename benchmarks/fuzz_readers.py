@@ -27,7 +27,7 @@ from apq_jax.pipeline.stages import Standing
 from apq_jax.report import html, make, query
 from apq_jax.run import checkpoint, flags, write
 from apq_jax.run.job import run
-from apq_jax.run.read import NEEDED, SCHEMA, compute_digest, read_result
+from apq_jax.run.read import NEEDED, SCHEMA, hash_result, read_result
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import table
 from apq_jax.sweep.folder import FINISHED, SweepFolder
@@ -119,7 +119,7 @@ def _result(path: pathlib.Path) -> None:
     tree: dict[str, Any] = {name: {} for name in NEEDED}
     tree |= {"schema": SCHEMA}
     tree |= {"config": to_config_dict(Config()).to_dict()}
-    path.write_text(json.dumps(tree | {"sha256": compute_digest(tree)}))
+    path.write_text(json.dumps(tree | {"sha256": hash_result(tree)}))
 
 
 _IDENTITY = {"config.seed": "0"}

@@ -76,7 +76,7 @@ def read_result(path: pathlib.Path) -> dict[str, Any]:
     text = read_text(path, _MAX_RESULT)
     try:
         result = json.loads(text)
-        digest = compute_digest(result) if isinstance(result, dict) else ""
+        digest = hash_result(result) if isinstance(result, dict) else ""
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({make_one_line(error)})") from error
     schema = result.get("schema") if isinstance(result, dict) else None
@@ -93,7 +93,7 @@ def read_result(path: pathlib.Path) -> dict[str, Any]:
     return result
 
 
-def compute_digest(result: dict[str, Any]) -> str:
+def hash_result(result: dict[str, Any]) -> str:
     """Returns the SHA-256 (hex) of a result's fields but `sha256`, as sorted JSON."""
     fields = {name: value for name, value in result.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

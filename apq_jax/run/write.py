@@ -14,7 +14,7 @@ from apq_jax.pipeline.judge import judge
 from apq_jax.pipeline.prepared import Prepared
 from apq_jax.problem import pareto
 from apq_jax.run import tensorboard
-from apq_jax.run.read import compute_digest
+from apq_jax.run.read import hash_result
 from apq_jax.run.result import list_bits, look_up_keep_ratios
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees
@@ -90,7 +90,7 @@ def write_result(workdir: pathlib.Path, result: dict[str, Any]) -> None:
     """
     paths = [workdir / name for name in SIGNED if (workdir / name).exists()]
     result = result | {"files": {path.name: hash_file(path) for path in paths}}
-    write_json(workdir / "result.json", result | {"sha256": compute_digest(result)})
+    write_json(workdir / "result.json", result | {"sha256": hash_result(result)})
 
 
 def write_search(path: pathlib.Path, prepared: Prepared, record: Record) -> None:
