@@ -31,7 +31,7 @@ from apq_jax.hardware import Accelerator
 from apq_jax.network.capture import capture
 from apq_jax.run.read import read_run, require_own_files
 from apq_jax.system.errors import InputError
-from apq_jax.system.files import write_whole
+from apq_jax.system.files import write_new
 
 
 def build_neurosim_csv(workload: Workload) -> str:
@@ -154,18 +154,17 @@ def _list_notes(workload: Workload, accelerator: Accelerator) -> list[str]:
 
 
 def write_files(
-    folder: pathlib.Path, workload: Workload, accelerator: Accelerator
+    folder: pathlib.Path, workload: Workload, accelerator: Accelerator, overwrite: bool = False
 ) -> list[pathlib.Path]:
     """Writes the files of `build_files` into a folder; returns their paths.
 
     Raises:
-      InputError: no tool can express the network, and then nothing is written; or the folder cannot
-        be written to.
+      InputError: no tool can express the network, or a file is there with other contents without
+        `overwrite`, and then nothing is written; or the folder cannot be written to.
     """
-    files = build_files(workload, accelerator)  # builds all files before it writes the first
-    for name, text in files.items():
-        write_whole(folder / name, text)
-    return [folder / name for name in files]
+    files = {folder / name: text for name, text in build_files(workload, accelerator).items()}
+    write_new(files, overwrite)
+    return list(files)
 
 
 def read_workload(run: pathlib.Path) -> tuple[Workload, Accelerator]:

@@ -3,19 +3,20 @@
 python -m apq_jax.hardware                          the presets
 python -m apq_jax.hardware isaac_ou                 one, with its component table
 python -m apq_jax.hardware isaac_ou --toml my.toml  as a file for --config.accelerator=my.toml
+
+A file that is there with other contents is replaced with --overwrite only.
 """
 
-import os
 import sys
 
 import rich.box
 import rich.table
 
 from apq_jax.hardware import PRESETS, Accelerator, dumps, load
-from apq_jax.system.command_line import build_parser, read_path
+from apq_jax.system.command_line import add_overwrite, build_parser, read_path
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
-from apq_jax.system.files import write_whole
+from apq_jax.system.files import write_new
 from apq_jax.system.process import read_help, run_command
 from apq_jax.system.terminal import console
 
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser = build_parser("apq_jax.hardware", read_help(__file__))
     parser.add_argument("accelerator", nargs="?", help="a preset, or a .toml file")
     parser.add_argument("--toml", type=read_path, help="where to write it")
+    add_overwrite(parser)
     try:
         options = parser.parse_args(argv)
         if options.toml is not None and options.accelerator is None:
@@ -37,9 +39,7 @@ def main(argv: list[str]) -> int:
             accelerator = load(options.accelerator)
             if options.toml.suffix.lower() != ".toml":
                 raise InputError(f"--toml: {str(options.toml)!r}; allowed: a name ending in .toml")
-            if os.path.exists(options.toml):
-                raise InputError(f"{options.toml}: is there already; allowed: a new file")
-            write_whole(options.toml, dumps(accelerator))
+            write_new({options.toml: dumps(accelerator)}, options.overwrite)
             print(options.toml)
     except InputError as error:
         print(f"apq_jax.hardware: {error}", file=sys.stderr)

@@ -2,7 +2,8 @@
 
     python -m apq_jax.mapping inspect FILE [--layer 0] [--crossbar 0] [--picture crossbar.png]
 
-Checks the file, prints each layer's crossbars, units and bits, and draws one crossbar.
+Checks the file, prints each layer's crossbars, units and bits, and draws one crossbar. A picture
+that --picture names is replaced with --overwrite only.
 """
 
 import argparse
@@ -10,10 +11,10 @@ import io
 import sys
 
 from apq_jax.mapping import count_layer_map, load
-from apq_jax.system.command_line import build_parser, read_path
+from apq_jax.system.command_line import add_overwrite, build_parser, read_path
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
-from apq_jax.system.files import write_whole
+from apq_jax.system.files import write_new
 from apq_jax.system.process import read_help, run_command
 
 
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--layer", type=int, default=0, help="number, from 0")
     parser.add_argument("--crossbar", type=int, default=0, help="number, from 0")
     parser.add_argument("--picture", type=read_path, help="beside the file if not given")
+    add_overwrite(parser)
     try:
         _inspect(parser.parse_args(argv))
     except InputError as error:
@@ -61,7 +63,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
     image = io.BytesIO()
     FigureCanvasAgg(draw_occupancy(mapping, options.layer, options.crossbar)).print_png(image)
-    write_whole(picture, image.getvalue())
+    write_new({picture: image.getvalue()}, options.overwrite or options.picture is None)
     print(f"drawn: {picture}")
 
 

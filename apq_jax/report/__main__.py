@@ -3,8 +3,9 @@
     python -m apq_jax.report RUN            makes report.md, report.html and the pictures again
     python -m apq_jax.report RUN RUN ...    compares runs: Markdown to the terminal, and a page
 
-The page of a comparison is comparison.html in the current folder, or --html=FILE. With limits the
-command writes no file, but prints which of a run's evaluated policies is the best within them:
+The page of a comparison is comparison.html in the current folder, or --html=FILE, which is replaced
+with --overwrite only. With limits the command writes no file, but prints which of a run's evaluated
+policies is the best within them:
 
     python -m apq_jax.report RUN --max-accuracy-drop=1.0   the cheapest that loses no more
     python -m apq_jax.report RUN --max-slots=300           the most accurate that needs no more
@@ -21,7 +22,7 @@ import pathlib
 import sys
 
 from apq_jax.metrics import ACCURACY_DROP, METRICS
-from apq_jax.system.command_line import build_parser, read_path
+from apq_jax.system.command_line import add_overwrite, build_parser, read_path
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, LIMIT_MISSED, OK
 from apq_jax.system.process import read_help, run_command
@@ -61,6 +62,7 @@ def main(argv: list[str]) -> int:
     parser = build_parser("apq_jax.report", read_help(__file__))
     parser.add_argument("runs", nargs="+", type=read_path, metavar="RUN")
     parser.add_argument("--html", type=read_path, metavar="FILE")
+    add_overwrite(parser)
     for name in (ACCURACY_DROP, *METRICS):
         parser.add_argument(_build_flag(name), metavar="NUMBER")
     try:
@@ -74,8 +76,8 @@ def main(argv: list[str]) -> int:
         if limits:
             return _print_answers(options.runs, limits)
         if len(options.runs) > 1:
-            path = options.html or COMPARISON
-            print(write_comparison(options.runs, path), end="")
+            path, overwrite = options.html or COMPARISON, options.overwrite or not options.html
+            print(write_comparison(options.runs, path, overwrite), end="")
             print(f"The page: {path}", file=sys.stderr)
         else:
             print(*write_report(options.runs[0])[-2:], sep="\n")

@@ -12,7 +12,7 @@ from apq_jax.report.html import render_html
 from apq_jax.report.markdown import render_markdown
 from apq_jax.run.read import read_run
 from apq_jax.system.errors import InputError
-from apq_jax.system.files import write_whole
+from apq_jax.system.files import write_new, write_whole
 
 COMPARISON = pathlib.Path("comparison.html")
 # What building a report raises when a field is missing or is not what it should be.
@@ -45,7 +45,9 @@ def write_report(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / name for name in files]
 
 
-def write_comparison(folders: list[pathlib.Path], path: pathlib.Path) -> str:
+def write_comparison(
+    folders: list[pathlib.Path], path: pathlib.Path, overwrite: bool = False
+) -> str:
     """Writes to `path` an HTML page that compares two or more runs, with its pictures inside.
 
     Returns:
@@ -53,7 +55,7 @@ def write_comparison(folders: list[pathlib.Path], path: pathlib.Path) -> str:
 
     Raises:
       InputError: a folder holds no run or a damaged one, a folder is given twice, or `path` cannot
-        be written.
+        be written, or is there with other contents without `overwrite`.
     """
     runs = comparison.read_runs(folders)
     try:
@@ -61,7 +63,7 @@ def write_comparison(folders: list[pathlib.Path], path: pathlib.Path) -> str:
         content = render_html(document)
     except _DAMAGED as error:
         raise _explain_damage(", ".join(map(str, folders)), error) from error
-    write_whole(path, content)
+    write_new({path: content}, overwrite)
     return render_markdown(document, pictures=False)
 
 

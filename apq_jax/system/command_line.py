@@ -28,6 +28,12 @@ def build_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return _Parser(name, description=description, formatter_class=layout, allow_abbrev=False)
 
 
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Adds --overwrite, for `files.write_new`."""
+    words = "replaces files that are there with other contents"
+    parser.add_argument("--overwrite", action="store_true", help=words)
+
+
 def read_path(text: str) -> pathlib.Path:
     """Returns the path that a flag names; shells leave the ~ of --flag=~/x to the command."""
     if not text:

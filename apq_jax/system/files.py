@@ -7,7 +7,7 @@ import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from apq_jax.system.errors import InputError, explain_os_errors
 
@@ -77,21 +77,45 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
       InputError: the file cannot be written.
     """
     path = pathlib.Path(path)
-    if isinstance(content, str):
-        content = content.encode(errors="backslashreplace")  # a file's name need not be UTF-8
     with explain_os_errors(path, "cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}{UNFINISHED}"
         file = temporary.open("xb")  # never a file or a link that is there
         try:
             with file:
-                file.write(content)
+                file.write(_encode(content))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write_new(files: Mapping[pathlib.Path, bytes | str], overwrite: bool) -> None:
+    """Writes files like `write_whole`, by their paths, which a user has named.
+
+    Raises:
+      InputError: one of them is there with other contents, without `overwrite`, and then nothing is
+        written; or a file cannot be written.
+    """
+    for path, content in files.items():
+        if not overwrite and os.path.lexists(path) and not _has_content(path, content):
+            raise InputError(f"{path}: is there already; allowed: a new file, or --overwrite")
+    for path, content in files.items():
+        write_whole(path, content)
+
+
+def _has_content(path: pathlib.Path, content: bytes | str) -> bool:
+    content = _encode(content)
+    with explain_os_errors(path, "cannot be read"):
+        is_same_size = path.is_file() and path.stat().st_size == len(content)
+        return is_same_size and path.read_bytes() == content
+
+
+def _encode(content: bytes | str) -> bytes:
+    """Encodes a text as UTF-8, with escapes, because a file's name in it need not be UTF-8."""
+    return content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
 
 def hash_file(path: pathlib.Path) -> str:

@@ -401,6 +401,13 @@ def test_a_run_is_exported(
     printed = capsys.readouterr().out
     assert printed.startswith(f"{path}: {path.stat().st_size:,} bytes; ")
     assert printed.count("\n") == 1
+    assert command.main([str(finished_run), "--onnx", str(path)]) == 0  # the same again
+    content = path.read_bytes()
+    path.write_bytes(b"a network of the user's")
+    refused(finished_run, capsys, "is there already; allowed: a new", "--onnx", str(path))
+    assert path.read_bytes() == b"a network of the user's"
+    assert command.main([str(finished_run), "--onnx", str(path), "--overwrite"]) == 0
+    assert path.read_bytes() == content
     result = json.loads((finished_run / "result.json").read_text())
     count, right = result["data"]["test"], 100 * result["best"]["test_accuracy"]
     assert "2 Conv" in printed

@@ -402,6 +402,11 @@ def test_the_command_writes_a_run_for_every_tool(
     assert [str(path) for path in sorted(out.rglob("*.*"))] == sorted(
         capsys.readouterr().out.splitlines()
     )
+    (out / "notes.txt").write_text("mine")
+    assert command.main([str(run), "--simulators", str(out)]) == 2
+    assert "notes.txt: is there already; allowed: a new file, or --ov" in capsys.readouterr().err
+    assert command.main([str(run), "--simulators", str(out), "--overwrite"]) == 0
+    assert command.main([str(run), "--simulators", str(out)]) == 0  # the same again
     assert (out / "neurosim/NetWork.csv").read_text().splitlines()[:2] == [
         "28,28,1,5,5,6,1,1",
         "14,14,6,5,5,16,1,1",

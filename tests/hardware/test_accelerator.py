@@ -201,8 +201,12 @@ def test_command_line_lists_shows_and_writes(tmp_path: pathlib.Path, capsys: Any
     path = tmp_path / "mine.toml"
     assert main(["isaac", "--toml", str(path)]) == 0
     assert load(str(path)) == PRESETS["isaac"]
-    assert main(["isaac", "--toml", str(path)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert main(["isaac", "--toml", str(path)]) == 0  # again, because nothing is lost
+    assert main(["puma", "--toml", str(path)]) == 2
+    assert "is there already; allowed: a new file, or --overwrite" in capsys.readouterr().err
+    assert load(str(path)) == PRESETS["isaac"]
+    assert main(["puma", "--toml", str(path), "--overwrite"]) == 0
+    assert load(str(path)) == PRESETS["puma"]
     assert main(["--toml", str(path)]) == 2
     assert main(["isaac", "--toml", str(tmp_path / "mine.json")]) == 2
 

@@ -336,6 +336,10 @@ def test_an_unfair_comparison_says_so(
     (line,) = [line for line in printed.out.splitlines() if "fair" in line]
     assert line.startswith(f"**Note.** Not a fair comparison: the runs differ in {says}")
     assert "fair" in path.read_text(encoding="utf-8")
+    path.write_text("mine")
+    assert report.main([str(folder), str(other), "--html", str(path)]) == 2
+    assert "read.html: is there already; allowed: a new" in capsys.readouterr().err
+    assert path.read_text() == "mine"
 
 
 def test_names_of_folders_stay_words(result: dict[str, Any], tmp_path: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError, make_plain
-from apq_jax.system.files import lock_folder, write_whole
+from apq_jax.system.files import lock_folder, write_new, write_whole
 from apq_jax.system.terminal import console
 
 
@@ -34,6 +34,20 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "link").is_symlink()
     assert (tmp_path / "link").read_text() == "new \\udcff"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_of_other_contents_is_replaced_when_asked_for(tmp_path: pathlib.Path) -> None:
+    mine, new = tmp_path / "mine", tmp_path / "a" / "new"
+    mine.write_text("mine")
+    for contents in ({new: "a", mine: "x"}, {new: "a", tmp_path: b"x"}):
+        with pytest.raises(InputError, match="is there already; allowed: a new file, or --overw"):
+            write_new(contents, overwrite=False)
+        assert mine.read_text() == "mine"
+        assert not new.exists()
+    write_new({new: "\udcff", mine: b"mine"}, overwrite=False)
+    write_new({new: "\udcff", mine: "mine"}, overwrite=False)  # the same again
+    write_new({mine: "new"}, overwrite=True)
+    assert mine.read_text() == "new"
 
 
 def test_a_name_of_255_letters_can_be_written(tmp_path: pathlib.Path) -> None:
