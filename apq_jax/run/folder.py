@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from apq_jax.run import checkpoint
 from apq_jax.run.write import CHECKPOINT, CURVES, FILES
+from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError, explain_os_errors, quote_name
 from apq_jax.system.files import LOCK, UNFINISHED, lock_folder, write_whole
 from apq_jax.system.signals import Terminated
@@ -66,6 +67,11 @@ def open_folder(
         _require_own(workdir, kind, resume, overwrite)
         write_whole(workdir / OWN_FILES, "".join(f"{name}\n" for name in sorted(kind.files)))
         yield workdir
+
+
+def list_resume_flags(asked: pathlib.Path | None, folder: pathlib.Path) -> str:
+    """Returns the flags that let a command go on in a folder; `asked` is its --workdir."""
+    return join_command([*([] if asked else [f"--workdir={folder}"]), "--resume"])
 
 
 def _require_own(folder: pathlib.Path, kind: Kind, resume: bool | None, overwrite: bool) -> None:

@@ -1,5 +1,6 @@
 """Runs the main job in a folder, from data to result files and report."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from apq_jax.pipeline.float_checks import find_doubts
 from apq_jax.pipeline.prepared import Prepared, collect_limits
 from apq_jax.run import checkpoint, duration, write
 from apq_jax.run import result as results
-from apq_jax.run.folder import RUN, open_folder
+from apq_jax.run.folder import RUN, list_resume_flags, open_folder
 from apq_jax.run.network import load_dataset, load_network
 from apq_jax.run.read import read_result
 from apq_jax.run.searches import Searches
@@ -73,13 +74,16 @@ def run(
     def describe_kept() -> str:
         return "" if saved is None else f"{saved.evaluations} evaluations are kept in {saved.path}"
 
-    with open_folder(workdir, RUN, resume, overwrite) as workdir, explain_stop(describe_kept):
+    with contextlib.ExitStack() as held:
+        folder = held.enter_context(open_folder(workdir, RUN, resume, overwrite))
+        resume_flags = list_resume_flags(workdir, folder)
+        held.enter_context(explain_stop(describe_kept, resume_flags))
         identity = checkpoint.identify_run(config, accelerator, dataset)
-        saved = _read_saved(workdir, identity, resume)
-        if resume and saved is None and _is_finished(workdir, config):
-            console.print(f"{workdir}: the search is finished; its report is there", soft_wrap=True)
+        saved = _read_saved(folder, identity, resume)
+        if resume and saved is None and _is_finished(folder, config):
+            console.print(f"{folder}: the search is finished; its report is there", soft_wrap=True)
             return OK
-        write_whole(workdir / "command.txt", f"{command}\n")  # fails now, not after the search
+        write_whole(folder / "command.txt", f"{command}\n")  # fails now, not after the search
         seeds = f", {options.seeds} seeds" if options.seeds > 1 else ""
         console.print(
             f"{config.model} on {dataset.name}, accelerator {accelerator.name}: "
@@ -90,7 +94,7 @@ def run(
         console.print(
             f"{'Reads' if config.model.path else 'Trains'} the network"
             f"{'' if config.model.path else ' unless it is cached'}, plans, searches, fine-tunes, "
-            f"reports to {workdir}.",
+            f"reports to {folder}.",
             soft_wrap=True,
         )
         network, params = load_network(dataset, config, cache)
@@ -114,22 +118,22 @@ def run(
         float_accuracy = float(prepared.problem.float_accuracy)
         for doubt in find_doubts(float_accuracy, dataset.search_labels):
             console.print(f"WARNING: {doubt}", soft_wrap=True)
-        searches = Searches(prepared, workdir / write.CHECKPOINT, identity, saved)
-        write.clear(workdir)
+        searches = Searches(prepared, folder / write.CHECKPOINT, identity, saved)
+        write.clear(folder)
         if saved is None:
             checkpoint.remove(searches.path)
-        write_whole(workdir / "accelerator.toml", hardware.dumps(accelerator))
+        write_whole(folder / "accelerator.toml", hardware.dumps(accelerator))
         with catch_interrupts() as interrupt:
             try:
                 searches.run(interrupt)
                 if interrupt.terminated:
                     raise Terminated
-                return _finish(searches, dataset, command, report, interrupt, cache)
+                return _finish(searches, dataset, command, report, interrupt, cache, resume_flags)
             except (KeyboardInterrupt, Terminated) as stop:
                 interrupt.look()
                 if len(searches.join_records().reward):
                     searches.write()
-                    stop.args = (f"the evaluations are in {workdir / 'search.csv'}",)
+                    stop.args = (f"the evaluations are in {folder / 'search.csv'}",)
                 raise
 
 
@@ -202,6 +206,7 @@ def _finish(
     report: Report,
     interrupt: Interrupt,
     cache: pathlib.Path,
+    resume_flags: str,
 ) -> int:
     """Chooses, measures, maps and proves; writes the results; returns the exit status."""
     prepared, workdir = searches.prepared, searches.path.parent
@@ -246,7 +251,7 @@ def _finish(
     if interrupted:
         console.print(
             f"Interrupted after {len(record.reward)} evaluations; they are written. "
-            "The same command with --resume goes on to the rest.",
+            f"The same command with {resume_flags} goes on to the rest.",
             soft_wrap=True,
         )
         return INTERRUPTED

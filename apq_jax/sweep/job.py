@@ -18,7 +18,7 @@ from apq_jax.network.capture import Network
 from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline import prepare, stages
 from apq_jax.pipeline.prepared import LimitError, Prepared
-from apq_jax.run.folder import RUNS, SWEEP, open_folder
+from apq_jax.run.folder import RUNS, SWEEP, list_resume_flags, open_folder
 from apq_jax.run.network import load_dataset, load_network
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import group, processes
@@ -59,11 +59,13 @@ def run(
             identity = build_identity(tree, points, dataset)
         processes.require_same(identity)
         with processes.fail_together():
+            path = workdir or RUNS
             if jax.process_index() == 0:
-                workdir = held.enter_context(open_folder(workdir, SWEEP, resume, overwrite))
+                path = held.enter_context(open_folder(workdir, SWEEP, resume, overwrite))
             title = f"{config.model} on {dataset.name}"
-            folder = SweepFolder(workdir or RUNS, points, title, identity, resume)
-        held.enter_context(explain_stop(folder.describe_kept))
+            folder = SweepFolder(path, points, title, identity, resume)
+        flags = list_resume_flags(workdir, path)
+        held.enter_context(explain_stop(folder.describe_kept, flags))
         done = _find_done(folder, range(len(points)))
         if done.all():
             folder.finish()

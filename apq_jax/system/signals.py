@@ -159,13 +159,17 @@ def raise_signals(*numbers: int) -> Iterator[None]:
 
 
 @contextmanager
-def explain_stop(describe_kept: Callable[[], str]) -> Iterator[None]:
-    """Gives an exception for a signal, raised in the context, the words that say what is kept."""
+def explain_stop(describe_kept: Callable[[], str], flags: str) -> Iterator[None]:
+    """Gives an exception for a signal, raised in the context, the words for `report_stop`.
+
+    Args:
+      describe_kept: says what is kept, if the exception has no words; "" for nothing.
+      flags: that go on with it.
+    """
     try:
         yield
     except (KeyboardInterrupt, Terminated) as stop:
-        if not stop.args:
-            stop.args = (describe_kept(),)
+        stop.args = (*(stop.args or (describe_kept(),)), flags)
         raise
 
 
@@ -175,12 +179,13 @@ def report_stop(stop: BaseException, name: str, command: str) -> int:
     Args:
       stop: from `explain_stop`; without words, nothing is kept.
       name: of the command.
-      command: the line that runs it, to which `--resume` is added.
+      command: the line that runs it from its beginning.
     """
-    kept, is_term = "".join(stop.args), isinstance(stop, Terminated)
+    kept, flags = stop.args or ("", "")
+    is_term = isinstance(stop, Terminated)
     if is_term and kept:
-        print(f"SIGTERM: saved; {kept}. Resume with\n{command} --resume", flush=True)
+        print(f"SIGTERM: saved; {kept}. Resume with\n{command} {flags}", flush=True)
         return OK
-    words = f"{kept}; --resume goes on" if kept else "before the first evaluation: nothing is saved"
+    words = f"{kept}; {flags} goes on" if kept else "before the first evaluation: nothing is saved"
     print(f"{name}: {'SIGTERM' if is_term else 'interrupted'}; {words}", file=sys.stderr)
     return FAILED if is_term else INTERRUPTED

@@ -7,7 +7,7 @@ import pytest
 from helpers.runs import CONFIG, Done
 
 from apq_jax.run import write
-from apq_jax.run.folder import OWN_FILES, RUN, RUNS, SWEEP, open_folder
+from apq_jax.run.folder import OWN_FILES, RUN, RUNS, SWEEP, list_resume_flags, open_folder
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import LOCK
 
@@ -67,6 +67,15 @@ def test_a_run_that_is_refused_leaves_no_folder_and_one_that_began_does(
     with pytest.raises(error):
         fail(write.CHECKPOINT)
     assert (RUNS / "latest" / write.CHECKPOINT).exists()
+
+
+def test_a_run_that_is_stopped_goes_on_in_its_own_folder(tmp_path: pathlib.Path) -> None:
+    """Also where a newer one has become the latest."""
+    folder = leave(None, write.CHECKPOINT)
+    leave(None, write.CHECKPOINT)
+    assert list_resume_flags(None, folder) == f"--workdir={folder} --resume"
+    assert leave(folder, resume=True) == folder
+    assert list_resume_flags(tmp_path, tmp_path) == "--resume"  # the command has it
 
 
 def test_a_latest_that_is_no_link_stays(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,9 +86,9 @@ def test_sigterm_that_no_loop_looks_at_is_raised(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("error", "kept", "status", "says"),
     [
-        (Terminated, "3 are kept", OK, "SIGTERM: saved; 3 are kept. Resume with\nrun --resume\n"),
+        (Terminated, "3 are kept", OK, "SIGTERM: saved; 3 are kept. Resume with\nrun --more\n"),
         (Terminated, "", FAILED, "x: SIGTERM; before the first evaluation: nothing is saved\n"),
-        (KeyboardInterrupt, "3 are kept", INTERRUPTED, "x: interrupted; 3 are kept; --resume goes"),
+        (KeyboardInterrupt, "3 are kept", INTERRUPTED, "x: interrupted; 3 are kept; --more goes"),
         (KeyboardInterrupt, "", INTERRUPTED, "x: interrupted; before the first evaluation: noth"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_stop_says_what_is_kept(
     says: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(error) as caught, signals.explain_stop(lambda: kept):
+    with pytest.raises(error) as caught, signals.explain_stop(lambda: kept, "--more"):
         raise error
     assert signals.report_stop(caught.value, "x", "run") == status
     assert "".join(capsys.readouterr()).startswith(says)
