@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from typing import Any, NoReturn
 
 import jax
@@ -27,6 +28,8 @@ from apq_jax.system.terminal import console
 MEETING = 35  # seconds in which all processes must come; JAX takes 5 more to give up
 SILENCE = 40  # seconds after which a process that says nothing counts as ended
 _LOST = "another process ended or cannot be reached; what was saved is kept, --resume goes on"
+
+_CLUSTERS = "on Slurm, Open MPI, GKE or a TPU pod; elsewhere HOST:PORT, as --help says"
 
 _leaving = threading.Lock()
 _handlers: list[Any] = []  # C functions, which nothing else keeps alive
@@ -45,19 +48,27 @@ def connect(options: Options) -> None:
     _drop_messages()
     start, where = time.monotonic(), f"--coordinator={options.coordinator}"
     address: dict[str, Any] = {}
-    if options.coordinator != "auto":
+    missing, allowed = f"{where}: not all processes came within {MEETING} s", _CLUSTERS
+    if options.coordinator == "auto":
+        _end_at_abort(missing, BAD_INPUT)
+    else:
         _check_address(options.coordinator, options.process_id)
         address["coordinator_address"] = options.coordinator
         address |= {"num_processes": options.num_processes, "process_id": options.process_id}
-    words = f"{where}: not all processes came within {MEETING} s, or two have one --process-id"
-    _end_at_abort(f"{words}; allowed: each of 0 to --num-processes less 1, once", BAD_INPUT)
+        allowed = "each of 0 to --num-processes less 1, once"
+        _end_at_abort(f"{missing}, or two have one --process-id; allowed: {allowed}", BAD_INPUT)
     left = max(5, round(MEETING - (time.monotonic() - start)))
     try:
-        jax.distributed.initialize(
-            **address, initialization_timeout=left, heartbeat_timeout_seconds=SILENCE
-        )
+        with warnings.catch_warnings(record=True) as hints:  # what to install for a cluster
+            warnings.simplefilter("always")
+            jax.distributed.initialize(
+                **address, initialization_timeout=left, heartbeat_timeout_seconds=SILENCE
+            )
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{where}: {make_one_line(error)}") from error
+        reasons = "; ".join(
+            make_one_line(x).rstrip(".") for x in (*(hint.message for hint in hints), error)
+        )
+        raise InputError(f"{where}: {reasons}; allowed: {allowed}") from error
     console.quiet = jax.process_index() > 0
     devices = collections.Counter(device.process_index for device in jax.devices())
     for process, count in devices.items():

@@ -8,7 +8,9 @@ import sys
 import pytest
 from helpers import ROOT
 
+from apq_jax.run.flags import Target
 from apq_jax.sweep import connect, processes
+from apq_jax.sweep.flags import Options
 from apq_jax.system.errors import InputError
 
 
@@ -28,6 +30,19 @@ def test_a_port_in_use_and_an_address_where_nobody_is(monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match=rf"{address}: nobody answers \(Connection refused\); al"):
         connect._check_address(address, 1)
     connect._check_address(address, 0)
+
+
+def test_auto_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "_drop_messages", lambda: None)
+    monkeypatch.setattr(connect, "_end_at_abort", lambda words, status: None)
+    monkeypatch.setattr(connect.jax.config, "update", lambda name, value: None)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # JAX warns of what is missing
+    options = Options(Target(None, None, False), 1, "auto", 0, 0)
+    with pytest.raises(
+        InputError, match=r"auto: Kubernetes.*; allowed: on Slurm.*HOST:PORT"
+    ) as caught:
+        connect.connect(options)
+    assert "\n" not in str(caught.value)
 
 
 def test_processes_are_asked_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
