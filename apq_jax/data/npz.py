@@ -21,6 +21,7 @@ from apq_jax.system.files import require_file
 _ONE_PAIR = ("images", "labels")
 _SPLITS = ("train", "validation", "test")
 _THREE_PAIRS = tuple(f"{split}_{part}" for split in _SPLITS for part in _ONE_PAIR)
+_MAX_LIST = 1 << 20  # bytes of an archive's list of contents; NumPy reads less of an array at once
 _MAX_HEADER = 1 << 14  # bytes of an array's header, of which NumPy accepts 10,000
 _IMAGE_DTYPES = ("uint8", "float16", "float32", "float64")
 _UNREADABLE = (
@@ -31,6 +32,15 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+class _Archive(io.BufferedReader):
+    """A file that refuses to read the names of millions of members, as `zipfile` does at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _MAX_LIST:
+            raise ValueError(f"a list of contents of {size:,} bytes; allowed: up to {_MAX_LIST:,}")
+        return super().read(size)
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
@@ -100,7 +110,7 @@ def _read_npz(path: str) -> Mapping[str, npt.NDArray[Any]]:
     """Reads every array of an npz file, after all headers have been checked."""
     require_file(path, MAX_BYTES + (1 << 20))  # data and headers, if nothing is compressed
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Archive(io.FileIO(path)) as opened, zipfile.ZipFile(opened) as archive:
             members = _find_members(path, archive)
             headers = {
                 field: _read_header(path, field, archive, member)

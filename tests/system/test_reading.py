@@ -73,6 +73,13 @@ def test_an_array_header_of_any_length_is_not_unpacked(tmp_path: pathlib.Path) -
     assert _measure_peak(lambda: data.load(str(tmp_path / "a.npz"))) < 1 << 22
 
 
+def test_an_archive_of_any_number_of_members_is_not_listed(tmp_path: pathlib.Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for index in range(4000):
+            archive.writestr(f"{index:0300}", b"")
+    assert _measure_peak(lambda: data.load(str(tmp_path / "a.npz"))) < 1 << 19
+
+
 @pytest.mark.parametrize(
     "text", ["x" + ".x" * 20_000 + " = 1", "[" + "x." * 20_000 + "x]", "x = " + "[" * 20_000]
 )
