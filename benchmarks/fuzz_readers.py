@@ -28,9 +28,10 @@ from apq_jax.report import html, make, query
 from apq_jax.run import checkpoint, flags, write
 from apq_jax.run.job import run
 from apq_jax.run.read import NEEDED, SCHEMA, hash_result, read_result
+from apq_jax.run.write import FINISHED
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep import table
-from apq_jax.sweep.folder import FINISHED, SweepFolder
+from apq_jax.sweep.folder import SweepFolder
 from apq_jax.sweep.points import Point
 from apq_jax.system import pytrees
 from apq_jax.system.terminal import console

@@ -59,7 +59,7 @@ def identify_run(config: Config, accelerator: Accelerator, dataset: Dataset) -> 
         "accelerator": dataclasses.asdict(accelerator),
         "versions": {**versions.read_versions(), "backend": jax.default_backend()},
     }
-    del tree["versions"]["python"], tree["config"]["finetune"]  # it comes after the search
+    del tree["versions"]["python"], tree["config"]["finetune"]  # see `identify_tuning`
     fields = flatten_dict(tree, sep=".").items()
     identity = {name: repr(value) for name, value in fields if name not in _ELSEWHERE}
     return identity | {"data": dataset.fingerprint(), "schema": str(SCHEMA)}
@@ -79,6 +79,12 @@ def identify_network(network: Network, params: Any) -> dict[str, str]:
     return identify_weights(params) | {"program": hashlib.sha256(program).hexdigest()}
 
 
+def identify_tuning(config: Config) -> dict[str, str]:
+    """Returns what else decides a run's result: fine-tuning, which comes after the search."""
+    fields = vars(config.finetune).items()
+    return {f"config.finetune.{name}": repr(value) for name, value in fields}
+
+
 def find_difference(saved: Saved, identity: dict[str, str]) -> str | None:
     """Describes the first field of `identity` that differs in the checkpoint, with both values.
 
@@ -87,7 +93,7 @@ def find_difference(saved: Saved, identity: dict[str, str]) -> str | None:
     for name, value in identity.items():
         saved_value = saved.identity.get(name, "nothing")
         if saved_value != value:
-            return f"{name}: {saved_value[:60]} in the checkpoint, {value[:60]} here"
+            return f"{name}: {saved_value[:60]} there, {value[:60]} here"
     return None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import time
@@ -9,10 +10,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from apq_jax.run import checkpoint
-from apq_jax.run.write import CHECKPOINT, CURVES, FILES
+from apq_jax.run.write import CHECKPOINT, CURVES, FILES, FINISHED, write_json
 from apq_jax.system.command_line import join_command
-from apq_jax.system.errors import InputError, explain_os_errors, quote_name
-from apq_jax.system.files import LOCK, UNFINISHED, lock_folder, write_whole
+from apq_jax.system.errors import InputError, explain_os_errors, make_one_line, quote_name
+from apq_jax.system.files import LOCK, UNFINISHED, lock_folder, read_text, write_whole
 from apq_jax.system.signals import Terminated
 from apq_jax.system.terminal import console
 
@@ -32,7 +33,7 @@ class Kind(NamedTuple):
 
 RUN = Kind("run", (*FILES, "command.txt", CURVES, *_CHECKPOINTS), "result.json", "latest")
 SWEEP = Kind(
-    "sweep", ("sweep.csv", "sweep.json", "report.html", *_CHECKPOINTS), "sweep.csv", "latest-sweep"
+    "sweep", ("sweep.csv", FINISHED, "report.html", *_CHECKPOINTS), "sweep.csv", "latest-sweep"
 )
 
 
@@ -67,6 +68,35 @@ def open_folder(
         _require_own(workdir, kind, resume, overwrite)
         write_whole(workdir / OWN_FILES, "".join(f"{name}\n" for name in sorted(kind.files)))
         yield workdir
+
+
+def write_finished(result: pathlib.Path, identity: dict[str, str]) -> None:
+    """Writes beside the result of a run or sweep that it is finished, and what decided it.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    write_json(result.with_name(FINISHED), identity)
+
+
+def read_finished(result: pathlib.Path, identity: dict[str, str]) -> dict[str, str] | None:
+    """Reads what `write_finished` wrote; returns None if there is no result, or an empty one.
+
+    Raises:
+      InputError: that file is missing or damaged, or its identity differs from `identity`.
+    """
+    if not result.exists() or not result.stat().st_size:
+        return None
+    path, others = result.with_name(FINISHED), "another --workdir, or --overwrite"
+    try:
+        written = checkpoint.check_identity(json.loads(read_text(path, 1 << 20)))
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = make_one_line(error)
+        raise InputError(
+            f"{result}: it is not known of what ({reason}); allowed: {others}"
+        ) from error
+    checkpoint.require_same(checkpoint.Saved(path, written, 0.0, 0, {}), identity, f"; or {others}")
+    return written
 
 
 def list_resume_flags(asked: pathlib.Path | None, folder: pathlib.Path) -> str:

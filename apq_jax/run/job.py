@@ -1,15 +1,13 @@
 """Runs the main job in a folder, from data to result files and report."""
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Callable
 
-from flax.traverse_util import flatten_dict
 from rich.console import RenderableType
 
 from apq_jax import data, hardware, mapping, metrics
-from apq_jax.config import Config, to_config_dict
+from apq_jax.config import Config
 from apq_jax.mapping import datapath
 from apq_jax.pipeline import measure, prepare, prove
 from apq_jax.pipeline.choose import Choice, choose, choose_untuned
@@ -17,9 +15,14 @@ from apq_jax.pipeline.float_checks import find_doubts
 from apq_jax.pipeline.prepared import Prepared, collect_limits
 from apq_jax.run import checkpoint, duration, write
 from apq_jax.run import result as results
-from apq_jax.run.folder import RUN, list_resume_flags, open_folder
+from apq_jax.run.folder import (
+    RUN,
+    list_resume_flags,
+    open_folder,
+    read_finished,
+    write_finished,
+)
 from apq_jax.run.network import load_dataset, load_network
-from apq_jax.run.read import read_result
 from apq_jax.run.searches import Searches
 from apq_jax.strategies.loop import Record
 from apq_jax.system.cache import open_cache
@@ -80,7 +83,8 @@ def run(
         held.enter_context(explain_stop(describe_kept, resume_flags))
         identity = checkpoint.identify_run(config, accelerator, dataset)
         saved = _read_saved(folder, identity, resume)
-        if resume and saved is None and _is_finished(folder, config):
+        of_result = identity | checkpoint.identify_tuning(config)
+        if resume and saved is None and read_finished(folder / RUN.result, of_result):
             console.print(f"{folder}: the search is finished; its report is there", soft_wrap=True)
             return OK
         write_whole(folder / "command.txt", f"{command}\n")  # fails now, not after the search
@@ -155,27 +159,6 @@ def _read_saved(
     )
 
 
-def _is_finished(workdir: pathlib.Path, config: Config) -> bool:
-    """Returns whether a folder holds the result of a run that was not interrupted.
-
-    Raises:
-      InputError: the result is damaged, or of another configuration.
-    """
-    path = workdir / "result.json"
-    if not path.exists():
-        return False
-    result = read_result(path)
-    tree = json.loads(json.dumps(to_config_dict(config).to_dict()))
-    before, now = (flatten_dict(fields, sep=".") for fields in (result["config"], tree))
-    for name, value in now.items():
-        if name != "cache_dir" and before.get(name) != value:
-            raise InputError(
-                f"{path}: config.{name}: {before.get(name)!r} in the finished run, {value!r} here; "
-                "allowed: the same, another --workdir, or --overwrite"
-            )
-    return not result["interrupted"]
-
-
 def _choose(
     prepared: Prepared,
     record: Record,
@@ -236,6 +219,8 @@ def _finish(
         write.write_result(workdir, result)
         summary = report(workdir)
     if not interrupted:
+        of_result = searches.identity | checkpoint.identify_tuning(prepared.config)
+        write_finished(workdir / RUN.result, of_result)
         checkpoint.remove(searches.path)
     console.print(summary)
     console.print(f"The report: {workdir / 'report.html'}; as text, report.md", soft_wrap=True)

@@ -22,6 +22,7 @@ from apq_jax.system.errors import explain_os_errors
 from apq_jax.system.files import hash_file, write_whole
 from apq_jax.types import Policy
 
+FINISHED = "finished.json"  # what decided the result of a finished run or sweep
 FILES = (  # with command.txt and CURVES, all that a finished run leaves
     "accelerator.toml",
     "search.csv",
@@ -40,6 +41,7 @@ FILES = (  # with command.txt and CURVES, all that a finished run leaves
     "adc.png",
     "fullness.png",
     "occupancy.png",
+    FINISHED,
 )
 SIGNED = (  # by result.json
     "accelerator.toml",

@@ -1,7 +1,6 @@
 """A sweep's folder: its table, its report, and the checkpoint of its searches."""
 
 import hashlib
-import json
 import pathlib
 import time
 from typing import Any
@@ -17,15 +16,15 @@ from apq_jax.network.jaxpr import Params
 from apq_jax.pipeline.stages import Standing
 from apq_jax.report import html
 from apq_jax.run import checkpoint
-from apq_jax.run.write import CHECKPOINT, write_json
+from apq_jax.run.folder import read_finished, write_finished
+from apq_jax.run.write import CHECKPOINT, FINISHED
 from apq_jax.strategies.loop import Carry, Record
 from apq_jax.sweep.points import Point, get_base_config
 from apq_jax.sweep.report import build_report
 from apq_jax.sweep.table import Row, format_csv, read_rows
-from apq_jax.system.errors import InputError, make_one_line
-from apq_jax.system.files import read_text, write_whole
+from apq_jax.system.errors import InputError
+from apq_jax.system.files import write_whole
 
-FINISHED = "sweep.json"  # what decided the numbers of a finished sweep
 INTERVAL = 60.0  # seconds between two checkpoints
 _BEGIN_ANEW = "; or --noresume, which begins anew"
 
@@ -71,6 +70,7 @@ class SweepFolder:
             self._read(resume)
         if self._saved is None and not self.rows:  # a finished sweep's table stays
             checkpoint.remove(self._checkpoint)
+            self.table.with_name(FINISHED).unlink(missing_ok=True)
             write_whole(self.table, "")  # fails before the searches if the folder is read-only
 
     def _read(self, resume: bool | None) -> None:
@@ -82,8 +82,9 @@ class SweepFolder:
         """
         saved = checkpoint.read(self._checkpoint)
         if saved is None:
-            if self.table.exists() and self.table.stat().st_size:
-                self._read_finished(resume)
+            if resume and (identity := read_finished(self.table, self._identity)):
+                self._identity = identity
+                self.rows = read_rows(self.table, self.points)
             return
         checkpoint.require_same(saved, self._identity, _BEGIN_ANEW)
         self._identity = dict(saved.identity)  # with the network's
@@ -94,26 +95,6 @@ class SweepFolder:
                 f"of {len(self.points)} searches done; --resume goes on, --noresume begins anew"
             )
         self._saved = saved
-
-    def _read_finished(self, resume: bool | None) -> None:
-        """Reads the rows of a finished sweep.
-
-        Raises:
-          InputError: it is another sweep, its files are damaged, or `resume` is not True.
-        """
-        path = self.table.with_name(FINISHED)
-        if not resume or not path.exists():
-            raise InputError(
-                f"{self.table}: of a finished sweep; allowed: another --workdir, or --overwrite"
-            )
-        try:
-            identity = checkpoint.check_identity(json.loads(read_text(path, 1 << 20)))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{path}: is damaged ({make_one_line(error)})") from error
-        finished = checkpoint.Saved(path, identity, 0.0, 0, {})
-        checkpoint.require_same(finished, self._identity, "; or another --workdir, or --overwrite")
-        self._identity = identity
-        self.rows = read_rows(self.table, self.points)
 
     def require_network(self, network: Network, params: Params) -> None:
         """Checks that the checkpoint to resume from, if any, is of this network.
@@ -199,7 +180,7 @@ class SweepFolder:
         """
         self.write_table(with_report=True)
         if self._is_writer:
-            write_json(self.table.with_name(FINISHED), self._identity)
+            write_finished(self.table, self._identity)
             checkpoint.remove(self._checkpoint)
 
     def describe_kept(self) -> str:

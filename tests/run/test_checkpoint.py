@@ -135,9 +135,9 @@ def test_what_differs_is_named(saved: pathlib.Path) -> None:
     assert read is not None
     assert checkpoint.find_difference(read, IDENTITY) is None
     words = checkpoint.find_difference(read, IDENTITY | {"config.seed": "1"})
-    assert words == "config.seed: 0 in the checkpoint, 1 here"
+    assert words == "config.seed: 0 there, 1 here"
     words = checkpoint.find_difference(read, IDENTITY | {"weights": "f"})
-    assert words == "weights: nothing in the checkpoint, f here"
+    assert words == "weights: nothing there, f here"
 
 
 @pytest.mark.parametrize("two", ["genetic"], indirect=True)
@@ -149,8 +149,8 @@ def test_whether_a_run_goes_on(saved: pathlib.Path) -> None:
     assert job._read_saved(folder, IDENTITY, False) is None
     for identity, resume, says in (
         (IDENTITY, None, "16 evaluations done; --resume goes on, --noresume begins anew"),
-        (other, True, "data: abc in the checkpoint, x here"),
-        (other, None, "data: abc in .*, x here; allowed: the same, to go on; or --noresume"),
+        (other, True, "data: abc there, x here"),
+        (other, None, "data: abc there, x here; allowed: the same, to go on; or --noresume"),
     ):
         with pytest.raises(InputError, match=says):
             job._read_saved(folder, identity, resume)

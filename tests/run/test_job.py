@@ -359,7 +359,8 @@ def test_interrupt_writes_what_is_there(
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130, printed
     assert "Interrupted after" in printed
-    assert {path.name for path in tmp_path.iterdir()} >= set(write.FILES)
+    assert {path.name for path in tmp_path.iterdir()} >= {*write.FILES} - {write.FINISHED}
+    assert not (tmp_path / write.FINISHED).exists()
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["interrupted"]
     rows = len((tmp_path / "search.csv").read_text().splitlines()) - 1
@@ -466,7 +467,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
 
     refused(f"{saved.evaluations} evaluations done; --resume goes on, --noresume begins", *flags)
     other = [*flags, "--config.search.episodes=1201", "--resume"]
-    refused("config.search.episodes: 1200 in the checkpoint, 1201 here; allowed: the same", *other)
+    refused("config.search.episodes: 1200 there, 1201 here; allowed: the same", *other)
     checkpoint.name_previous(kept).unlink(missing_ok=True)
     kept.write_bytes(content[: len(content) // 2])
     for flag in ("--resume", "--resume=true", "--config.seed=0"):
@@ -508,7 +509,7 @@ def test_a_stopped_search_goes_on_as_if_it_never_was(
     assert "the search is finished" in capsys.readouterr().out
     assert (stopped / "result.json").read_bytes() == content
     assert search.main([*flags, "--resume", "--config.seed=1"]) == 2
-    assert "config.seed: 0 in the finished run, 1 here; allowed" in capsys.readouterr().err
+    assert "config.seed: 0 there, 1 here; allowed" in capsys.readouterr().err
 
     assert search.main([*smallest(inputs, cache, never, *more)]) in (0, 3)
     names = {path.name for path in never.iterdir()} - {"tensorboard"}

@@ -7,7 +7,8 @@ import pytest
 
 from apq_jax.config import Config
 from apq_jax.hardware import Accelerator
-from apq_jax.sweep.folder import FINISHED, SweepFolder
+from apq_jax.run.write import FINISHED
+from apq_jax.sweep.folder import SweepFolder
 from apq_jax.sweep.points import Point
 from apq_jax.sweep.table import format_csv
 from apq_jax.system.errors import InputError
@@ -34,5 +35,5 @@ def test_its_table_stays_while_it_is_read(finished: pathlib.Path) -> None:
 @pytest.mark.parametrize("tree", [{"config.seed": 0}, [["a", "b"]], "text", None], ids=str)
 def test_an_identity_of_other_types_is_refused(tree: object, finished: pathlib.Path) -> None:
     (finished / FINISHED).write_text(json.dumps(tree))
-    with pytest.raises(InputError, match=r"sweep\.json: is damaged \(identity: .*; allowed: texts"):
+    with pytest.raises(InputError, match=r"it is not known of what \(identity: .*; allowed: texts"):
         SweepFolder(finished, POINTS, "title", dict(IDENTITY), resume=True)

@@ -382,7 +382,7 @@ def test_a_stopped_sweep_goes_on_as_if_it_never_was(
     assert (stopped / "report.html").read_bytes() == content
     other = ConfigDict(small_sweep.to_dict())
     other.search.episodes = 25
-    with pytest.raises(InputError, match=r"search\.episodes: 24 in the checkpoint, 25 here"):
+    with pytest.raises(InputError, match=r"search\.episodes: 24 there, 25 here"):
         job.run(other, stopped, resume=True)
 
 
