@@ -57,8 +57,8 @@ from apq_jax.run.flags import is_switch, parse
 from apq_jax.system.command_line import join_command
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import BAD_INPUT, OK
-from apq_jax.system.process import read_help, require_docstrings, run_command
-from apq_jax.system.signals import Terminated, raise_signals, report_stop
+from apq_jax.system.process import read_help, report_stop, require_docstrings, run_command
+from apq_jax.system.signals import Terminated, raise_signals
 
 
 def main(argv: list[str]) -> int:

@@ -29,7 +29,8 @@ from apq_jax.system.cache import open_cache
 from apq_jax.system.errors import InputError
 from apq_jax.system.exit_status import INTERRUPTED, LIMIT_MISSED, OK, WRONG_MAPPING
 from apq_jax.system.files import write_whole
-from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts, explain_stop
+from apq_jax.system.process import explain_stop
+from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts
 from apq_jax.system.terminal import console, show_bar, show_status
 
 _PROOF_IMAGES = 32

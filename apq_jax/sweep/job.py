@@ -27,7 +27,7 @@ from apq_jax.sweep.mesh import Mesh, make_mesh
 from apq_jax.sweep.points import Point, get_base_config, get_side_by_side, group_points, list_points
 from apq_jax.system.cache import open_cache
 from apq_jax.system.exit_status import OK
-from apq_jax.system.signals import explain_stop
+from apq_jax.system.process import explain_stop
 from apq_jax.system.terminal import console, show_bar
 
 

@@ -1,4 +1,4 @@
-"""Runs a command as a process that ends as Unix tools end."""
+"""Runs a command as a process that ends as Unix tools end, and says what a signal left."""
 
 import ast
 import contextlib
@@ -7,10 +7,11 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from apq_jax.system.errors import InputError, make_one_line
-from apq_jax.system.exit_status import CLOSED_PIPE, FAILED, INTERRUPTED
+from apq_jax.system.exit_status import CLOSED_PIPE, FAILED, INTERRUPTED, OK
+from apq_jax.system.signals import Terminated
 
 
 def run_command(name: str, main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -52,6 +53,39 @@ def run_command(name: str, main: Callable[[list[str]], int], argv: list[str]) ->
 def _drop_output() -> None:
     """Gives up what is not yet printed, which Python would else try to print when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def explain_stop(describe_kept: Callable[[], str], flags: str) -> Iterator[None]:
+    """Gives an exception for a signal, raised in the context, the words for `report_stop`.
+
+    Args:
+      describe_kept: says what is kept, if the exception has no words; "" for nothing.
+      flags: that go on with it.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.args = (*(stop.args or (describe_kept(),)), flags)
+        raise
+
+
+def report_stop(stop: BaseException, name: str, command: str) -> int:
+    """Says that a signal ended a command, and what is kept; returns the exit status.
+
+    Args:
+      stop: from `explain_stop`; without words, nothing is kept.
+      name: of the command.
+      command: the line that runs it from its beginning.
+    """
+    kept, flags = stop.args or ("", "")
+    is_term = isinstance(stop, Terminated)
+    if is_term and kept:
+        print(f"SIGTERM: saved; {kept}. Resume with\n{command} {flags}", flush=True)
+        return OK
+    words = f"{kept}; {flags} goes on" if kept else "before the first evaluation: nothing is saved"
+    print(f"{name}: {'SIGTERM' if is_term else 'interrupted'}; {words}", file=sys.stderr)
+    return FAILED if is_term else INTERRUPTED
 
 
 def require_docstrings() -> None:

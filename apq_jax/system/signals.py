@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from apq_jax.system.exit_status import FAILED, INTERRUPTED, OK
-
 REPEAT = 1.0  # seconds until a lost exception is raised again
 PATIENCE = 10.0  # seconds that a run has to look at SIGTERM, before Terminated is raised
 
@@ -119,16 +117,15 @@ def catch_interrupts() -> Iterator[Interrupt]:
     interrupt = Interrupt()
 
     def stop(signum: int, frame: Any) -> None:
-        again, interrupt._pressed = interrupt._pressed, True
-        if again:
+        if interrupt._pressed:
             interrupt.raise_after(KeyboardInterrupt, 0.0)
         else:
+            interrupt._pressed = True
             _write("Stops after this step and writes what there is; again: at once.\n")
 
     def save(signum: int, frame: Any) -> None:
-        again, interrupt.terminated = interrupt.terminated, True
-        interrupt._pressed = True
-        if not again:
+        if not interrupt.terminated:
+            interrupt._pressed = interrupt.terminated = True
             _write("SIGTERM: saves after this step.\n")
             interrupt.raise_after(Terminated, PATIENCE)
 
@@ -156,36 +153,3 @@ def raise_signals(*numbers: int) -> Iterator[None]:
 
     with _handle(interrupt, dict.fromkeys(numbers, leave)):
         yield
-
-
-@contextmanager
-def explain_stop(describe_kept: Callable[[], str], flags: str) -> Iterator[None]:
-    """Gives an exception for a signal, raised in the context, the words for `report_stop`.
-
-    Args:
-      describe_kept: says what is kept, if the exception has no words; "" for nothing.
-      flags: that go on with it.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, Terminated) as stop:
-        stop.args = (*(stop.args or (describe_kept(),)), flags)
-        raise
-
-
-def report_stop(stop: BaseException, name: str, command: str) -> int:
-    """Says that a signal ended a command, and what is kept; returns the exit status.
-
-    Args:
-      stop: from `explain_stop`; without words, nothing is kept.
-      name: of the command.
-      command: the line that runs it from its beginning.
-    """
-    kept, flags = stop.args or ("", "")
-    is_term = isinstance(stop, Terminated)
-    if is_term and kept:
-        print(f"SIGTERM: saved; {kept}. Resume with\n{command} {flags}", flush=True)
-        return OK
-    words = f"{kept}; {flags} goes on" if kept else "before the first evaluation: nothing is saved"
-    print(f"{name}: {'SIGTERM' if is_term else 'interrupted'}; {words}", file=sys.stderr)
-    return FAILED if is_term else INTERRUPTED

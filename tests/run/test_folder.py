@@ -7,7 +7,16 @@ import pytest
 from helpers.runs import CONFIG, Done
 
 from apq_jax.run import write
-from apq_jax.run.folder import OWN_FILES, RUN, RUNS, SWEEP, list_resume_flags, open_folder
+from apq_jax.run.folder import (
+    OWN_FILES,
+    RUN,
+    RUNS,
+    SWEEP,
+    list_resume_flags,
+    open_folder,
+    read_finished,
+    write_finished,
+)
 from apq_jax.system.errors import InputError
 from apq_jax.system.files import LOCK
 
@@ -76,6 +85,19 @@ def test_a_run_that_is_stopped_goes_on_in_its_own_folder(tmp_path: pathlib.Path)
     assert list_resume_flags(None, folder) == f"--workdir={folder} --resume"
     assert leave(folder, resume=True) == folder
     assert list_resume_flags(tmp_path, tmp_path) == "--resume"  # the command has it
+
+
+def test_a_finished_run_is_told_from_another(tmp_path: pathlib.Path) -> None:
+    result, identity = tmp_path / "result.json", {"data": "a", "network": "b"}
+    write_finished(result, identity)
+    assert read_finished(result, identity) is None  # there is no result
+    result.write_text("{}")
+    assert read_finished(result, {"data": "a"}) == identity
+    with pytest.raises(InputError, match=r"json: data: a there, c here; allowed: the same, .*; or"):
+        read_finished(result, {"data": "c"})
+    (tmp_path / write.FINISHED).unlink()
+    with pytest.raises(InputError, match=r"result\.json: it is not known of what .*--overwrite"):
+        read_finished(result, identity)
 
 
 def test_a_latest_that_is_no_link_stays(capsys: pytest.CaptureFixture[str]) -> None:

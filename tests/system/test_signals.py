@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from apq_jax.system import signals
+from apq_jax.system import process, signals
 from apq_jax.system.exit_status import FAILED, INTERRUPTED, OK
 from apq_jax.system.signals import Terminated
 
@@ -99,7 +99,7 @@ def test_a_stop_says_what_is_kept(
     says: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(error) as caught, signals.explain_stop(lambda: kept, "--more"):
+    with pytest.raises(error) as caught, process.explain_stop(lambda: kept, "--more"):
         raise error
-    assert signals.report_stop(caught.value, "x", "run") == status
+    assert process.report_stop(caught.value, "x", "run") == status
     assert "".join(capsys.readouterr()).startswith(says)
