@@ -14,8 +14,9 @@ from apq_jax.compression.options import Recovery
 from apq_jax.compression.plan import Plan, expand_weight_masks
 from apq_jax.compression.quantization import quantize_input, quantize_weight, round_to_fixed_point
 from apq_jax.network.capture import Network, Replacement, forward
+from apq_jax.network.dot import matmul
 from apq_jax.network.jaxpr import Params
-from apq_jax.network.products import Product, matmul
+from apq_jax.network.products import Product
 from apq_jax.types import Policy
 
 

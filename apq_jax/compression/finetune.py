@@ -136,7 +136,7 @@ def finetune(
         until = min(step + options.look, options.steps)
         for index in range(step, until):
             step_key = jax.random.fold_in(key, index)
-            learnt, state = _take_step(*static, params, fixed, learnt, state, train, step_key)
+            learnt, state = take_step(*static, params, fixed, learnt, state, train, step_key)
         loss = compute_validation_loss(learnt)
         better = bool(loss < tuning.loss)
         best, best_loss = (learnt, loss) if better else (tuning.best, tuning.loss)
@@ -221,7 +221,7 @@ def _compute_loss(
 
 # A jitted step in a Python loop, because XLA's convolutions are slower inside a scan.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _take_step(
+def take_step(
     network: Network,
     options: FinetuneOptions,
     augment: Augment | None,

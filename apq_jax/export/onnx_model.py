@@ -38,9 +38,11 @@ from apq_jax.export.onnx_graph import (
 from apq_jax.export.onnx_primitives import PRIMITIVES
 from apq_jax.export.onnx_products import Window, add_conv
 from apq_jax.models.onnx.file import INSTALL
-from apq_jax.network import products
 from apq_jax.network.capture import Network, build_visit
+from apq_jax.network.convolution import Convolution
+from apq_jax.network.dot import Dot
 from apq_jax.network.jaxpr import Params, trace
+from apq_jax.network.products import Product
 from apq_jax.system.errors import InputError
 
 OPSET, _IR = 17, 8  # both of 2022; `Shape` with a range needs opset 15
@@ -50,7 +52,7 @@ _LAYER = core.Primitive("apq_jax_layer")
 
 
 @_LAYER.def_abstract_eval
-def _infer_layer(x: Any, *, index: int, product: products.Product, shape: tuple[int, ...]) -> Any:
+def _infer_layer(x: Any, *, index: int, product: Product, shape: tuple[int, ...]) -> Any:
     return jax.core.ShapedArray(shape, np.dtype(np.float32))
 
 
@@ -131,7 +133,7 @@ def _add_network(graph: Graph, network: Network, params: Params, compressed: Com
 def _trace_layers(network: Network, params: Params, batch: int) -> Any:
     """Traces the model, with a `_LAYER` equation in place of each mapped operation."""
 
-    def layer(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
+    def layer(index: int, product: Product, x: jax.Array, weight: jax.Array) -> jax.Array:
         def compute(x: jax.Array, weight: jax.Array) -> jax.Array:
             return product.fold(product.multiply(x, product.to_matrix(weight)))
 
@@ -196,7 +198,7 @@ class _Walk:
         """Adds the nodes of a primitive's call; returns its results."""
         if name == _LAYER.name:
             index, product = call.params["index"], call.params["product"]
-            add = _add_convolution if isinstance(product, products.Convolution) else _add_dot
+            add = _add_convolution if isinstance(product, Convolution) else _add_dot
             prefix = f"{self.network.layers[index].name}/"
             return [add(self.graph, prefix, self.compressed[index], call)]
         if name not in PRIMITIVES:
@@ -215,7 +217,7 @@ def _evaluate(eqn: Any, arguments: Iterable[Any]) -> list[Any]:
 
 def _add_convolution(graph: Graph, prefix: str, layer: CompressedLayer, call: Call) -> Data:
     """Adds a mapped convolution; its window may move over any number of axes."""
-    product: products.Convolution = call.params["product"]
+    product: Convolution = call.params["product"]
     levels = np.asarray(layer.levels).swapaxes(1, 2)  # γ, C, R
     levels = levels.reshape(-1, levels.shape[2] // int(np.prod(product.kernel)), *product.kernel)
     images = graph.materialise(get_operand(call).transpose(product.lhs_spec))
@@ -230,7 +232,7 @@ def _add_convolution(graph: Graph, prefix: str, layer: CompressedLayer, call: Ca
 
 def _add_dot(graph: Graph, prefix: str, layer: CompressedLayer, call: Call) -> Data:
     """Adds a mapped matrix product; several groups are one batched product."""
-    product: products.Dot = call.params["product"]
+    product: Dot = call.params["product"]
     groups, rows, columns = layer.levels.shape
     batch, free, contract = product.batch, product.free, product.contract
     x, axes = get_operand(call), [free, contract]

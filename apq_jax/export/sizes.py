@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from apq_jax.network import products
 from apq_jax.network.capture import Network, forward
+from apq_jax.network.convolution import Convolution
 from apq_jax.network.jaxpr import Params
+from apq_jax.network.products import Product
 from apq_jax.system.errors import InputError
 from apq_jax.types import Layer
 
@@ -75,7 +76,7 @@ def trace_sizes(network: Network, params: Params) -> Sizes:
     """
     sizes: dict[int, Size] = {}
 
-    def note(index: int, product: products.Product, x: jax.Array, weight: jax.Array) -> jax.Array:
+    def note(index: int, product: Product, x: jax.Array, weight: jax.Array) -> jax.Array:
         sizes[index] = _find_size(network.layers[index], product, x)
         return product.fold(product.multiply(x, product.to_matrix(weight)))
 
@@ -84,7 +85,7 @@ def trace_sizes(network: Network, params: Params) -> Sizes:
 
 
 def _find_size(layer: Layer, product: Any, x: jax.Array) -> Size:
-    if not isinstance(product, products.Convolution):
+    if not isinstance(product, Convolution):
         return Size(layer.positions, 1, layer.positions, 1)
     get_window(layer)  # refuses other than two axes
     if set(product.dilation) != {1}:

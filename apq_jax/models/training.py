@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 
 from apq_jax.data import Dataset
 from apq_jax.models.options import Training
+from apq_jax.network.gradients import accelerate
 from apq_jax.system.errors import InputError
 from apq_jax.system.pytrees import Unfinished
 
@@ -94,7 +95,7 @@ def train(
     images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
     batch_size = min(options.batch_size, len(labels))
     steps = len(labels) // batch_size
-    state = _build_optimizer(options.learning_rate, options.weight_decay, steps).init(params)
+    state = build_optimizer(options.learning_rate, options.weight_decay, steps).init(params)
 
     def check(saved: tuple[Params, Any, _Position]) -> None:
         for name, limit in (("epochs", options.all_epochs), ("steps", steps)):
@@ -112,14 +113,14 @@ def train(
         restarted = epoch > options.epochs
         rates = options.learning_rate / (2 if restarted else 1), options.weight_decay
         if epoch == options.epochs + 1 and not losses:
-            state = _build_optimizer(*rates, steps).init(params)
+            state = build_optimizer(*rates, steps).init(params)
         shuffle_key, shift_key = jax.random.split(epoch_key)
         order = jax.random.permutation(shuffle_key, len(labels))[: steps * batch_size]
         batches = zip(
             order.reshape(steps, batch_size), jax.random.split(shift_key, steps), strict=True
         )
         for batch, step_key in itertools.islice(batches, len(losses), None):
-            params, state, loss = _step(
+            params, state, loss = take_step(
                 apply_fn,
                 params,
                 state,
@@ -169,7 +170,7 @@ def _record_position(epochs: int, losses: list[Any], steps: int) -> _Position:
     return _Position(np.asarray(epochs, np.int32), np.asarray(len(losses), np.int32), padded)
 
 
-def _build_optimizer(
+def build_optimizer(
     learning_rate: ArrayLike, weight_decay: ArrayLike, steps: int
 ) -> optax.GradientTransformation:
     """Returns AdamW with a cosine decay to zero over `steps`; both rates may be traced."""
@@ -178,11 +179,8 @@ def _build_optimizer(
 
 # Each step is jitted, not a scan over steps, because XLA's CPU convolutions run four times slower
 # inside a loop (LeNet-5, batch of 64: 40 ms a step against 9 ms); elsewhere dispatch is hidden.
-# Convolutions stay XLA's. Products of patches are faster in inference, but slower in a step with
-# gradients (one core, batch of 128: ResNet-20 2.2 s against 0.98 s, an eighth of VGG-8 0.38 s
-# against 0.18 s), because the patches of a whole batch are written to memory and read back.
 @functools.partial(jax.jit, static_argnames=("apply_fn", "train_fn", "max_shift", "flip", "steps"))
-def _step(
+def take_step(
     apply_fn: ApplyFn,
     params: Params,
     state: optax.OptState,
@@ -205,10 +203,11 @@ def _step(
     seen = augment(key, images, max_shift, flip)
 
     def mean_loss(params: Params) -> tuple[jax.Array, Mapping[str, Any]]:
-        logits, updated = train_fn(params, seen) if train_fn else (apply_fn(params, seen), {})
+        model = accelerate(train_fn or apply_fn)
+        logits, updated = model(params, seen) if train_fn else (model(params, seen), {})
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
 
     (loss, updated), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
-    updates, state = _build_optimizer(*rates, steps).update(grads, state, params)
+    updates, state = build_optimizer(*rates, steps).update(grads, state, params)
     params = optax.apply_updates(params, updates)
     return {**params, **updated} if updated else params, state, loss

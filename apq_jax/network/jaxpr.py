@@ -1,7 +1,7 @@
 """Evaluates a jaxpr, and tracks the parameters that every value is made of."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,11 +12,8 @@ from apq_jax.system.pytrees import format_path
 
 Params = Any
 Apply = Callable[[Params, jax.Array], Any]  # logits
-_INLINED = {  # primitive: the parameter that holds its jaxpr
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
+CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
+_INLINED = CALLS | {  # primitive: the parameter that holds its jaxpr
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "checkpoint": "jaxpr",
@@ -46,6 +43,7 @@ def walk(
     values: list[jax.Array],
     origins: list[Origin | None],
     visit: Visit,
+    inlined: Mapping[str, str] = _INLINED,
 ) -> tuple[list[jax.Array], list[Origin | None]]:
     """Evaluates a jaxpr and returns its results and the results' origins.
 
@@ -55,6 +53,7 @@ def walk(
       origins: the origins of `values`; None marks a value that depends on the data.
       visit: called for every equation but calls of an inner jaxpr, which `walk` evaluates itself;
         returns the equation's results, or None for the results of the equation as written.
+      inlined: calls that are walked, and the parameter that holds the jaxpr of each.
     """
     env: dict[Any, tuple[Any, Origin | None]]
     env = {var: (const, _CONSTANT) for var, const in zip(jaxpr.constvars, consts, strict=True)}
@@ -67,11 +66,13 @@ def walk(
         ins = [read(atom) for atom in eqn.invars]
         arguments, sources = [value for value, _ in ins], [origin for _, origin in ins]
         name = eqn.primitive.name
-        if name in _INLINED:
-            inner = eqn.params[_INLINED[name]]
+        if name in inlined:
+            inner = eqn.params[inlined[name]]
             if not isinstance(inner, core.ClosedJaxpr):
                 inner = core.ClosedJaxpr(inner, [])
-            results, out_origins = walk(inner.jaxpr, inner.consts, arguments, sources, visit)
+            results, out_origins = walk(
+                inner.jaxpr, inner.consts, arguments, sources, visit, inlined
+            )
         else:
             replaced = visit(eqn, arguments, sources)
             results = _bind(eqn, arguments) if replaced is None else replaced
@@ -84,7 +85,9 @@ def walk(
 
 
 def _bind(eqn: Any, arguments: list[jax.Array]) -> list[jax.Array]:
-    results = eqn.primitive.bind(*arguments, **eqn.params)
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # as in JAX 0.10
+    results = eqn.primitive.bind(*functions, *arguments, **params)
     return list(results) if eqn.primitive.multiple_results else [results]
 
 

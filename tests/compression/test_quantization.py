@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from apq_jax.compression import quantization
 from apq_jax.compression.compressed import CompressedLayer, accumulate
-from apq_jax.network.products import Convolution
+from apq_jax.network.convolution import Convolution
 
 PROPERTY = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
 

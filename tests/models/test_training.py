@@ -286,7 +286,7 @@ def test_unfinished_out_of_range(
     reason: str,
 ) -> None:
     path = tmp_path / "unfinished.safetensors"
-    state = training._build_optimizer(0.1, 0.1, 1).init(zeros())
+    state = training.build_optimizer(0.1, 0.1, 1).init(zeros())
     done = {"epochs": np.int32(epochs), "steps": np.int32(steps), "losses": np.zeros(6, "f4")}
     pytrees.save(path, (zeros(), state, done), {})
     key = jax.random.key(0)

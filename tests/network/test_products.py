@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apq_jax.network import products
+from apq_jax.network import convolution, products
+from apq_jax.network.convolution import Convolution
+from apq_jax.network.dot import matmul
 
 
 def product_of(
@@ -53,13 +56,13 @@ def test_whole_numbers_are_multiplied_exactly_whatever_the_order(
     def multiply(x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
         matrix = product.to_matrix(w)
         padded, whole = product.multiply(x, matrix, pad), product.fold(product.multiply(x, matrix))
-        return padded, products.matmul(product.unfold(x, pad), matrix), whole, convolve(x, w)
+        return padded, matmul(product.unfold(x, pad), matrix), whole, convolve(x, w)
 
     result, expected, whole, convolved = multiply(x, w)
     assert result.dtype == jnp.int32
     np.testing.assert_array_equal(result, expected)
     np.testing.assert_array_equal(whole, convolved)
-    assert isinstance(product, products.Convolution)
+    assert isinstance(product, Convolution)
     even = not any(n % 2 for n in whole.shape[1:3])
     assert product._in_blocks(columns) == (even and columns <= 8)
 
@@ -93,5 +96,49 @@ def test_convolving_is_multiplying_also_of_images_smaller_than_the_kernel(
     np.testing.assert_allclose(whole, convolved, atol=1e-4)
     order = product.locate_rows(matrix.shape[1])
     np.testing.assert_array_equal(extracted, windows[:, :, order])
-    small = "conv_general_dilated" not in str(jax.make_jaxpr(product.convolve)(x, matrix))
-    assert small == (side < 3)
+    assert isinstance(product, Convolution)
+    assert product.prefers_taps(x) == (side < 6)
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "groups", "stride", "dilation", "padding"),
+    [
+        (7, 5, 1, 1, 1, "SAME"),  # products of windows
+        (7, 3, 1, 2, 1, ((1, 2), (0, 1))),  # few channels
+        (3, 5, 1, 1, 1, "SAME"),  # taps
+        (4, 6, 1, 2, 2, ((2, 2), (3, 1))),
+        (1, 2, 1, 1, 1, ((3, 3), (1, 1))),  # taps that never meet the image
+        (7, 6, 6, 2, 1, "SAME"),  # depthwise
+        (7, 6, 2, 1, 1, "VALID"),  # XLA's
+        (2, 6, 2, 1, 1, "SAME"),
+    ],
+)
+def test_a_convolution_and_its_gradients_are_xlas(
+    side: int, channels: int, groups: int, stride: int, dilation: int, padding: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Chunks of two of five images leave one over; axes are in an unusual order."""
+    windows = 4 * 9 * channels * 2 * (side // stride + 4) ** 2
+    monkeypatch.setattr(convolution, "_WINDOW_BYTES", windows)
+    keys = jax.random.split(jax.random.key(side), 3)
+    x = jax.random.normal(keys[0], (channels, 5, side, side + 1))
+    w = jax.random.normal(keys[1], (3, 3, 2 * groups, channels // groups))
+
+    def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x, w, (stride, 1), padding, rhs_dilation=(dilation, 1), feature_group_count=groups,
+            dimension_numbers=("CNHW", "HWOI", "NHCW"),
+        )  # fmt: skip
+
+    product = products.build_product(jax.make_jaxpr(convolve)(x, w).eqns[-1], side=1)
+
+    def fast(x: jax.Array, w: jax.Array) -> jax.Array:
+        return product.fold(product.convolve(x, product.to_matrix(w)))
+
+    g = jax.random.normal(keys[2], convolve(x, w).shape)
+    result, expected = (
+        jax.jit(lambda x, w, f=f: (f(x, w), *jax.vjp(f, x, w)[1](g)))(x, w)
+        for f in (fast, convolve)
+    )
+    for value, wanted in zip(result, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, atol=2e-5)
