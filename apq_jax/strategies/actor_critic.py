@@ -20,7 +20,8 @@ from apq_jax.agent import AgentState
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Outcome, Strategy, opening, replay, surrogate
-from apq_jax.strategies.genetic import breed
+from apq_jax.strategies.draws import to_normal, to_whole
+from apq_jax.strategies.genetic import breed, count_draws
 from apq_jax.strategies.opening import Best
 from apq_jax.strategies.options import ActorCriticOptions
 from apq_jax.strategies.replay import Replay
@@ -109,27 +110,29 @@ def actor_critic(
         alive = jnp.clip(state.replay.filled, 1, options.population)
         frozen = environment.encode_places(space, environment.decode(space, state.best.actions))
 
-        def imagine(key: jax.Array) -> jax.Array:
-            """Imagines one episode: places [L, D]."""
-            cross_key, base_key, noise_key, chance_key, kind_key = jax.random.split(key, 5)
-            crossed = breed(cross_key, space, breeding, population, alive)
-            drawn = jax.random.randint(base_key, (options.breeding.tournament,), 0, alive)
-            parent = environment.decode_places(space, population[drawn.min()])
-            base = environment.encode(space, parent)
-            noise = options.noise * jax.random.truncated_normal(noise_key, -2.0, 2.0, base.shape)
-            moves = jax.random.bernoulli(chance_key, options.explore, base.shape)
-            walked = walk(problem, state, base, moves, noise)
+        layers, actions = population.shape[1:]
+        crossed, each = count_draws(breeding, layers, space), layers * actions
+        ends = np.cumsum([crossed, breeding.tournament, each, each, 1])
+
+        def imagine(draws: jax.Array) -> jax.Array:
+            """Imagines one episode from uniform random numbers: places [L, D]."""
+            crossing, drawing, noising, moving, kind = jnp.split(draws, ends[:-1])
+            crossed = breed(crossing, space, breeding, population, alive)
+            parent = population[to_whole(drawing, alive).min()]
+            base = environment.encode(space, environment.decode_places(space, parent))
+            noise = options.noise * to_normal(noising.reshape(base.shape), limit=2.0)
+            walked = walk(problem, state, base, moving.reshape(base.shape) < options.explore, noise)
             walked = environment.encode_places(space, environment.decode(space, walked))
-            places = jnp.where(jax.random.bernoulli(kind_key, options.walks), walked, crossed)
+            places = jnp.where(kind < options.walks, walked, crossed)
             return jnp.where(jnp.asarray(free), places, frozen)
 
-        def propose(key: jax.Array, member: jax.Array, count: jax.Array) -> jax.Array:
+        def propose(draws: jax.Array, member: jax.Array, count: jax.Array) -> jax.Array:
             """Proposes the episode of the first `count` that has the highest Q of a member.
 
             If the buffer contains all of them, the first later episode that it does not contain is
             proposed.
             """
-            episodes = jax.vmap(imagine)(jax.random.split(key, options.imagined))
+            episodes = jax.vmap(imagine)(draws)
             critic = jax.tree.map(lambda x: x[member], state.agent.critics)
             values = jax.vmap(q, (None, 0))(critic, episodes.astype(jnp.float32))
             order = jnp.arange(options.imagined)
@@ -141,9 +144,8 @@ def actor_critic(
         turn = index % len(counts)
         # Members shift by one each round, so that every member meets every count.
         members = (index + index // len(counts)) % options.networks.members
-        proposed = jax.vmap(propose)(
-            jax.random.split(key, parallel), members, jnp.asarray(counts)[turn]
-        )
+        draws = jax.random.uniform(key, (parallel, options.imagined, ends[-1]))
+        proposed = jax.vmap(propose)(draws, members, jnp.asarray(counts)[turn])
         allowed = environment.allow_free(space, free, state.best.actions)
         policies = opening.propose(problem, space, index, options.warmup, allowed, proposed)
         return policies, jnp.ones(parallel, bool), state
@@ -164,10 +166,11 @@ def actor_critic(
         errors = jax.vmap(surrogate.interpolate_log_errors, (None, 0))(
             choices, buffer.places.astype(jnp.float32)
         )
-        shape = options.networks.members, options.batch
+        critic_key, actor_key = jax.random.split(key)
+        shape = options.updates, options.networks.members, options.batch
+        batches = jax.random.randint(critic_key, shape, 0, jnp.maximum(buffer.filled, 1))
 
-        def step_critics(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
-            rows = jax.random.randint(key, shape, 0, jnp.maximum(buffer.filled, 1))
+        def step_critics(learner: AgentState, rows: jax.Array) -> tuple[AgentState, None]:
             places = buffer.places[rows].astype(jnp.float32)
             target = buffer.log_divergence[rows]
             return agents.update_critics(agent, learner, errors[rows], places, target), None
@@ -176,8 +179,8 @@ def actor_critic(
         bases = environment.encode(space, environment.decode_places(space, population))
         alive = jnp.clip(buffer.filled, 1, options.population)
 
-        def step_actor(learner: AgentState, key: jax.Array) -> tuple[AgentState, None]:
-            base = bases[jax.random.randint(key, (options.actor_batch,), 0, alive)]
+        def step_actor(learner: AgentState, rows: jax.Array) -> tuple[AgentState, None]:
+            base = bases[rows]
             noise, current = jnp.zeros(base.shape[1:]), state._replace(agent=learner)
             walked = jax.vmap(walk, (None, None, 0, None, None))(
                 problem, current, base, noise == 0, noise
@@ -195,7 +198,8 @@ def actor_critic(
 
             return agents.update_actor(agent, learner, act, q), None
 
-        learner, _ = lax.scan(step_critics, state.agent, jax.random.split(key, options.updates))
-        return lax.scan(step_actor, learner, jax.random.split(key, options.actor_updates))[0]
+        learner, _ = lax.scan(step_critics, state.agent, batches)
+        shape = options.actor_updates, options.actor_batch
+        return lax.scan(step_actor, learner, jax.random.randint(actor_key, shape, 0, alive))[0]
 
     return Strategy(init, ask, tell, transferable=all(free))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from apq_jax.problem.environment import Problem, Space, allow_all, encode_places
 from apq_jax.strategies import Outcome, Strategy, opening
+from apq_jax.strategies.draws import to_normal, to_whole
 from apq_jax.strategies.options import Breeding, GeneticOptions
 from apq_jax.types import Policy
 
@@ -23,31 +24,36 @@ class State(NamedTuple):
     told: jax.Array  # [] int32, valid policies told so far
 
 
+def count_draws(options: Breeding, layers: int, space: Space) -> int:
+    """Counts the random numbers that `breed` takes."""
+    return 2 * options.tournament + 5 * layers * len(space.sizes)
+
+
 def breed(
-    key: jax.Array, space: Space, options: Breeding, genes: jax.Array, alive: jax.Array
+    draws: jax.Array, space: Space, options: Breeding, genes: jax.Array, alive: jax.Array
 ) -> jax.Array:
     """Breeds one child: genes [L, D].
 
     Args:
+      draws: uniform random numbers, as many as `count_draws` says.
       genes: [N, L, D], the population, the fittest first.
       alive: [] int32, the rows of the population that are in use.
     """
-    keys = jax.random.split(key, 6)
+    pairs, rest = jnp.split(draws, [2 * options.tournament])
+    crossing, changing, stepping, choosing, renewing = rest.reshape(5, *genes.shape[1:])
     sizes = jnp.asarray(space.sizes)
-    drawn = jax.random.randint(keys[0], (2, options.tournament), 0, alive)
+    drawn = to_whole(pairs.reshape(2, -1), alive)
     # The lowest row of a tournament is its fittest, because the population is in order.
     mother, father = genes[drawn.min(axis=1)]
-    child = jnp.where(jax.random.bernoulli(keys[1], 0.5, mother.shape), mother, father)
+    child = jnp.where(crossing < 0.5, mother, father)
     chance = jnp.minimum(options.changes / child.size, 1.0)
-    changes = jax.random.bernoulli(keys[2], chance, child.shape)
     scale = options.steps * jnp.asarray([3.0, *(1.0,) * len(space.bits)]) / 2.0
-    step = scale * jax.random.normal(keys[3], child.shape)
+    step = scale * to_normal(stepping)
     # Steps are rounded away from zero, so that no step is 0.
     step = jnp.where(step < 0, jnp.floor(step), jnp.ceil(step)).astype(jnp.int32)
-    any_choice = jax.random.randint(keys[4], child.shape, 0, sizes)
-    anew = jax.random.bernoulli(keys[5], options.anew, child.shape)
-    changed = jnp.where(anew, any_choice, jnp.clip(child + step, 0, sizes - 1))
-    return jnp.where(changes, changed, child)
+    stepped = jnp.clip(child + step, 0, sizes - 1)
+    changed = jnp.where(renewing < options.anew, to_whole(choosing, sizes), stepped)
+    return jnp.where(changing < chance, changed, child)
 
 
 def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
@@ -61,9 +67,10 @@ def genetic(space: Space, options: GeneticOptions, parallel: int) -> Strategy:
 
     def ask(key: jax.Array, state: State, problem: Problem) -> tuple[Policy, jax.Array, State]:
         alive = jnp.maximum((state.fitness > -jnp.inf).sum(), 1)
-        children = jax.vmap(lambda key: breed(key, space, options.breeding, state.genes, alive))(
-            jax.random.split(key, parallel)
-        )
+        count = count_draws(options.breeding, state.genes.shape[1], space)
+        children = jax.vmap(
+            lambda draws: breed(draws, space, options.breeding, state.genes, alive)
+        )(jax.random.uniform(key, (parallel, count)))
         index = state.told + jnp.arange(parallel)
         allowed = allow_all(problem, space)
         policies = opening.propose(problem, space, index, options.warmup, allowed, children)
