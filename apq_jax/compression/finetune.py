@@ -100,7 +100,7 @@ def finetune(
       augment: changes a batch of training images. Static: one object compiles once.
       optimiser: of a tuple of `Learnt`, static likewise; None: Adam with the options' rates.
       on_progress: called after every look with the steps done and the best loss; if it returns
-        True, training stops, unfinished and without saving.
+        True, training stops, unfinished; its state is saved.
       path: file for the state, written every `pytrees.SAVE_SECONDS` and at the end; None: nothing
         is written. If the file exists, training resumes from it, so the file must be of these very
         arguments.
@@ -147,9 +147,10 @@ def finetune(
             learnt, state, best, best_loss, tuning.before, np.asarray(until, np.int32), stale
         )
         done = is_finished(tuning, options)
-        if done or state_file.due:
+        stopped = on_progress is not None and on_progress(until, float(best_loss)) and not done
+        if done or stopped or state_file.due:
             state_file.save(tuning)
-        if on_progress is not None and on_progress(until, float(best_loss)) and not done:
+        if stopped:
             break
     return _round_all(scale_bits, fixed, tuning.best), tuning
 
