@@ -70,7 +70,7 @@ def build_trained(
     """
     require_all_classes(dataset)
     model: Any = build(options, dataset)
-    init = model.init(jax.random.key(recipe.seed), jnp.asarray(dataset.train_images[:1]))
+    init = jax.jit(model.init)(jax.random.key(recipe.seed), jnp.asarray(dataset.train_images[:1]))
     train_fn = None
     if "batch_stats" in init:
         train_fn = functools.partial(model.apply, train=True, mutable=["batch_stats"])

@@ -9,7 +9,6 @@ of the params, such as {"batch_stats": ...}, as in Flax's `apply(..., mutable=["
 """
 
 import functools
-import itertools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -95,7 +94,8 @@ def train(
     images, labels = jnp.asarray(dataset.train_images), jnp.asarray(dataset.train_labels)
     batch_size = min(options.batch_size, len(labels))
     steps = len(labels) // batch_size
-    state = build_optimizer(options.learning_rate, options.weight_decay, steps).init(params)
+    init = jax.jit(build_optimizer(options.learning_rate, options.weight_decay, steps).init)
+    state = init(params)
 
     def check(saved: tuple[Params, Any, _Position]) -> None:
         for name, limit in (("epochs", options.all_epochs), ("steps", steps)):
@@ -105,29 +105,23 @@ def train(
     keeper = Unfinished(unfinished)
     params, state, position = keeper.restore((params, state, _record_position(0, [], steps)), check)
     done, losses = int(position.epochs), list(np.asarray(position.losses)[: position.steps])
-    epoch_keys = [
-        *jax.random.split(key, options.epochs),
-        *jax.random.split(jax.random.fold_in(key, 1), options.restart_epochs),
-    ][done:]
-    for epoch, epoch_key in enumerate(epoch_keys, start=done + 1):
+    for epoch in range(done + 1, options.all_epochs + 1):
         restarted = epoch > options.epochs
         rates = options.learning_rate / (2 if restarted else 1), options.weight_decay
         if epoch == options.epochs + 1 and not losses:
-            state = build_optimizer(*rates, steps).init(params)
-        shuffle_key, shift_key = jax.random.split(epoch_key)
-        order = jax.random.permutation(shuffle_key, len(labels))[: steps * batch_size]
-        batches = zip(
-            order.reshape(steps, batch_size), jax.random.split(shift_key, steps), strict=True
-        )
-        for batch, step_key in itertools.islice(batches, len(losses), None):
+            state = init(params)
+        order, keys = _shuffle(key, epoch, options, len(labels), steps)
+        for step in range(len(losses), steps):
             params, state, loss = take_step(
                 apply_fn,
                 params,
                 state,
-                images[batch],
-                labels[batch],
+                images,
+                labels,
+                order,
+                keys,
+                step,
                 rates=rates,
-                key=step_key,
                 train_fn=train_fn,
                 max_shift=options.max_shift,
                 flip=options.flip,
@@ -154,6 +148,27 @@ def train(
             on_progress(epoch, mean_loss)
         losses = []
     return params
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _shuffle(
+    key: jax.Array, epoch: ArrayLike, options: Training, count: int, steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the images of each step of an epoch, [steps, B], and the steps' keys, [steps].
+
+    Args:
+      key: of the training.
+      epoch: [], from 1.
+      options: static; its epochs before and after the restart have keys.
+      count: N images.
+      steps: of the epoch.
+    """
+    first = jax.random.split(key, options.epochs)
+    later = jax.random.split(jax.random.fold_in(key, 1), options.restart_epochs)
+    shuffle_key, shift_key = jax.random.split(jnp.concatenate([first, later])[epoch - 1])
+    size = min(options.batch_size, count)
+    order = jax.random.permutation(shuffle_key, count)[: steps * size]
+    return order.reshape(steps, size), jax.random.split(shift_key, steps)
 
 
 class _Position(NamedTuple):
@@ -186,26 +201,36 @@ def take_step(
     state: optax.OptState,
     images: jax.Array,
     labels: jax.Array,
+    order: jax.Array,
+    keys: jax.Array,
+    step: ArrayLike,
     *,
     rates: tuple[ArrayLike, ArrayLike],
-    key: jax.Array,
     train_fn: TrainFn | None,
     max_shift: int,
     flip: bool,
     steps: int,
 ) -> tuple[Params, optax.OptState, jax.Array]:
-    """Takes a step on images [B, H, W, C]; returns params, optimizer state and mean loss.
+    """Takes a step of an epoch; returns params, optimizer state and mean loss.
 
     Args:
+      images, labels: [N, H, W, C] and [N].
+      order: [steps, B] int32, the images of each step of the epoch.
+      keys: [steps], the random keys of their augmentation.
+      step: [] of the epoch.
       rates: learning rate and weight decay.
       steps: length of the cosine decay.
     """
-    seen = augment(key, images, max_shift, flip)
+    batch = order[step]
+    # Without the barrier XLA repeats the augmentation for every use of a pixel.
+    seen = jax.lax.optimization_barrier(augment(keys[step], images[batch], max_shift, flip))
 
     def mean_loss(params: Params) -> tuple[jax.Array, Mapping[str, Any]]:
         model = accelerate(train_fn or apply_fn)
         logits, updated = model(params, seen) if train_fn else (model(params, seen), {})
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits, labels[batch]
+        ).mean(), updated
 
     (loss, updated), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
     updates, state = build_optimizer(*rates, steps).update(grads, state, params)
