@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from apq_jax import crossbar
@@ -65,7 +64,9 @@ def move_to_device(prices: Prices) -> Prices:
     if prices.whole.size and int(prices.whole.max()) * layers >= 2**31:
         raise ValueError("counts of this network pass 2^31; use the prices on the host")
     return jax.tree.map(
-        lambda x: jnp.asarray(x, jnp.int32 if np.issubdtype(x.dtype, np.integer) else jnp.float32),
+        lambda x: jax.device_put(
+            x.astype(np.int32 if np.issubdtype(x.dtype, np.integer) else np.float32)
+        ),
         prices,
     )
 

@@ -87,16 +87,19 @@ def build_banks(layer_map: LayerMap, accelerator: Accelerator) -> Banks:
         table[bank[order], place] = values[order]
         return table.reshape(len(used), max_units * w, *values.shape[2:])
 
+    def to_int32(values: np.ndarray) -> jax.Array:
+        return jax.device_put(values.astype(np.int32))  # without a program, unlike `jnp.asarray`
+
     inputs = layer_map.banks[used]
     cells = sort(layer_map.read_cells().transpose(0, 2, 1), 0)
     spare = layer.groups * layer.columns
     return Banks(
-        jnp.asarray(np.where(inputs == NONE, layer.groups * layer.rows, inputs), jnp.int32),
-        jnp.asarray(cells, jnp.float32),
-        jnp.asarray(sort(np.where(units.filled, units.outputs, spare), spare), jnp.int32),
-        jnp.asarray(sort(layer_map.compute_bitline_weights(accelerator), 0), jnp.int32),
-        jnp.asarray(sort(corrected, 0), jnp.int32),
-        jnp.asarray(sort(units.flipped, False)),
+        to_int32(np.where(inputs == NONE, layer.groups * layer.rows, inputs)),
+        jax.device_put(cells.astype(np.float32)),
+        to_int32(sort(np.where(units.filled, units.outputs, spare), spare)),
+        to_int32(sort(layer_map.compute_bitline_weights(accelerator), 0)),
+        to_int32(sort(corrected, 0)),
+        jax.device_put(sort(units.flipped, False)),
     )
 
 
@@ -223,11 +226,11 @@ def check_layers(
 
     def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
         layer, (path, banks) = compressed[index], parts[index]
-        sums = _accumulate(layer, product, x)
+        sums, joined = _accumulate(layer, product, x)
         adc = build_converter(accelerator, path.adc_bits)
         mismatches, compared = checks.get(index, Check(0, 0))
         for levels, expected in (
-            (quantize_windows(layer, product, x), _join_groups(sums)),
+            (quantize_windows(layer, product, x), joined),
             _draw_windows(layer, index),
         ):
             executed = execute(path, banks, adc, levels)
@@ -240,7 +243,13 @@ def check_layers(
     return [checks[index] for index in range(len(parts))]
 
 
-_accumulate = jax.jit(accumulate, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
+def _accumulate(
+    layer: CompressedLayer, product: Product, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Computes a layer's accumulators, [γ, M, C], and the same as [M, γ C]."""
+    sums = accumulate(layer, product, x)
+    return sums, _join_groups(sums)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -264,16 +273,16 @@ def _draw_windows(layer: CompressedLayer, seed: jax.Array) -> tuple[jax.Array, j
     return windows, _join_groups(sums)
 
 
-@jax.jit
 def _join_groups(sums: jax.Array) -> jax.Array:
     """Joins the groups' sums, [γ, M, C] to [M, γ C]."""
     return jnp.moveaxis(sums, 0, 1).reshape(sums.shape[1], -1)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _split_groups(sums: jax.Array, groups: int) -> jax.Array:
-    """Splits sums into groups, [M, γ C] to [γ, M, C]."""
-    return jnp.moveaxis(sums.reshape(sums.shape[0], groups, -1), 1, 0)
+def _compute_executed(layer: CompressedLayer, product: Product, sums: jax.Array) -> jax.Array:
+    """Turns executed sums, [M, γ C], into the layer's outputs."""
+    apart = sums.reshape(len(sums), len(layer.multiplier), -1)
+    return product.fold(rescale(layer, jnp.moveaxis(apart, 1, 0)))
 
 
 def _count_differing(a: ArrayLike, b: ArrayLike) -> int:
@@ -311,9 +320,9 @@ def compare_end_to_end(
             u = quantize_windows(layer, product, x)
             seen.append(u)
             if not executes:
-                return _compute_outputs(layer, product, _accumulate(layer, product, x))
+                return _compute_outputs(layer, product, _accumulate(layer, product, x)[0])
             sums = execute(path, banks, build_converter(accelerator, path.adc_bits), u)
-            return _compute_outputs(layer, product, _split_groups(sums, len(layer.multiplier)))
+            return _compute_executed(layer, product, sums)
 
         return forward(network, params, images, replace), seen
 
@@ -348,6 +357,6 @@ def apply(
     def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
         layer, (path, banks) = compressed[index], parts[index]
         sums = execute(path, banks, adc, quantize_windows(layer, product, x))
-        return _compute_outputs(layer, product, _split_groups(sums, len(layer.multiplier)))
+        return _compute_executed(layer, product, sums)
 
     return forward(network, params, x, replace)

@@ -25,9 +25,16 @@ from apq_jax.data.scoring import compute_accuracy
 from apq_jax.models import training
 from apq_jax.models.options import Training
 from apq_jax.pipeline import measure
-from apq_jax.pipeline.judge import Judged, collect_limited, find_knee, judge, take
+from apq_jax.pipeline.judge import (
+    Judged,
+    collect_limited,
+    find_knee,
+    judge,
+    measure_worth,
+    take,
+)
 from apq_jax.pipeline.prepared import Prepared, evaluate_many, remove_headroom, restore_fractions
-from apq_jax.problem import environment, pareto
+from apq_jax.problem import pareto
 from apq_jax.strategies.loop import Record
 from apq_jax.system import pytrees
 from apq_jax.types import Policy
@@ -157,7 +164,7 @@ def find_best_finalist(prepared: Prepared, record: Record, dataset: Dataset) -> 
         gain, expected, *_ = take(judged, distinct)
         benefit = expected if config.goal == "accuracy" else gain
         evaluated = jax.tree.map(lambda x: x[distinct], record.evaluation)
-        short = np.asarray(environment.shortfall(remove_headroom(prepared), evaluated))
+        _, _, short = measure_worth(remove_headroom(prepared), evaluated)
         places = distinct[pareto.choose_finalists(benefit, expected, short, config.finalists)]
     policies = jax.tree.map(lambda x: x[places], record.policy)
     images, labels = dataset.select_images, dataset.select_labels

@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike
 from apq_jax import metrics
 from apq_jax.pipeline.prepared import Prepared, collect_limits
 from apq_jax.problem import environment, pareto
+from apq_jax.problem.environment import Problem
 from apq_jax.strategies.loop import Record
+from apq_jax.types import Evaluation
 
-_expected_accuracy = jax.jit(environment.expected_accuracy)
-_log_ratios, _shortfall = jax.jit(environment.log_ratios), jax.jit(environment.shortfall)
+_STEP = 1024  # policies are filled up to a multiple, so that a growing record compiles once
 
 
 class Judged(NamedTuple):
@@ -31,13 +32,31 @@ def judge(prepared: Prepared, record: Record) -> Judged:
     """
     problem, objective = prepared.problem, prepared.config.objective
     weights = np.asarray([getattr(objective, name) for name in metrics.METRICS])
-    ratios = np.asarray(_log_ratios(problem, record.evaluation), np.float64)
-    expected = np.asarray(_expected_accuracy(problem, record.evaluation))
+    ratios, expected, shortfall = measure_worth(problem, record.evaluation)
     return Judged(
-        gain=ratios @ (weights / weights.sum()),
+        gain=ratios.astype(np.float64) @ (weights / weights.sum()),
         expected_accuracy=expected,
         points_lost=100.0 * (float(problem.float_accuracy) - expected),
-        feasible=np.asarray(_shortfall(problem, record.evaluation)) == 0,
+        feasible=shortfall == 0,
+    )
+
+
+def measure_worth(
+    problem: Problem, evaluation: Evaluation
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns N evaluations' log ratios [N, M], expected accuracies and shortfalls, [N] each."""
+    count = len(evaluation.accuracy)
+    size = -(-count // _STEP) * _STEP
+    padded = jax.tree.map(lambda x: np.resize(x, size), evaluation)
+    return jax.tree.map(lambda x: np.asarray(x)[:count], _measure(problem, padded))
+
+
+@jax.jit
+def _measure(problem: Problem, evaluation: Evaluation) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return (
+        environment.log_ratios(problem, evaluation),
+        environment.expected_accuracy(problem, evaluation),
+        environment.shortfall(problem, evaluation),
     )
 
 

@@ -41,7 +41,7 @@ def compressed(prepared: Prepared, policy: Policy) -> Compressed:
       One `CompressedLayer` a layer.
     """
     cells = get_cells(prepared.accelerator, prepared.space)
-    recovery, on_device = prepared.config.recovery, jax.tree.map(jnp.asarray, policy)
+    recovery, on_device = prepared.config.recovery, jax.device_put(policy)
     return _compress(prepared.network, cells, recovery, prepared.subject, on_device)
 
 

@@ -72,7 +72,7 @@ def run_float(
         return compute_float_logits(network, params, jnp.asarray(chunk))
 
     logits = run_in_chunks(forward, images, evaluator.compute_chunk_size(network))
-    return jnp.asarray(images), jnp.asarray(labels), jnp.asarray(logits)
+    return jax.device_put((images, labels, logits))
 
 
 def restore_fractions(accuracy: ArrayLike, count: int) -> np.ndarray:
@@ -125,6 +125,6 @@ def evaluate_many(
     """
     scored = run_float(prepared.network, prepared.subject.params, images, labels)
     subject = prepared.subject._replace(images=scored[0], labels=scored[1], reference=scored[2])
-    evaluate, policies = build_evaluator(prepared, len(images)), jax.tree.map(jnp.asarray, policies)
+    evaluate, policies = build_evaluator(prepared, len(images)), jax.device_put(policies)
     evaluations = evaluator.score_policies(evaluate, subject, policies)
     return jax.tree.map(np.asarray, evaluations), compute_accuracy(scored[2], labels)

@@ -1,5 +1,8 @@
 """Builds a `Problem` on the host from a network's plan, its statistics and its prices."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -89,20 +92,20 @@ def build_problem(
         weight = share_weights[METRICS.index("energy_nj")]
         conversions = _tabulate_conversions(adc_share, weight, prices.chip, plan, statistics, cells)
     return Problem(
-        features=jnp.asarray(features, jnp.float32),
-        error=jnp.asarray(error, jnp.float32),
-        input_error=jnp.asarray(inputs, jnp.float32),
-        lamp=jnp.asarray([_score_lamp(layer) for layer in plan], jnp.float32),
-        share=jnp.asarray(share, jnp.float32),
-        costs=jnp.asarray(costs, jnp.float32),
-        weights=jnp.asarray(weights, jnp.float32),
-        quality=jnp.asarray(quality, jnp.float32),
-        dense=jnp.asarray(dense_values, jnp.float32),
-        max_cost=jnp.asarray([limits.get(name, np.inf) for name in METRICS], jnp.float32),
-        float_accuracy=jnp.asarray(float_accuracy, jnp.float32),
-        min_accuracy=jnp.asarray(float_accuracy - max_drop, jnp.float32),
-        drop_per_nat=jnp.asarray(drop_per_nat, jnp.float32),
-        penalty=jnp.asarray(penalty, jnp.float32),
+        features=_to_device(features),
+        error=_to_device(error),
+        input_error=_to_device(inputs),
+        lamp=_to_device([_score_lamp(layer) for layer in plan]),
+        share=_to_device(share),
+        costs=_to_device(costs),
+        weights=_to_device(weights),
+        quality=_to_device(quality),
+        dense=_to_device(dense_values),
+        max_cost=_to_device([limits.get(name, np.inf) for name in METRICS]),
+        float_accuracy=_to_device(float_accuracy),
+        min_accuracy=_to_device(float_accuracy - max_drop),
+        drop_per_nat=_to_device(drop_per_nat),
+        penalty=_to_device(penalty),
         phase=jnp.zeros((), jnp.float32),
         conversions=conversions,
     )
@@ -190,10 +193,15 @@ def _tabulate_conversions(
         power = np.sum(np.asarray(measured.output_deviation, np.float64) ** 2)
         errors.append(scale[:, :, None] * inputs / max(power, 1e-30))
     return Conversions(
-        jnp.asarray(share[..., None] * chip.adc_saved, jnp.float32),
-        jnp.asarray(np.stack(errors)[..., None] * (squares - 1.0) / 12.0, jnp.float32),
-        jnp.asarray(energy_weight, jnp.float32),
+        _to_device(share[..., None] * chip.adc_saved),
+        _to_device(np.stack(errors)[..., None] * (squares - 1.0) / 12.0),
+        _to_device(energy_weight),
     )
+
+
+def _to_device(values: Any) -> jax.Array:
+    """Moves numbers to the device as float32; `jnp.asarray` would compile a program a shape."""
+    return jax.device_put(np.asarray(values, np.float32))
 
 
 def _score_lamp(layer: LayerPlan) -> np.ndarray:
@@ -202,7 +210,7 @@ def _score_lamp(layer: LayerPlan) -> np.ndarray:
     The score is a block's energy over the energy of all blocks that are no weaker (Lee et al., ICLR
     2021, arXiv 2010.07611). Blocks rank by magnitude, whatever score the plan used.
     """
-    unpruned = np.asarray(layer.weights[0], np.float64)
+    unpruned = np.asarray(np.asarray(layer.weights)[0], np.float64)
     blocks = pruning.cut_into_blocks(unpruned, layer.block)
     energy = np.sort(np.square(blocks).sum(axis=(2, 4)), axis=None)[::-1]
     counts = np.maximum(np.round(np.asarray(layer.keep, np.float64) * energy.size), 1).astype(int)

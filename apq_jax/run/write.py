@@ -146,10 +146,10 @@ def write_weights(
     tensors = {}
     layers = zip(prepared.network.layers, compressed, prepared.subject.plan, strict=True)
     for index, (layer, integers, planned) in enumerate(layers):
-        mask = planned.mask[int(policy.level[index])]
+        mask = np.asarray(planned.mask)[int(policy.level[index])]
         for name in ("levels", "weight_scale", "multiplier", "offset", "input_scale", "input_zero"):
             tensors[f"{layer.name}/{name}"] = np.asarray(getattr(integers, name))
-        tensors[f"{layer.name}/mask"] = np.asarray(mask).astype(np.uint8)
+        tensors[f"{layer.name}/mask"] = mask.astype(np.uint8)
         metadata[f"{layer.name}/block"] = f"{planned.block.high} x {planned.block.wide}"
         for name, bits in list_bits(policy).items():
             metadata[f"{layer.name}/{name}"] = str(int(bits[index]))

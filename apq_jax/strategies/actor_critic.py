@@ -199,7 +199,8 @@ def actor_critic(
             return agents.update_actor(agent, learner, act, q), None
 
         learner, _ = lax.scan(step_critics, state.agent, batches)
-        shape = options.actor_updates, options.actor_batch
-        return lax.scan(step_actor, learner, jax.random.randint(actor_key, shape, 0, alive))[0]
+        actor_shape = options.actor_updates, options.actor_batch
+        starts = jax.random.randint(actor_key, actor_shape, 0, alive)
+        return lax.scan(step_actor, learner, starts)[0]
 
     return Strategy(init, ask, tell, transferable=all(free))
