@@ -26,6 +26,7 @@ def main() -> int:
     docs = parse(parser).results
     text = DOCUMENT.read_text(encoding="utf-8")
     tables = {
+        "training": _format_training(),
         "speed": _format_speed(),
         "quality": _format_quality(),
         "limit": _format_limit(),
@@ -76,6 +77,21 @@ def _format_speed() -> str:
         whole = _format_spread(results["evaluation_seconds"], ".4f")
         text += _join(name, "", "an evaluation that finds nothing", whole, "", "")
     return text + "".join(_format_where(_read(f"speed/{name}.json")) for name in NETWORKS)
+
+
+def _format_training() -> str:
+    text = _join("network", "step", "ms", "over PyTorch in float32", "over training here")
+    text += "|---|---|--:|--:|--:|\n"
+    names = "resnet20", "vgg16"
+    for name in names:
+        seconds = _read(f"training/{name}.json")["seconds"]
+        for side, each in seconds.items():
+            ratios = (
+                _format_spread(np.divide(each, seconds[other]).tolist(), ".2f")
+                for other in ("PyTorch", "training")
+            )
+            text += _join(name, side, f"{1e3 * np.median(each):,.0f}", *ratios)
+    return text + "".join(_format_where(_read(f"training/{name}.json")) for name in names)
 
 
 def _format_quality() -> str:

@@ -61,6 +61,13 @@ class Convolution:
     def multiply(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         if x.dtype == jnp.int8 and self._in_blocks(matrix.shape[2]):
             return self._multiply_blocks(x, matrix, pad)
+        if x.dtype == jnp.int8 and self.is_depthwise(x):
+            edges = [(0, 0, 0)] * x.ndim
+            for axis, (low, high) in zip(self.lhs_spec[2:], self.padding, strict=True):
+                edges[axis] = (low, high, 0)
+            x = lax.pad(x, jnp.asarray(pad, x.dtype), edges)
+            inside = ((0, 0),) * len(self.padding)
+            return dataclasses.replace(self, padding=inside).sum_taps(x, matrix)
         # The matrix's rows are reordered, not the windows', because there are fewer of them.
         windows = self._cut_windows(x, pad)
         groups, count, taps, channels = windows.shape
@@ -153,22 +160,29 @@ class Convolution:
         batch, channel, *space = self.out_spec
         return y.transpose(batch, *space, channel).reshape(-1, groups, columns).swapaxes(0, 1)
 
+    def is_depthwise(self, x: jax.Array) -> bool:
+        """Returns whether every channel of the data operand is a group of its own."""
+        return bool(x.shape[self.lhs_spec[1]] == self.groups > 1)
+
     def prefers_taps(self, x: jax.Array) -> bool:
         """Returns whether `sum_taps` is the fastest way on a CPU.
 
         It is for depthwise convolutions, and where many taps lie outside the image.
         """
-        depthwise = x.shape[self.lhs_spec[1]] == self.groups > 1
-        return depthwise or float(self.mask_taps(x.shape).mean()) < _FEW_INSIDE
+        return self.is_depthwise(x) or float(self.mask_taps(x.shape).mean()) < _FEW_INSIDE
 
     def sum_taps(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
-        """Computes `convolve` as a sum over the taps, each where it lies inside the image."""
+        """Computes `convolve` as a sum over the taps, each where it lies inside the image.
+
+        int8 operands are summed exactly, in int32.
+        """
         batch, channel, *space = self.lhs_spec
         x = x.transpose(batch, *space, channel)
         x = x.reshape(*x.shape[:-1], self.groups, -1)
         out = [self.out_shape[axis] for axis in self.out_spec[2:]]
         w = matrix.reshape(self.groups, x.shape[-1], *self.kernel, -1)
-        y = jnp.zeros((x.shape[0], *out, self.groups, w.shape[-1]))
+        kind = jnp.int32 if x.dtype == jnp.int8 else jnp.float32
+        y = jnp.zeros((x.shape[0], *out, self.groups, w.shape[-1]), kind)
         for tap in np.ndindex(*self.kernel):
             part, edges = x, [(0, 0, 0)] * y.ndim
             for axis, place in enumerate(tap, start=1):
@@ -180,7 +194,10 @@ class Convolution:
                 edges[axis] = (first, size - end, 0)
                 pixels = start + first * step, start + (end - 1) * step + 1
                 part = lax.slice_in_dim(part, pixels[0], max(pixels), step, axis)
-            part = jnp.einsum("...gi,gic->...gc", part, w[:, :, *tap])
+            if part.shape[-1] == 1:  # XLA's product of single numbers is slower
+                part = part.astype(kind) * w[:, 0, *tap].astype(kind)
+            else:
+                part = jnp.einsum("...gi,gic->...gc", part, w[:, :, *tap])
             y += lax.pad(part, jnp.zeros((), y.dtype), edges)
         return y.reshape(-1, self.groups, y.shape[-1]).swapaxes(0, 1)
 

@@ -142,3 +142,25 @@ def test_a_convolution_and_its_gradients_are_xlas(
     )
     for value, wanted in zip(result, expected, strict=True):
         np.testing.assert_allclose(value, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "multiplier"), [(1, 1, 1), (2, 1, 2), (1, 2, 1)])
+def test_depthwise_whole_numbers_are_multiplied_exactly(
+    stride: int, dilation: int, multiplier: int
+) -> None:
+    rng, channels, pad = np.random.default_rng(0), 5, -77
+    x = rng.integers(-128, 128, (2, 6, 7, channels)).astype(np.int8)
+    w = rng.integers(-128, 128, (3, 2, 1, channels * multiplier)).astype(np.int8)
+
+    def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x, w, (stride, 1), ((1, 2), (0, 1)), rhs_dilation=(1, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels,
+            preferred_element_type=jnp.int32,
+        )  # fmt: skip
+
+    product = product_of(convolve, x, w)
+    matrix = product.to_matrix(w)
+    result = product.multiply(jnp.asarray(x), jnp.asarray(matrix), pad)
+    assert result.dtype == jnp.int32
+    np.testing.assert_array_equal(result, matmul(product.unfold(jnp.asarray(x), pad), matrix))
