@@ -31,7 +31,7 @@ from apq_jax.data import Dataset
 from apq_jax.models import training
 from apq_jax.models.create import build
 from apq_jax.models.options import ModelOptions, Training
-from apq_jax.network.capture import capture, extract_matrices
+from apq_jax.network.capture import capture, compute_float_logits, extract_matrices
 from apq_jax.pipeline.choose import build_augment
 from apq_jax.system.cache import open_cache
 
@@ -130,7 +130,9 @@ def build_steps(
     train_images = finetune.Images(x, y)
     augment = build_augment(Training())
 
-    def tune() -> None:
+    known = compute_float_logits(network, params, x)
+
+    def tune(augment: Any, reference: jax.Array | None) -> None:
         tuning_state[:] = finetune.take_step(
             network,
             tuning_options,
@@ -140,11 +142,16 @@ def build_steps(
             fixed,
             *tuning_state,
             train_images,
+            reference,
             jax.random.key(0),
         )
         jax.block_until_ready(tuning_state)
 
-    return {"training": train, "fine-tuning": tune}
+    return {
+        "training": train,
+        "fine-tuning": functools.partial(tune, augment, None),
+        "fine-tuning, nothing augmented": functools.partial(tune, None, known),
+    }
 
 
 def _compress(weight: jax.Array, mask: jax.Array) -> CompressedLayer:

@@ -22,6 +22,7 @@ import optax
 from apq_jax.compression import converters, quantization
 from apq_jax.compression.compressed import Compressed, CompressedLayer, apply
 from apq_jax.compression.options import FinetuneOptions
+from apq_jax.data.scoring import run_in_chunks
 from apq_jax.network.capture import Network, compute_float_logits, forward, forward_float
 from apq_jax.network.jaxpr import Params
 from apq_jax.network.products import Product
@@ -118,6 +119,11 @@ def finetune(
     starts = range(0, len(validate.labels), _CHUNK)
     parts = [jax.tree.map(lambda x, i=i: x[i : i + _CHUNK], validate) for i in starts]
     chunks = [(part, compute_float_logits(network, params, part.images)) for part in parts]
+    # Without augmentation every batch has images of which the float network's logits are known.
+    teach = functools.partial(compute_float_logits, network, params)
+    reference = (
+        None if augment else jnp.asarray(run_in_chunks(teach, np.asarray(train.images), _CHUNK))
+    )
 
     def compute_validation_loss(learnt: tuple[Learnt, ...]) -> np.ndarray:
         losses = [
@@ -136,7 +142,9 @@ def finetune(
         until = min(step + options.look, options.steps)
         for index in range(step, until):
             step_key = jax.random.fold_in(key, index)
-            learnt, state = take_step(*static, params, fixed, learnt, state, train, step_key)
+            learnt, state = take_step(
+                *static, params, fixed, learnt, state, train, reference, step_key
+            )
         loss = compute_validation_loss(learnt)
         better = bool(loss < tuning.loss)
         best, best_loss = (learnt, loss) if better else (tuning.best, tuning.loss)
@@ -232,20 +240,29 @@ def take_step(
     learnt: tuple[Learnt, ...],
     state: optax.OptState,
     train: Images,
+    reference: jax.Array | None,
     key: jax.Array,
 ) -> tuple[tuple[Learnt, ...], optax.OptState]:
-    """Draws a batch and updates the learnt parameters and the optimiser's state."""
+    """Draws a batch and updates the learnt parameters and the optimiser's state.
+
+    Args:
+      network, options, augment, optimiser: static.
+      params, fixed, learnt, state, train: as in `finetune`.
+      reference: the float network's logits of all training images, [N, classes]; None: they are
+        computed for the batch.
+      key: draws the batch and its augmentation.
+    """
     draw_key, augment_key = jax.random.split(key)
     batch = jax.random.randint(draw_key, (options.batch,), 0, train.labels.shape[0])
     x, labels = train.images[batch], train.labels[batch]
     # Without the barrier XLA fuses the augmentation into the first layer, which repeats it for
     # every use of a pixel.
     x = jax.lax.optimization_barrier(x if augment is None else augment(augment_key, x))
-    reference = forward_float(network, params, x)
+    taught = forward_float(network, params, x) if reference is None else reference[batch]
 
     def loss(learnt: tuple[Learnt, ...]) -> jax.Array:
         logits = apply_learnt(network, params, fixed, learnt, x)
-        return _compute_loss(logits, reference, labels, options).mean()
+        return _compute_loss(logits, taught, labels, options).mean()
 
     updates, state = optimiser.update(jax.grad(loss)(learnt), state, learnt)
     return optax.apply_updates(learnt, updates), state

@@ -267,6 +267,11 @@ def _fine_tune(
 
 
 @functools.lru_cache(maxsize=16)  # because `finetune` compiles once for each augment object
-def build_augment(options: Training) -> finetune.Augment:
-    """Returns the augmentation that the network was trained with, one object for equal options."""
+def build_augment(options: Training) -> finetune.Augment | None:
+    """Returns the augmentation that the network was trained with, one object for equal options.
+
+    None if it changes nothing: then fine-tuning runs the float network once an image.
+    """
+    if not options.max_shift and not options.flip:
+        return None
     return functools.partial(training.augment, max_shift=options.max_shift, flip=options.flip)

@@ -236,3 +236,13 @@ def test_killed_in_the_middle(tmp_path: pathlib.Path) -> None:
         process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     same(tune(build(1), KILLED, path=path), expected)
+
+
+def test_logits_that_are_known_teach_as_those_of_each_batch() -> None:
+    case = build(1)
+    _, known = tune(case)
+    _, computed = tune(case, augment=lambda key, images: images)
+    np.testing.assert_allclose(known.loss, computed.loss, rtol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), known.learnt, computed.learnt
+    )
