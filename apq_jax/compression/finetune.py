@@ -27,6 +27,7 @@ from apq_jax.network.capture import Network, compute_float_logits, forward, forw
 from apq_jax.network.jaxpr import Params
 from apq_jax.network.products import Product
 from apq_jax.system.pytrees import Unfinished
+from apq_jax.system.signals import Terminated
 
 _CHUNK = 500  # validation images at a time
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, images) -> images
@@ -102,9 +103,9 @@ def finetune(
       optimiser: of a tuple of `Learnt`, static likewise; None: Adam with the options' rates.
       on_progress: called after every look with the steps done and the best loss; if it returns
         True, training stops, unfinished; its state is saved.
-      path: file for the state, written every `pytrees.SAVE_SECONDS` and at the end; None: nothing
-        is written. If the file exists, training resumes from it, so the file must be of these very
-        arguments.
+      path: file for the state, written every `pytrees.SAVE_SECONDS`, at the end, and when Ctrl-C or
+        SIGTERM ends the call; None: nothing is written. If the file exists, training resumes from
+        it, so the file must be of these very arguments.
 
     Returns:
       The compressed network of the best state, with the same masks, bits and fixed-point format;
@@ -137,29 +138,33 @@ def finetune(
     state_file = Unfinished(path)
     tuning = state_file.restore(tuning)
     start = time.monotonic()
-    while not is_finished(tuning, options):
-        learnt, state, step = tuning.learnt, tuning.state, int(tuning.step)
-        until = min(step + options.look, options.steps)
-        for index in range(step, until):
-            step_key = jax.random.fold_in(key, index)
-            learnt, state = take_step(
-                *static, params, fixed, learnt, state, train, reference, step_key
+    try:
+        while not is_finished(tuning, options):
+            learnt, state, step = tuning.learnt, tuning.state, int(tuning.step)
+            until = min(step + options.look, options.steps)
+            for index in range(step, until):
+                step_key = jax.random.fold_in(key, index)
+                learnt, state = take_step(
+                    *static, params, fixed, learnt, state, train, reference, step_key
+                )
+            loss = compute_validation_loss(learnt)
+            better = bool(loss < tuning.loss)
+            best, best_loss = (learnt, loss) if better else (tuning.best, tuning.loss)
+            stale = np.asarray(0 if better else tuning.stale + 1, np.int32)
+            if options.seconds and time.monotonic() - start >= options.seconds:
+                stale = np.asarray(options.patience, np.int32)
+            tuning = Tuning(
+                learnt, state, best, best_loss, tuning.before, np.asarray(until, np.int32), stale
             )
-        loss = compute_validation_loss(learnt)
-        better = bool(loss < tuning.loss)
-        best, best_loss = (learnt, loss) if better else (tuning.best, tuning.loss)
-        stale = np.asarray(0 if better else tuning.stale + 1, np.int32)
-        if options.seconds and time.monotonic() - start >= options.seconds:
-            stale = np.asarray(options.patience, np.int32)
-        tuning = Tuning(
-            learnt, state, best, best_loss, tuning.before, np.asarray(until, np.int32), stale
-        )
-        done = is_finished(tuning, options)
-        stopped = on_progress is not None and on_progress(until, float(best_loss)) and not done
-        if done or stopped or state_file.due:
-            state_file.save(tuning)
-        if stopped:
-            break
+            done = is_finished(tuning, options)
+            stopped = on_progress is not None and on_progress(until, float(best_loss)) and not done
+            if done or stopped or state_file.due:
+                state_file.save(tuning)
+            if stopped:
+                break
+    except (KeyboardInterrupt, Terminated):
+        state_file.save(tuning)
+        raise
     return _round_all(scale_bits, fixed, tuning.best), tuning
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning: what runs is the integer network, what comes out stays in its masks and bits."""
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -25,6 +26,7 @@ from apq_jax.compression.options import FinetuneOptions
 from apq_jax.compression.plan import expand_weight_masks
 from apq_jax.network.capture import compute_float_logits
 from apq_jax.system import pytrees
+from apq_jax.system.signals import Terminated
 from apq_jax.types import Policy
 
 POLICY = Policy(*map(jnp.asarray, ([2, 3], [4, 1], [5, 4])))
@@ -191,6 +193,24 @@ def test_what_was_cut_off_goes_on_to_the_same_end(
     assert [steps for steps, _ in calls] == [3, 6]
     assert (cut.step, finetune.is_finished(cut, SHORT)) == (6, False)
     same(tune(case, path=other), whole)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, Terminated, None])
+def test_what_is_stopped_loses_no_look(tmp_path: pathlib.Path, end: Any) -> None:
+    """Although the file is due in 30 s only."""
+    case, path = build(1), tmp_path / "a.safetensors"
+
+    def stop(steps: int, loss: float) -> bool:
+        if end is not None and steps == 6:
+            raise end
+        return steps == 6
+
+    with contextlib.suppress(KeyboardInterrupt, Terminated):
+        tune(case, path=path, on_progress=stop)
+    seen: list[int] = []
+    again = tune(case, path=path, on_progress=lambda steps, _: seen.append(steps))
+    assert seen == [9, 12]
+    same(again, tune(case))
 
 
 def test_a_damaged_file_is_not_trusted(
