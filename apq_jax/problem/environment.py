@@ -101,11 +101,16 @@ def encode(space: Space, policy: Policy) -> jax.Array:
     """
 
     def action(bits: jax.Array, choices: tuple[int, ...]) -> jax.Array:
-        return (jnp.searchsorted(jnp.asarray(choices), bits) + 0.5) / len(choices)
+        return (_locate(choices, bits) + 0.5) / len(choices)
 
     keep = 1.0 - policy.level / max(space.levels - 1, 1)
     bits = [action(*pair) for pair in zip(policy[1:], space.bits, strict=False)]
     return jnp.stack([keep, *bits], axis=-1).astype(jnp.float32)
+
+
+def _locate(choices: tuple[int, ...], bits: jax.Array) -> jax.Array:
+    """Returns the place of bits among rising choices, or of the next choice above."""
+    return jnp.searchsorted(jnp.asarray(choices), bits, method="compare_all")
 
 
 def decode_places(space: Space, places: jax.Array) -> Policy:
@@ -120,7 +125,7 @@ def encode_places(space: Space, policy: Policy) -> jax.Array:
     Bits that are not among the choices count as the next choice above.
     """
     pairs = zip(policy[1:], space.bits, strict=False)
-    places = [jnp.searchsorted(jnp.asarray(choices), bits) for bits, choices in pairs]
+    places = [_locate(choices, bits) for bits, choices in pairs]
     return jnp.stack([policy.level, *places], axis=-1).astype(jnp.int32)
 
 

@@ -168,7 +168,7 @@ def actor_critic(
         )
         critic_key, actor_key = jax.random.split(key)
         shape = options.updates, options.networks.members, options.batch
-        batches = jax.random.randint(critic_key, shape, 0, jnp.maximum(buffer.filled, 1))
+        batches = to_whole(jax.random.uniform(critic_key, shape), jnp.maximum(buffer.filled, 1))
 
         def step_critics(learner: AgentState, rows: jax.Array) -> tuple[AgentState, None]:
             places = buffer.places[rows].astype(jnp.float32)
@@ -200,7 +200,7 @@ def actor_critic(
 
         learner, _ = lax.scan(step_critics, state.agent, batches)
         actor_shape = options.actor_updates, options.actor_batch
-        starts = jax.random.randint(actor_key, actor_shape, 0, alive)
+        starts = to_whole(jax.random.uniform(actor_key, actor_shape), alive)
         return lax.scan(step_actor, learner, starts)[0]
 
     return Strategy(init, ask, tell, transferable=all(free))
