@@ -247,7 +247,7 @@ def extract_matrices(network: Network, params: Params) -> tuple[jax.Array, ...]:
 def forward_float(
     network: Network, params: Params, x: jax.Array, weights: tuple[jax.Array, ...] | None = None
 ) -> jax.Array:
-    """Runs the model as products of float matrices; differentiable.
+    """Runs the model as products of float matrices; differentiable in reverse mode.
 
     Args:
       network, params: the model.

@@ -51,7 +51,10 @@ class Product(Protocol):
         """Returns unfold(x, pad) @ matrix, [γ, M, C]: int8 operands exactly, in int32."""
 
     def convolve(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
-        """Returns unfold(x) @ matrix, [γ, M, C] float32, by a faster way that has a gradient."""
+        """Returns unfold(x) @ matrix, [γ, M, C] float32, in the way that is fastest for the shape.
+
+        It can be differentiated in reverse mode only.
+        """
 
     def fold(self, y: jax.Array) -> jax.Array:
         """Returns y, [γ, M, C], in the layout of the operation's result."""
