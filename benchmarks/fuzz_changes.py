@@ -114,6 +114,7 @@ def _change_tensors(path: pathlib.Path, rng: np.random.Generator) -> None:
         name = _draw(tuple(tensors), rng)
         value = tensors[name]
         with np.errstate(all="ignore"):
+            fill = np.float64(_draw(_NUMBERS, rng)).astype(value.dtype)
             match rng.integers(0, 7):
                 case 0 if len(tensors) > 1:
                     del tensors[name]
@@ -126,12 +127,10 @@ def _change_tensors(path: pathlib.Path, rng: np.random.Generator) -> None:
                 case 4:
                     tensors[name] = value.astype(_draw(_DTYPES, rng))
                 case 5:
-                    number = np.float64(_draw(_NUMBERS, rng)).astype(value.dtype)
-                    tensors[name] = np.full_like(value, number)
+                    tensors[name] = np.full_like(value, fill)
                 case _ if value.size:
-                    number = np.float64(_draw(_NUMBERS, rng)).astype(value.dtype)
                     tensors[name] = value.copy()
-                    tensors[name].reshape(-1)[rng.integers(value.size)] = number
+                    tensors[name].reshape(-1)[rng.integers(value.size)] = fill
     for name, text in metadata.items():
         if rng.random() < 0.5:
             with contextlib.suppress(ValueError):

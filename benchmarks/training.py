@@ -158,9 +158,9 @@ def _compress(weight: jax.Array, mask: jax.Array) -> CompressedLayer:
     """Returns a layer of 4-bit weights and 6-bit inputs; its values do not matter."""
     scale = jnp.abs(weight).max(axis=1) / 7
     levels = (weight / scale[:, None]).round() * mask
-    one = jnp.ones(())
+    unit = jnp.ones(())
     return CompressedLayer(
-        levels.astype(jnp.int8), scale, one / 16, one * 8, jnp.asarray(6), scale / 16, 0 * scale
+        levels.astype(jnp.int8), scale, unit / 16, unit * 8, jnp.asarray(6), scale / 16, 0 * scale
     )
 
 

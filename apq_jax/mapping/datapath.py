@@ -279,7 +279,7 @@ def _join_groups(sums: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _compute_executed(layer: CompressedLayer, product: Product, sums: jax.Array) -> jax.Array:
+def _fold_executed(layer: CompressedLayer, product: Product, sums: jax.Array) -> jax.Array:
     """Turns executed sums, [M, γ C], into the layer's outputs."""
     apart = sums.reshape(len(sums), len(layer.multiplier), -1)
     return product.fold(rescale(layer, jnp.moveaxis(apart, 1, 0)))
@@ -322,7 +322,7 @@ def compare_end_to_end(
             if not executes:
                 return _compute_outputs(layer, product, _accumulate(layer, product, x)[0])
             sums = execute(path, banks, build_converter(accelerator, path.adc_bits), u)
-            return _compute_executed(layer, product, sums)
+            return _fold_executed(layer, product, sums)
 
         return forward(network, params, images, replace), seen
 
@@ -357,6 +357,6 @@ def apply(
     def replace(index: int, product: Product, x: jax.Array, _: jax.Array) -> jax.Array:
         layer, (path, banks) = compressed[index], parts[index]
         sums = execute(path, banks, adc, quantize_windows(layer, product, x))
-        return _compute_executed(layer, product, sums)
+        return _fold_executed(layer, product, sums)
 
     return forward(network, params, x, replace)
