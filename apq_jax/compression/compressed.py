@@ -73,7 +73,10 @@ def quantize(
             adc_bits = cells.resolution if policy.adc_bits is None else policy.adc_bits[index]
             reading = Reading(cells, layer.mask[level], bits, jnp.asarray(adc_bits))
         levels = levels.astype(jnp.int8)
-        scales = weight_scale, scale, zero, input_bits, multiplier, offset
+        # XLA would otherwise compute them anew for every output.
+        scales = lax.optimization_barrier(
+            (weight_scale, scale, zero, input_bits, multiplier, offset)
+        )
         layers.append(CompressedLayer(levels, *scales, reading))
     return tuple(layers)
 
@@ -192,6 +195,8 @@ def _match_layer(
     multiplier = jnp.where(alive, scale * ratio, 0.0)
     multiplier = round_to_fixed_point(multiplier, recovery.scale_bits)
     offset = round_to_fixed_point(measured.output_mean - multiplier * mean, recovery.scale_bits)
+    # XLA would otherwise compute them anew for every output.
+    multiplier, offset = lax.optimization_barrier((multiplier, offset))
     return layer._replace(multiplier=multiplier, offset=offset)
 
 

@@ -143,9 +143,8 @@ def finetune(
             learnt, state, step = tuning.learnt, tuning.state, int(tuning.step)
             until = min(step + options.look, options.steps)
             for index in range(step, until):
-                step_key = jax.random.fold_in(key, index)
                 learnt, state = take_step(
-                    *static, params, fixed, learnt, state, train, reference, step_key
+                    *static, params, fixed, learnt, state, train, reference, key, np.int32(index)
                 )
             loss = compute_validation_loss(learnt)
             better = bool(loss < tuning.loss)
@@ -247,6 +246,7 @@ def take_step(
     train: Images,
     reference: jax.Array | None,
     key: jax.Array,
+    step: jax.typing.ArrayLike,
 ) -> tuple[tuple[Learnt, ...], optax.OptState]:
     """Draws a batch and updates the learnt parameters and the optimiser's state.
 
@@ -255,9 +255,9 @@ def take_step(
       params, fixed, learnt, state, train: as in `finetune`.
       reference: the float network's logits of all training images, [N, classes]; None: they are
         computed for the batch.
-      key: draws the batch and its augmentation.
+      key, step: draw the batch and its augmentation.
     """
-    draw_key, augment_key = jax.random.split(key)
+    draw_key, augment_key = jax.random.split(jax.random.fold_in(key, step))
     batch = jax.random.randint(draw_key, (options.batch,), 0, train.labels.shape[0])
     x, labels = train.images[batch], train.labels[batch]
     # Without the barrier XLA fuses the augmentation into the first layer, which repeats it for

@@ -16,7 +16,9 @@ from apq_jax.network.dot import AnyArray, matmul
 _LANES = 32  # maximal columns of a product that covers 2 x 2 positions
 _FEW_INSIDE = 0.75  # share of taps inside the image below which the others are left out
 _FEW_CHANNELS = 4  # up to which windows and a product are faster
-_WINDOW_BYTES = 2**21  # of a chunk's windows
+_WINDOW_BYTES = 2**21  # of a chunk's windows, in float32
+_WINDOW_BYTES_INT8 = 2**18  # at least, and twice the matrix's, which every chunk reads anew
+_CACHED = 16  # times as many bytes of windows are worth chunks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,19 @@ class Convolution:
             x = lax.pad(x, jnp.asarray(pad, x.dtype), edges)
             inside = ((0, 0),) * len(self.padding)
             return dataclasses.replace(self, padding=inside).sum_taps(x, matrix)
+        if x.dtype == jnp.int8 and self._exceeds_cache(x, matrix):
+            chunks, whole = self.multiply_in_chunks, self._multiply_windows
+            return lax.platform_dependent(x, matrix, pad, cpu=chunks, default=whole)
+        return self._multiply_windows(x, matrix, pad)
+
+    def _exceeds_cache(self, x: jax.Array, matrix: jax.Array) -> bool:
+        """Returns whether windows of a few images at a time are faster on a CPU."""
+        if self.groups > 1 or matrix.shape[1] <= _FEW_CHANNELS * math.prod(self.kernel):
+            return False
+        positions = self.out_shape[self.out_spec[0]] * self._count_positions()
+        return positions * matrix.shape[1] >= _CACHED * _choose_chunk_bytes(x, matrix)
+
+    def _multiply_windows(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike) -> jax.Array:
         # The matrix's rows are reordered, not the windows', because there are fewer of them.
         windows = self._cut_windows(x, pad)
         groups, count, taps, channels = windows.shape
@@ -122,7 +137,8 @@ class Convolution:
         shifted = shifted.transpose(2, 4, 3, 5, 1, 0, 6).reshape(1, -1, 4 * matrix.shape[2])
         y = matmul(windows.reshape(1, windows.shape[1], -1), shifted)
         y = y.reshape(count, high // 2, wide // 2, 2, 2, -1).swapaxes(2, 3)
-        return y.reshape(1, -1, matrix.shape[2])
+        # What reads the result would otherwise reorder it anew for every element that it reads.
+        return lax.optimization_barrier(y.reshape(1, -1, matrix.shape[2]))
 
     def _cut_windows(self, x: jax.Array, pad: ArrayLike) -> jax.Array:
         """Returns [γ, M, kernel, C_in/γ], cut axis by axis, so that long runs are copied."""
@@ -201,12 +217,17 @@ class Convolution:
             y += lax.pad(part, jnp.zeros((), y.dtype), edges)
         return y.reshape(-1, self.groups, y.shape[-1]).swapaxes(0, 1)
 
-    def multiply_in_chunks(self, x: jax.Array, matrix: jax.Array) -> jax.Array:
-        """Computes `convolve` for one group by products of a few images' windows at a time."""
-        layout, whole, rest = self._cut_chunks(x)
-        y = lax.map(lambda x: layout.multiply(x, matrix)[0], whole).reshape(-1, matrix.shape[2])
-        parts = [y, layout.multiply(rest, matrix)[0]] if len(rest) else [y]
-        return jnp.concatenate(parts)[None]
+    def multiply_in_chunks(
+        self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0
+    ) -> jax.Array:
+        """Computes `multiply` for one group by products of a few images' windows at a time."""
+        layout, whole, rest = self._cut_chunks(x, _choose_chunk_bytes(x, matrix))
+
+        def multiply(x: jax.Array) -> jax.Array:
+            return layout._multiply_windows(x, matrix, pad)[0]
+
+        y = lax.map(multiply, whole).reshape(-1, matrix.shape[2])
+        return (jnp.concatenate([y, multiply(rest)]) if len(rest) else y)[None]
 
     def correlate(self, x: jax.Array, g: jax.Array) -> jax.Array:
         """Computes the gradient of `convolve` in its matrix for one group: unfold(x)ᵀ @ g.
@@ -216,7 +237,7 @@ class Convolution:
           g: the gradient in the result, [1, M, C].
         """
         x, g = lax.optimization_barrier((x, g[0]))  # so that XLA does not compute them anew
-        layout, whole, rest = self._cut_chunks(x)
+        layout, whole, rest = self._cut_chunks(x, _WINDOW_BYTES)
         count, size, columns = *whole.shape[:2], g.shape[1]
         end = len(g) // (count * size + len(rest)) * count * size
 
@@ -233,7 +254,13 @@ class Convolution:
         total = total.reshape(columns, -1, whole.shape[-1])
         return total.transpose(2, 1, 0).reshape(1, -1, columns)
 
-    def _cut_chunks(self, x: jax.Array) -> tuple["Convolution", jax.Array, jax.Array]:
+    def _count_positions(self) -> int:
+        """Returns how many windows an image has."""
+        return math.prod(self.out_shape[axis] for axis in self.out_spec[2:])
+
+    def _cut_chunks(
+        self, x: jax.Array, max_bytes: int
+    ) -> tuple["Convolution", jax.Array, jax.Array]:
         """Cuts images into chunks whose windows stay in a processor's cache.
 
         Returns:
@@ -242,9 +269,8 @@ class Convolution:
         """
         batch, channel, *space = self.lhs_spec
         x = x.transpose(batch, *space, channel)
-        positions = math.prod(self.out_shape[axis] for axis in self.out_spec[2:])
-        window_bytes = 4 * positions * math.prod(self.kernel) * x.shape[-1]
-        size = min(max(_WINDOW_BYTES // window_bytes, 1), len(x))
+        values = self._count_positions() * math.prod(self.kernel) * x.shape[-1]
+        size = min(max(max_bytes // (values * x.dtype.itemsize), 1), len(x))
         size = 1 << (size.bit_length() - 1)  # powers of two divide most batches
         end = len(x) // size * size
         layout = dataclasses.replace(self, lhs_spec=(0, x.ndim - 1, *range(1, x.ndim - 1)))
@@ -256,6 +282,11 @@ class Convolution:
         order = (batch, *space, channel)
         y = y.reshape([self.out_shape[axis] for axis in order])
         return y.transpose([order.index(axis) for axis in range(len(order))])
+
+
+def _choose_chunk_bytes(x: jax.Array, matrix: jax.Array) -> int:
+    """Chooses how many bytes of windows are multiplied at a time."""
+    return max(_WINDOW_BYTES_INT8, 2 * matrix.size) if x.dtype == jnp.int8 else _WINDOW_BYTES
 
 
 # XLA's convolution takes the kernel for the image if it is larger, a hundred times slower; with few

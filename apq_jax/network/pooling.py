@@ -1,9 +1,12 @@
-"""Max pooling over windows that do not overlap, with a gradient that is fast on CPUs.
+"""Max pooling over windows that do not overlap, fast on CPUs.
 
-XLA computes the gradient of a pooling by a scatter. A comparison of each element with its window's
-maximum takes a fifth of the time on a CPU (measured on 28 x 28 pixels, windows of 2 x 2).
+XLA reduces windows in three times the time that the maximum of their elements takes, and computes
+the gradient by a scatter. A comparison of each element with its window's maximum takes a fifth of
+that (all measured on 28 x 28 pixels, windows of 2 x 2).
 """
 
+import functools
+import math
 from typing import Any
 
 import jax
@@ -12,6 +15,8 @@ import numpy as np
 from jax import lax
 
 from apq_jax.network.jaxpr import Origin, Visit
+
+_FEW = 16  # elements of a window of which the maximum is taken one by one
 
 
 def replace_pooling(visit: Visit) -> Visit:
@@ -52,36 +57,45 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
       params: the parameters of an equation for which `is_disjoint` holds.
     """
     window, padding = params["window_dimensions"], params["padding"]
+    # NumPy's infinity stays a constant; a traced one would make a general reduction of it.
+    least = np.asarray(-np.inf, x.dtype)
 
     @jax.custom_jvp
     def pool(x: jax.Array) -> jax.Array:
-        # NumPy's infinity stays a constant; a traced one would make a general reduction of it.
-        least = np.asarray(-np.inf, x.dtype)
-        return lax.reduce_window(x, least, lax.max, window, window, padding)
+        if math.prod(window) > _FEW:
+            return lax.reduce_window(x, least, lax.max, window, window, padding)
+        x = _pad_windows(x, params, least)
+        taps = (lax.slice(x, tap, x.shape, window) for tap in np.ndindex(*window))
+        return functools.reduce(jnp.maximum, taps)
 
     @pool.defjvp
     def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
         (x,), (t,) = primals, tangents
-        y = pool(x)
+        # Without the barriers XLA pools anew for every element of the gradient, and every use of it.
+        x, y = lax.optimization_barrier((x, pool(x)))
         # Padding is NaN, so that no padded element equals a maximum.
-        blocks = _split_windows(x, y.shape, params, jnp.nan)
-        t = _split_windows(t, y.shape, params, 0)
+        blocks = _split_windows(x, params, jnp.nan)
+        t = _split_windows(t, params, 0)
         axes = tuple(range(1, blocks.ndim, 2))
         largest = blocks == jnp.expand_dims(y, axes)
-        parts = largest / largest.sum(axes, keepdims=True).clip(1)
+        parts = lax.optimization_barrier(largest / largest.sum(axes, keepdims=True).clip(1))
         return y, (parts * t).sum(axes)
 
     return pool(x)
 
 
-def _split_windows(
-    x: jax.Array, out: tuple[int, ...], params: dict[str, Any], fill: float
-) -> jax.Array:
+def _pad_windows(x: jax.Array, params: dict[str, Any], fill: Any) -> jax.Array:
+    """Pads with `fill`, and cuts off the remainder, so that windows cover x."""
+    window, padding = params["window_dimensions"], params["padding"]
+    edges = []
+    for n, (low, high), size in zip(x.shape, padding, window, strict=True):
+        covered = (low + n + high) // size * size
+        edges.append((low, covered - low - n, 0))
+    return lax.pad(x, jnp.asarray(fill, x.dtype), edges)
+
+
+def _split_windows(x: jax.Array, params: dict[str, Any], fill: float) -> jax.Array:
     """Splits every axis of [n, ...] into [windows, window]; padding is `fill`."""
-    window = params["window_dimensions"]
-    edges = [
-        (low, count * size - low - n, 0)
-        for (low, _), count, size, n in zip(params["padding"], out, window, x.shape, strict=True)
-    ]
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), edges)
-    return padded.reshape([n for pair in zip(out, window, strict=True) for n in pair])
+    padded, window = _pad_windows(x, params, fill), params["window_dimensions"]
+    pairs = zip(padded.shape, window, strict=True)
+    return padded.reshape([part for n, size in pairs for part in (n // size, size)])

@@ -14,6 +14,7 @@ from jax.extend import core
 
 from apq_jax.network.capture import Network, Replacement, build_visit, find_layer
 from apq_jax.network.jaxpr import Params, run_jaxpr, trace
+from apq_jax.network.pooling import replace_pooling
 
 
 class Segment(NamedTuple):
@@ -48,7 +49,7 @@ class Segments(NamedTuple):
           data: the previous segment's results; [x] for the first segment.
           replace: as in `capture.forward`.
         """
-        visit = build_visit(network, replace)
+        visit = replace_pooling(build_visit(network, replace))
         return run_jaxpr(self.segments[index], self.consts, params, data, visit)
 
 

@@ -18,6 +18,7 @@ WINDOWS = {
     "cut off": ((5, 7), (2, 3), "VALID"),
     "rounded up": ((5, 7), (2, 2), "SAME"),
     "padded": ((4, 5), (3, 2), ((1, 1), (0, 1))),
+    "many elements": ((10, 9), (5, 4), "VALID"),
     "a window outside": ((2, 2), (2, 2), ((2, 0), (0, 2))),
 }
 

@@ -141,7 +141,34 @@ def test_a_convolution_and_its_gradients_are_xlas(
         for f in (fast, convolve)
     )
     for value, wanted in zip(result, expected, strict=True):
-        np.testing.assert_allclose(value, wanted, atol=2e-5)
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("images", [1, 4, 5])
+def test_whole_numbers_are_multiplied_exactly_a_few_images_at_a_time(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are of two images, of which 5 leave one over."""
+    rng, pad = np.random.default_rng(images), -77
+    x = rng.integers(-128, 128, (images, 7, 6, 5)).astype(np.int8)
+    w = rng.integers(-128, 128, (3, 3, 5, 2)).astype(np.int8)
+    monkeypatch.setattr(convolution, "_WINDOW_BYTES_INT8", 2 * 7 * 6 * 9 * 5)
+    monkeypatch.setattr(convolution, "_CACHED", 2)
+
+    def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            preferred_element_type=jnp.int32,
+        )  # fmt: skip
+
+    product = product_of(convolve, x, w)
+    assert isinstance(product, Convolution)
+    matrix = jnp.asarray(product.to_matrix(w))
+    chunks = jax.make_jaxpr(product.multiply)(x, matrix, pad)
+    assert ("cond" in str(chunks)) == (images >= 4)  # of the platform
+    result = product.multiply(jnp.asarray(x), matrix, pad)
+    assert result.dtype == jnp.int32
+    np.testing.assert_array_equal(result, matmul(product.unfold(jnp.asarray(x), pad), matrix))
 
 
 @pytest.mark.parametrize(("stride", "dilation", "multiplier"), [(1, 1, 1), (2, 1, 2), (1, 2, 1)])
