@@ -16,6 +16,7 @@ from apq_jax.network.dot import AnyArray, matmul
 _LANES = 32  # maximal columns of a product that covers 2 x 2 positions
 _FEW_INSIDE = 0.75  # share of taps inside the image below which the others are left out
 _FEW_CHANNELS = 4  # up to which windows and a product are faster
+_FEW_INPUTS = 8  # channels up to which the windows' gradient is faster
 _WINDOW_BYTES = 2**21  # of a chunk's windows, in float32
 _WINDOW_BYTES_INT8 = 2**18  # at least, and twice the matrix's, which every chunk reads anew
 _CACHED = 16  # times as many bytes of windows are worth chunks
@@ -319,7 +320,11 @@ def _differentiate(
             return jax.vjp(shape.sum_taps, x, matrix)[1](g)
         if shape.groups > 1:
             return by_xla(x, matrix, g)
-        return by_xla(x, matrix, g)[0], shape.correlate(x, g)
+        if x.shape[shape.lhs_spec[1]] <= _FEW_INPUTS:
+            (dx,) = jax.vjp(lambda x: shape._multiply_windows(x, matrix, 0), x)[1](g)
+        else:
+            dx = by_xla(x, matrix, g)[0]
+        return dx, shape.correlate(x, g)
 
     return lax.platform_dependent(*saved, g, cpu=on_cpu, default=by_xla)
 

@@ -71,7 +71,8 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
     @pool.defjvp
     def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
         (x,), (t,) = primals, tangents
-        # Without the barriers XLA pools anew for every element of the gradient, and every use of it.
+        # Without the barriers XLA pools anew for every element of the gradient and for each of its
+        # uses.
         x, y = lax.optimization_barrier((x, pool(x)))
         # Padding is NaN, so that no padded element equals a maximum.
         blocks = _split_windows(x, params, jnp.nan)

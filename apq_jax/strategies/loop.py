@@ -12,6 +12,7 @@ from jax import lax
 from apq_jax.problem import environment
 from apq_jax.problem.environment import Problem, Space
 from apq_jax.strategies import Outcome, Strategy
+from apq_jax.system.process import release_memory
 from apq_jax.types import Evaluation, Policy
 
 # (arrays that the evaluation needs, one policy [L]) -> its evaluation
@@ -68,6 +69,17 @@ def _compile(
         return lax.scan(functools.partial(search, subject=subject, problem=problem), memory, carry)
 
     return jax.jit(blank), run_chunk
+
+
+@functools.lru_cache(maxsize=16)
+def _compile_ahead(function: Any, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> None:
+    """Compiles a chunk for arguments of these shapes, before the memory is there.
+
+    The compiler and the memory need the most bytes of a search, and so never both at once.
+    """
+    release_memory()
+    function.lower(*jax.tree.unflatten(structure, leaves)).compile()
+    release_memory()
 
 
 def build_search(
@@ -195,6 +207,9 @@ def resume(
         them side by side.
     """
     begin, run_chunk = _compile(strategy, evaluate, chunk, batch)
+    shapes = jax.eval_shape(lambda *arguments: arguments, carry, subject, problem)
+    leaves, structure = jax.tree.flatten((jax.eval_shape(begin, subject), *shapes))
+    _compile_ahead(run_chunk, structure, tuple(leaves))
     memory = begin(subject)
     while np.asarray(carry.left).any():
         memory, (carry, results) = run_chunk(memory, carry, subject, problem)
