@@ -20,7 +20,7 @@ from apq_jax.types import Policy
 
 _CURVE_IMAGES = 100, 1000  # fewest and most of a point
 _CURVE_SUMS = 10**9  # analogue sums of a point, so that it takes seconds, not minutes
-_CHUNK = 100  # images executed at a time
+IMAGES = 50  # executed at a time, and of the proof, so that the same programs serve both
 
 
 def map_to_crossbars(prepared: Prepared, policy: Policy, compressed: Compressed) -> Mapping:
@@ -158,7 +158,7 @@ def measure_adc_curve(
         path.steps * banks.outputs.size * layer.positions
         for (path, banks), layer in zip(parts, network.layers, strict=True)
     )
-    count = int(np.clip(_CURVE_SUMS // max(sums, 1), *_CURVE_IMAGES))
+    count = int(np.clip(_CURVE_SUMS // max(sums, 1), *_CURVE_IMAGES)) // IMAGES * IMAGES
     images, labels = images[:count], labels[:count]
     level, weight_bits, input_bits = (np.asarray(x, np.int64) for x in policy[:3])
     points = []
@@ -166,7 +166,7 @@ def measure_adc_curve(
         accelerator = dataclasses.replace(prepared.accelerator, adc_bits=bits)
         converter, chip = converters.build_converter(accelerator), accelerator.chip()
         run = functools.partial(datapath.apply, network, params, compressed, parts, converter)
-        logits = run_in_chunks(run, images, _CHUNK)
+        logits = run_in_chunks(run, images, IMAGES)
         counts = crossbar.look_up_counts(prepared.tables, chip, level, weight_bits)
         cost = crossbar.compute_cost(network.layers, counts, chip, input_bits)
         costs = float(cost.energy_nj), float(cost.area_mm2)

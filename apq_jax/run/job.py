@@ -33,8 +33,6 @@ from apq_jax.system.process import explain_stop
 from apq_jax.system.signals import Interrupt, Terminated, catch_interrupts
 from apq_jax.system.terminal import console, show_bar, show_status
 
-_PROOF_IMAGES = 32
-
 # (folder of a finished run) -> the summary for the terminal; writes the report into the folder
 Report = Callable[[pathlib.Path], RenderableType]
 
@@ -207,7 +205,7 @@ def _finish(
         crossbars = mapping.load(path)  # so that the proof is of the file that users get
         parts = datapath.build_parts(crossbars.maps, crossbars.accelerator)
         images, labels = dataset.select_images, dataset.select_labels
-        few = images[:_PROOF_IMAGES]
+        few = images[: prove.IMAGES]
         proof = prove.prove(prepared, policy, compressed, crossbars, parts, few)
         curve = prove.measure_adc_curve(prepared, policy, compressed, parts, images, labels)
         result = results.build_result(
