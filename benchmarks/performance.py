@@ -26,10 +26,12 @@ def main() -> int:
     docs = parse(parser).results
     text = DOCUMENT.read_text(encoding="utf-8")
     tables = {
+        "phases": _format_phases(),
         "training": _format_training(),
         "speed": _format_speed(),
         "quality": _format_quality(),
         "limit": _format_limit(),
+        "converters": _format_converters(),
         "recall": _format_recall(),
         "growth": _format_growth(docs / PICTURE),
     }
@@ -49,10 +51,10 @@ def _join(*cells: Any) -> str:
     return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
-def _format_where(results: dict[str, Any]) -> str:
+def _format_where(results: dict[str, Any], cores: int = 1) -> str:
     load = ", ".join(f"{x:.1f}" for x in results["load"])
     return (
-        f"\nMeasured {results['date']} on one core of {results['processor']} "
+        f"\nMeasured {results['date']} on {cores} core{'s' * (cores > 1)} of {results['processor']} "
         f"({', '.join(results['flags'])}), Python {results['python']}, jax {results['jax']}, "
         f"PyTorch {results['torch']}; load of the two-core machine over 1, 5 and 15 minutes at the "
         f"end: {load}.\n"
@@ -61,6 +63,43 @@ def _format_where(results: dict[str, Any]) -> str:
 
 def _format_spread(values: list[float], form: str) -> str:
     return f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def _format_phases() -> str:
+    results = _read("phases/lenet_mnist.json")
+    runs = results["phases"]
+    names = "wall s", "processor s", "programs", "compiling s", "peak MB"
+    text = _join("phase", *(f"{name}, {run}" for run in runs for name in names))
+    text += "|---|" + "--:|" * len(runs) * len(names) + "\n"
+    none = dict.fromkeys(runs["cold"]["imports"], 0.0)
+    for run in runs.values():
+        columns = list(zip(*(phase.values() for phase in run.values()), strict=True))
+        sums = *(sum(column) for column in columns[:-1]), max(columns[-1])
+        run["in all"] = dict(zip(none, sums, strict=True))
+    for phase in runs["cold"]:
+        cells = []
+        for run in runs.values():
+            wall, processor, programs, compiling, peak = run.get(phase, none).values()
+            cells += [f"{wall:.1f}", f"{processor:.1f}", f"{programs:.0f}", f"{compiling:.1f}"]
+            cells.append(f"{peak:,.0f}" if peak else "")
+        text += _join(phase, *cells)
+    return text + _format_where(results, results["cores"])
+
+
+def _format_converters() -> str:
+    text = _join(
+        "network", "layers", "lossless, s", "one bit less, s", "ratio",
+        "first: lossless, s", "one bit less, s",
+    )  # fmt: skip
+    text += "|---|--:|--:|--:|--:|--:|--:|\n"
+    for name in ("lenet5", "mobile"):
+        results = _read(f"converters/{name}.json")
+        lossless, rounded = (results["seconds"][side] for side in ("lossless", "rounded"))
+        ratios = np.divide(rounded, lossless).tolist()
+        medians = f"{np.median(lossless):.3f}", f"{np.median(rounded):.3f}"
+        first = (f"{results['first'][side]:.1f}" for side in ("lossless", "rounded"))
+        text += _join(name, results["layers"], *medians, _format_spread(ratios, ".1f"), *first)
+    return text + _format_where(results)
 
 
 def _format_speed() -> str:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +74,8 @@ def quantize(
             reading = Reading(cells, layer.mask[level], bits, jnp.asarray(adc_bits))
         levels = levels.astype(jnp.int8)
         # XLA would otherwise compute them anew for every output.
-        scales = lax.optimization_barrier(
-            (weight_scale, scale, zero, input_bits, multiplier, offset)
-        )
+        scales: Any = weight_scale, scale, zero, input_bits, multiplier, offset
+        scales = lax.optimization_barrier(scales)
         layers.append(CompressedLayer(levels, *scales, reading))
     return tuple(layers)
 

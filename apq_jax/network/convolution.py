@@ -218,9 +218,7 @@ class Convolution:
             y += lax.pad(part, jnp.zeros((), y.dtype), edges)
         return y.reshape(-1, self.groups, y.shape[-1]).swapaxes(0, 1)
 
-    def multiply_in_chunks(
-        self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0
-    ) -> jax.Array:
+    def multiply_in_chunks(self, x: jax.Array, matrix: jax.Array, pad: ArrayLike = 0) -> jax.Array:
         """Computes `multiply` for one group by products of a few images' windows at a time."""
         layout, whole, rest = self._cut_chunks(x, _choose_chunk_bytes(x, matrix))
 

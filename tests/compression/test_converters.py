@@ -203,6 +203,58 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
     assert tables.error[0, 0, 5, 3, cells.lossless_bits - 1] == 0
 
 
+@pytest.mark.parametrize("tabulated", [True, False])
+@pytest.mark.parametrize(
+    ("signed", "flipped", "unit_rows", "cell_bits", "dac_bits", "bits"),
+    [
+        ("offset", True, 9, 2, 1, 5),
+        ("offset", False, 4, 1, 2, 1),
+        ("differential", True, 3, 3, 4, 8),
+        ("differential", False, 2, 2, 8, 4),
+    ],
+)
+def test_errors_are_those_of_a_loop_over_groups_steps_and_slices(
+    signed: str, flipped: bool, unit_rows: int, cell_bits: int, dac_bits: int, bits: int,
+    tabulated: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Two groups of ten rows, the last unit of which is not full; 8-bit inputs of 6 windows."""
+    monkeypatch.setattr(converters, "_MAX_PATTERNS", 10**6 if tabulated else 0)
+    differential, c, d, h = signed == "differential", cell_bits, dac_bits, unit_rows
+    lossless = (h * (2**c - 1) * (2**d - 1)).bit_length()
+    cells = converters.Cells(h, c, d, differential, flipped, lossless, lossless)
+    rng, adc_bits = np.random.default_rng(bits), lossless - 2
+    largest = 1 if bits == 1 else 2 ** (bits - 1) - 1
+    levels = rng.integers(-largest, largest + 1, (2, 10, 3))
+    if bits == 1:
+        levels = 2 * (levels >= 0) - 1
+    inputs = rng.integers(0, 256, (2, 6, 10))
+    groups = -(-10 // h)
+    alive = rng.random((2, groups, 3)) < 0.7
+    expected, step = np.zeros((2, 6, 3), int), 2 ** (lossless - adc_bits)
+    slices = max(-(-(bits - differential) // c), 1)
+    for group, start, column in itertools.product(range(2), range(0, 10, h), range(3)):
+        if not alive[group, start // h, column]:
+            continue
+        w = levels[group, start : start + h, column]
+        held = [(np.maximum(w, 0), 1), (np.maximum(-w, 0), -1)]
+        if not differential:
+            held = [((w + 1) // 2, 2)] if bits == 1 else [(w + 2 ** (bits - 1), 1)]
+        for (value, sign), index in itertools.product(held, range(slices)):
+            digits, factor = value >> (c * index) & (2**c - 1), sign * 2 ** (c * index)
+            if flipped and 2 * digits.sum() > (2**c - 1) * len(w):
+                digits, factor = 2**c - 1 - digits, -factor
+            for window, place in itertools.product(range(6), range(-(-8 // d))):
+                plane = inputs[group, window, start : start + h] >> (d * place) & (2**d - 1)
+                exact = int(digits @ plane)
+                code = min(round(exact / step), 2**adc_bits - 1)  # half to even
+                error = code * step - exact
+                expected[group, window, column] += error * factor * 2 ** (d * place)
+    reading = converters.Reading(cells, jnp.asarray(alive), np.int32(bits), np.int32(adc_bits))
+    arrays = levels.astype(np.int8), inputs.astype(np.int32)
+    errors = jax.jit(converters.compute_conversion_errors)(reading, *arrays, np.int32(8))
+    np.testing.assert_array_equal(errors, expected)
+
+
 @pytest.mark.parametrize("law", adc.LAWS)
 def test_fewer_bits_never_cost_more(law: adc.Law) -> None:
     """Below 4 bits the survey's law rises again: a conversion that stops there does not."""
