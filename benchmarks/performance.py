@@ -53,8 +53,9 @@ def _join(*cells: Any) -> str:
 
 def _format_where(results: dict[str, Any], cores: int = 1) -> str:
     load = ", ".join(f"{x:.1f}" for x in results["load"])
+    where = "one core" if cores == 1 else f"{cores} cores"
     return (
-        f"\nMeasured {results['date']} on {cores} core{'s' * (cores > 1)} of {results['processor']} "
+        f"\nMeasured {results['date']} on {where} of {results['processor']} "
         f"({', '.join(results['flags'])}), Python {results['python']}, jax {results['jax']}, "
         f"PyTorch {results['torch']}; load of the two-core machine over 1, 5 and 15 minutes at the "
         f"end: {load}.\n"

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -73,10 +73,10 @@ def quantize(
             adc_bits = cells.resolution if policy.adc_bits is None else policy.adc_bits[index]
             reading = Reading(cells, layer.mask[level], bits, jnp.asarray(adc_bits))
         levels = levels.astype(jnp.int8)
+        scales = weight_scale, scale, zero, input_bits, multiplier, offset
         # XLA would otherwise compute them anew for every output.
-        scales: Any = weight_scale, scale, zero, input_bits, multiplier, offset
         scales = lax.optimization_barrier(scales)
-        layers.append(CompressedLayer(levels, *scales, reading))
+        layers.append(CompressedLayer(levels, *scales)._replace(reading=reading))
     return tuple(layers)
 
 
