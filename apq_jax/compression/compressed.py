@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from apq_jax.compression import rounding
 from apq_jax.compression.calibration import LayerStatistics, Statistics
 from apq_jax.compression.converters import Cells, Reading, compute_conversion_errors
 from apq_jax.compression.options import Recovery
@@ -64,7 +65,9 @@ def quantize(
         input_bits = policy.input_bits[index]
         w = layer.weights[level]
         weight_scale = layer.scale[level, bits - 1]
-        levels = quantize_weight(w, mask, weight_scale, bits)
+        nearest = quantize_weight(w, mask, weight_scale, bits)
+        few = layer.levels[level, jnp.minimum(bits, rounding.MAX_BITS) - 1]
+        levels = jnp.where(bits <= rounding.MAX_BITS, few.astype(nearest.dtype), nearest)
         scale, zero = measured.input_scale[input_bits - 1], measured.input_zero[input_bits - 1]
         multiplier = round_to_fixed_point(scale * weight_scale, scale_bits)
         offset = round_to_fixed_point(-multiplier * zero * levels.sum(axis=1), scale_bits)

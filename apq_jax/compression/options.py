@@ -18,6 +18,8 @@ class PlanOptions:
     compensate: bool = True
     centre: bool = True  # fits the output except for its mean, which moment matching restores
     iterations: int = define_range(10, 1, 1000)  # of conjugate gradients at each level
+    # Sweeps over the levels of up to four bits, before and after their scale is set: `rounding`.
+    sweeps: int = define_range(2, 0, 100)
     # Added to the Gram matrix, relative to its mean diagonal.
     damping: float = define_range(0.01, 1e-6, 10.0)
 

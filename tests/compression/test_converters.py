@@ -54,7 +54,7 @@ def problem() -> Problem:
             / 4.0 ** np.arange(1, 9)[None, :, None, None]
         )
         error = np.sort(rng.random((SPACE.levels, 8)), axis=1)[:, ::-1]
-        plan.append(LayerPlan(weights, mask, scale, keep, error, Block(HEIGHT)))
+        plan.append(LayerPlan(weights, None, mask, scale, keep, error, Block(HEIGHT)))
         wide = np.full((layer.groups, layer.columns), 3.0)
         inputs = 4.0 ** -np.arange(1, 9)
         statistics.append(LayerStatistics(None, None, None, wide, inputs, None, inputs))
@@ -194,7 +194,7 @@ def test_the_error_that_is_foreseen_is_about_the_one_that_is_made(
         reading, levels.astype(np.int8), inputs.astype(np.int32), np.int32(4)
     )
     lost = np.asarray(lost, float) - np.asarray(lost, float).mean(axis=1, keepdims=True)
-    plan = (LayerPlan(None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
+    plan = (LayerPlan(None, None, alive[None], np.ones((1, 8, 1, 8)), np.ones(1), None, Block(9)),)
     statistics = (LayerStatistics(None, None, None, np.ones((1, 8)), np.ones(8), None, None),)
     none = np.zeros((1, 1, 8, 8))
     tables = build._tabulate_conversions(none, 0.0, accelerator.chip(), plan, statistics, cells)

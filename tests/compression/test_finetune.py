@@ -161,7 +161,7 @@ def test_what_is_learnt_from_is_what_is_measured(adc_bits: list[int] | None) -> 
 
 def test_any_optimiser_and_any_augmentation() -> None:
     case, seen = build(1), []
-    optimiser = optax.sgd(0.3)
+    optimiser = optax.sgd(0.03)
 
     def shift(key: jax.Array, images: jax.Array) -> jax.Array:
         seen.append(images.shape)  # at tracing

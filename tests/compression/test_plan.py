@@ -156,9 +156,15 @@ def test_errors_are_those_of_pruning_and_rounding(centre: bool) -> None:
     power = losses(w, 0 * w, target).sum()
     diagonal = np.diagonal(target, axis1=1, axis2=2)
     importance = diagonal + 0.01 * diagonal.mean(axis=1, keepdims=True)
-    for level, bits in ((0, 2), (3, 4), (5, 8)):
+    for level, bits in ((0, 1), (0, 2), (3, 4), (5, 5), (5, 8)):
         v = np.asarray(plan.weights[level])
         scale = np.asarray(plan.scale[level, bits - 1])[:, None]
+        if bits <= 4:  # the rounded weights' own
+            rounded = scale * np.asarray(plan.levels[level, bits - 1])
+            expected = losses(w, rounded, target).sum() / power
+            np.testing.assert_allclose(plan.error[level, bits - 1], expected, rtol=2e-3)
+            continue
+        # Roundings of many bits are taken for independent.
         limit = 2 ** (bits - 1) - 1
         rounded = np.clip(np.round(v / scale), -limit, limit) * scale
         rounding = (importance[:, :, None] * (v - rounded) ** 2).sum()

@@ -18,6 +18,8 @@ from apq_jax.compression.calibration import LayerStatistics, Statistics
 from apq_jax.compression.compressed import Compressed, quantize
 from apq_jax.compression.plan import LayerPlan, Plan
 from apq_jax.compression.pruning import Block, expand_mask
+from apq_jax.compression.quantization import quantize_weight
+from apq_jax.compression.rounding import MAX_BITS
 from apq_jax.hardware import PRESETS, Accelerator
 from apq_jax.mapping import LayerMap, Mapping, Scales, datapath
 from apq_jax.models.lenet import LeNet5
@@ -142,7 +144,10 @@ def make_planned(name: str, height: int) -> Planned:
         masked = w * expand_mask(mask, block, rows, columns)
         limits = np.maximum(2 ** (bits - 1) - 1, 1)[:, None, None]
         scale = np.tile(np.abs(w).max(axis=1) / limits, (len(keep), 1, 1, 1))
-        layers.append(LayerPlan(masked, mask, scale, keep, None, block))
+        kept, few = expand_mask(mask, block, rows, columns), bits[:MAX_BITS]
+        round_all = jax.vmap(jax.vmap(quantize_weight, (None, None, 0, 0)), (0, 0, 0, None))
+        levels = round_all(masked, kept, scale[:, :MAX_BITS], few).astype(np.int8)
+        layers.append(LayerPlan(masked, levels, mask, scale, keep, None, block))
         low, high = np.minimum(ranges[index][0], 0), np.maximum(ranges[index][1], 0)
         steps = (high - low) / (2**bits - 1)
         zeros = np.round(-low / steps)

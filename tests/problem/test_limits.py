@@ -40,7 +40,7 @@ def problem_of(prices: Prices = PRICES, **changes: Any) -> Problem:
     for layer in LAYERS:
         weights = np.ones((1, layer.groups, layer.rows, layer.columns))
         error = np.zeros((SPACE.levels, 8))
-        plan.append(LayerPlan(weights, weights, weights, KEEP, error, Block(HEIGHT)))
+        plan.append(LayerPlan(weights, weights, weights, weights, KEEP, error, Block(HEIGHT)))
         statistics.append(LayerStatistics(*[np.zeros(8)] * 7))
     arguments = {
         "objective": OBJECTIVE,

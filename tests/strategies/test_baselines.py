@@ -46,7 +46,7 @@ def test_lamp_scores_by_hand() -> None:
     weights = np.zeros((2, 1, 3, 2), np.float32)  # the second row group has one row
     weights[0, 0] = [[3, 1], [0, 1], [2, 1]]
     keep = np.asarray([1.0, 0.5])
-    arrays = (jnp.asarray(x) for x in (weights, np.zeros(1), np.zeros(1), keep, keep))
+    arrays = (jnp.asarray(x) for x in (weights, *np.zeros((3, 1)), keep, keep))
     plan = LayerPlan(*arrays, Block(2))
     np.testing.assert_allclose(build._score_lamp(plan), [1 / 16, 4 / 13])
     # Rows of both columns: 10, 4 + 1 and 1; scores 10/10, 5/15, 1/16.
