@@ -50,7 +50,7 @@ def test_a_strategy_of_ones_own_beats_chance(printed: Callable[[str], str]) -> N
     climbing, chance = (
         read(rf"{name} +best reward of 160: (-?[\d.]+)", text) for name in ("climbing", "random")
     )
-    assert climbing > chance + 0.5
+    assert climbing > chance + 0.2
 
 
 def test_a_component_more_is_counted(printed: Callable[[str], str]) -> None:
