@@ -144,6 +144,7 @@ def build_steps(
             train_images,
             reference,
             jax.random.key(0),
+            np.int32(0),
         )
         jax.block_until_ready(tuning_state)
 
